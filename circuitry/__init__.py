@@ -15,11 +15,15 @@ _ELSEWHERE = {
     "from_pretrained": "circuitry.load_clip(NAME)",
     "list_models": "circuitry.load_clip(NAME), with a name of open_clip.list_models()",
 }
-"""What names of other libraries are here."""
+"""Names that users know from other libraries -> what to call in circuitry instead."""
 
 
 def __getattr__(name: str) -> object:
-    """Load a public name on its first use; for an unknown name, raise an error with names that are near."""
+    """Load a public name on its first use.
+
+    For an unknown name, raise an error whose message suggests similar names. The error is an ImportError if an import
+    statement names the unknown name, otherwise an AttributeError.
+    """
     if name in __all__ or name.startswith("_"):
         return _load(name)
     from circuitry.runs.errors import unknown_name  # only now: it loads numpy
@@ -34,5 +38,5 @@ def __getattr__(name: str) -> object:
     if sys._getframe(1).f_code.co_name == "_handle_fromlist":
         raise ImportError(
             sentence, name=name
-        )  # of an AttributeError "from circuitry import" leaves out the sentence
+        )  # "from circuitry import" would not show the message of an AttributeError
     raise AttributeError(sentence, name=name)

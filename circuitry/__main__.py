@@ -1,4 +1,4 @@
-"""``python -m circuitry``: the command ``circuitry``, also for torchrun's ``-m``."""
+"""Run the command ``circuitry`` by ``python -m circuitry`` or by ``torchrun -m circuitry``."""
 
 from circuitry.commands import run_command
 

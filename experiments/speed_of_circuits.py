@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Annotated, TypeVar
+from typing import Annotated, Any, TypeVar
 
 from circuitry.runs import Work, claim, one_of, run_script, short_waits
 from circuitry import (
@@ -118,7 +118,7 @@ def main(config: Config) -> None:
     models = config.models or models
     images = config.images or images
     # What pages tell beside the tables.
-    facts: dict[str, object] = {"threads": torch.get_num_threads()}
+    facts: dict[str, Any] = {"threads": torch.get_num_threads()}
     if models:
         facts |= {"models": models, "images": images}
     if config.of == "partial-runs":
@@ -135,7 +135,7 @@ def main(config: Config) -> None:
         facts["folds"] = DEFAULT_FOLDS
     else:
         tables = {"threads": threads(models[0], images)}
-    config.keep(tables, None, **facts)
+    config.keep(tables, **facts)
 
 
 def timed(run: Callable[..., T], *given: object) -> tuple[T, float]:

@@ -1,4 +1,4 @@
-"""One analysis of a model from images to report; the quickstart is one of a drawn set."""
+"""The whole analysis of a model, from images to a report. The quickstart is such an analysis of drawn images."""
 
 import lazy_loader
 

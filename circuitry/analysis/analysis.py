@@ -1,7 +1,8 @@
-"""One analysis of a model in a folder: circuits, own parts, tests, comparisons, cards, a report and the explorer.
+"""The whole analysis of a model: circuits, own parts, tests, comparisons, cards, a report and the explorer.
 
-Every step leaves its files in the folder, and a finished one is read. Several processes share a step by the rank of
-their `Work`. The report shows what the steps found. All steps take the images of one `Split`.
+Each step writes its results into the folder of the analysis. If a step is finished, its results are read from there.
+Several processes can share a step, each with its own rank in `Work`. The report shows what the steps have found. All
+steps use the same `Split` of the images into images used to find circuits and images used to test them.
 """
 
 from collections.abc import Mapping, Sequence
@@ -56,11 +57,11 @@ from circuitry.training.accuracy import accuracy_kinds, class_accuracy, tidy_acc
 from circuitry.training.evaluation import zero_shot_predictions
 
 SMALL = 600
-"""Rows of a table that is small enough to be committed."""
+"""Largest number of rows of a table that is small enough to be committed."""
 
 
 class Analysis:
-    """An analysis of a model on images, in a folder: any steps, and a report of them.
+    """An analysis of a model on images, in a folder. Each method is a step; `report` and `explore` show the results.
 
     Example:
         >>> from circuitry.analysis import Analysis
@@ -75,7 +76,7 @@ class Analysis:
     """
 
     answers: AnalysisAnswers
-    """The results of the steps; results of another process can be assigned."""
+    """The results of the steps. The results that another process has found can be assigned here."""
 
     def __init__(
         self,
@@ -87,17 +88,17 @@ class Analysis:
         reading: ReadingSettings | None = None,
         circuits: str | Path | None = None,
     ) -> None:
-        """Join a model, images, and the settings of all steps.
+        """Prepare an analysis; no step is taken yet.
 
         Args:
             clip: The model.
-            images: Its images, sorted by domain and class.
-            out: Folder of everything that is made.
-            settings: How circuits are found; their number of images, seed, metric, texts and baseline are own parts',
-                too.
+            images: The images, sorted by domain and class.
+            out: Folder of all results.
+            settings: How circuits are found. The number of images, seed, metric, texts and baseline also hold for own
+                parts.
             checks: How circuits are tested.
-            reading: How circuits are cut where they are compared and drawn.
-            circuits: A folder of circuits that were found before.
+            reading: Which edges circuits have when they are compared and drawn, and how chance levels are measured.
+            circuits: A folder of circuits that were found before. Then the steps are about these circuits.
         """
         self.clip = clip
         self.images = images
@@ -110,13 +111,13 @@ class Analysis:
         self._parts: OwnParts | None = None
 
     def extraction(self, classes: Sequence[str] | None = None) -> Extraction:
-        """Return the jobs of `circuits`."""
+        """Return the `Extraction` that finds the circuits of some classes (default: all classes); see `circuits`."""
         out = self.out / CIRCUITS
         return Extraction(self.clip, self.images, out, self.settings, classes)
 
     @cached_property
     def graphs(self) -> GraphFolder:
-        """The circuits, once they are found."""
+        """The circuits. InputError is raised if no circuits have been found yet."""
         if not self._has_circuits:
             raise InputError(
                 f"No circuits are found yet in {self.out}, which tests and comparisons are about: call "
@@ -130,15 +131,27 @@ class Analysis:
 
     @cached_property
     def checks(self) -> CausalChecks:
-        """The circuits with images to test them on."""
+        """The `CausalChecks` of the circuits: the model, the circuits, and images to test them on."""
         return CausalChecks(self.clip, self.images, self.graphs, self._checked)
 
     def circuits(
         self, work: Work = Work(), classes: Sequence[str] | None = None
     ) -> GraphFolder:
-        """Find the circuit of every class, or of some classes, in every domain, and of parts of the images."""
+        """Find the circuit of each class in each domain.
+
+        If the settings say so, a circuit is also found on each fold of the images.
+
+        Args:
+            classes: Classes whose circuits are found (default: all classes).
+
+        Returns:
+            The folder of the circuits.
+
+        Raises:
+            InputError: if no image can be read.
+        """
         self.extraction(classes).run(work)
-        # Unreadable images are warned of one by one; with none left, no later step could work.
+        # Each image that cannot be read has caused a warning. Without any readable image, no later step could work.
         if not self.graphs:
             raise InputError(
                 f"No circuit was found: none of the {len(self.images)} images in {self.images.root} can be read."
@@ -153,14 +166,20 @@ class Analysis:
         *,
         least: float = 0.0,
     ) -> pd.DataFrame:
-        """Measure zero-shot accuracy by domain; classes held out in training apart.
+        """Measure zero-shot accuracy by domain, also separately for classes that were held out in training.
 
-        Comparisons and own parts leave out a class in the domains where a smaller share than ``least`` of its images
-        is right.
+        Args:
+            held_out: Classes that were left out of ``test_domain`` in training.
+            test_domain: The domain in which the classes were held out.
+            least: In comparisons and own parts, a class is left out of each domain where the model classifies a smaller
+                share of its images correctly. With 0 no class is left out.
+
+        Returns:
+            The table of `accuracy_kinds`: a row for each domain.
         """
         predictions = zero_shot_predictions(self.clip, self.images, held_out, work=work)
         by_domain = accuracy_kinds(tidy_accuracy(predictions, held_out))
-        # Without a least accuracy every class counts as known.
+        # If `least` is 0, every class counts as known.
         by_class = None
         if least:
             by_class = class_accuracy(predictions)
@@ -175,7 +194,16 @@ class Analysis:
         random_draws: int = 2,
         sizes: Sequence[float] | None = None,
     ) -> list[FaithfulnessCurve]:
-        """Test each circuit on images that it was not found on; no curves where there are none."""
+        """Test each circuit on images that it was not found on.
+
+        Args:
+            rankings: How units are ranked; each circuit gets a curve for each ranking.
+            random_draws: How many random circuits of each size are tested for comparison.
+            sizes: Sizes of the circuits (default: the sizes of `CausalChecks.extract_faithfulness`).
+
+        Returns:
+            The curves. There are none if no images are left to test circuits on.
+        """
         curves: list[FaithfulnessCurve] = []
         if self._can_test():
             curves = self.checks.extract_faithfulness(
@@ -191,7 +219,14 @@ class Analysis:
     def curves_by_site(
         self, work: Work = Work(), random_draws: int = 2
     ) -> list[FaithfulnessCurve]:
-        """Test each circuit at one site at a time, with all else as it is."""
+        """Test each circuit at one site at a time, while all other sites stay unchanged.
+
+        Args:
+            random_draws: How many random circuits are tested for comparison.
+
+        Returns:
+            A curve for each circuit and site.
+        """
         curves = self.checks.extract_faithfulness(
             self.out / "one-site",
             rankings=("absolute",),
@@ -200,7 +235,7 @@ class Analysis:
             random_draws=random_draws,
             work=work,
         )
-        # Curves at all sites stay in the answer, whichever of the two steps comes first.
+        # The answer keeps the curves of `curves`, whichever of the two steps comes first.
         of_all_sites: list[FaithfulnessCurve] = []
         if self.answers.curves is not None:
             of_all_sites = self.answers.curves.curves
@@ -210,14 +245,16 @@ class Analysis:
     def own_parts(self, shares: Sequence[float], work: Work = Work()) -> OwnPartsAnswer:
         """Find and test the own part of every class in every domain; see `OwnParts`.
 
+        The own part of a class are units that the class needs and other classes do not.
+
         Args:
             shares: Shares of the units that own parts have, as in `OwnPartSettings`.
 
         Returns:
-            Lesions and overlaps, or a sentence that says why there are none.
+            The tables of lesions and overlaps, or a sentence that says why no own parts were found.
         """
         answers = self.answers
-        # A report tells of own parts and circuits in the order in which they were first asked for.
+        # A report shows own parts and circuits in the order in which these two steps were first taken.
         if answers.own_parts is None:
             answers.own_parts_first = answers.curves is None
         answers.own_parts = self._find_own_parts(shares, work)
@@ -225,7 +262,7 @@ class Analysis:
         return answers.own_parts
 
     def _find_own_parts(self, shares: Sequence[float], work: Work) -> OwnPartsAnswer:
-        # Own parts and circuits take the same images, metric, texts and baseline.
+        # Own parts and circuits use the same images, metric, texts and baseline.
         asked: dict[str, Any] = {
             field.name: getattr(self.settings, field.name)
             for field in fields(FolderSettings)
@@ -234,13 +271,13 @@ class Analysis:
             **asked, shares=tuple(shares), sites=self.settings.sites
         )
         out = self.out / OWN_PARTS
-        # Images without own parts are an answer, not an error: the report gives the reason, and other steps go on.
+        # If these images have no own parts, it is an answer, not an error: the report gives the reason.
         try:
             parts = OwnParts(self.clip, self.images, out, settings, self.split)
             answer_metric(parts.metric_of(*parts.keys[0]), "An own part is found by")
         except InputError as error:
             return OwnPartsAnswer(reason=str(error))
-        parts.folder.unfinished()  # raises for a folder of other settings, outside of `try`
+        parts.folder.unfinished()  # outside of `try`, since a folder of other settings is an error
         self._parts = parts
         try:
             tables = parts.run(work)
@@ -249,9 +286,10 @@ class Analysis:
             return OwnPartsAnswer(reason=str(error))
 
     def own_part_tables(self) -> dict[str, pd.DataFrame]:
-        """Return the tables of own parts without classes that the model does not know; none where no part is found.
+        """Return the tables of own parts by name, without the classes that the model does not know.
 
-        The parts of the reported share are written as a folder of circuits, for cards and the explorer.
+        The own parts of the share that the report is about are written as a folder of circuits, for cards and the
+        explorer. The result is empty if no own part was found.
         """
         answers = self.answers
         asked = answers.own_parts
@@ -259,7 +297,7 @@ class Analysis:
             return {}
         answers.own_parts = asked.of_known(answers.unknown)
         tables = answers.own_parts.named_tables
-        # Written once: meanwhile another process may read them, to make cards.
+        # The folder is written only once, because another process may already read it to make cards.
         is_saved = answers.own_parts_saved and answers.own_parts is asked
         if tables and self._parts is not None and not is_saved:
             # Every row of the table has the share that the report is about.
@@ -271,10 +309,19 @@ class Analysis:
     def transfer(
         self, work: Work = Work(), *, one_site: bool = True, exchange: bool = False
     ) -> dict[str, pd.DataFrame]:
-        """Test each circuit in the other domains of its class; tables as `CausalChecks.extract_transfer` has them."""
+        """Test each circuit on images of its class in the other domains.
+
+        Args:
+            one_site: Whether to test circuits also at one site at a time.
+            exchange: Whether to test also by interchange: activations of the circuit on images of one domain replace
+                its activations on images of another domain.
+
+        Returns:
+            The tables of `CausalChecks.extract_transfer` by name. There are none if no images are left to test on.
+        """
         if not self._can_test():
             return {}
-        # Said before the images are read, which takes a while.
+        # This is checked before the images are read, which takes a while.
         domains = {domain for _, domain in self.checks.chosen.tested}
         if len(domains) == 1:
             raise InputError(
@@ -291,7 +338,14 @@ class Analysis:
         return tables
 
     def scores(self, key: Key | None = None, work: Work = Work()) -> pd.DataFrame:
-        """Set the scores of one circuit beside exact effects, and find the pixels that raise its metric."""
+        """Compare the scores of one circuit with exact effects, and find the pixels that raise its metric.
+
+        Args:
+            key: Class and domain of the circuit (default: the first circuit that is tested).
+
+        Returns:
+            A table with the score and the exact effect of each unit.
+        """
         # Any circuit serves as an example; the first is the same in every run.
         key = key or self.checks.chosen.tested[0]
         task = self.checks.task_found_with(key, work)
@@ -305,14 +359,16 @@ class Analysis:
         groups: Mapping[str, Sequence[str]] | None = None,
         measures: Sequence[str | Measure] = COMPARED,
     ) -> dict[str, Comparison]:
-        """Compare the circuits of each class between domains, without classes that the model does not know.
+        """Compare the circuits of each class between domains.
+
+        A class is left out of the domains where the model does not know it; see `accuracy`.
 
         Args:
-            groups: Classes by the name of a group; each group gets a summary of its own.
-            measures: Names of similarity measures, or a `Measure`.
+            groups: The classes of each group, by the name of the group. Each group gets a summary of its own.
+            measures: Names of similarity measures, or `Measure` objects.
 
         Returns:
-            A comparison for each measure; none where every class has a circuit in a single domain.
+            A comparison for each measure, by its name. There are none if every class has circuits in only one domain.
         """
         graphs = self.graphs.without(self.answers.unknown)
         # With as many classes as circuits, no class has circuits in two domains.
@@ -328,7 +384,7 @@ class Analysis:
             graphs, groups, measures=measures, settings=self.reading
         )
         self.answers.compared = ComparedAnswer(comparisons, stability)
-        # Transfer is told beside this comparison, whichever of the two steps comes first.
+        # The report sets transfer beside this comparison, whichever of the two steps comes first.
         if self.answers.transfer is not None:
             similarity = self._similarity()
             self.answers.transfer = replace(
@@ -339,19 +395,28 @@ class Analysis:
     def cards(
         self, work: Work = Work(), out: str | Path | None = None, **settings: Any
     ) -> CardFolder:
-        """Make the cards of the units that are drawn; ``settings`` are fields of `CardSettings`."""
+        """Make the cards of the units in the circuits that are shown; see `drawn`.
+
+        Args:
+            out: Folder of the cards (default: ``cards`` beside the circuits).
+            settings: Fields of `CardSettings`.
+        """
         graphs = self.drawn
-        # Where the explorer looks for them.
+        # The explorer looks for cards in this folder.
         out = out or graphs.path.parent / CARDS[0]
         return unit_cards(self.clip, self.images, graphs, out, work=work, **settings)
 
     def explore(self) -> ExplorerPage:
-        """Write the explorer of what is in the folder."""
+        """Write the explorer of the results that are in the folder."""
         return explore_run(self.out, self.drawn)
 
     @property
     def drawn(self) -> GraphFolder:
-        """The circuits that cards and explorer show: given ones, else own parts, where there are any."""
+        """The circuits that cards and the explorer show.
+
+        If circuits were given to this analysis, it is these. Otherwise it is the own parts if there are any, or else
+        the circuits that this analysis found.
+        """
         if self._given:
             return self.graphs
         return GraphFolder(drawn_circuits(self.out))
@@ -368,15 +433,19 @@ class Analysis:
     ) -> Written:
         """Write what the steps found: tables, comparisons, figures and a page.
 
-        Own parts come before circuits that are enough where they were found first.
+        The page shows own parts before circuits if own parts were found before the circuits were tested.
 
         Args:
+            title: Title of the page.
             introduction: What was done, in a few sentences.
             results: A second folder, for tables of at most `SMALL` rows.
-            provenance: What made the numbers, beside model, settings and versions.
-            apart: A domain to set against the others.
+            provenance: What the results depend on, in addition to the model, settings and versions.
+            apart: A domain that is compared with all other domains in a section of its own.
             pair: Class and two domains whose circuits are drawn (default: the first class in its two least similar
                 domains).
+
+        Returns:
+            The paths of what was written, with the answers in short.
         """
         answers = self.answers
         if apart is not None and answers.compared is None:
@@ -390,7 +459,7 @@ class Analysis:
                 f"No circuits are found yet in {self.out}, which a report is about: call circuits() or own_parts() "
                 "first."
             )
-        # Unknown classes leave the tables of own parts before any section is written.
+        # Classes that the model does not know are removed from own parts before any section is written.
         self.own_part_tables()
         of = AnswerContext(self.images, graphs, self.reading, apart, pair)
         tables = answers.tables(of)
@@ -401,7 +470,7 @@ class Analysis:
         tested_on = None
         if answers.transfer is not None:
             comparisons |= transfer_comparisons(answers.transfer.transfer)
-        # Settings of tests are told only where tests were made, so a folder of circuits is not read for nothing.
+        # The settings of tests are given only if tests were made. So a folder of circuits is not read needlessly.
         if answers.transfer is not None or (answers.curves and answers.curves.curves):
             facts["tested"] = self.checks.provenance
             tested_on = self.checks.chosen.in_words
@@ -432,7 +501,7 @@ class Analysis:
         domains = ", ".join(sorted(graphs.domains))
         compared = self.answers.compared
         if compared is None or compared.comparisons:
-            # Given circuits were found with settings of their own.
+            # Circuits that were given may have been found with other settings than those of this analysis.
             n_images = graphs.manifest["config"]["n_images"]
             work = (
                 f"For each of {len(graphs.classes)} classes in {domains}, the circuit that recognises it was found by "
@@ -456,8 +525,8 @@ class Analysis:
 
     @cached_property
     def split(self) -> Split:
-        """The images that find, and those that test, in every step."""
-        # Given circuits took their images by settings of their own, and own parts go by these.
+        """The split of the images, for all steps, into images used to find circuits and images used to test them."""
+        # If circuits were given, their images were chosen by other settings, and own parts use these images, too.
         if self._given is not None:
             return self.checks.chosen.split
         return Split(
@@ -468,9 +537,9 @@ class Analysis:
         )
 
     def _facts(self, graphs: GraphFolder | None) -> dict[str, object]:
-        """Return model, settings and versions behind the numbers: those of circuits, or else of own parts."""
+        """Return the model, settings and versions that made the circuits, or else the own parts, by name."""
         model: dict[str, object] = {"model": self.clip.name}
-        # Stored circuits say which versions found them; those of this process may be others.
+        # Stored circuits say which versions of the packages found them. This process may use other versions.
         if graphs is not None:
             model |= graphs.settings
             model |= graphs.manifest["versions"]
@@ -480,26 +549,26 @@ class Analysis:
         return model | versions()
 
     def _can_test(self) -> bool:
-        """Return whether images are left to test on."""
-        # The images of given circuits are chosen by `checks`, which says itself where none is left.
+        """Return whether images are left that circuits can be tested on."""
+        # For circuits that were given, `checks` chooses the images, and raises an error if no images are left.
         if self._given is not None:
             return True
         return any(self.split.unseen(key) for key in self.graphs)
 
     def _similarity(self) -> pd.DataFrame:
-        """Return the share of edges that two domains have in common."""
+        """Return the matrix [domains, domains] of the share of edges that circuits of two domains have in common."""
         compared = self.answers.compared
         if compared is not None and "edge_jaccard" in compared.comparisons:
             return compared.comparisons["edge_jaccard"].matrix()
-        # Not compared yet: only the circuits that were tested are.
+        # Circuits were not compared yet, so only the circuits that were tested are compared here.
         chosen = {key: self.graphs[key] for key in self.checks.chosen.keys}
         compared_now = compare_domains(chosen, measures=["edge_jaccard"])
         return compared_now["edge_jaccard"].matrix()
 
     def _looked_at(self) -> dict[str, list[str]]:
-        """Return the names of the classes and images of the report: the images that found circuits.
+        """Return the names of the classes and images that the report lists: the images used to find circuits.
 
-        Given circuits were found elsewhere, so for them it is the images of the tests.
+        If circuits were given to this analysis, these are the images used to test them instead.
         """
         if self._given is not None:
             chosen = self.checks.chosen

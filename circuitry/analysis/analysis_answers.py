@@ -1,10 +1,10 @@
-"""The results of the steps of an analysis, and their report: sections in one order, tables, answers. No torch."""
+"""The results of the steps of an analysis, and the sections, tables and findings that a report shows. No torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import chain, product
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import pandas as pd
 
@@ -23,12 +23,12 @@ from circuitry.reports.sections.accuracies import add_accuracy, recognised
 from circuitry.reports.sections.circuits import add_guide
 
 SHEET_ROWS = 20
-"""Most classes on the contact sheet."""
+"""Largest number of classes on the contact sheet."""
 
 
 @dataclass(frozen=True)
 class AccuracyAnswer:
-    """How well the model knows the classes.
+    """The answer to how well the model knows the classes.
 
     Example:
         >>> from circuitry.analysis import AccuracyAnswer
@@ -37,82 +37,83 @@ class AccuracyAnswer:
     """
 
     by_domain: pd.DataFrame
-    """Table of `accuracy_kinds`."""
+    """Accuracy by domain, as `accuracy_kinds` returns it."""
     by_class: pd.DataFrame | None = None
-    """Table of `class_accuracy` with the column known; None where every class counts as known."""
+    """Table of `class_accuracy` with an additional column ``known``; None if every class counts as known."""
     test_domain: str | None = None
-    """The domain that classes are held out of."""
+    """The domain in which classes were held out in training."""
 
     @property
     def unknown(self) -> list[Key]:
-        """The classes that the model does not know, with the domain."""
+        """Pairs of a class and a domain in which the model does not know the class."""
         if self.by_class is None:
             return []
         left_out = self.by_class.loc[~self.by_class["known"], ["class", "domain"]]
         return list(left_out.itertuples(index=False))
 
     def findings(self) -> list[Finding | None]:
-        """Answer whether the model knows the classes."""
+        """Return the finding on whether the model knows the classes."""
         if self.by_class is None:
             return []
         return [recognised(self.by_class, self.by_domain)]
 
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
-        """Return the tables of a report by name."""
+        """Return the tables on accuracy by name; ``of`` is ignored."""
         tables = {"accuracy": self.by_domain}
         if self.by_class is not None:
             tables["accuracy_by_class"] = self.by_class
         return tables
 
     def add_to(self, report: Report, of: AnswerContext) -> None:
-        """Add the section on accuracy."""
+        """Add the section on accuracy to a report."""
         add_accuracy(report, self.by_domain, of.marks, test_domain=self.test_domain)
 
 
+@runtime_checkable
 class Answer(Protocol):
     """The result of a step, as a report shows it."""
 
     def findings(self) -> list[Finding | None]:
-        """Return the answers to the question of the step."""
+        """Return the findings that answer the question of the step."""
 
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
-        """Return the tables of a report by name."""
+        """Return the tables on this step by name."""
 
     def add_to(self, report: Report, of: AnswerContext) -> None:
-        """Add the sections of a report."""
+        """Add the sections on this step to a report."""
 
 
 @dataclass
 class AnalysisAnswers:
-    """The results of the steps; None for a step that was not taken."""
+    """The results of the steps of an `Analysis`. The result of a step that was not taken is None."""
 
     accuracy: AccuracyAnswer | None = None
-    """Of `Analysis.accuracy`."""
+    """Result of `Analysis.accuracy`."""
     own_parts: OwnPartsAnswer | None = None
-    """Of `Analysis.own_parts`."""
+    """Result of `Analysis.own_parts`."""
     own_parts_first: bool = False
-    """Whether own parts were found before circuits were tested; answers come in the order of the steps."""
+    """Whether own parts were found before circuits were tested. A report shows them in this order."""
     own_parts_saved: bool = False
-    """Whether the parts that a report tells of are written as circuits, by this or by another process."""
+    """Whether the own parts that a report is about are written as circuits, by this or by another process."""
     curves: CurvesAnswer | None = None
-    """Of `Analysis.curves` and `Analysis.curves_by_site`."""
+    """Result of `Analysis.curves` and `Analysis.curves_by_site`."""
     compared: ComparedAnswer | None = None
-    """Of `Analysis.compare`."""
+    """Result of `Analysis.compare`."""
     transfer: TransferAnswer | None = None
-    """Of `Analysis.transfer`."""
+    """Result of `Analysis.transfer`."""
     scores: ScoresAnswer | None = None
-    """Of `Analysis.scores`."""
+    """Result of `Analysis.scores`."""
 
     @property
     def unknown(self) -> list[Key]:
-        """The classes that the model does not know, with the domain."""
+        """Pairs of a class and a domain in which the model does not know the class."""
         return [] if self.accuracy is None else self.accuracy.unknown
 
     @property
     def in_order(self) -> list[Answer]:
-        """The answers of the steps that were taken, in the order of a report."""
+        """The results of the steps that were taken, in the order of a report."""
         curves = self.curves
-        # A reader of a comparison has to know that its circuits were not tested.
+        # If circuits were compared but not tested, an empty answer tells the reader so.
         if curves is None and self.compared is not None:
             curves = CurvesAnswer([])
         own_and_enough: list[Answer | None] = [curves, self.own_parts]
@@ -122,25 +123,30 @@ class AnalysisAnswers:
         return [answer for answer in (*answers, self.scores) if answer is not None]
 
     def findings(self) -> list[Finding | None]:
-        """Return the answers to the questions of all steps."""
+        """Return the findings of all steps that were taken."""
         return list(chain(*(answer.findings() for answer in self.in_order)))
 
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
-        """Return the tables of a report by name."""
+        """Return the tables on all steps by name."""
         tables: dict[str, pd.DataFrame] = {}
         for answer in self.in_order:
             tables |= answer.tables(of)
         return tables
 
     def add_to(self, report: Report, of: AnswerContext, tested_on: str | None) -> None:
-        """Add all answers to an empty report; ``tested_on`` names the images of tests, if there were any."""
+        """Add the results of all steps to an empty report.
+
+        Args:
+            of: The images and circuits that the report is about.
+            tested_on: Which images the circuits were tested on, in words; None if they were not tested.
+        """
         report.summary(self.findings())
         classes = of.images.classes
         if of.graphs is not None:
             # The guide explains the method, which is the same for all circuits.
             first = next(iter(of.graphs.values()))
             add_guide(report, first.settings, tested_on)
-            # Own parts are of all classes, circuits perhaps of some.
+            # Own parts are found for all classes, circuits perhaps only for some classes.
             if self.own_parts is None:
                 classes = of.graphs.classes
         add_images(report, classes, of)
@@ -149,8 +155,11 @@ class AnalysisAnswers:
 
 
 def add_images(report: Report, classes: Sequence[str], of: AnswerContext) -> None:
-    """Add the section that shows some images, of classes and domains that are there."""
-    # Given circuits may be of classes and domains that these images do not have.
+    """Add the section that shows some images of each class and domain.
+
+    Classes and domains without images are left out.
+    """
+    # Circuits that were given may be of classes and domains that these images do not have.
     rows = sorted({*classes} & {*of.images.classes})
     columns = sorted({*of.domains} & {*of.images.domains})
     which = "every class" if len(rows) <= SHEET_ROWS else "some classes"

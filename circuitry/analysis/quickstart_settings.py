@@ -1,4 +1,4 @@
-"""Settings of the quickstart, and of commands that start from its model and images without options. No torch."""
+"""Settings of the quickstart, and of commands whose default model and images are the quickstart's. No torch."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,12 +18,12 @@ from circuitry.models.options import ModelOptions
 from circuitry.runs.arguments import DISTINCT, checked
 
 QUICKSTART = Path("runs/quickstart")
-"""The quickstart's folder."""
+"""Default folder of the quickstart's results."""
 QUICKSTART_MODEL = "rn-tiny"
 TEST_DOMAIN = "quickdraw"
-"""Domain that the shipped models were trained on without some classes."""
+"""The domain in which the shipped models were trained without some of the classes."""
 HELD_OUT = DRAWN_CLASSES[1::4]
-"""Classes that were left out of it: butterfly, fish, key, star."""
+"""Classes that were left out of this domain in training: butterfly, fish, key, star."""
 
 
 @dataclass(frozen=True)
@@ -37,11 +37,11 @@ class QuickstartSettings:
     """
 
     out: Path | None = None
-    """Folder of the results: all that is made; a second run reuses it (default: runs/quickstart, or
+    """Folder of the results. A second run reuses the results in it (default: runs/quickstart, or
     runs/quickstart-vit-tiny)."""
     results: SmallTables = None
     classes: Annotated[tuple[str, ...], DISTINCT] = DRAWN_CLASSES[:12]
-    """Classes to look at; the model was trained on sixteen, and answers with one of these."""
+    """Classes to look at. The model was trained on sixteen classes; here it chooses among these."""
     domains: Annotated[tuple[str, ...], DISTINCT] = DRAWN_STYLES
     """Domains to look at."""
     n_images: NImages = 6
@@ -53,7 +53,8 @@ class QuickstartSettings:
     """What circuits are made of (default: components, which are hidden channels of the ResNet, and attention heads and
     MLP neurons of the transformer)."""
     processes: int | None = None
-    """Processes that find and test the circuits, with one thread each (default: one a core, at most 8)."""
+    """Number of processes that find and test the circuits, with one thread each (default: one for each core, at most
+    8)."""
     seed: SeedOption = 0
 
     def __post_init__(self) -> None:
@@ -63,7 +64,7 @@ class QuickstartSettings:
 
     @property
     def folder(self) -> Path:
-        """Folder of everything that is made."""
+        """Folder of the results."""
         if self.out is not None:
             return self.out
         if self.model == QUICKSTART_MODEL:
@@ -74,7 +75,7 @@ class QuickstartSettings:
 @checked
 @dataclass(frozen=True, kw_only=True)
 class QuickstartModel(ModelOptions):
-    """A model and images; the defaults come with the package.
+    """A model and images. By default they are a model and images that come with the package.
 
     Example:
         >>> from circuitry.analysis import QuickstartModel
@@ -82,13 +83,17 @@ class QuickstartModel(ModelOptions):
         ('clock', 'cup')
     """
 
-    model: str = QUICKSTART_MODEL  #: A shipped model, or any that `load_clip` takes.
+    model: str = QUICKSTART_MODEL
+    """A shipped model, or any model that `load_clip` takes."""
     data: Path = DRAWN_IMAGES
     """Images by domain and class (default: the drawn pictures of the package)."""
 
     @property
     def known_words(self) -> tuple[str, ...] | None:
-        """Words of the captions beside the images, if there are any: a small model knows no others."""
+        """Words of the captions that lie beside the images, or None if there are no captions.
+
+        A small model that was trained on these captions knows no other words.
+        """
         # Large models know all words, and their data has no such file.
         if not (self.data / "captions.tsv").is_file():
             return None
@@ -96,6 +101,6 @@ class QuickstartModel(ModelOptions):
 
 
 def say(text: str) -> None:
-    """Print a line in brackets on the work that begins."""
-    # Several processes write to one terminal: the line must not wait in a buffer.
+    """Print a line in brackets about the work that begins."""
+    # The line must not wait in a buffer, because several processes write to one terminal.
     print(f"[{text}]", flush=True)

@@ -1,4 +1,4 @@
-"""The steps of the quickstart that run a model, each for a process of its own."""
+"""The steps of the quickstart that run a model. The processes of a pool run them, and not the command's own process."""
 
 from collections.abc import Iterable
 from functools import cache
@@ -24,24 +24,27 @@ from circuitry.runs.workers import Rank, Work
 from circuitry.training.image_captions import caption_words
 
 FEW_IMAGES = 10
-"""With fewer images a circuit, the report says what they cannot tell."""
+"""If a circuit is found on fewer images, the report warns of conclusions from few images."""
 HALVES = 2
-"""Folds of the images, whose circuits are the ceiling."""
+"""Number of folds of the images. The similarity of their circuits is the ceiling for comparisons."""
 OWN_SHARE = {"rn-tiny": 0.01, "vit-tiny": 0.02}
-"""Share of the units that own parts have."""
+"""Share of the units that own parts have, by the name of the model."""
 SIZES = (0.2, 0.5, 1.0)
-"""Sizes of circuits that are tested, beside their own."""
+"""Sizes at which each circuit is tested, in addition to the size at which it was found."""
 MOST_OTHERS = 12
-"""Images of other classes beside those that find a circuit, at most one of each class."""
+"""Largest number of images of other classes that are used to find a circuit, one of each class."""
 ENOUGH = 6
-"""Classes whose circuits that are enough are found: edges between hundreds of units take long."""
+"""Largest number of classes whose circuits are found (own parts are found for all classes).
+
+A circuit that is enough for a class has hundreds of units, and it takes long to score the edges between them.
+"""
 IN_CARDS: dict[str, Any] = {"n_images": 8, "top": 6, "exact_units": 0}
-"""Settings of the cards; exact effects take long."""
+"""Settings of the cards. They have no exact effects, because these take long."""
 
 
 @cache  # a process that does several steps loads the model once
 def analysis_of(config: QuickstartSettings) -> Analysis:
-    """Return the analysis of the model, in the units that circuits are made of, on the test images."""
+    """Return the `Analysis` of the model and images that the settings name."""
     clip = load_clip(config.model)
     # Channels are the units that the model comes with.
     if config.units != "channels":
@@ -62,9 +65,17 @@ def find_own_parts(
     worker: int,
     workers: int,
 ) -> AnalysisAnswers:
-    """Find own parts and test them, as one of several processes that do; return what this one found."""
+    """Find own parts and test them, together with other processes.
+
+    Args:
+        worker: Number of this process.
+        workers: Number of processes.
+
+    Returns:
+        What this process found. The first process also measures accuracy.
+    """
     run = analysis_of(config)
-    # The first process measures accuracy, which takes a second, and speaks for all.
+    # The first process measures accuracy, which takes a second, and prints messages for all processes.
     if worker == 0:
         held_out = [name for name in HELD_OUT if name in config.classes]
         run.accuracy(held_out, TEST_DOMAIN, least=KNOWN)
@@ -80,10 +91,14 @@ def tell_own_parts(
     config: QuickstartSettings,
     answers: AnalysisAnswers,
 ) -> AnalysisAnswers:
-    """Print and return what is found of own parts, and write them as circuits."""
+    """Print what was found on own parts, write the own parts as circuits, and return the answers.
+
+    Args:
+        answers: What the first process returned from `find_own_parts`.
+    """
     run = analysis_of(config)
     run.answers = answers
-    # Everything is finished: this reads the tables that all processes wrote.
+    # All processes have finished their share, so this only reads the tables that they wrote.
     run.own_parts([OWN_SHARE[config.model]], Work(progress=False))
     tables = run.own_part_tables()
     assert answers.own_parts is not None
@@ -104,14 +119,22 @@ def find_circuits(
     worker: int,
     workers: int,
 ) -> AnalysisAnswers:
-    """Find circuits that are enough and test them, as one of several processes that do; return what this one found."""
+    """Find circuits that are enough for a class and test them, together with other processes.
+
+    Args:
+        worker: Number of this process.
+        workers: Number of processes.
+
+    Returns:
+        What this process found.
+    """
     run = analysis_of(config)
     work = Work(Rank(worker, workers))
     if worker == 0:
         say(
             f"3/5 circuits that are enough, of {ENOUGH} classes in every style, and of {HALVES} folds of the images"
         )
-    # Classes in even steps, so that more classes to look at do not mean more circuits to find.
+    # Some of the classes are taken in even steps, so that more classes do not mean more circuits to find.
     step = max(1, len(config.classes) // ENOUGH)
     run.circuits(work, config.classes[::step][:ENOUGH])
     if worker == 0:
@@ -121,15 +144,15 @@ def find_circuits(
 
 
 def make_cards(config: QuickstartSettings) -> None:
-    """Make cards of the units of own parts."""
+    """Make cards of the units in the circuits that are shown: own parts, or else circuits."""
     run = analysis_of(config)
-    # In a folder of their own: circuitry cards makes cards of more images beside them.
+    # They have a folder of their own, because circuitry cards makes cards of more images in another folder.
     out = run.drawn.path.parent / CARDS[1]
     run.cards(out=out, vocabulary=caption_words(DRAWN_IMAGES), **IN_CARDS)
 
 
 def explore(config: QuickstartSettings) -> None:
-    """Write the explorer, which links to the report that is there."""
+    """Write the explorer. Since the report is written before, the explorer links to it."""
     print(analysis_of(config).explore(), flush=True)
 
 
@@ -137,7 +160,11 @@ def conclude(
     config: QuickstartSettings,
     answers: AnalysisAnswers,
 ) -> Written:
-    """Compare the circuits, and write the report."""
+    """Compare the circuits, and write the report.
+
+    Args:
+        answers: What the earlier steps found.
+    """
     run = analysis_of(config)
     run.answers = answers
     run.compare()
@@ -154,13 +181,13 @@ def conclude(
 
 
 def tell(findings: Iterable[Finding | None]) -> None:
-    """Print the claims of findings; the report has all of them again."""
+    """Print the claims of findings. The report contains them, too."""
     for finding in filter(None, findings):
         print(finding.claim, flush=True)
 
 
 def few(config: QuickstartSettings) -> str:
-    """Return a warning about conclusions from few images; an empty text where there are enough."""
+    """Return a warning about conclusions from few images, or an empty text if there are enough images."""
     if config.n_images >= FEW_IMAGES:
         return ""
     return (

@@ -1,4 +1,4 @@
-"""The explorer of the results in the folder of a run. No torch."""
+"""Write the explorer for the results in the folder of a run. No torch."""
 
 from pathlib import Path
 
@@ -26,8 +26,12 @@ def explore_run(
     """Write the explorer of circuits, with the comparisons, curves and cards in the folder of their run.
 
     Args:
-        out: Folder of the page (default: ``explorer`` in the run).
-        cards: Folder of the cards (default: ``cards`` beside the circuits).
+        run: Folder of the run.
+        graphs: The circuits to show.
+        out: Folder of the page (default: ``explorer`` in the folder of the run).
+        cards: Folder of the cards (default: ``cards`` beside the circuits, or else ``first-cards``).
+        model: Results that need the model, such as its answers; the page leaves them out without this argument.
+        settings: What the page shows.
 
     Example:
         >>> from circuitry.analysis import explore_run
@@ -37,7 +41,7 @@ def explore_run(
     cards = cards or cards_beside(graphs.path)
     comparisons: dict[str, Comparison] = {}
     curves: list[FaithfulnessCurve] = []
-    # Own parts have lesions, and no curves: those in the folder of their run are of its circuits.
+    # Own parts have lesions and no curves. If curves lie in the folder of their run, they are curves of its circuits.
     if graphs.lesions is None:
         for name in WITHIN:
             for path in sorted((run / name / "comparisons").glob("*/")):
@@ -53,7 +57,7 @@ def explore_run(
         model=model,
         settings=settings,
     )
-    # A page elsewhere has no report beside it to link to.
+    # If the page lies elsewhere, there is no report beside it for a link.
     if out.resolve().parent == run.resolve():
         link_pages(run)
     return exported

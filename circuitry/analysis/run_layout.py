@@ -1,21 +1,28 @@
-"""Names and places of the folders in a run. No torch."""
+"""The folders inside the folder of a run: their names, and where they lie. No torch."""
 
 from pathlib import Path
 
 from circuitry.runs.settings_file import SETTINGS
 
 CIRCUITS = "circuits"
-"""Folder of circuits, within that of a run or of own parts."""
+"""Name of the folder of circuits, in the folder of a run or of own parts."""
 OWN_PARTS = "own-parts"
-"""Folder of own parts, within that of a run."""
+"""Name of the folder of own parts, in the folder of a run."""
 CARDS = ("cards", "first-cards")
-"""Folders of cards beside circuits: those of circuitry cards, else those of few images that the quickstart makes."""
+"""Names of folders of cards beside circuits.
+
+The first is made by ``circuitry cards``. The second is made by the quickstart from few images, and is used only if the
+first does not exist.
+"""
 WITHIN = ("", "check", "check-transfer")
-"""Folders of a run that hold comparisons and curves: its own, and those of circuitry check."""
+"""Folders that hold the comparisons and curves of a run: the folder of the run, and the folders of ``circuitry check``
+in it."""
 
 
 def drawn_circuits(run: Path) -> Path:
-    """Return the folder of the circuits that a run shows first: own parts, where there are any.
+    """Return the folder of the circuits that a run shows first.
+
+    These are the own parts if the run has any, otherwise the circuits of the run.
 
     Example:
         >>> from circuitry.analysis import drawn_circuits
@@ -27,17 +34,18 @@ def drawn_circuits(run: Path) -> Path:
 
 
 def run_of(circuits: Path) -> Path:
-    """Return the folder of the run that circuits lie in."""
+    """Return the folder of the run that a folder of circuits belongs to."""
     beside = circuits.parent
-    # Own parts lie one deeper in a run that has other circuits, too; alone they are a run with its settings.
+    # In a run with other circuits, own parts lie one level deeper. Without other circuits, the folder of own parts is
+    # the folder of the run, and contains its settings.
     if beside.name == OWN_PARTS and not (beside / SETTINGS).is_file():
         return beside.parent
     return beside
 
 
 def cards_beside(circuits: Path) -> Path | None:
-    """Return the folder of cards beside circuits, if there is one."""
-    # The cards of more images come first.
+    """Return the folder of cards beside circuits, or None if there are no cards."""
+    # The cards of more images take precedence.
     for name in CARDS:
         cards = circuits.parent / name
         if cards.is_dir():
@@ -46,6 +54,6 @@ def cards_beside(circuits: Path) -> Path | None:
 
 
 def curve_folders(run: Path) -> list[Path]:
-    """Return the folders of a run's faithfulness curves: first its own, then that of circuitry check."""
+    """Return the folders of faithfulness curves in a run: first the run's own curves, then those of ``check``."""
     folders = [run / name / "faithfulness" for name in WITHIN]
     return [folder for folder in folders if folder.is_dir()]

@@ -1,7 +1,8 @@
 """Divide attention modules of several libraries into steps, for `blocks`.
 
-Before their product queries and keys may be normed (q/k norm) and turned by their position (rotary embeddings). Scores
-may have a bias by relative position, or be scaled cosines. Each head then mixes the values of the positions.
+Queries and keys may be normed (q/k norm) and rotated by their position (rotary embeddings) before their product is
+taken. The product may get a bias that depends on the relative position, or the scores may be scaled cosines. Each head
+then mixes the values of all positions by the softmax of its scores.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,10 +27,13 @@ from circuitry.runs.errors import InputError
 Heads = Float[Tensor, "batch position head d_head"]
 Scores = Float[Tensor, "batch head query key"]
 AddedByPlace = Callable[[], Any]
-"""Function that returns rotary embeddings or a bias of scores, or None; see `PlacedBlock.places`."""
+"""Function without arguments that returns rotary embeddings, a bias of the scores, or None.
+
+See `PlacedBlock.places`.
+"""
 
 TIMM_ATTENTION = (Attention, AttentionRope, EvaAttention, RelPosAttention)
-"""timm's classes of attention that can be divided."""
+"""timm's classes of attention that can be divided into steps."""
 
 
 @dataclass(frozen=True)
@@ -42,11 +46,14 @@ class AttentionLayers:
     mix: Callable[[Tensor, Tensor, Tensor], Tensor]
     out: Callable[[Tensor], Tensor]
     norms: tuple[nn.Module, ...] = ()
-    """Norms between the heads and their addition to the residual stream; with one, heads do not add one by one."""
+    """Norms between the heads and their addition to the residual stream, or identities in their place.
+
+    If there is such a norm, the heads do not add to the stream independently of each other.
+    """
 
 
 class Mixing(NamedTuple):
-    """How queries and keys become scores, and how heads mix values by them."""
+    """How queries and keys become scores, and how heads mix the values by these scores."""
 
     scores: Callable[[Tensor, Tensor], Tensor]
     """Function of q and k that returns the scores before the softmax."""
@@ -60,7 +67,13 @@ _AS_IT_IS = nn.Identity()
 def attention_layers(
     attn: Any, places: AddedByPlace = nowhere
 ) -> AttentionLayers | None:
-    """Return the layers of an attention module in evaluation mode; None for an unknown kind."""
+    """Return the layers of an attention module in evaluation mode, or None if its kind is unknown.
+
+    Args:
+        attn: The attention module.
+        places: Function that returns the rotary embeddings or the bias of the scores that the block gives to its
+            attention, or None if it gives neither. PyTorch's and open_clip's attention ignore it.
+    """
     if isinstance(attn, nn.MultiheadAttention | OpenClipAttention):
         return _together(attn)
     if isinstance(attn, TIMM_ATTENTION):
@@ -71,7 +84,10 @@ def attention_layers(
 
 
 def _together(attn: Any) -> AttentionLayers:
-    """Return the layers of PyTorch's attention, or of open_clip's, which may also have norms and scales."""
+    """Return the layers of an attention module of PyTorch or open_clip.
+
+    The module of open_clip may also have norms and scales.
+    """
     inner = getattr(attn, "ln_inner", _AS_IT_IS)
 
     def project(x: Tensor) -> tuple[Heads, Heads, Heads]:
@@ -96,7 +112,10 @@ def _together(attn: Any) -> AttentionLayers:
 
 
 def _transformers(attn: Any, places: AddedByPlace) -> AttentionLayers:
-    """Return the layers of an attention module of transformers, whose names differ between models and versions."""
+    """Return the layers of an attention module of the library transformers.
+
+    The names of its submodules differ between models and versions.
+    """
     # Some models wrap the projections in an inner module and keep the output layer outside of it.
     inner = getattr(attn, "attention", attn)
     q = member_by_role(inner, "q projection", "q_proj", "query")
@@ -136,7 +155,10 @@ def _timm(attn: Any, places: AddedByPlace) -> AttentionLayers:
 
 
 def _projection(attn: Any) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
-    """Return the function from the input of timm's attention to q, k and v: one matrix makes them, or three do."""
+    """Return a function that computes q, k and v from the input of timm's attention.
+
+    One matrix computes all three, or each has a matrix of its own.
+    """
     if attn.qkv is None:
         layers = (attn.q_proj, attn.k_proj, attn.v_proj)
         return _apart(layers, attn.head_dim, attn.num_heads)
@@ -144,7 +166,7 @@ def _projection(attn: Any) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
         return lambda x: _split(attn.qkv(x), attn.num_heads)
 
     def biased(x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        # EVA's matrix has no bias of its own. It learns biases for q and v alone, so k_bias is a buffer of zeros.
+        # EVA's matrix has no bias. EVA learns biases for q and v only, so k_bias is a buffer of zeros.
         bias = torch.cat((attn.q_bias, attn.k_bias, attn.v_bias))
         return _split(F.linear(x, attn.qkv.weight, bias), attn.num_heads)
 
@@ -154,10 +176,16 @@ def _projection(attn: Any) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
 def _apart(
     projections: Sequence[nn.Module], d_head: int, n_heads: int
 ) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:
-    """Return the function from the input of attention to q, k and v that a matrix each makes."""
+    """Return a function that computes q, k and v from the input of attention.
+
+    Args:
+        projections: The projections of q, k and v, in this order.
+        d_head: Width of a head.
+        n_heads: Number of heads of queries. If the projections of k and v have fewer heads, these are repeated.
+    """
 
     def heads(projection: nn.Module, x: Tensor) -> Tensor:
-        # With grouped queries one head of keys and values serves several heads of queries, and is repeated for them.
+        # With grouped queries, several heads of queries share one head of keys and values, which is repeated for them.
         own = torch.unflatten(projection(x), -1, (-1, d_head))
         return own.repeat_interleave(n_heads // own.shape[2], 2)
 
@@ -174,14 +202,22 @@ def _check_width(width: int, n_heads: int, d_head: int) -> None:
 
 
 def _turned(places: AddedByPlace, half: bool, x: Heads) -> Heads:
-    """Return queries or keys turned by their position; the class token and registers are not turned."""
+    """Return queries or keys after their rotation by position.
+
+    The class token and registers are not rotated. Without rotary embeddings, ``x`` is returned.
+
+    Args:
+        places: Function that returns the rotary embeddings, or None.
+        half: True if the first half of a head is paired with the second half, False if neighbouring entries are paired.
+        x: Queries or keys.
+    """
     rotary = places()
     if rotary is None:
         return x
-    # transformers gives (cosines, sines); timm's function takes one tensor, sines first.
+    # transformers gives (cosines, sines). timm's function takes one tensor with the sines first.
     if isinstance(rotary, tuple):
         rotary = torch.cat(rotary[::-1], -1)
-    # Positions behind those of the embedding come first: class token and registers.
+    # The first positions have no rotary embedding: they are the class token and registers.
     first, patches = x.transpose(1, 2).tensor_split([x.shape[1] - rotary.shape[-2]], 2)
     turned: Tensor = apply_rot_embed_cat(patches, rotary, half=half)
     return torch.cat([first, turned], 2).type_as(x).transpose(1, 2)
@@ -195,9 +231,9 @@ def _dot_product(
     """Return the functions of scaled dot-product attention.
 
     Args:
-        q_way: Step of the queries before their product, such as a norm or a turn.
-        k_way: Step of the keys before their product.
-        bias: Function that returns the bias of scores, or None.
+        q_way: Step applied to the queries before the product, such as a norm or a rotation.
+        k_way: Step applied to the keys before the product.
+        bias: Function that returns the bias of the scores, or None.
     """
 
     def scores(q: Heads, k: Heads) -> Scores:
@@ -211,7 +247,7 @@ def _dot_product(
     def mix(q: Heads, k: Heads, v: Heads) -> Heads:
         q = q_way(q).transpose(1, 2)
         k = k_way(k).transpose(1, 2)
-        # The fused kernel that the blocks themselves use: bit-equal to them, and without scores in memory.
+        # The blocks use this fused kernel, too. So z equals theirs to the last bit, and no scores are held in memory.
         z = F.scaled_dot_product_attention(q, k, v.transpose(1, 2), attn_mask=bias())
         return z.transpose(1, 2)
 
@@ -222,7 +258,7 @@ def _cosine(attn: Any) -> Mixing:
     """Return the functions of scaled cosine attention (Swin v2, arXiv 2111.09883)."""
 
     def scores(q: Heads, k: Heads) -> Scores:
-        # The logarithm of the scale is learned, and capped.
+        # The module learns the logarithm of the scale. The logarithm has an upper limit.
         scale: Tensor = torch.clamp(attn.logit_scale, max=attn.logit_scale_max).exp()
         return _dot(F.normalize(q, dim=-1), F.normalize(k, dim=-1)) * scale
 
@@ -233,7 +269,7 @@ def _cosine(attn: Any) -> Mixing:
 
 
 def mix_by_pattern(pattern: Scores, v: Heads) -> Heads:
-    """Return z [batch, position, head, d_head]: values mixed by an attention pattern."""
+    """Return z [batch, position, head, d_head]: the values mixed by an attention pattern (scores after the softmax)."""
     return torch.einsum("bhqk,bkhd->bqhd", pattern, v)
 
 

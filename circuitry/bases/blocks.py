@@ -1,16 +1,19 @@
-"""Divide transformer blocks into steps that run the block's own modules: attention heads and MLP neurons.
+"""Divide a transformer block into steps, so that its attention heads and MLP neurons can be read.
 
-Attention and MLP of a block each add to the residual stream x [batch, position, d_model]:
+Each step runs modules of the block. The attention and the MLP of a block each add to the residual stream x
+[batch, position, d_model]:
 
-    q, k, v = attention's projections of norm(x), split into heads [batch, position, head, d_head]
-    z       = softmax(scores(q, k)) v                                        values of other positions, mixed by a head
+    q, k, v = projections of norm(x) by attention, split into heads [batch, position, head, d_head]
+    z       = softmax(scores(q, k)) v                        values of the positions, mixed by each head
     x       = x + attention_out(z)
-    post    = activation(pre),  pre = mlp_in(norm(x))                        activations of the neurons
+    post    = activation(pre) with pre = mlp_in(norm(x))     activations of the neurons
     x       = x + mlp_out(post)
 
-To support a new kind of block, add a function that returns these steps as a `Block`; names follow TransformerLens.
-`attention_kinds` divides attention, `mlp_kinds` divides MLPs. In a block with norms behind attention and MLP instead
-of before them, ``norm(x)`` is x, and the norms are the last steps of ``attention_out`` and ``mlp_out``.
+Names follow TransformerLens. `attention_kinds` divides attention, and `mlp_kinds` divides MLPs. A block may have its
+norms after attention and MLP instead of before them. Then ``norm(x)`` is x, and the norms are the last steps of
+``attention_out`` and ``mlp_out``.
+
+To support a new kind of block, add a function that returns these steps as a `Block`.
 """
 
 from collections.abc import Callable
@@ -43,14 +46,17 @@ TRANSFORMERS_BLOCKS = (
     "DINOv3ViTLayer",
     "ViTLayer",
 )
-"""Names of transformers' classes of blocks; names, since importing the classes takes seconds."""
+"""Names of the classes of blocks in the library transformers.
+
+The classes themselves are not listed here, because importing them takes seconds.
+"""
 SUPPORTED_BLOCKS = (
     "open_clip's ResidualAttentionBlock and CustomResidualAttentionBlock",
     f"timm's {', '.join(kind.__name__ for kind in TIMM_BLOCKS)}",
     "torchvision's EncoderBlock",
     f"transformers' {', '.join(TRANSFORMERS_BLOCKS)}",
 )
-"""Kinds of blocks that can be divided, for messages."""
+"""Kinds of blocks that can be divided, as error messages list them."""
 _ATTENTION = ("attn", "self_attn", "attention", "self_attention")
 _FIRST_NORM = ("norm1", "layer_norm1", "layernorm_before", "ln_1")
 _SECOND_NORM = ("norm2", "layer_norm2", "layernorm_after", "ln_2")
@@ -68,35 +74,48 @@ class Block:
     norm_attention: Callable[[Tensor], Tensor]
     """Step from the residual stream to the input of attention."""
     project: Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]
-    """Step from the input of attention to q, k, v of every head, before any norm or turn of q and k."""
+    """Step from the input of attention to q, k, v of every head, before q and k are normed or rotated."""
     scores: Callable[[Tensor, Tensor], Tensor]
     """Step from q and k to the attention scores [batch, head, query, key], before the softmax."""
     mix: Callable[[Tensor, Tensor, Tensor], Tensor]
-    """Step from q, k and v to z by the kernel that the block uses; `scores` and a softmax agree up to rounding."""
+    """Step from q, k and v to z. It runs the kernel that the block uses.
+
+    Mixing v by the softmax of `scores` gives the same z up to rounding.
+    """
     attention_out: Callable[[Tensor], Tensor]
-    """Step from z to the addition of attention to the residual stream."""
+    """Step from z to what attention adds to the residual stream."""
     norm_mlp: Callable[[Tensor], Tensor]
     """Step from the residual stream to the input of the MLP."""
     mlp_in: Callable[[Tensor], Tensor]
-    """Step from the input of the MLP to the neurons' pre-activations [..., neurons]. A gated neuron has two numbers,
-    which are multiplied: [..., 2 neurons], all first numbers, then all second ones."""
+    """Step from the input of the MLP to the pre-activations of the neurons [..., neurons].
+
+    A gated neuron has two pre-activations: its activation is the product of one of them and a nonlinear function of
+    the other one. Then the shape is [..., 2 neurons]: the first pre-activation of every neuron, then the second
+    pre-activation of every neuron.
+    """
     activation: Callable[[Tensor], Tensor]
     """Step from the pre-activations to the activations of the neurons."""
     mlp_out: Callable[[Tensor], Tensor]
-    """Step from the activations of the neurons to the addition of the MLP to the residual stream."""
+    """Step from the activations of the neurons to what the MLP adds to the residual stream."""
     linear: bool
-    """Whether each head and neuron adds to the residual stream independently of the others; a norm behind them makes it
-    False."""
+    """Whether each head and neuron adds to the residual stream independently of all other heads and neurons.
+
+    It is False if there is a norm between the heads or neurons and the stream.
+    """
     affine: bool = True
-    """Whether ``mlp_in`` is affine; it is not if the neurons are latents of a dictionary, see `latent_basis`."""
+    """Whether ``mlp_in`` is affine. It is not affine if the neurons are latents of a dictionary; see `latent_basis`."""
     error_units: range = range(0)
-    """If the neurons are latents of a dictionary: the units behind the latents."""
+    """Indices of the units after the latents if the neurons are latents of a dictionary; otherwise empty."""
     kind: UnitKind = NEURON
-    """Kind of the neurons, which may be latents of a dictionary."""
+    """Kind of the neurons. They may be latents of a dictionary."""
 
 
 def take_apart(block: nn.Module | PlacedBlock) -> Block:
-    """Return the steps of a block in evaluation mode."""
+    """Return the steps of a block in evaluation mode.
+
+    Raises:
+        InputError: if the kind of the block, of its attention or of its MLP is unknown.
+    """
     module: Any = block
     places = nowhere
     if isinstance(block, PlacedBlock):
@@ -112,7 +131,7 @@ def take_apart(block: nn.Module | PlacedBlock) -> Block:
     if attention is not None and mlp is not None:
         if isinstance(module, ResidualAttentionBlock | CustomResidualAttentionBlock):
             norm = getattr(module, "ln_attn", _NOTHING)
-            # open_clip's custom block norms behind attention as well as before; `ls` are layer scales.
+            # open_clip's custom block has norms both before and after attention. `ls_1` and `ls_2` are layer scales.
             behind = in_order(norm, module.ls_1), module.ls_2
             return _block((module.ln_1, module.ln_2), attention, mlp, behind, norm)
         if isinstance(module, POST_NORM):
@@ -132,8 +151,13 @@ def take_apart(block: nn.Module | PlacedBlock) -> Block:
 
 
 def _scale(block: Any, number: int) -> Callable[[Tensor], Tensor]:
-    """Return the step of a block's layer scale, which may be a parameter or a module; the identity if there is none."""
-    # The parameter is read in each run, since the weights may have been replaced by then.
+    """Return the layer scale of a block as a step, or the identity if the block has no layer scale.
+
+    Args:
+        block: The block. Its layer scale is a parameter or a module.
+        number: 1 for the layer scale of attention, 2 for the layer scale of the MLP.
+    """
+    # The parameter is read in each run, since the weights may be replaced between runs.
     if getattr(block, f"gamma_{number}", None) is not None:
         return lambda x: getattr(block, f"gamma_{number}") * x
     module = getattr(block, f"layer_scale{number}", _NOTHING)
@@ -153,11 +177,11 @@ def _block(
         norms: Norms before attention and before the MLP.
         attention: Layers of the attention.
         mlp: Layers of the MLP.
-        behind: Steps behind the output layers of attention and of the MLP.
-        norm_behind: The norm among ``behind``, or the identity.
+        behind: The step after the output layer of attention, and the step after the output layer of the MLP.
+        norm_behind: A norm that is part of ``behind``, or the identity if ``behind`` has no norm.
     """
     between = (*attention.norms, mlp.between, norm_behind)
-    # A layer scale is linear, so only norms keep heads and neurons from adding up.
+    # A layer scale is linear. So heads and neurons add to the stream independently unless there is a norm.
     return Block(
         attention.n_heads,
         mlp.out.in_features,

@@ -1,29 +1,31 @@
-"""Components of blocks as units: a tower as a finer chain of stages.
+"""Divide a tower into a finer chain of stages, whose units are components of blocks, such as heads and neurons.
 
-Inside its blocks a tower is a longer chain of stages. Each block of a transformer has two sites, in place of the site
-of its residual stream:
+Each block of a transformer then has two sites. They replace the site of the residual stream after the block:
 
-    <block>.attn   heads: values of other positions that each head has mixed, z [batch, position, head, d_head]
-    <block>.mlp    neurons: their activations after the nonlinearity [batch, position, neuron]
+    <block>.attn   units are heads: the values z that each head has mixed [batch, position, head, d_head]
+    <block>.mlp    units are neurons: their activations after the nonlinearity [batch, position, neuron]
 
-A convolutional block has a site for its hidden channels, and one for the channels of a projection shortcut
-(`conv_blocks`). CLIP's attention pooling has a site for its heads. The stages before the first block and behind the
-last one stay as they are.
+A convolutional block has a site for each of its hidden activations, and a site for the channels of its projection
+shortcut if it has one (`conv_blocks`). CLIP's attention pooling has a site for its heads. The stages before the first
+block and after the last block do not change, except that the stage after the last block first adds up its stream.
 
-The activation of such a site has, behind the units, the residual stream that goes past them, since the next stage needs
-both. The carried stream is no unit: it is never scored, patched, ablated or kept. All functions of sites work on heads,
-neurons and hidden channels as on channels.
+The next stage needs both the units of such a site and the residual stream. So the activation of the site holds the
+units first, and after them the residual stream, which is carried past the units. The carried stream is not a unit: it
+is never scored, patched, ablated or kept. All functions that take sites treat heads, neurons and hidden channels as
+they treat channels.
 
-A TransformerLens hook at such a site (``run_with_hooks``) gets and returns units and stream together, so a hook that
-returns the activation of another image also replaces the stream. Only the units are written by `Patch` (`patched`,
-`patch_effects`), by a hook on ``blocks.3.attn.hook_z`` or ``blocks.3.mlp.hook_post``, and by a hook that returns
+A TransformerLens hook at such a site (``run_with_hooks``) gets and returns the units and the stream together. So a hook
+that returns the activation of another image also replaces the stream. To replace only the units, use a `Patch`
+(`patched`, `patch_effects`), a hook on ``blocks.3.attn.hook_z`` or ``blocks.3.mlp.hook_post``, or a hook that returns
 ``encoder.carry(site, value, activation)``.
 
-Besides its sites a transformer has hook points with TransformerLens' names (`BLOCK_POINTS`), such as
-``blocks.3.attn.hook_pattern``: hooks read and write them, and ``run_with_cache`` returns them.
+A transformer also has hook points with TransformerLens' names (`BLOCK_POINTS`), such as
+``blocks.3.attn.hook_pattern``. Hooks can read and write at these points, and ``run_with_cache`` returns their
+activations.
 
-With idle hooks outputs equal the tower's up to rounding. With hooks on scores or patterns attention computes these
-instead of calling PyTorch's fused kernel, which hides them.
+If no hook changes an activation, the outputs equal the outputs of the tower up to rounding. PyTorch's fused kernel for
+attention does not return scores and patterns. So if a hook is set on scores or patterns, attention is computed without
+that kernel.
 """
 
 from collections.abc import Mapping
@@ -61,10 +63,14 @@ BLOCK_POINTS = (
     "hook_mlp_out",
     "hook_resid_post",
 )
-"""Names of the hook points of a block behind ``blocks.<number>.``, in order; names and shapes are TransformerLens'."""
+"""Names of the hook points of a block, in the order of a run.
+
+The full name of a hook point begins with ``blocks.<index of the block>.``. Names and shapes are the same as in
+TransformerLens.
+"""
 
 BETWEEN = (nn.LayerNorm, nn.Conv2d)
-"""Kinds of stages between two blocks, such as a down-sampling, that become part of the block behind them."""
+"""Kinds of modules that may lie between two blocks, such as a down-sampling, and become part of the next block."""
 
 
 @checked
@@ -73,11 +79,11 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
 
     Args:
         encoder: An encoder of a transformer or of a convolutional network.
-        mlps: Blocks that replace the tower's, by the site of their neurons; `in_feature_basis` makes them of
-            transcoders.
+        mlps: Blocks that replace blocks of the tower, by the site of their neurons. `in_feature_basis` gives blocks
+            whose neurons are the latents of transcoders or autoencoders. Default: the blocks of the tower.
 
     Raises:
-        InputError: for a tower without blocks of a known kind, or a site that is in a feature basis.
+        InputError: if the tower has no blocks of a known kind, or if a site of the encoder is in a feature basis.
 
     Example:
         >>> from circuitry.bases import in_components
@@ -104,13 +110,13 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
         )
     stages: list[Stage] = []
     points: dict[str, nn.Module] = {}
-    # The step from the activation of the last stage so far to the residual stream. It begins the next stage. None means
-    # that the activation is the stream itself.
+    # `read` computes the residual stream from the activation of the last stage so far. The next stage begins with it.
+    # None means that the activation is the stream itself.
     read: Step | None = None
     numbers = {site: number for number, site in enumerate(blocks)}
     blocks_left = len(blocks)
     x = encoder.blank()
-    # The number of channels of a convolutional block is known only from a run, so x goes along the stages.
+    # Only a run shows how many channels a convolutional block has. So a blank image x is run through the stages.
     with encoder.running():
         for stage in encoder.chain.stages:
             block = blocks.get(stage.site)
@@ -127,7 +133,7 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
                 apart = (mlps or {}).get(f"{stage.site}.mlp") or take_apart(block)
                 stages += _stages_of(stage.site, apart, mine, read)
                 read = partial(_after_block, apart, mine)
-            # A norm or convolution between blocks is no site of its own: behind it only the changed stream is left.
+            # A norm or convolution between two blocks gets no site, because it leaves nothing but the changed stream.
             elif read is not None and blocks_left and isinstance(stage.run, BETWEEN):
                 read = in_order(read, stage.run)
             else:
@@ -138,7 +144,7 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
                     stages.append(stage)
                 else:
                     stages.append(Stage(stage.site, run, stage.units))
-                # Behind the last block nothing needs the width.
+                # After the last block no stage needs to know the number of channels.
                 if blocks_left:
                     x = run(x)
                 read = None
@@ -148,12 +154,16 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
 
 
 def _reading(read: Step | None, run: Step) -> Step:
-    """Return ``run`` behind the step that reads the stream, or alone if ``read`` is None."""
+    """Return a step that does ``read`` and then ``run``; if ``read`` is None, return ``run``."""
     return run if read is None else in_order(read, run)
 
 
 def _in_heads(stage: Stage, pool: AttentionPool2d, read: Step | None) -> list[Stage]:
-    """Return the two stages of an attention pooling: from positions to heads, and from heads to the embedding."""
+    """Return the two stages of an attention pooling.
+
+    The first stage ends at the heads; the second stage projects them to the embedding. The arguments are the stage of
+    the whole pooling, its module, and the step that computes the stream (None if the activation is the stream).
+    """
     to_heads = _reading(read, partial(pooled_heads, pool))
     return [
         Stage(f"{stage.site}.heads", to_heads, POOLING_HEAD),
@@ -164,12 +174,17 @@ def _in_heads(stage: Stage, pool: AttentionPool2d, read: Step | None) -> list[St
 def _stages_of(
     path: str, block: Block, points: Mapping[str, Any], read: Step | None
 ) -> tuple[Stage, Stage]:
-    """Return two stages of a block: up to its heads, and from there up to its neurons.
+    """Return the two stages of a transformer block: the first ends at its heads, the second at its neurons.
 
-    The first stage starts with the step ``read``, which makes the stream out of the previous block's units.
+    Args:
+        path: Site of the block.
+        block: Steps of the block.
+        points: Hook points of the block by the names in `BLOCK_POINTS`.
+        read: Step that computes the stream from the activation of the previous stage. The first stage starts with it.
+            None means that this activation is the stream.
     """
     to_heads = _reading(read, partial(_heads, block, points))
-    # The stream is as wide as all heads together, so it is stored as n_heads further rows behind the heads.
+    # The stream is as wide as all heads together, so it is stored after the heads as n_heads further heads.
     past_heads = range(block.n_heads, 2 * block.n_heads)
     past_neurons = range(block.n_neurons, block.n_neurons + block.width)
     return (
@@ -188,13 +203,16 @@ def _stages_of(
 def _heads(
     block: Block, points: Mapping[str, Any], x: Float[Tensor, "batch position d_model"]
 ) -> Tensor:
-    """Return z of every head, then the residual stream as further heads: [batch, position, 2 heads, d_head]."""
+    """Return z of every head, followed by the residual stream in the shape of as many further heads.
+
+    The result has the shape [batch, position, 2 heads, d_head].
+    """
     x = points["hook_resid_pre"](x)
     projected = block.project(block.norm_attention(x))
     q = points["attn.hook_q"](projected[0])
     k = points["attn.hook_k"](projected[1])
     v = points["attn.hook_v"](projected[2])
-    # The fused kernel never has scores in memory, so hooks on them need the slower plain computation.
+    # The fused kernel holds no scores in memory. So hooks on scores or patterns need the slower plain computation.
     if any(points[name].fwd_hooks or points[name].bwd_hooks for name in PATTERN_POINTS):
         scores = points["attn.hook_attn_scores"](block.scores(q, k))
         z = mix_by_pattern(points["attn.hook_pattern"](scores.softmax(-1)), v)
@@ -209,7 +227,10 @@ def _neurons(
     points: Mapping[str, Any],
     x: Float[Tensor, "batch position units d_head"],
 ) -> Tensor:
-    """Return the neurons, then the residual stream: [batch, position, neurons + d_model]."""
+    """Return the neurons, followed by the residual stream: [batch, position, neurons + d_model].
+
+    ``x`` is the activation of the heads' site: z of every head, then the stream (see `_heads`).
+    """
     z, carried = torch.tensor_split(x, [block.n_heads], 2)
     written = points["hook_attn_out"](block.attention_out(z))
     middle = points["hook_resid_mid"](carried.flatten(2) + written)
@@ -221,7 +242,10 @@ def _neurons(
 def _after_block(
     block: Block, points: Mapping[str, Any], x: Float[Tensor, "batch position units"]
 ) -> Tensor:
-    """Return the residual stream behind a block [batch, position, d_model]."""
+    """Return the residual stream after a block [batch, position, d_model].
+
+    ``x`` is the activation of the neurons' site: the neurons, then the stream (see `_neurons`).
+    """
     neurons, stream = torch.tensor_split(x, [block.n_neurons], -1)
     written = points["hook_mlp_out"](block.mlp_out(neurons))
     behind: Tensor = points["hook_resid_post"](stream + written)

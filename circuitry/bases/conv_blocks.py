@@ -1,19 +1,20 @@
-"""Divide blocks of convolutional networks into steps that run their own modules: hidden channels as units.
+"""Divide blocks of convolutional networks into steps, so that their hidden channels become units.
 
-A block reads the stream x [batch, channel, height, width] and writes to it:
+Each step runs modules of the block. A block reads the stream x [batch, channel, height, width] and adds to it:
 
-    h = hidden(x)                     hidden channels behind the block's last nonlinearity, as MLP neurons are
-    x = after(add(h) + shortcut(x))   the shortcut is the stream itself, a projection of it, or nothing
+    h = hidden(x)                     hidden channels after the last nonlinearity inside the block
+    x = after(add(h) + shortcut(x))   the shortcut is the stream itself, a projection of the stream, or zero
 
-A block may have several hidden activations one after the other, as a bottleneck has two. The addition to the stream is
-linear in the last hidden channels unless squeeze-excite or a norm lies in between. The stream has no nonlinearity of
-its own in EfficientNet, and one behind every block in ResNet.
+The hidden channels of a convolutional block correspond to the neurons of an MLP. A block may have several hidden
+activations in a row; a bottleneck has two. The addition to the stream is linear in the last hidden channels unless
+squeeze-excite or a norm follows them. ResNet applies a nonlinearity to the stream after every block (``after``);
+EfficientNet does not.
 
-The channels of a projection shortcut are a site, too, so that units write everything in the stream: with no unit kept
-the output is the same for all images.
+The channels of a projection shortcut are a site, too. So everything in the stream is written by units, and the output
+is the same for all images if no unit is kept.
 
-To support a new kind of block, add a line to `BLOCK_KINDS`, or return a `ConvBlock` in the ``blocks`` of a `Chain`
-(`register_architecture`).
+To support a new kind of block, add a line to `BLOCK_KINDS`. Or list the block as a `ConvBlock` in the ``blocks`` of the
+`Chain` of a new architecture (`register_architecture`).
 """
 
 from collections.abc import Callable, Sequence
@@ -41,20 +42,20 @@ from circuitry.encoder.stages import NO_STEP, ConvBlock, EnteredBlock, Stage, St
 from circuitry.encoder.unit_kinds import CHANNEL, HIDDEN_CHANNEL, UnitKind
 
 STREAM_ITSELF = ("", NO_STEP)
-"""The shortcut of a `ConvBlock` that adds the stream itself."""
+"""The ``shortcut`` of a `ConvBlock` whose shortcut is the stream itself."""
 
 
 class _Pair(NamedTuple):
-    """An activation inside a block in two pieces, both [batch, channel, height, width]."""
+    """The two tensors that are passed between steps inside a block, each [batch, channel, height, width]."""
 
     units: Tensor
-    """The activation that the next step reads."""
+    """The units of the current site, which the next step reads."""
     past: Tensor | None
-    """The activation that is carried past the units, if there is one."""
+    """The tensor that is carried past the units, or None if nothing is carried."""
 
 
 class _Move(NamedTuple):
-    """The step from one site of a block to the next."""
+    """The step from one site of a block to the next site, and the name and kind of units of that next site."""
 
     name: str
     kind: UnitKind
@@ -62,18 +63,25 @@ class _Move(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """Names of the modules of a kind of block; names that a block lacks are skipped."""
+    """Names of the modules of a kind of block. If a block has no module of a name, the name is skipped."""
 
     hidden: tuple[tuple[str, ...], ...]
-    """Modules that make each hidden activation; its site is named after the last module that is no identity."""
+    """For each hidden activation, the modules that compute it, in order.
+
+    The site of the activation has the name of the last of these modules that is not an identity.
+    """
     add: tuple[str, ...]
-    """Modules from the last hidden activation to the addition."""
+    """Modules that compute the addition to the stream from the last hidden activation, in order."""
     shortcut: str
-    """Attribute that tells the shortcut: a module, or whether there is one."""
+    """Attribute of the block that describes its shortcut.
+
+    The value of the attribute is a module that projects the stream, None (see ``whole``), or a flag that says whether
+    the block has a shortcut.
+    """
     after: str = ""
-    """Module behind the sum."""
+    """Module that follows the sum of addition and shortcut; empty if no module follows it."""
     whole: bool = True
-    """Whether a ``shortcut`` of None stands for the stream itself; else it stands for no shortcut."""
+    """What None as the value of ``shortcut`` means: the stream itself if True, no shortcut if False."""
 
 
 _CONVOLUTION = {i: (f"conv{i}", f"bn{i}", "drop_block", f"act{i}") for i in (1, 2)}
@@ -124,18 +132,21 @@ BLOCK_KINDS: dict[type[nn.Module], Kind] = {
         (("f.a",), ("f.b", "f.se")), ("f.c",), "proj", "activation"
     ),
 }
-"""Names of the modules of each kind of block."""
+"""Names of the modules, by class of the block."""
 ROWS: dict[type[nn.Module], tuple[str, int]] = {
     efficientnet.MBConv: ("block", 1),
     efficientnet.FusedMBConv: ("block", 1),
     mobilenetv3.InvertedResidual: ("block", 1),
     mobilenetv2.InvertedResidual: ("conv", 2),
 }
-"""torchvision's blocks that are one sequence of modules: its name, and the number of last modules that project back."""
+"""torchvision's blocks that consist of a single sequence of modules.
+
+The values are the name of the sequence, and how many modules at its end compute the addition to the stream.
+"""
 
 
 def conv_blocks(stages: Sequence[Stage]) -> dict[str, ConvBlock]:
-    """Return, by site, the stages of a tower that are convolutional blocks of a known kind."""
+    """Return the convolutional blocks of a tower by site; all other stages are left out."""
     blocks = {}
     for stage in stages:
         entered = stage.run
@@ -150,25 +161,26 @@ def conv_blocks(stages: Sequence[Stage]) -> dict[str, ConvBlock]:
 def conv_stages(
     path: str, block: ConvBlock, read: Step, x: Tensor
 ) -> tuple[list[Stage], Tensor]:
-    """Return the stages that end at a block's hidden channels and at the channels of its projection shortcut.
+    """Return the stages of a block, which end at its hidden channels and at the channels of its projection shortcut.
 
     Args:
         path: Site of the block.
         block: The block.
-        read: Step from the activation of the site before to the stream.
-        x: An activation of the site before, whose run tells the numbers of channels.
+        read: Step that computes the stream from the activation of the site before the block.
+        x: An activation of the site before the block. It is run through the stages to count their channels.
 
     Returns:
-        The stages, and the activation of the last of them for ``x``.
+        The stages, and the output of the last stage for ``x``.
     """
-    # The projection comes right before the last hidden activation: there both have one resolution and fit one tensor.
+    # The site of the projection comes right before the site of the last hidden activation. There both activations have
+    # the same resolution, so they fit into one tensor.
     *first, (last_name, last_step) = block.hidden
     moves = list[_Move]()
     for name, step in first:
         moves.append(_Move(name, HIDDEN_CHANNEL, partial(_hidden, step)))
     if block.shortcut is not None and block.shortcut[0]:
-        # Projection and last hidden activation need the stream, so one step makes both. The hidden channels are carried
-        # past the site of the projection, and the next step only swaps the two.
+        # The projection reads the stream, so one step computes both the projection and the last hidden activation. The
+        # hidden channels are carried past the site of the projection, and the next step only swaps the two.
         project = partial(_projected, last_step, block.shortcut[1])
         moves.append(_Move(block.shortcut[0], CHANNEL, project))
         moves.append(_Move(last_name, HIDDEN_CHANNEL, _swapped))
@@ -192,7 +204,13 @@ def conv_stages(
 
 
 def after_block(block: ConvBlock, stage: Stage, x: Tensor) -> Tensor:
-    """Return the stream behind a block, given the activation of its last stage."""
+    """Return the stream after a block.
+
+    Args:
+        block: The block.
+        stage: Its last stage, as `conv_stages` returns it.
+        x: The activation at the site of that stage.
+    """
     pair = _split(stage.carried.start, x)
     added = block.add(pair.units)
     if pair.past is not None:
@@ -210,7 +228,7 @@ def _hidden(step: Step, pair: _Pair) -> _Pair:
 
 
 def _projected(step: Step, project: Step, pair: _Pair) -> _Pair:
-    """Return the channels of the projection, and past them the last hidden channels."""
+    """Return the channels of the projection as the units, and carry the last hidden channels past them."""
     assert pair.past is not None  # a block with a projection carries the stream
     return _Pair(project(pair.past), step(pair.units))
 
@@ -238,14 +256,17 @@ def _split(n_units: int, x: Tensor) -> _Pair:
 
 
 def _taken_apart(module: Any, entry: Step) -> ConvBlock | None:
-    """Return the steps of a block in evaluation mode; None for a module that is no known block."""
-    # By exact type: a derived class may run the same modules in another order.
+    """Return the steps of a block in evaluation mode, or None if the module is not a block of a known kind.
+
+    ``entry`` is the step of the stream before the block, such as a down-sampling.
+    """
+    # Exact types are compared, because a derived class may run the same modules in another order.
     if type(module) in BLOCK_KINDS:
         return _by_names(module, BLOCK_KINDS[type(module)], entry)
     if type(module) in ROWS:
         name, n_last = ROWS[type(module)]
         row = list(getattr(module, name))
-        # A block without expansion has a single module before its projection.
+        # A block without expansion has a single module before the modules that project back to the stream.
         n = max(1, len(row) - n_last)
         hidden = ((f"{name}.{n - 1}", in_order(*row[:n])),)
         past = STREAM_ITSELF if module.use_res_connect else None
@@ -253,8 +274,8 @@ def _taken_apart(module: Any, entry: Step) -> ConvBlock | None:
     if isinstance(module, timm_convnext.ConvNeXtBlock):
         return _convnext(module, entry)
     if isinstance(module, convnext.CNBlock):
-        # The module permutes to channels last before its MLP and back behind it. The hidden channels are made channels
-        # first, as all sites of CNNs are, and permuted again to be projected.
+        # The module permutes its input to channels last before its MLP, and back to channels first after it. Here the
+        # hidden channels are permuted to channels first, as at all sites of CNNs, and back before they are projected.
         *into, out, back = module.block
         hidden = (("block.4", in_order(*into, back)),)
         add = in_order(_channels_last, out, back, lambda x: module.layer_scale * x)
@@ -263,19 +284,19 @@ def _taken_apart(module: Any, entry: Step) -> ConvBlock | None:
 
 
 def _by_names(block: nn.Module, kind: Kind, entry: Step) -> ConvBlock:
-    """Return the steps of a block whose modules have the names of a kind."""
+    """Return the steps of a block whose modules are named as in ``kind``; ``entry`` is the step before the block."""
     modules = dict(block.named_modules())
     steps = {n: m for n, m in modules.items() if not isinstance(m, nn.Identity)}
 
     def named(names: Sequence[str]) -> dict[str, Any]:
-        # The whole block has the empty name, which stands for no step here.
+        # In `named_modules` the empty name means the whole block. Here an empty name means that there is no step.
         return {name: steps[name] for name in names if name and name in steps}
 
     hidden = []
     for number, names in enumerate(kind.hidden, 1):
         run = named(names)
         name = [*run][-1]
-        # torchvision runs one ReLU several times; a number keeps the names of its sites apart.
+        # torchvision runs the same ReLU several times. A number after its name makes the names of its sites distinct.
         if name == kind.after:
             name = f"{name}{number}"
         hidden.append((name, in_order(*run.values())))
@@ -283,7 +304,8 @@ def _by_names(block: nn.Module, kind: Kind, entry: Step) -> ConvBlock:
     after = in_order(*named((kind.after,)).values())
     past = getattr(block, kind.shortcut)
     shortcut: tuple[str, Step] | None = STREAM_ITSELF
-    # timm's flag says whether there is a shortcut; a module projects it; None means the stream itself in most kinds.
+    # A flag (timm) says whether there is a shortcut. A module projects the stream. None means the stream itself in most
+    # kinds of blocks.
     if past is False or (past is None and not kind.whole):
         shortcut = None
     elif isinstance(past, nn.Module) and not isinstance(past, nn.Identity):
@@ -292,7 +314,7 @@ def _by_names(block: nn.Module, kind: Kind, entry: Step) -> ConvBlock:
 
 
 def _convnext(block: Any, entry: Step) -> ConvBlock:
-    """Return the steps of a block of timm's ConvNeXt, whose MLP reads channels last or first."""
+    """Return the steps of a block of timm's ConvNeXt. Its MLP reads channels last or channels first."""
     mlp = block.mlp
     norm = getattr(mlp, "norm", None) or getattr(mlp, "grn", None) or NO_STEP
     to: Step = NO_STEP
@@ -303,7 +325,7 @@ def _convnext(block: Any, entry: Step) -> ConvBlock:
     hidden = in_order(block.conv_dw, to, block.norm, mlp.fc1, mlp.act, back)
 
     def scaled(x: Tensor) -> Tensor:
-        # The layer scale, which some releases lack.
+        # Some releases have no layer scale.
         return x if block.gamma is None else x * block.gamma.reshape(1, -1, 1, 1)
 
     add = in_order(to, norm, mlp.fc2, back, scaled)

@@ -1,33 +1,34 @@
 """Features of sparse autoencoders as units of circuits (Marks et al. 2024, arXiv 2403.19647).
 
-With another basis at some sites a tower is another chain of stages:
+If some sites of a tower are in the basis of a sparse autoencoder, the chain of stages changes:
 
-1. the stage that ends at such a site writes latents f and error e along the axis of the units, everywhere:
-   f = encode(x), e = x - decode(f), with x the tower's own activation;
-2. the next stage first computes x = decode(f) + e, then runs as before;
-3. if the last site of the tower is in a basis, one more stage computes x, so that the chain ends in the embedding.
+1. The stage that ends at such a site writes the latents f and the error e along the axis of the units, at every
+   position: f = encode(x) and e = x - decode(f), where x is the activation of the tower.
+2. The next stage first computes x = decode(f) + e, and then runs as before.
+3. If the last site of the tower is in such a basis, a further stage computes x, so that the chain ends in the
+   embedding.
 
-With units left as they are, outputs equal the tower's up to rounding. All functions of sites work on latents as on
-channels. Since x is affine in f and e, a straight path between two activations in the basis is a straight path of x, so
-the effects of latents and error sum to the site's effect. Zero latents and zero error give x = b_dec; the mean of
-latents and error gives the mean of x.
+If no unit is changed, the outputs equal the outputs of the tower up to rounding. All functions that take sites treat
+latents as they treat channels. x is affine in f and e. So a straight path between two activations in the basis is a
+straight path of x, and the effects of the latents and of the error sum to the effect of the site. Zero latents and zero
+error give x = b_dec. The mean latents and the mean error give the mean of x.
 
-A circuit keeps the error or not (``keep_error``).
+Whether a circuit keeps the error is a setting (``keep_error``).
 
-Some reconstructions need a number of the input besides the latents; see `latent_basis`. The number becomes a further
-unit behind the error, so that x stays affine in the units:
+Some reconstructions need a number that is computed from the input, besides the latents; see `latent_basis`. This number
+becomes a further unit after the error, so that x stays affine in the units:
 
-    inputs scaled to length one   the length n = |x|, with f = n encode(x):     x = f W_dec + n b_dec + e
-    layer-normed inputs           deviation s and mean m, with f = s encode(x): x = f W_dec + s b_dec + m + e
-    some tokens alone             t, one there and zero elsewhere:              x = f W_dec + t b_dec + e
+    inputs scaled to length one   the length n = |x|, with f = n encode(x):                x = f W_dec + n b_dec + e
+    layer-normed inputs           the deviation s and the mean m, with f = s encode(x):    x = f W_dec + s b_dec + m + e
+    latents at some tokens only   t = 1 at these tokens and 0 at all other tokens:         x = f W_dec + t b_dec + e
 
-All units zero then give x = 0. At tokens without latents the error is x. An ablation of the error also moves the share
-of b_dec to the baseline; a mean baseline keeps it about where it was.
+Then x = 0 if all units are zero. At tokens without latents the error is x. An ablation of the error ablates these
+further units, too, and with them the addition of b_dec. If the baseline is a mean, this addition changes little.
 
-An MLP may have the latents of a transcoder, or of an autoencoder of its output, in place of its neurons
-(`in_components`): y = f W_dec + b_dec + W_skip u + e, where u is the MLP's input, y its addition to the residual
-stream, and W_skip u are further units behind the error. Edges then run through the residual stream between these
-latents, heads, and neurons or latents of other MLPs.
+The neurons of an MLP can be replaced by the latents of a transcoder, or by the latents of an autoencoder of the MLP's
+output (`in_components`): y = f W_dec + b_dec + W_skip u + e. Here u is the input of the MLP, y is what the MLP adds to
+the residual stream, and W_skip u becomes further units after the error. Edges then lead through the residual stream:
+between these latents, the heads, and the neurons or latents of other MLPs.
 """
 
 from collections.abc import Mapping
@@ -53,19 +54,20 @@ from circuitry.runs.identity import OF_TOWER, Identity
 def in_feature_basis(
     encoder: Encoder, saes: Mapping[str, SparseAutoencoder]
 ) -> Encoder:
-    """Return an encoder on the same tower whose units at some sites are latents and error of autoencoders.
+    """Return an encoder on the same tower whose units at some sites are the latents and the error of autoencoders.
 
-    At such a site units 0 to F - 1 are the latents; the units behind them, ``error_units[site]`` of the encoder, hold
-    the error. An autoencoder encodes the channels of [B, C, H, W] at each position, or the features of [B, L, C] and
-    [B, C]. In an encoder of heads and neurons, latents of an MLP's output may replace its neurons.
+    At such a site the units 0 to F - 1 are the F latents. The units after the latents hold the error, and for some
+    autoencoders further numbers; their indices are ``error_units[site]`` of the encoder. An autoencoder encodes the
+    vector of channels at each position of an activation: [B, C, H, W], [B, L, C] or [B, C]. In an encoder of heads and
+    neurons, the latents of an MLP's output can replace the neurons of the MLP.
 
     Args:
-        encoder: The encoder, on its device and in its precision, to which the autoencoders are moved.
+        encoder: The encoder. The autoencoders are moved to its device and its precision.
         saes: Autoencoders and transcoders by site, or by TransformerLens' name of the site (`site_named`).
 
     Raises:
-        InputError: for an unknown site or `input`, a site that is in a feature basis already, an autoencoder of
-            another site or width, or one of tokens that the tower does not have.
+        InputError: if a site is unknown, is `input`, or is in a feature basis already; if an autoencoder belongs to
+            another site, another tower or another width; or if it was trained on tokens that the tower does not have.
 
     Example:
         >>> from circuitry.bases import SparseAutoencoder, in_feature_basis
@@ -83,7 +85,7 @@ def in_feature_basis(
         return encoder
     bases = _checked(encoder, saes)
     blocks = {s.site: s.block for s in encoder.stages if s.block is not None}
-    # Two ways: at sites of neurons the block is replaced, at other sites the stages around the site are changed.
+    # At sites of neurons the block is replaced. At all other sites the stages before and after the site are changed.
     in_latents = {site: bases.pop(site) for site in blocks if site in bases}
     if in_latents:
         others = [site for site in encoder.error_units if site not in blocks]
@@ -98,7 +100,7 @@ def in_feature_basis(
 
     stages: list[Stage] = []
     before: FeatureBasis | None = None
-    # There is one site more than stages: each stage begins at the site of its own index.
+    # There is one more site than there are stages: stage i begins at site i.
     for stage, previous in zip(encoder.stages, encoder.sites, strict=False):
         after = bases.get(stage.site)
         stages.append(_between(stage, before, after, encoder.unit_dim(previous)))
@@ -116,16 +118,16 @@ def in_feature_basis(
 
 
 def site_named(encoder: Encoder, name: str) -> str:
-    """Return the site of an encoder, given its name or TransformerLens' name.
+    """Return the site of an encoder that a name means.
 
     Args:
         encoder: The encoder.
-        name: A site; ``embedding``; or TransformerLens' name of the output of a block (``blocks.8.hook_resid_post``) or
-            of its MLP (``blocks.8.hook_mlp_out``, only in an encoder of heads and neurons). Negative numbers count from
-            the last block.
+        name: The site itself, ``embedding`` for the last site, or a name of TransformerLens:
+            ``blocks.8.hook_resid_post`` is the output of a block, and ``blocks.8.hook_mlp_out`` is the output of its
+            MLP (only in an encoder of heads and neurons). A negative index of a block counts from the last block.
 
     Raises:
-        InputError: for an unknown name; the message suggests similar sites.
+        InputError: if the name is unknown. The message suggests similar sites.
 
     Example:
         >>> from circuitry.bases import site_named
@@ -157,13 +159,13 @@ def site_named(encoder: Encoder, name: str) -> str:
 def _between(
     stage: Stage, before: FeatureBasis | None, after: FeatureBasis | None, up_dim: int
 ) -> Stage:
-    """Return a stage that reads the basis of the site before it and writes the basis of its own site, if they have one.
+    """Return a stage that reads and writes activations in feature bases.
 
     Args:
-        stage: The stage in the tower's own units.
-        before: Basis of the site before it.
-        after: Basis of its own site.
-        up_dim: Axis of the tower's units at the site before it.
+        stage: The stage that reads and writes the units of the tower.
+        before: Basis of the site that the stage reads, or None if this site has the units of the tower.
+        after: Basis of the site that the stage writes, or None if this site has the units of the tower.
+        up_dim: Axis of the tower's units at the site that the stage reads.
     """
     if before is None and after is None:
         return stage
@@ -174,7 +176,8 @@ def _between(
         return run if after is None else in_order(run, after.to_features)
 
     def narrowed(up: Tensor, down: Tensor) -> NarrowStage:
-        # A latent reads, and writes, all of the tower's own units, so the inner stage is narrowed to none of them.
+        # A latent reads all units of the tower and writes to all of them. So on a side that is in a basis, the inner
+        # stage keeps all units of the tower.
         columns = up
         rows = down
         if before is not None:
@@ -206,16 +209,18 @@ def _narrow_in_basis(
     up: Tensor,
     down: Tensor,
 ) -> NarrowStage:
-    """Return a narrowed stage between units of the bases.
+    """Return a narrowed stage that reads and writes units of feature bases.
 
     Args:
-        run: The narrowed stage in the tower's own units: in all of them at a site in a basis, in the kept ones else.
-        before: Basis of the site before the stage.
-        after: Basis of its own site.
-        up: Kept upstream units, of the basis if there is one.
-        down: Kept downstream units, of the basis if there is one.
+        run: The narrowed stage that reads and writes units of the tower. At a site in a basis it has all units of the
+            tower; at a site without a basis it has the kept units.
+        before: Basis of the site that the stage reads, or None.
+        after: Basis of the site that the stage writes, or None.
+        up: Kept upstream units. They are units of ``before`` unless it is None.
+        down: Kept downstream units. They are units of ``after`` unless it is None.
     """
-    # [kept units, d]: reading is linear, so a change of the units is this change of the activation.
+    # [kept units, d]: the activation is affine in the units. So a change of the units, multiplied by these directions,
+    # is the change of the activation.
     directions = None if before is None else before.directions(up)
     kept = None if after is None else after.some_units(down)
 
@@ -233,10 +238,14 @@ def _narrow_in_basis(
 def _checked(
     encoder: Encoder, given: Mapping[str, SparseAutoencoder]
 ) -> dict[str, FeatureBasis]:
-    """Return the basis of each autoencoder by site; raise `InputError` for one that is of another model or site."""
+    """Return the basis of each autoencoder, by site.
+
+    Raises:
+        InputError: if an autoencoder belongs to another model or site, or if it cannot be used at its site.
+    """
     saes = {site_named(encoder, name): sae for name, sae in given.items()}
     for site, sae in saes.items():
-        # Autoencoders that were trained here name their tower; released ones do not.
+        # Autoencoders that this package trained name their tower. Autoencoders that others released do not.
         if sae.about.keys() & set(OF_TOWER):
             Identity(sae.about).check(
                 encoder.identity,
@@ -290,7 +299,11 @@ def _basis(
 def tokens_of(
     sae: SparseAutoencoder, encoder: Encoder, activation: Tensor
 ) -> Tensor | None:
-    """Return a mask [token, 1] of the tokens that an autoencoder was trained on; None if it was trained on all."""
+    """Return a mask [token, 1] of the tokens that an autoencoder was trained on.
+
+    Return None if the autoencoder was trained on all tokens. Raise `InputError` if the activation does not have the
+    tokens of the tower, or if the tower has no tokens of this kind.
+    """
     if sae.tokens == "all":
         return None
     grid = encoder.token_grid

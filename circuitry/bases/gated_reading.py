@@ -1,7 +1,8 @@
-"""Compute downstream units that each read upstream units through gates of their own.
+"""Compute downstream units that read the upstream units through gates. Each downstream unit has its own row of gates.
 
-With gates g [down, up], activations a and baselines b, the downstream unit d reads g[d, u] a_u + (1 - g[d, u]) b_u from
-every upstream unit u. Downstream units with the same row of gates share one run.
+Let g [down, up] be the gates, a the activations and b the baselines of the upstream units. Then the downstream unit d
+reads g[d, u] a_u + (1 - g[d, u]) b_u instead of each upstream unit u. Downstream units with equal rows of gates share
+one run.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -18,26 +19,30 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.runs.arguments import Names, checked
 
 Gates = Shaped[Tensor, "_ _"]
-"""Gates [down, up] of edges: booleans, False for a cut edge, or real numbers, which may have gradients."""
+"""Gates [down, up] of edges: booleans, where False cuts an edge, or real numbers, which may require gradients."""
 
 
 def mixed(
     gates: Shaped[Tensor, "..."], x: Float[Tensor, "..."], end: Float[Tensor, "..."]
 ) -> Float[Tensor, "..."]:
-    """Return x where a gate is open, the baseline ``end`` where it is closed, and their mixture in between."""
-    # `where` keeps NaN of the closed side out, which a product with zero would not.
+    """Return x where a gate is open (1 or True), and the baseline ``end`` where it is closed (0 or False).
+
+    A real gate g between 0 and 1 gives the mixture end + g (x - end).
+    """
+    # `where` drops a NaN on the side that is not chosen. A product with zero would keep it.
     if gates.dtype == torch.bool:
         return torch.where(gates, x, end)
     return end + gates.to(x) * (x - end)
 
 
 def lifted(gates: Shaped[Tensor, "*edges"]) -> Shaped[Tensor, "*edges"]:
-    """Return gates with zeros raised by a tiny number, so that closed gates get gradients, too.
+    """Return gates whose zeros are replaced by a tiny number, so that closed gates get gradients, too.
 
-    Runs skip closed gates: rows of zeros share a run, and columns of zeros are left out. So gates are lifted before
-    gradients are taken; a zero that stays is an edge without a gate.
+    Runs skip gates that are zero: rows of zeros share a run, and columns of zeros are left out. So gates are lifted
+    before gradients are taken, and a gate that is still zero in a run means an edge that has no gate. Gates that need
+    no gradients are returned as they are.
     """
-    # eps squared is lost in any sum with a number of usual size, so no value changes.
+    # eps squared vanishes in a sum with a number of usual size, so no output changes.
     if not (gates.requires_grad and torch.is_grad_enabled()):
         return gates
     return torch.where(gates == 0, gates + torch.finfo(gates.dtype).eps ** 2, gates)
@@ -46,12 +51,15 @@ def lifted(gates: Shaped[Tensor, "*edges"]) -> Shaped[Tensor, "*edges"]:
 def different_rows(
     gates: Sequence[Gates],
 ) -> tuple[Int[Tensor, " different"], Int[Tensor, " down"]]:
-    """Return the numbers of the distinct rows of gates, and for each row the place of its equal among them.
+    """Find the rows of gates that are distinct, so that equal rows can share a run.
 
-    With gradients, equal rows count as distinct, since each needs its own gradient; rows of zeros have no gate and are
-    one (`lifted`).
+    If a gate requires gradients, equal rows count as distinct, because each row needs its own gradient. Only rows of
+    zeros still count as equal, because they have no gates (see `lifted`).
+
+    Returns:
+        The index of each distinct row; and for each row the position, in this list, of the row that is equal to it.
     """
-    # A row counts over all sites that are gated: [down, all upstream units].
+    # Rows are equal if they are equal at all gated sites together: [down, all upstream units].
     values = np.concatenate([gate.detach().cpu().numpy() for gate in gates], 1)
     with_gradients = any(gate.requires_grad for gate in gates)
     first = dict[Any, int]()
@@ -69,11 +77,12 @@ def read_through(
     unit_dim: int,
     at_once: int,
 ) -> Float[Tensor, "image ..."]:
-    """Return the downstream activation, with each unit under its own row of gates.
+    """Return the downstream activation in which each unit is computed under its own row of gates.
 
     Args:
-        gates: Gates on upstream sites, a row for each downstream unit.
-        read: Function of numbers of rows that returns the whole downstream activation under each of these rows.
+        gates: Gates on each upstream site, with a row for each downstream unit.
+        read: Function that takes indices of rows, and returns the activation of all downstream units under each of
+            these rows.
         unit_dim: Axis of the units in the downstream activation.
         at_once: Largest number of rows in one call of ``read``.
     """
@@ -84,11 +93,11 @@ def read_through(
         activations = read(rows[chunk])
         dim = unit_dim % activations[0].dim()
         for i, activation in zip(chunk.tolist(), activations, strict=True):
-            # Of the whole activation under this row only the units with this row are wanted.
+            # Only the units that have this row of gates are taken from the activation under this row.
             units = (which == i).nonzero()[:, 0].to(activation.device)
             readers.append(units)
             readings.append(activation.index_select(dim, units))
-    # Units were gathered row by row; this puts them back into their order.
+    # The units were collected row by row. This restores their order.
     order = torch.argsort(torch.cat(readers))
     return torch.cat(readings, dim).index_select(dim, order)
 
@@ -99,27 +108,29 @@ def read_paths(
     ends: Mapping[str, Tensor],
     gates: Mapping[str, Gates],
 ) -> Iterator[tuple[str, Float[Tensor, "rows image ..."]]]:
-    """Yield each site behind the first gated one, and its units under each row of gates on earlier sites.
+    """Yield each site after the first gated site, with its units under each row of gates on all earlier sites.
 
-    Units of a site in between do not answer to gates before them: they keep their own activation, mixed with the
-    baseline by their own gates. So gates act only along the stream that sites carry past their units, and the last site
-    is the first one that carries nothing.
+    The units of a site between a gate and the reading site do not change with that gate: they have the given
+    activation, or its mixture with the baseline if they have gates themselves. So gates act only along the stream that
+    sites carry past their units. The last site that is yielded is the first site that carries no stream.
 
     Args:
         encoder: The encoder.
-        activations: Activations by site, from the first gated site to the one before the last that the caller needs.
-        ends: Baselines of the gated sites, for each image or one for all.
-        gates: Rows of gates on units, by site in order.
+        activations: Activations by site, from the first gated site to the site before the last one that the caller
+            needs.
+        ends: Baselines of the gated sites. A baseline has an activation for each image, or a single activation for all
+            images.
+        gates: Rows of gates on the units of each gated site, in the order of the sites.
     """
     first = next(iter(gates))
     n_rows = len(gates[first])
-    # [row * image, ...]: the activation of the last site under each row of gates, units and carried stream.
+    # [row * image, ...]: the activation of the current site under each row of gates, with units and carried stream.
     stack = activations[first].expand(n_rows, *activations[first].shape).flatten(0, 1)
     for up, down in pairwise(encoder.sites[encoder.position(first) :]):
         x = encoder.units_of(up, activations[up])
         read = x.expand(n_rows, *x.shape)
         if up in gates:
-            # Gates [row, unit] broadcast over [row, image, ...], with the units on their axis.
+            # The gates [row, unit] get the shape of [row, image, ...], with ones on all axes but rows and units.
             shape = [n_rows] + [1] * x.dim()
             shape[encoder.unit_dim(up) % x.dim() + 1] = -1
             read = mixed(gates[up].reshape(shape), x, encoder.units_of(up, ends[up]))
@@ -133,10 +144,10 @@ def read_paths(
 
 @checked
 def joined_sites(encoder: Encoder, sites: Names) -> list[tuple[str, str]]:
-    """Return the pairs of ``sites`` that edges join.
+    """Return the pairs (upstream site, downstream site) of ``sites`` that are joined by edges.
 
-    Edges join a site to the next one, and to each later site that reads it through the stream that the sites in between
-    carry past their units.
+    Edges join a site to the next site of the encoder. If the sites in between carry a stream past their units, edges
+    also join a site to each later site that reads it through this stream.
 
     Example:
         >>> from circuitry.bases import joined_sites
@@ -147,19 +158,20 @@ def joined_sites(encoder: Encoder, sites: Names) -> list[tuple[str, str]]:
     """
     chosen = {encoder.sites[encoder.position(site)] for site in sites}
     pairs = _joined.get(encoder) or _find_joined(encoder)
-    # Hooks may cut paths, so pairs that were measured under hooks are not remembered.
+    # Hooks may cut paths. So pairs that were found while hooks were set are not stored.
     if not encoder.hooked_sites:
         _joined[encoder] = pairs
     return [pair for pair in pairs if chosen.issuperset(pair)]
 
 
 _joined: WeakKeyDictionary[Encoder, list[tuple[str, str]]] = WeakKeyDictionary()
-"""All joined pairs of an encoder's sites; finding them takes a run for each site."""
+"""All pairs of sites that edges join, by encoder. They are stored because finding them takes a run for each site."""
 
 
 def _find_joined(encoder: Encoder) -> list[tuple[str, str]]:
-    """Return all pairs of sites that edges join, found by putting NaN into the units of each site."""
-    # NaN passes every operation, so it arrives exactly at the sites that read these units.
+    """Return all pairs of sites of an encoder that edges join."""
+    # NaN is written into the units of each site in turn. Every operation passes NaN on, so NaN arrives exactly at the
+    # sites that read these units.
     _, *sites = encoder.sites
     if not encoder.carried:
         return list(pairwise(sites))

@@ -1,11 +1,12 @@
 """Run a transformer with gates on the edges of its residual stream.
 
-Each reader has a stream of its own: the stream of the baseline, and the difference that each earlier layer makes to it
-in this run, through the gates:
+Each reader reads a stream of its own. It is a sum of two terms. The first term is the stream of the baseline. The
+second term is what earlier layers write for the differences between the activations a and the baselines b of their
+units. Each difference is multiplied by the gate of the edge from the unit to the reader:
 
     stream[reader] = stream of the baseline + sum over earlier layers of  write(gates[reader, unit] * (a - b)[unit])
 
-Writing is linear, so the gate of an edge may act on the unit before it is written.
+Writing to the stream is linear. So the gate of an edge can be multiplied with the unit before the unit is written.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -25,24 +26,34 @@ from circuitry.bases.residual import Layer, ResidualStream
 from circuitry.encoder.narrowing import in_order
 
 GatesByLayers = Mapping[tuple[str, str], Gates]
-"""Gates [readers, units] by the pair of writing and reading layer. A layer given by its site has a gate for each unit;
-given by its name, an MLP, the embedding or the stream before the blocks has one gate for all units. A name such as
-``blocks.3.attn.q`` means the queries of the heads. Gates of several names are multiplied; pairs without gates are open.
+"""Gates [readers, units] by pairs (writing layer, reading layer).
+
+A layer in a pair is given by its site or by its name (see `Layer`). The site means that each unit has a gate. The name
+of an MLP, of the embedding or of the stream before the blocks means that all its units share one gate. The name of
+the heads of a block still means that each head has a gate. A name such as ``blocks.3.attn.q`` means the queries of the
+heads. If a pair of layers has gates under several names, they are multiplied. If a pair has no gates, its edges are
+open.
 """
 
 
 _Read = Callable[[Tensor], Tensor]
-"""Function of numbers of rows that returns the streams [rows, batch, position, d_model] under these rows of gates."""
+"""Function that takes indices of rows of gates, and returns the stream under each of these rows.
+
+The streams have the shape [rows, batch, position, d_model].
+"""
 
 
 class LayerRun(NamedTuple):
-    """Differences of a layer in this run from its baseline."""
+    """How a layer in this run differs from its baseline."""
 
     layer: Layer
     units: Float[Tensor, "batch position ..."]
-    """Difference of its units."""
+    """Activations of its units minus their baselines."""
     stream: Float[Tensor, "terms batch position d_model"]
-    """Difference of its addition to the stream: of each head, or of all units of another layer together."""
+    """What the layer adds to the stream, minus what it adds in the baseline.
+
+    The first axis has an entry for each head if the units are heads. Otherwise it has one entry for the whole layer.
+    """
 
 
 def run_gated(
@@ -56,12 +67,17 @@ def run_gated(
 
     Args:
         stream: The tower as writers and readers.
-        start: Activation before the first block.
-        ends: Activations of the baseline at the sites of the stream, for each image or one for all.
-        gates: Booleans, or real numbers, in which the embeddings are differentiable.
+        start: Activation of the images before the first block.
+        ends: Activations of the baseline at the sites of the stream: an activation for each image, or a single
+            activation for all images.
+        gates: Gates that are booleans or real numbers. The embeddings are differentiable with respect to real gates.
         at_once: Largest number of different streams in memory at a time.
+
+    Raises:
+        InputError: if hooks act at a site after the first site of the stream.
     """
-    # This function computes blocks from weights instead of running stages, so hooks inside would not act.
+    # This function computes blocks from their weights instead of running the stages. So hooks in the blocks would be
+    # ignored.
     stream.components.check_unhooked(
         "runs under gates on edges go through the weights of the blocks: put hooks before the blocks",
         stream.sites[0],
@@ -69,7 +85,7 @@ def run_gated(
     first, *layers, last = stream.layers
     baseline = stream.components.units_of(first.site, ends[first.site])
     moved = start - baseline
-    # `baseline` is the baseline's stream up to here; each layer adds its own part to it.
+    # `baseline` is the stream of the baseline before the current layer. Each layer adds its baseline addition to it.
     earlier = [LayerRun(first, moved, moved[None])]
     for layer in layers:
         block = layer.block
@@ -85,7 +101,7 @@ def run_gated(
         else:
             to_neurons = in_order(block.norm_mlp, block.mlp_in, block.activation)
             moved = _units(read, into, to_neurons, at_once) - end
-            # A difference is written without the bias, which the baseline has already.
+            # A difference is written without the bias, because the stream of the baseline contains the bias.
             wrote = (block.mlp_out(moved) - stream.biases(layer.index)[1])[None]
             baseline = baseline + block.mlp_out(end)
         earlier.append(LayerRun(layer, moved, wrote))
@@ -97,9 +113,10 @@ def run_gated(
 def _gates_into(
     layer: Layer, earlier: Sequence[LayerRun], gates: GatesByLayers
 ) -> list[Gates | None]:
-    """Return the gates [readers, units] of a layer on each earlier layer; None for an earlier layer without gates.
+    """Return the gates [readers, units] through which a layer reads each earlier layer.
 
-    The readers of heads are all queries, then all keys, then all values.
+    An entry is None if the edges from that earlier layer have no gates. If the layer has heads, its readers are all
+    queries, then all keys, then all values.
     """
     joined = list[Gates | None]()
     for up in earlier:
@@ -111,11 +128,11 @@ def _gates_into(
         if not every:
             joined.append(None)
             continue
-        # Gates of a whole layer and of its units act together, so the largest shape is that of their product.
+        # Gates of a whole layer and gates of its units are multiplied. So the product gets the broadcast shape.
         shape = np.broadcast_shapes(*(gate.shape for gate in every))
         is_open = torch.ones(shape, dtype=torch.bool, device=every[0].device)
         joined.append(torch.cat([reduce(mul, port, is_open) for port in by_port]))
-    # One row of gates stands for all readers alike.
+    # A single row of gates is used for all readers.
     n_readers = max((len(gate) for gate in joined if gate is not None), default=1)
     return [None if gate is None else gate.expand(n_readers, -1) for gate in joined]
 
@@ -127,7 +144,15 @@ def _streams(
     into: Sequence[Gates | None],
     rows: Int[Tensor, " rows"],
 ) -> Float[Tensor, "rows batch position d_model"]:
-    """Return the streams of some readers: the baseline's stream and the gated differences of all earlier layers."""
+    """Return the streams of some readers: the stream of the baseline plus the gated differences of all earlier layers.
+
+    Args:
+        stream: The tower as writers and readers.
+        baseline: Stream of the baseline.
+        earlier: Differences of the earlier layers.
+        into: Gates on each earlier layer, or None for a layer without gates; see `_gates_into`.
+        rows: Indices of the readers, which are rows of the gates.
+    """
     streams = baseline.expand(len(rows), *earlier[0].units.shape)
     for run, gate in zip(earlier, into, strict=True):
         if gate is not None:
@@ -141,15 +166,18 @@ def _streams(
 def _through(
     stream: ResidualStream, run: LayerRun, gates: Gates
 ) -> Float[Tensor, "rows batch position d_model"]:
-    """Return the difference of a layer's addition to the stream, with gates on its units or on the whole layer."""
+    """Return the difference in what a layer adds to the stream, under each row of gates.
+
+    The gates are on the units of the layer, or on the layer as a whole.
+    """
     gate = gates.to(run.units)
-    # Gates on heads, or one on a whole layer: the difference of each was written once and is only weighted here.
+    # For gates on heads, or one gate on a whole layer, the differences in the stream are known. They are only weighted.
     if gate.shape[1] == len(run.stream):
         return torch.einsum("rw,wbpm->rbpm", gate, run.stream)
     if run.layer.block is None:
         # Before the blocks a unit is a dimension of the stream itself.
         return gate[:, None, None] * run.units
-    # Neurons whose gates are closed in all rows are left out of the product, which saves most of it in small circuits.
+    # Neurons whose gates are closed in all rows are left out of the product. In small circuits these are most neurons.
     through = gates.detach().any(0)
     gated = run.units[..., through] * gate[:, None, None, through]
     return gated @ stream.neuron_weights[run.layer.index][through]
@@ -161,14 +189,14 @@ def _units(
     step: Callable[[Tensor], Tensor],
     at_once: int,
 ) -> Tensor:
-    """Return the units of a layer, each computed by ``step`` from the stream of its own gates."""
+    """Return the units of a layer, each computed by ``step`` from the stream that the unit reads through its gates."""
     gates = [gate for gate in into if gate is not None]
 
     def made(rows: Tensor) -> Tensor:
         units = step(read(rows).flatten(0, 1))
         return torch.unflatten(units, 0, (len(rows), -1))
 
-    # Without gates, or with one row for all, all units read one stream.
+    # If there are no gates, or if one row of gates is for all units, all units read the same stream.
     if not gates or len(gates[0]) == 1:
         return made(torch.zeros(1, dtype=torch.int64))[0]
     return read_through(gates, made, -1, at_once)
@@ -180,15 +208,19 @@ def _attend(
     read: _Read,
     into: Sequence[Gates | None],
 ) -> Float[Tensor, "batch position head d_head"]:
-    """Return z of a block in which the query, key and value of each head read streams of their own.
+    """Return z of a block in which each query, key and value of a head reads a stream of its own.
 
-    ``read_weights`` are weights and biases of the readers, see `ResidualStream.read_weights`.
+    Args:
+        block: The block.
+        read_weights: Weights and biases of the readers, see `ResidualStream.read_weights`.
+        read: Function that returns the streams under rows of gates.
+        into: Gates on each earlier layer, see `_gates_into`.
     """
     weights, bias = read_weights
     gates = [gate for gate in into if gate is not None]
     same = torch.zeros(3 * block.n_heads, dtype=torch.int64)
     rows, which = different_rows(gates) if gates else (same[:1], same)
-    # Norms are computed for the distinct streams alone, then given to their readers: [port, head, batch, ...].
+    # Norms are computed only for the distinct streams. Then each reader gets its stream: [port, head, batch, ...].
     streams = torch.unflatten(block.norm_attention(read(rows))[which], 0, (3, -1))
     q, k, v = torch.einsum("ahbpm,ahdm->abphd", streams, weights) + bias[:, None, None]
     return block.mix(q, k, v)

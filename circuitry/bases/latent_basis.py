@@ -1,8 +1,9 @@
-"""Change the basis of an activation to latents and error of an autoencoder, and back; see `feature_basis`.
+"""Convert an activation to the latents and the error of an autoencoder, and convert these back; see `feature_basis`.
 
-The units are, in order, the latents f, the error e, and the numbers of the input that a reconstruction needs besides
-the latents (``beside`` of the autoencoder). The way back is affine in all units: x = f W_dec + e + beside rows
-(+ b_dec).
+The units are, in order, the latents f, the error e, and further numbers computed from the input, which a reconstruction
+needs besides the latents (``beside`` of the autoencoder, such as the length of the input). The activation is affine in
+all units: x = f W_dec + e + beside R. The rows of R are ``beside_rows`` of the autoencoder; if b_dec is not among them,
+b_dec is added.
 """
 
 from collections.abc import Callable
@@ -19,29 +20,37 @@ from circuitry.encoder.unit_kinds import UnitKind
 
 @dataclass(frozen=True, eq=False)
 class FeatureBasis:
-    """The basis of an autoencoder at a site of a tower."""
+    """The basis of an autoencoder at a site of a tower: its latents, error and further numbers as units."""
 
     sae: SparseAutoencoder
     unit_dim: int
     """Axis of the units in the activation."""
     acts: Float[Tensor, "position 1"] | None = None
-    """Mask of the tokens that the autoencoder was trained on: 1 there, 0 elsewhere; None for all positions."""
+    """Mask that is 1 at the tokens that the autoencoder was trained on and 0 at all other tokens.
+
+    None means that the autoencoder is used at all positions.
+    """
 
     @property
     def kind(self) -> UnitKind:
-        """Kind of the units, identified by the autoencoder."""
+        """Kind of the units. Its definition (``made_of``) is the autoencoder."""
         return UnitKind("latent", self.unit_dim, made_of=self.sae)
 
     @property
     def error_units(self) -> range:
-        """The units behind the latents: the error, then the numbers of ``beside``."""
+        """Indices of the units after the latents: the error, then the numbers of ``beside``."""
         first = self.sae.n_features
         return range(first, first + self.sae.d + len(self.sae.beside_rows))
 
     def to_features(
         self, x: Float[Tensor, "..."], read: Float[Tensor, "..."] | None = None
     ) -> Float[Tensor, "..."]:
-        """Return the units of an activation ``x``; a transcoder encodes ``read``, the MLP's input, instead of x."""
+        """Return the units of an activation.
+
+        Args:
+            x: The activation that the units reconstruct. If ``read`` is None, it is also encoded.
+            read: The activation that is encoded instead, for a transcoder: the input of the MLP whose output is ``x``.
+        """
         x = x.movedim(self.unit_dim, -1)
         encoded = x if read is None else read.movedim(self.unit_dim, -1)
         latents, beside = self._encoded(encoded)
@@ -49,22 +58,22 @@ class FeatureBasis:
         return torch.cat([latents, error, beside], -1).movedim(-1, self.unit_dim)
 
     def from_features(self, units: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Return the activation, given its units; the inverse of `to_features`."""
+        """Return the activation, given its units. This is the inverse of `to_features`."""
         sizes = [self.sae.n_features, self.sae.d, len(self.sae.beside_rows)]
         units_last = units.movedim(self.unit_dim, -1)
         latents, error, beside = torch.split(units_last, sizes, -1)
         return (self.sae.recompose(latents, beside) + error).movedim(-1, self.unit_dim)
 
     def directions(self, units: Int[Tensor, " some"]) -> Float[Tensor, "some d"]:
-        """Return the derivative of the activation by each of these units."""
+        """Return the derivative of the activation with respect to each of the given units."""
         w_dec = self.sae.w_dec
         of_error = torch.eye(self.sae.d).to(w_dec)
         return torch.cat([w_dec, of_error, self.sae.beside_rows])[units]
 
     def some_units(self, units: Int[Tensor, " some"]) -> Callable[[Tensor], Tensor]:
-        """Return a function of an activation that computes only these units, as cheaply as possible."""
+        """Return a function that computes only the given units of an activation, as cheaply as possible."""
         sae = self.sae
-        # The error needs all latents. So does TopK, whose latents compete with each other.
+        # All latents must be computed for the error. They must also be computed for TopK, because it keeps the largest.
         if bool((units >= sae.n_features).any()):
             return lambda x: self.to_features(x).index_select(self.unit_dim, units)
         if sae.k is not None:
@@ -79,14 +88,16 @@ class FeatureBasis:
         return replace(self, sae=smaller).latents
 
     def latents(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Return the latents of an activation, without error."""
+        """Return the latents of an activation, without the other units."""
         return self._encoded(x.movedim(self.unit_dim, -1))[0].movedim(-1, self.unit_dim)
 
     def of_block(self, block: Block) -> Block:
-        """Return a transformer block whose neurons are latents and error of its MLP's addition to the residual stream.
+        """Return a transformer block whose neurons are replaced by the units of this basis.
 
-        Its ``mlp_in`` gives pre-activations of the latents in the scale of the input, then the units without
-        nonlinearity: error and ``beside``. The MLP itself runs in ``mlp_in``, since the error needs its output.
+        The units describe what the MLP adds to the residual stream: the latents reconstruct it, and the error is what
+        the reconstruction misses. Step ``mlp_in`` returns the pre-activations of the latents, in the scale of the
+        input. They are followed by the units that have no nonlinearity: the error and the numbers of ``beside``. The
+        step also runs the MLP, because the error depends on the MLP's output.
         """
         sae = self.sae
         n = sae.n_features
@@ -103,7 +114,7 @@ class FeatureBasis:
             rest = pre[..., n:]
             beside = rest[..., sae.d :]
             if sae.has_scale:
-                # Thresholds and TopK hold in the autoencoder's own scale; tiny keeps an input of zeros from 0 / 0.
+                # Thresholds and TopK apply in the scale of the autoencoder. For an input of zeros, `tiny` avoids 0 / 0.
                 tiny = torch.finfo(pre.dtype).tiny
                 in_scale = in_scale / beside[..., :1].clamp_min(tiny)
             latents = sae.in_scale(sae.activate(in_scale), beside)
@@ -128,5 +139,5 @@ class FeatureBasis:
         beside = self.sae.beside(x)
         if self.acts is None:
             return beside
-        # Zero at other tokens, and with it their latents, which are multiplied by it (`in_scale`).
+        # At all other tokens these numbers become zero. So do the latents there, as `in_scale` multiplies by the first.
         return beside * self.acts

@@ -32,8 +32,8 @@ class MlpLayers:
 
 
 def mlp_layers(mlp: Any) -> MlpLayers | None:
-    """Return the layers of an MLP in evaluation mode; None for an unknown kind."""
-    # Dropout does nothing in evaluation mode and is left out of every kind.
+    """Return the layers of an MLP in evaluation mode, or None if its kind is unknown."""
+    # Dropout does nothing in evaluation mode, so it is left out.
     if isinstance(mlp, TorchvisionMlp):
         layer_in, act, _, layer_out, _ = mlp
         return MlpLayers(layer_in, act, _NOTHING, layer_out)
@@ -46,7 +46,7 @@ def mlp_layers(mlp: Any) -> MlpLayers | None:
     if isinstance(mlp, GluMlp):
         return MlpLayers(mlp.fc1, _gated(mlp.act, mlp.gate_last), mlp.norm, mlp.fc2)
     if isinstance(mlp, SwiGLU):
-        # The gate first: `_gated` applies the activation to the first half.
+        # The layer of the gate comes first, because `_gated` applies the activation to the first half.
         both = _side_by_side(mlp.fc1_g, mlp.fc1_x)
         return MlpLayers(both, _gated(mlp.act), mlp.norm, mlp.fc2)
     if isinstance(mlp, GeGluMlp):
@@ -58,7 +58,10 @@ def mlp_layers(mlp: Any) -> MlpLayers | None:
 
 
 def _of_transformers(mlp: Any) -> MlpLayers:
-    """Return the layers of an MLP of transformers, whose names differ between models and versions."""
+    """Return the layers of an MLP of the library transformers.
+
+    The names of its submodules differ between models and versions.
+    """
     out = member_by_role(
         mlp, "output layer of the MLP", "fc2", "down_proj", "weights_out"
     )
@@ -79,7 +82,11 @@ def _side_by_side(*layers: nn.Module) -> Callable[[Tensor], Tensor]:
 
 
 def _gated(act: nn.Module, gate_last: bool = False) -> Callable[[Tensor], Tensor]:
-    """Return the activation of gated neurons: the product of one half and the activated other half."""
+    """Return the step from the pre-activations of gated neurons to their activations.
+
+    The pre-activations have two halves, and the activations are the product of both halves after ``act`` has been
+    applied to one of them: to the second half if ``gate_last``, otherwise to the first half.
+    """
 
     def gated(pre: Tensor) -> Tensor:
         first, second = pre.chunk(2, -1)

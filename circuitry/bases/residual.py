@@ -1,17 +1,18 @@
 """The residual stream as a graph: every component reads the sum of the outputs of all earlier components.
 
 A tower is a sequence of layers: the stream before the first block, then the heads and the MLP of each block, then the
-embedding. A layer reads the stream, to which all earlier layers have added, and adds to it:
+embedding. Each layer reads the stream, to which all earlier layers have added, and then adds to it. With O and N the
+output weights of the heads and of the MLPs:
 
     stream before block i = embed + sum over earlier heads of z O + sum over earlier MLPs of post N + biases
 
-Writers are in order ``embed``, then each block's heads and its MLP. Readers are the query, key and value of each head,
-the MLP of each block, and the embedding. An edge leads from a writer to a reader of a later layer. Single neurons,
-dimensions of the stream before the blocks, and units of the embedding can be components of their own; the rest of their
-layer is then one component.
+The writers are, in order, ``embed``, and then the heads and the MLP of each block. The readers are the query, key and
+value of each head, the MLP of each block, and the embedding. An edge leads from a writer to a reader of a later layer.
+A single neuron, a single dimension of the stream before the blocks, or a single unit of the embedding can be a
+component. Then the remaining units of its layer together form one further component.
 
-`gated_stream` runs the graph with cut edges: each reader has a stream of its own, in which writers whose edges to it
-are cut have the values of a baseline (path patching; Wang et al. 2022, arXiv 2211.00593).
+`gated_stream` runs the graph with cut edges (path patching; Wang et al. 2022, arXiv 2211.00593). Each reader then reads
+a stream of its own. In this stream, a writer whose edge to the reader is cut has the value of a baseline.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -43,7 +44,7 @@ _Weights = TypeVar("_Weights")
 
 
 class Component(NamedTuple):
-    """A writer or a reader of the residual stream; its text has points between the fields.
+    """A writer or a reader of the residual stream. Its text joins the fields by points.
 
     Example:
         >>> from circuitry.bases import Component
@@ -54,9 +55,12 @@ class Component(NamedTuple):
     layer: str
     """Name of its `Layer`."""
     unit: int | None = None
-    """Number of the head, neuron, dimension or unit of the embedding; None for the component of all remaining units."""
+    """Index of the head, of the neuron, of the dimension of the stream, or of the unit of the embedding.
+
+    None means the component that consists of all remaining units of the layer.
+    """
     port: str = ""
-    """One of `PORTS` for a reader that is a head; else empty."""
+    """One of `PORTS` if the component is a head that reads; otherwise empty."""
 
     def __str__(self) -> str:
         return ".".join(str(word) for word in self if word not in (None, ""))
@@ -64,26 +68,29 @@ class Component(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """Units that read the stream at one place and add to it there, such as the heads of a block."""
+    """Units that read the stream at one place and add to it at the same place, such as the heads of a block."""
 
     name: str
     """``embed``, ``blocks.3.attn``, ``blocks.3.mlp`` or ``embedding``."""
     site: str
     """Site of its units in the encoder of heads and neurons."""
     index: int
-    """Number of its block; -1 before the blocks, and the number of blocks for the embedding."""
+    """Index of its block. It is -1 for the layer before the blocks, and the number of blocks for the embedding."""
     block: Block | None
-    """Its block; None before the blocks and for the embedding."""
+    """Its block, or None for the layer before the blocks and for the embedding."""
     kind: UnitKind
     """Kind of its units."""
     reads: str
-    """Name of the hook point of the stream that it reads."""
+    """Name of the hook point at which it reads the stream; empty for the layer before the blocks."""
     apart: tuple[int, ...]
-    """Units that are components of their own; all heads are."""
+    """Indices of its units that are components by themselves. Every head is a component."""
     writers: slice
-    """Its places among the writers."""
+    """Positions of its components in `ResidualStream.writers`."""
     readers: slice
-    """Its places among the readers; for heads all queries, then all keys, then all values."""
+    """Positions of its components in `ResidualStream.readers`.
+
+    If the units are heads, all queries come first, then all keys, then all values.
+    """
 
     @property
     def of_heads(self) -> bool:
@@ -92,28 +99,38 @@ class Layer:
 
     @property
     def ports(self) -> tuple[str, ...]:
-        """Readers of each unit: `PORTS` of a head, one reader without a name of another unit."""
+        """Names of the readers of each unit: `PORTS` if it is a head, otherwise a single empty name."""
         return PORTS if self.of_heads else ("",)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its site, which means each of its units, and its name, which means all of them; equal names once."""
+        """Its site and its name, or only one of them if both are equal.
+
+        In a mapping of gates, the site means that each unit has a gate. The name means that all units share a gate; if
+        the units are heads, each head still has a gate.
+        """
         return tuple(dict.fromkeys((self.site, self.name)))
 
     def names_of(self, port: str) -> tuple[str, ...]:
-        """Return the names that mean the readers of one port of this layer."""
+        """Return all names of this layer that include the readers of the given port."""
         if not port:
             return self.names
         return (*self.names, f"{self.name}.{port}")
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """Its components: units of their own, then one component of all remaining units, which heads do not have."""
+        """Its components: the units in ``apart``, and then one component of all remaining units.
+
+        If the units are heads, no units remain, so the last component does not exist.
+        """
         alone = tuple(Component(self.name, unit) for unit in self.apart)
         return alone if self.of_heads else (*alone, Component(self.name))
 
     def groups(self, size: int) -> Bool[Tensor, "components unit"]:
-        """Return a mask of the units, ``size`` in number, of each component."""
+        """Return a mask that says which units belong to each component.
+
+        ``size`` is the number of units of the layer.
+        """
         alone = _one_hot(self.apart, size).bool()
         if self.of_heads:
             return alone
@@ -124,7 +141,7 @@ class Layer:
 class ResidualStream:
     """A transformer tower as writers and readers of its residual stream.
 
-    Each access to weights reads them from the tower; within a run (`Encoder.running`) only the first access does.
+    Each access to weights computes them from the tower. Within a run (`Encoder.running`) only the first access does so.
 
     Example:
         >>> from circuitry.bases import ResidualStream
@@ -137,11 +154,14 @@ class ResidualStream:
 
     blocks: tuple[Block, ...]  #: Blocks of the tower in order.
     apart: Mapping[str, tuple[int, ...]]
-    """Units that are components of their own, by site; heads always are and are not listed."""
+    """Indices of the units that are components by themselves, by site.
+
+    Heads are not listed, because every head is a component.
+    """
     encoder: Encoder
-    """The tower with the residual stream behind each block as sites."""
+    """Encoder of the tower whose sites include the residual stream after each block."""
     components: Encoder
-    """The same tower in heads and neurons."""
+    """Encoder of the same tower whose units are heads and neurons."""
 
     @classmethod
     def of(
@@ -150,13 +170,15 @@ class ResidualStream:
         """Divide a tower into writers and readers.
 
         Args:
-            encoder: The tower, in channels or in heads and neurons; an encoder in heads and neurons keeps its hooks.
-            units: Units that become components of their own, by site in heads and neurons, such as the ``kept_units``
-                of a graph (default: none, so that each MLP is one component; heads always are components).
+            encoder: An encoder of the tower, whose units are channels or heads and neurons. If the units are heads and
+                neurons, hooks that are set on this encoder still act.
+            units: Indices of the units that become components by themselves, by site in heads and neurons. The
+                ``kept_units`` of a graph can be given. By default each MLP is one component. Every head is a component
+                in any case.
 
         Raises:
-            InputError: for a tower without known transformer blocks, for one whose heads or neurons do not add to the
-                stream independently, or for a unit that does not exist.
+            InputError: if the tower has no transformer blocks of a known kind, if its heads or neurons do not add to
+                the stream independently of each other, or if a unit does not exist.
         """
         components = encoder if encoder.carried else in_components(encoder)
         if components is encoder:
@@ -167,7 +189,7 @@ class ResidualStream:
                 "This tower has no heads and neurons that add to a residual stream one by one, as where a norm lies in "
                 "between: look at its sites instead (in_components)."
             )
-        # A first stream without units of their own tells the numbers of units, with which they are checked.
+        # A first stream, without single units as components, gives the number of units of each layer for the check.
         stream = cls(blocks, {}, encoder, components)
         apart = {}
         for layer in stream.layers:
@@ -181,8 +203,8 @@ class ResidualStream:
 
     @cached_property
     def layers(self) -> tuple[Layer, ...]:
-        """All layers in order; the first does not read, the last does not write."""
-        # The last sites: before the blocks, heads and MLP of each block, and the embedding.
+        """All layers in order. The first layer does not read the stream, and the last layer does not write to it."""
+        # The last sites are: the site before the blocks, the heads and the MLP of each block, and the embedding.
         n = len(self.blocks)
         first, *inner, last = self.components.sites[-2 * n - 2 :]
         named = [(FIRST_LAYER, first, -1, "")]
@@ -198,7 +220,8 @@ class ResidualStream:
             block = self.blocks[index] if 0 <= index < n else None
             kind = self.components.kinds[site]
             apart = self.apart.get(site, ())
-            writes = len(apart) + 1  # units of their own, and one component of the rest
+            # Each unit in `apart` is a component. All remaining units are one more component.
+            writes = len(apart) + 1
             n_ports = 1
             if block is not None and kind == HEAD:
                 apart = tuple(range(block.n_heads))
@@ -226,7 +249,7 @@ class ResidualStream:
 
     @cached_property
     def readers(self) -> tuple[Component, ...]:
-        """All readers in order; for a layer of heads all queries, then all keys, then all values."""
+        """All readers in order. In a layer of heads, all queries come first, then all keys, then all values."""
         readers = list[Component]()
         for layer in self.layers[1:]:
             for port in layer.ports:
@@ -236,14 +259,14 @@ class ResidualStream:
     @cached_property
     @own_modes()
     def edges(self) -> Bool[Tensor, "readers writers"]:
-        """Mask of the edges that exist: from every writer to every reader of a later layer."""
+        """Mask of the edges that exist. An edge leads from every writer to every reader of a later layer."""
         written = torch.tensor([self._order[writer.layer] for writer in self.writers])
         read = torch.tensor([self._order[reader.layer] for reader in self.readers])
         return written[None] < read[:, None]
 
     @cached_property
     def _order(self) -> dict[str, int]:
-        """Place of each layer in the order, by each of its names."""
+        """Index of each layer in `layers`, by each of its names."""
         order = dict[str, int]()
         for place, layer in enumerate(self.layers):
             for port in layer.ports:
@@ -251,26 +274,29 @@ class ResidualStream:
         return order
 
     def reads(self, up: str, down: str) -> bool:
-        """Return whether edges lead from one layer to another, each given by its site or its name."""
+        """Return whether edges lead from layer ``up`` to layer ``down``; a layer is given by its site or its name."""
         before = self._order.get(up)
         after = self._order.get(down)
         if before is None or after is None:
             return False
-        # A name of one port, such as ``blocks.3.attn.q``, is a reader and no writer.
+        # A name with a port, such as ``blocks.3.attn.q``, means readers only. It cannot be a writer.
         return before < after and up in self.layers[before].names
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """Sites of `components` whose units write: before the blocks, then heads and neurons of each block."""
+        """Sites of `components` whose units write to the stream.
+
+        They are the site before the blocks, and then the sites of the heads and of the neurons of each block.
+        """
         return tuple(layer.site for layer in self.layers[:-1])
 
     @cached_property
     def sizes(self) -> dict[str, int]:
-        """Number of gates that a layer has under each of its names: one for each unit by its site, see `names`."""
+        """Number of gates of a layer, by each of its names (see `Layer.names`)."""
         sizes = {}
         for layer in self.layers:
             sizes[layer.site] = self.n_units(layer)
-            # By its name an MLP, the embedding, or the stream before the blocks has one gate.
+            # Under its name, an MLP, the embedding, or the stream before the blocks has a single gate.
             size = sizes[layer.site] if layer.of_heads else 1
             sizes[layer.name] = size
             for port in layer.ports:
@@ -278,7 +304,7 @@ class ResidualStream:
         return sizes
 
     def n_units(self, layer: Layer) -> int:
-        """Return the number of units of a layer; without a block it takes a run."""
+        """Return the number of units of a layer. If the layer has no block, the tower is run once to count them."""
         if layer.block is not None:
             return layer.block.n_heads if layer.of_heads else layer.block.n_neurons
         encoder = self.components
@@ -287,23 +313,29 @@ class ResidualStream:
 
     @property
     def read_weights(self) -> tuple[tuple[Tensor, Tensor], ...]:
-        """Weights [port, head, d_head, d_model] and biases [port, head, d_head] of heads that read, by block."""
+        """For each block, the weights by which its heads read the stream.
+
+        Each entry holds weights [port, head, d_head, d_model] and biases [port, head, d_head].
+        """
         return self._once("read", lambda: tuple(map(self._read_weights, self.blocks)))
 
     @property
     def write_weights(self) -> tuple[Float[Tensor, "head d_head d_model"], ...]:
-        """Weights of each block from z to the addition of its heads to the stream."""
+        """For each block, the weights from z to what its heads add to the stream."""
         return self._once("write", lambda: tuple(map(self._write_weights, self.blocks)))
 
     @property
     def neuron_weights(self) -> tuple[Float[Tensor, "neuron d_model"], ...]:
-        """Weights of each block from its neurons to the addition of its MLP to the stream."""
+        """For each block, the weights from its neurons to what its MLP adds to the stream."""
         places = range(len(self.blocks))
         return self._once("neurons", lambda: tuple(map(self._neuron_weights, places)))
 
     def _once(self, name: str, make: Callable[[], _Weights]) -> _Weights:
-        """Return the result of ``make``, computed once in a run; outside of a run it is computed at each call."""
-        # The key has this stream, since the runs of a tower serve all encoders and streams on it.
+        """Return the result of ``make``, which is called once in a run, and outside of a run at each call.
+
+        ``name`` identifies the result within this stream.
+        """
+        # The key contains this stream, because all encoders and streams on a tower share its runs.
         with self.encoder.running():
             return self.encoder.once((self, name), make)
 
@@ -311,8 +343,8 @@ class ResidualStream:
         self, index: int, neurons: Sequence[int] | None = None
     ) -> Float[Tensor, "neurons d_model"]:
         block = self.blocks[index]
-        # Weights are the outputs for unit vectors minus the output for zero. So layer scales and other linear steps are
-        # in them, whatever modules the block has.
+        # The weights are the outputs for unit vectors minus the output for zero. So they include layer scales and other
+        # linear steps, whatever modules the block has.
         chosen = range(block.n_neurons) if neurons is None else neurons
         ones = _one_hot(chosen, block.n_neurons)[:, None]
         written = block.mlp_out(ones.to(self.encoder.device, self.encoder.dtype))
@@ -321,7 +353,14 @@ class ResidualStream:
     def biases(
         self, block: Natural
     ) -> tuple[Float[Tensor, " d_model"], Float[Tensor, " d_model"]]:
-        """Return the additions of attention and MLP of a block to the stream when all heads and neurons are zero."""
+        """Return what attention and what the MLP of a block add to the stream if all heads and neurons are zero.
+
+        Args:
+            block: Index of the block.
+
+        Raises:
+            InputError: if the tower has no block of this index.
+        """
         if block >= len(self.blocks):
             raise InputError(
                 f"There are {len(self.blocks)} blocks, from 0, but {block} was given: give a lower number."
@@ -334,14 +373,14 @@ class ResidualStream:
         return of_heads.detach(), steps.mlp_out(neurons)[0, 0].detach()
 
     def _write_weights(self, block: Block) -> Tensor:
-        # As in `_neuron_weights`: unit vectors of z as a batch of images [d_model, 1, head, d_head].
+        # As in `_neuron_weights`. The unit vectors of z are a batch of images [d_model, 1, head, d_head].
         ones = torch.unflatten(self._eye(block), 1, (1, block.n_heads, -1))
         bias = block.attention_out(torch.zeros_like(ones[:1]))
         written = block.attention_out(ones) - bias
         return torch.unflatten(written.detach()[:, 0], 0, (block.n_heads, -1))
 
     def _read_weights(self, block: Block) -> tuple[Tensor, Tensor]:
-        # The projection of zeros is the bias; that of a unit vector is the bias and one column of the weights.
+        # The projection of zeros is the bias. The projection of a unit vector is the bias plus a column of the weights.
         eye = self._eye(block)
         rows = torch.cat([eye.new_zeros(1, block.width), eye])[:, None]
         read = torch.stack(block.project(rows)).detach()[:, :, 0]
@@ -359,8 +398,8 @@ class ResidualStream:
         self, layer: Layer, activations: Mapping[str, Tensor]
     ) -> Float[Tensor, "batch position d_model"]:
         """Return the stream that a layer reads, given the activations at `sites`."""
-        # A site of heads or neurons carries the stream that they read. The embedding reads that of the last MLP's site,
-        # to which this MLP still has to be added.
+        # A site of heads or neurons carries the stream that these units read. The embedding reads the stream that the
+        # site of the last MLP carries, after what this MLP adds has been added to it.
         site = layer.site if layer.block else self.sites[-1]
         units, past = self.components.units_and_carried(site, _at(site, activations))
         carried = past.flatten(2)
@@ -371,14 +410,17 @@ class ResidualStream:
     def written(
         self, activations: Mapping[str, Tensor]
     ) -> Float[Tensor, "writers batch position d_model"]:
-        """Return the addition of every writer to the stream, without biases, given the activations at `sites`."""
+        """Return what every writer adds to the stream, without biases, given the activations at `sites`."""
         writing = self.layers[:-1]
         return torch.cat([self.written_by(layer, activations) for layer in writing])
 
     def written_by(
         self, layer: Layer, activations: Mapping[str, Tensor]
     ) -> Float[Tensor, "writers batch position d_model"]:
-        """Return the addition of each component of a layer to the stream, without biases: linear in the activations."""
+        """Return what each component of a layer adds to the stream, without biases, given the activations at `sites`.
+
+        The result is linear in the activations.
+        """
         x = self.components.units_of(layer.site, _at(layer.site, activations))
         if layer.of_heads:
             heads = rearrange(x, "b p head d -> head (b p) d")
@@ -396,7 +438,7 @@ class ResidualStream:
                 lambda: self._neuron_weights(layer.index, layer.apart),
             )
             alone = torch.einsum("bpn,nm->nbpm", x[..., list(layer.apart)], weights)
-        # The last component is the rest, so that the components sum to the layer exactly.
+        # The last component is the layer minus all other components, so that all components sum to the layer exactly.
         return torch.cat([alone, (together - alone.sum(0))[None]])
 
 
@@ -407,7 +449,10 @@ def adds_up(encoder: Encoder) -> bool:
 
 
 def in_stream(encoder: Encoder) -> bool:
-    """Return whether edges of an encoder run through the residual stream, between heads and neurons that add up."""
+    """Return whether the edges of an encoder lead through its residual stream.
+
+    They do if its units are heads and neurons that add to the stream independently of each other.
+    """
     return bool(encoder.carried) and adds_up(encoder)
 
 
@@ -426,7 +471,7 @@ def _checked_units(site: str, n_units: int, chosen: Units) -> tuple[int, ...]:
 
 
 def _blocks_of(encoder: Encoder) -> tuple[Block, ...]:
-    # Blocks of the stages go first: their MLPs may have latents of dictionaries as neurons.
+    # The blocks of the stages are preferred, because their neurons may have been replaced by latents.
     in_neurons = [stage.block for stage in encoder.stages if stage.block is not None]
     if in_neurons:
         return tuple(in_neurons)
@@ -435,7 +480,7 @@ def _blocks_of(encoder: Encoder) -> tuple[Block, ...]:
 
 
 def _at(site: str, activations: Mapping[str, Tensor]) -> Tensor:
-    """Return the activation of a site; raise `InputError` where it is missing."""
+    """Return the activation of a site; raise `InputError` if it is missing."""
     if site not in activations:
         raise InputError(
             f"The activation at {site!r} is needed, but only {', '.join(activations) or 'none'} given."

@@ -1,15 +1,16 @@
-"""A sparse autoencoder: activations as sparse combinations of learned directions, the features.
+"""A sparse autoencoder describes an activation as a sparse combination of learned directions, the features.
 
-1. ``encode``: f = activation((x - b_dec) W_enc + b_enc). Some autoencoders do not subtract b_dec, some normalise x
-   first. The activation keeps positive numbers (ReLU; Bricken et al. 2023,
+1. ``encode``: f = activation((x - b_dec) W_enc + b_enc). Some autoencoders do not subtract b_dec, and some normalise x
+   first. The activation function keeps positive numbers (ReLU; Bricken et al. 2023,
    transformer-circuits.pub/2023/monosemantic-features), numbers above a threshold (JumpReLU; Rajamanoharan et al.
    2024, arXiv 2407.14435), or the k largest numbers (TopK; Gao et al. 2024, arXiv 2406.04093). A gated autoencoder is
-   written as a JumpReLU one (`gate_threshold`);
-2. ``decode``: x ~ f W_dec + b_dec; row i of W_dec is the direction of feature i;
-3. ``beside`` and ``recompose``: the same in the scale of the input, which `feature_basis` needs;
-4. ``save``: write one safetensors file, which `load_sae` reads, as it reads files that others released.
+   converted to an equal JumpReLU autoencoder (`gate_threshold`).
+2. ``decode``: x ~ f W_dec + b_dec. Row i of W_dec is the direction of feature i.
+3. ``beside`` and ``recompose``: the reconstruction in the scale of the input, which `feature_basis` needs.
+4. ``save``: write one safetensors file. `load_sae` reads this file, and also reads files that others released.
 
-A `Transcoder` encodes the input of an MLP and decodes to its output. Training is in ``training.sae_training``.
+A `Transcoder` encodes the input of an MLP, and decodes to the output of the MLP. Training is in
+``training.sae_training``.
 """
 
 import os
@@ -31,13 +32,13 @@ Activation = Literal["relu", "jumprelu", "topk", "signed-topk"]
 Normalisation = Literal["length", "layer-norm"]
 Tokens = Literal["all", "class", "patches"]
 LAYER_NORM_EPSILON = 1e-5
-"""Addition of ViT-Prisma and SAELens to the standard deviation before they divide by it."""
+"""Number that ViT-Prisma and SAELens add to the standard deviation before they divide by it."""
 
 
 @checked
 @dataclass(frozen=True, eq=False)
 class SparseAutoencoder:
-    """A sparse autoencoder: its weights, settings and training.
+    """A sparse autoencoder: its weights, its settings, and a record of its training.
 
     Example:
         >>> embeddings = encoder(images)
@@ -57,24 +58,31 @@ class SparseAutoencoder:
     b_dec: Float[Tensor, " d"]
     """Bias of the decoder [d]."""
     activation: Activation = "relu"
-    """Activation function; ``signed-topk`` keeps the k largest numbers, ``topk`` the positive numbers among them."""
+    """Activation function.
+
+    ``signed-topk`` keeps the k largest pre-activations. ``topk`` also keeps the k largest ones, but sets those that are
+    negative to zero.
+    """
     threshold: Float[Tensor, " features"] | None = None
-    """For jumprelu: thresholds [features]; smaller or equal pre-activations become zero."""
+    """For jumprelu: threshold of each feature [features]. A pre-activation that does not exceed it becomes zero."""
     k: Count | None = None
-    """For topk and signed-topk: largest number of active features."""
+    """For topk and signed-topk: largest number of features that can be active for one input."""
     soft_cap: Positive | None = None
-    """The c of a soft cap, where c tanh(f / c) replaces f; None without a cap."""
+    """The number c of a soft cap, which replaces each feature f by c tanh(f / c). None means that there is no cap."""
     subtract_decoder_bias: bool = True
     """Whether ``b_dec`` is subtracted before encoding."""
     normalised: Normalisation | None = None
-    """Normalisation of inputs before encoding: to length one, or to mean zero and (unbiased) standard deviation one.
-    ``decode`` then returns normalised reconstructions."""
+    """How inputs are normalised before encoding; None means that they are not normalised.
+
+    ``length`` scales an input to length one. ``layer-norm`` shifts and scales it to mean zero and (unbiased) standard
+    deviation one. ``decode`` then returns reconstructions of the normalised inputs.
+    """
     tokens: Tokens = "all"
-    """Tokens of a transformer that it was trained on; at other tokens it has no features."""
+    """Tokens of a transformer that it was trained on. In a feature basis it has no features at all other tokens."""
     site: str | None = None
-    """Site of the encoder whose units are its input, or TransformerLens' name of the site; None if not known."""
+    """Site of the encoder whose activations are its input, or TransformerLens' name of this site. None if not known."""
     about: dict[str, Any] = field(default_factory=dict)
-    """Training settings and diagnostics, in values that JSON can hold."""
+    """Settings and diagnostics of its training, in values that JSON can hold."""
 
     def __post_init__(self) -> None:
         features = len(self.b_enc)
@@ -97,17 +105,20 @@ class SparseAutoencoder:
 
     @property
     def n_features(self) -> int:
-        """Number of features, active or not."""
+        """Number of all features, whether they are active or not."""
         return self.w_enc.shape[1]
 
     def encode(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch features"]:
-        """Return the features of inputs, differentiable in ``x``; only signed-topk has negative features."""
+        """Return the features of inputs. They are differentiable with respect to ``x``.
+
+        Only the activation function signed-topk gives negative features.
+        """
         return self.activate(self.before_activation(x))
 
     def before_activation(
         self, x: Float[Tensor, "*batch d"]
     ) -> Float[Tensor, "*batch features"]:
-        """Return the pre-activations of inputs; raise `InputError` for inputs of another width."""
+        """Return the pre-activations of inputs; raise `InputError` if the inputs do not have the width `d`."""
         if x.shape[-1] != self.d:
             raise InputError(
                 f"This sparse autoencoder{f' of site {self.site}' if self.site else ''} encodes vectors of width "
@@ -121,7 +132,7 @@ class SparseAutoencoder:
     def activate(
         self, before: Float[Tensor, "*batch features"]
     ) -> Float[Tensor, "*batch features"]:
-        """Return features, given their pre-activations."""
+        """Return the features, given their pre-activations: apply the activation function and the soft cap."""
         if self.k is not None:
             top = before.topk(self.k, dim=-1)
             values = top.values
@@ -129,7 +140,7 @@ class SparseAutoencoder:
                 values = values.relu()
             features = torch.zeros_like(before).scatter(-1, top.indices, values)
         elif self.threshold is not None:
-            # ReLU as well: a gated autoencoder has thresholds below zero where its gate opens first.
+            # The ReLU is needed because an autoencoder that was gated can have thresholds below zero.
             features = before.relu() * (before > self.threshold)
         else:
             features = before.relu()
@@ -140,11 +151,14 @@ class SparseAutoencoder:
     def decode(
         self, features: Float[Tensor, "*batch features"]
     ) -> Float[Tensor, "*batch d"]:
-        """Return the reconstruction of the inputs as they were encoded: normalised ones if ``normalised``."""
+        """Return the reconstruction of the inputs.
+
+        If the autoencoder normalises its inputs (``normalised``), this is the reconstruction of the normalised inputs.
+        """
         return features @ self.w_dec + self.b_dec
 
     def scaled(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch d"]:
-        """Return the inputs as they are encoded: normalised if ``normalised``."""
+        """Return the inputs after their normalisation. If ``normalised`` is None, they do not change."""
         if self.normalised == "length":
             return F.normalize(x, dim=-1)
         if self.normalised == "layer-norm":
@@ -154,15 +168,17 @@ class SparseAutoencoder:
 
     @property
     def has_scale(self) -> bool:
-        """Whether the first number of ``beside`` is a scale, by which features and b_dec are multiplied."""
-        # With some tokens alone the scale is 1 at these and 0 elsewhere.
+        """Whether the first number of ``beside`` is a scale that multiplies the features and b_dec."""
+        # If only some tokens have features, a basis sets the scale to 0 at all other tokens.
         return self.normalised is not None or self.tokens != "all"
 
     def beside(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch beside"]:
-        """Return the numbers of the input that a reconstruction in the input's own scale needs besides the features.
+        """Return numbers computed from the inputs that `recompose` needs besides the features.
 
-        They are the length of an input that is normalised by length; standard deviation and mean of one that is
-        layer-normed; 1 if only some tokens have features; else none.
+        Returns:
+            An array whose last axis has, for ``normalised="length"``, one number: the length of the input. For
+            ``normalised="layer-norm"`` it has two: the standard deviation and the mean. Without normalisation it has
+            the number 1 if only some tokens have features, and no number otherwise.
         """
         if self.normalised == "length":
             length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
@@ -175,7 +191,7 @@ class SparseAutoencoder:
 
     @property
     def beside_rows(self) -> Float[Tensor, "beside d"]:
-        """Directions that the numbers of ``beside`` multiply in the reconstruction."""
+        """Directions [beside, d]. In the reconstruction, each number of ``beside`` multiplies its direction."""
         if self.normalised == "layer-norm":
             return torch.stack([self.b_dec, torch.ones_like(self.b_dec)])
         if self.has_scale:
@@ -187,7 +203,10 @@ class SparseAutoencoder:
         features: Float[Tensor, "*batch features"],
         beside: Float[Tensor, "*batch beside"],
     ) -> Float[Tensor, "*batch features"]:
-        """Return features multiplied by the scale of their input, the first number of ``beside``."""
+        """Return the features multiplied by the scale of their input, which is the first number of ``beside``.
+
+        If there is no such scale (`has_scale`), the features do not change.
+        """
         if not self.has_scale:
             return features
         return features * beside[..., :1]
@@ -197,18 +216,27 @@ class SparseAutoencoder:
         features: Float[Tensor, "*batch features"],
         beside: Float[Tensor, "*batch beside"],
     ) -> Float[Tensor, "*batch d"]:
-        """Return the reconstruction in the input's own scale, of features in that scale; affine in both arguments."""
+        """Return the reconstruction in the scale of the input. It is affine in both arguments together.
+
+        Args:
+            features: Features in the scale of the input, see `in_scale`.
+            beside: Further numbers that `beside` computed from the input.
+        """
         x = features @ self.w_dec
         if beside.shape[-1]:
             x = x + beside @ self.beside_rows
-        if self.has_scale:  # then b_dec is among the rows
+        if self.has_scale:  # then `beside_rows` has b_dec
             return x
         return x + self.b_dec
 
     def to(
         self, device: torch.device | str | None = None, dtype: torch.dtype | None = None
     ) -> "SparseAutoencoder":
-        """Return the same autoencoder on another device or in another floating-point type."""
+        """Return the same autoencoder on another device or in another floating-point type.
+
+        Raises:
+            InputError: if the device cannot be used.
+        """
         try:
             moved: dict[str, Any] = {
                 name: tensor.to(device=device, dtype=dtype)
@@ -222,7 +250,10 @@ class SparseAutoencoder:
         return replace(self, **moved)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write one safetensors file with a JSON header and a checksum; an interrupted write leaves no file."""
+        """Write the autoencoder as one safetensors file with a JSON header and a checksum.
+
+        An interrupted write leaves no file.
+        """
         header: dict[str, Any] = {}
         arrays = {}
         for f in fields(self):
@@ -231,7 +262,7 @@ class SparseAutoencoder:
                 header[f.name] = value
                 continue
             tensor = value.detach().cpu()
-            # numpy has no bfloat16; float32 holds its values exactly.
+            # numpy has no bfloat16. float32 holds every bfloat16 value exactly.
             if tensor.dtype == torch.bfloat16:
                 tensor = tensor.float()
             arrays[f.name] = tensor.numpy()
@@ -240,7 +271,7 @@ class SparseAutoencoder:
 
     @property
     def identity(self) -> str:
-        """Short digest of weights, activation and scaling."""
+        """Short digest of the weights and of all settings except ``site`` and ``about``."""
         tensors = self._tensors()
         no_number = ("site", "about", *tensors)
         plain = {
@@ -260,11 +291,11 @@ class SparseAutoencoder:
 @checked
 @dataclass(frozen=True, eq=False)
 class Transcoder(SparseAutoencoder):
-    """A transcoder: it encodes the input of an MLP, behind its norm, and decodes to the MLP's output.
+    """A transcoder encodes the input of an MLP, after the norm before the MLP, and decodes to the MLP's output.
 
     Input and output have the same width. ``b_dec`` belongs to the output, so it is never subtracted from the input.
-    ``normalised`` refers to the input; the output is multiplied by the input's scale. (Dunefsky et al. 2024, arXiv
-    2406.11944; with a skip: Paulo et al. 2025, arXiv 2501.18823.)
+    ``normalised`` normalises the input, and the output is then multiplied by the scale of the input. Transcoders are
+    from Dunefsky et al. 2024 (arXiv 2406.11944), transcoders with a skip from Paulo et al. 2025 (arXiv 2501.18823).
 
     Example:
         >>> width = vit.encoder(images[:1], stop="ln_pre").shape[-1]
@@ -276,7 +307,7 @@ class Transcoder(SparseAutoencoder):
     """
 
     w_skip: Float[Tensor, "d d"] | None = None
-    """Weights [d, d] of a linear path, which adds x W_skip^T of the input x to the output; None without one."""
+    """Weights [d, d] of a linear skip, which adds x W_skip^T to the output for the input x. None means no skip."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -287,7 +318,7 @@ class Transcoder(SparseAutoencoder):
             )
 
     def beside(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch beside"]:
-        """Return the numbers of `SparseAutoencoder.beside`, then the addition of the skip to the output."""
+        """Return the numbers of `SparseAutoencoder.beside`, followed by what the skip adds to the output."""
         scale = super().beside(x)
         if self.w_skip is None:
             return scale
@@ -295,7 +326,7 @@ class Transcoder(SparseAutoencoder):
 
     @property
     def beside_rows(self) -> Float[Tensor, "beside d"]:
-        """Directions that the numbers of ``beside`` multiply in the output."""
+        """Directions [beside, d]. In the output, each number of ``beside`` multiplies its direction."""
         rows = super().beside_rows
         if self.w_skip is None:
             return rows
@@ -305,9 +336,10 @@ class Transcoder(SparseAutoencoder):
 def gate_threshold(b_mag: Tensor, r_mag: Tensor, b_gate: Tensor) -> Tensor:
     """Return the threshold [features] that makes a JumpReLU autoencoder equal to a gated one.
 
-    With z the input and w a column of the encoder, a gated feature is relu(z w exp(r_mag) + b_mag) if z w + b_gate > 0,
-    else zero. Its gate is open if its pre-activation exceeds b_mag - exp(r_mag) b_gate, which is the threshold; the
-    weights of the JumpReLU autoencoder are w exp(r_mag). (Rajamanoharan et al. 2024, arXiv 2404.16014, section 3.)
+    Let z be the input and w a column of the encoder. A gated feature is relu(z w exp(r_mag) + b_mag) if
+    z w + b_gate > 0, and zero otherwise. With weights w exp(r_mag) and bias b_mag, the gate is open if the
+    pre-activation exceeds b_mag - exp(r_mag) b_gate. This is the threshold. See Rajamanoharan et al. 2024 (arXiv
+    2404.16014), section 3.
     """
     return b_mag - r_mag.exp() * b_gate
 
@@ -315,7 +347,16 @@ def gate_threshold(b_mag: Tensor, r_mag: Tensor, b_gate: Tensor) -> Tensor:
 def of_shifted_inputs(
     sae: SparseAutoencoder, mean: Tensor, scale: float
 ) -> SparseAutoencoder:
-    """Return an autoencoder of x with the features of ``sae``, which was trained on (x - mean) / scale."""
+    """Return an autoencoder whose features for x equal the features of ``sae`` for (x - mean) / scale.
+
+    Args:
+        sae: An autoencoder that was trained on inputs (x - mean) / scale.
+        mean: The mean, as one number or with one entry for each dimension [d].
+        scale: The scale.
+
+    Raises:
+        InputError: if the mean or the scale cannot be used, or if ``sae`` normalises its inputs or is a transcoder.
+    """
     is_finite = bool(mean.isfinite().all())
     is_wide = mean.dim() == 0 or tuple(mean.shape) == (sae.d,)
     if not 0 < scale < float("inf") or not is_wide or not is_finite:
@@ -330,7 +371,7 @@ def of_shifted_inputs(
         )
     mean = mean.to(sae.w_enc).expand(sae.d)
     w_enc = sae.w_enc / scale
-    # If b_dec is subtracted, its new value subtracts the mean as well; else the encoder's bias has to.
+    # If b_dec is subtracted, its new value also subtracts the mean. Otherwise the bias of the encoder has to do so.
     b_enc = sae.b_enc if sae.subtract_decoder_bias else sae.b_enc - mean @ w_enc
     return replace(
         sae,
@@ -345,7 +386,7 @@ def _moments(
     x: Float[Tensor, "*batch d"],
 ) -> tuple[Float[Tensor, "*batch 1"], Float[Tensor, "*batch 1"]]:
     """Return the unbiased standard deviation and the mean of vectors."""
-    # By the norm, whose gradient at zero is zero; that of `std` is NaN for a constant vector.
+    # The norm is used, because its gradient at zero is zero. The gradient of `std` at a constant vector is NaN.
     mean = x.mean(-1, keepdim=True)
     length = torch.linalg.vector_norm(x - mean, dim=-1, keepdim=True)
     return length / (x.shape[-1] - 1) ** 0.5, mean

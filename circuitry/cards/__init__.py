@@ -1,4 +1,4 @@
-"""Look at units: the images that activate them in every domain, exact effects, and names that were tested."""
+"""Cards of units: the images that activate a unit in every domain, its exact effects, and a tested name."""
 
 import lazy_loader
 

@@ -15,9 +15,9 @@ REPLACED_BY = {
     "mean": "mean-position",
     "other-domains": "other-domains",
 }
-"""Replacements of a unit in exact effects, and the baseline of each."""
+"""Replacements of a unit for which exact effects are measured, with the name of the baseline that replaces the unit."""
 BINS = 30
-"""Bins of the histograms."""
+"""Number of bins of a histogram."""
 
 
 def site_arrays(
@@ -27,17 +27,19 @@ def site_arrays(
     activations: Sequence[Float[np.ndarray, "images units"]],
     exact: Mapping[Key, Mapping[str, np.ndarray]],
 ) -> dict[str, np.ndarray]:
-    """Return the arrays of a site's cards by name, with a row for each unit that a circuit keeps.
+    """Return the arrays of a site's cards by name. An array has a row for each unit that any circuit keeps.
 
     Args:
+        circuits: The units of all circuits.
+        site: The site.
         seen: The images of each domain.
-        activations: Activations of the site's units in them, domain by domain.
-        exact: The arrays of the files of exact effects, by circuit.
+        activations: Activations [images, units] for each domain, of the units that any circuit keeps.
+        exact: Arrays of exact effects by name, for each circuit.
     """
     # Rows of all arrays: the units with a card, in ascending order.
     units = circuits.kept_by_any(site)
     edges, counts = histograms(activations)
-    # A unit that is never above zero has the scale zero, and no heat.
+    # If a unit is never above zero, its scale is zero, and its heat is zero everywhere.
     heat_scale = np.concatenate(activations).max(0, initial=0)
     arrays = {
         "heat_scale": heat_scale,
@@ -48,7 +50,7 @@ def site_arrays(
     }
     for ranking in RANKINGS_OF_IMAGES:
         for name, array in _top_arrays(seen, ranking, site).items():
-            # One scale for both rankings: equal heat is equal activation.
+            # Both rankings have the same scale, so that equal heat means equal activation.
             shown = as_heat(array, heat_scale) if name == "heat" else array
             arrays[f"{ranking}/{name}"] = shown
     for kind in REPLACED_BY:
@@ -56,7 +58,7 @@ def site_arrays(
         for column, key in enumerate(circuits.keys):
             # Only a circuit's strongest units are measured.
             if f"{kind}/{site}" in exact[key]:
-                # Measured units are in a circuit, so each is among the sorted ones.
+                # Measured units are in a circuit, so all of them are among the sorted units.
                 rows = np.searchsorted(units, exact[key][f"units/{site}"])
                 effects[rows, column] = exact[key][f"{kind}/{site}"]
         arrays[f"exact/{kind}"] = circuits.by_class_and_domain(effects)
@@ -68,14 +70,26 @@ def _top_arrays(
     ranking: str,
     site: str,
 ) -> dict[str, np.ndarray]:
-    """Return the top images of a site's units as arrays [units, domains, images, ...]: places, values and maps."""
+    """Return the top images of a site's units, as arrays [units, domains, images, ...] by name.
+
+    Args:
+        seen: The images of each domain.
+        ranking: How images are ranked; one of `RANKINGS_OF_IMAGES`.
+        site: The site.
+
+    Returns:
+        ``places`` holds the indices of the top images among the images of all domains, or -1 if there is no further
+        image. ``values`` holds the activation or effect of the unit in each image, by which images are ranked. ``heat``
+        holds the map of the unit's activation over each image. ``heat`` is missing if the units have no maps.
+    """
     places: list[np.ndarray] = []
     values: list[np.ndarray] = []
     maps: list[np.ndarray | None] = []
     n_before = 0
     for domain in seen:
         within = domain.arrays[f"{ranking}/places/{site}"]
-        # A domain's file numbers its own images, a card those of all domains; -1 is no image.
+        # In a domain's file, images are counted within the domain. On a card, the images of all domains are counted. -1
+        # means that there is no image.
         places.append(np.where(within >= 0, within + n_before, -1))
         values.append(domain.arrays[f"{ranking}/values/{site}"])
         maps.append(domain.arrays.get(f"{ranking}/heat/{site}"))
@@ -96,14 +110,18 @@ def _top_arrays(
 def histograms(
     by_domain: Sequence[Float[np.ndarray, "images units"]],
 ) -> tuple[Float[np.ndarray, "units edges"], np.ndarray]:
-    """Return the histograms of each unit's activations: edges of the bins, and counts [units, domains, bins].
+    """Return the histograms of each unit's activations, given the activations in each domain.
 
-    The bins of a unit go from zero, or from its lowest activation if that is below zero, to its highest activation.
+    The bins of a unit begin at zero, or at its lowest activation if this is below zero. They end at its highest
+    activation.
+
+    Returns:
+        The edges of the bins [units, edges], and the numbers of images in the bins [units, domains, bins].
     """
     activations = np.concatenate(by_domain)
     start = activations.min(0, initial=0)
     highest = activations.max(0, initial=-np.inf)
-    # A unit without a positive activation has bins of some width, too.
+    # If a unit has no positive activation, its bins get a width, too.
     stop = np.where(highest > start, highest, start + 1)
     edges = np.linspace(start, stop, BINS + 1, axis=1)
     edges = edges.astype(np.float32)
@@ -121,7 +139,10 @@ def as_heat(
     maps: Float[np.ndarray, "units *any"],
     scale: Float[np.ndarray, " units"],
 ) -> np.ndarray:
-    """Return maps as bytes: 255 for the unit's ``scale``, 0 for zero or less."""
+    """Return maps of activations as bytes.
+
+    A byte is 255 where the activation reaches the ``scale`` of its unit, and 0 where the activation is zero or less.
+    """
     # [units, 1, ...], so that each unit's maps are divided by its own scale.
     scale = np.expand_dims(scale, tuple(range(1, maps.ndim)))
     shares = np.zeros_like(maps)

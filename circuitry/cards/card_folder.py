@@ -1,4 +1,4 @@
-"""The folder of cards that `unit_cards` writes: its files, and a reader of them. No torch.
+"""The folder of cards that `unit_cards` writes: its files, and `CardFolder`, which reads them. No torch.
 
 images/<domain>.json         the images of a domain
 images/<domain>.npy          activation [images, units] of every unit
@@ -6,7 +6,7 @@ images/<domain>.safetensors  top images and embeddings of the domain
 exact/<class>/<domain>.safetensors    exact effects
 sites/<site>.safetensors     arrays of the cards of a site
 sites/<site>.json            names of its units
-words.json                   whether the model's words work
+words.json                   the `WordCheck`: how well the model classifies the images by the names of classes
 thumbnails/<id>.webp
 """
 
@@ -41,13 +41,13 @@ IMAGES = "images"
 EXACT = "exact"
 WORDS = "words"
 SITE = "site"
-"""Kinds of jobs, the first word of their names; they are done in this order."""
+"""The four kinds of jobs, in the order in which they are done. The first word of a job's name is its kind."""
 
 
 def card_file(folder: Path, job: Job, suffix: str = ".safetensors") -> Path:
     """Return the path of a file of a job of `unit_cards`.
 
-    A job writes the file with the default suffix last, so the job is done when this file is there.
+    A job writes its file with the default suffix last. If this file exists, the job is done.
     """
     kind, *names = job
     if kind == WORDS:
@@ -57,7 +57,7 @@ def card_file(folder: Path, job: Job, suffix: str = ".safetensors") -> Path:
 
 
 def thumbnail_file(folder: Path, image_id: str) -> Path:
-    """Return the file of an image's thumbnail."""
+    """Return the path of the thumbnail of an image."""
     return folder / "thumbnails" / f"{image_id}.webp"
 
 
@@ -65,7 +65,7 @@ def read_beside(path: Path) -> Any:
     """Return the content of a JSON file of the folder.
 
     Raises:
-        InputError: for a file that is missing or damaged.
+        InputError: if the file is missing or damaged.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
@@ -76,12 +76,12 @@ def read_beside(path: Path) -> Any:
 
 
 def read_images_beside(path: Path) -> list[CardImage]:
-    """Return the images of a domain, in the order of its other files."""
+    """Return the images of a domain from their JSON file. The other files of the domain list images in this order."""
     return [CardImage(*row) for row in read_beside(path)]
 
 
 ActivationTable = tuple[tuple[str, ...], Float[np.ndarray, "images units"]]
-"""Ids of images, and the activation of every unit in them; values are read from disk when they are used."""
+"""Ids of images, and the activation of every unit in each image. Activations are read from disk when they are used."""
 
 
 _OfSite = tuple[dict[str, Any], dict[str, np.ndarray], list[Any]]
@@ -89,13 +89,16 @@ _OfSite = tuple[dict[str, Any], dict[str, np.ndarray], list[Any]]
 
 
 class SeenImages(NamedTuple):
-    """The images of a domain, with the top images of all units among them."""
+    """The images of a domain, and the top images of every unit in this domain."""
 
     images: Sequence[CardImage]
+    """The images of the domain."""
     arrays: dict[str, np.ndarray]
-    """Top images: ``places``, ``values`` and ``heat`` by activation and by effect, and site; ``embeddings``."""
+    """Arrays by name. ``embeddings`` holds the embedding of each image. For every ranking of `RANKINGS_OF_IMAGES` and
+    every site, ``ranking/places/site``, ``ranking/values/site`` and ``ranking/heat/site`` hold the top images of the
+    site's units."""
     activations: Float[np.ndarray, "images units"]
-    """Activations of all units, read from disk when they are used."""
+    """Activations of all units. They are read from disk when they are used."""
 
     @classmethod
     def read(cls, folder: Path, domain: str) -> "SeenImages":
@@ -112,7 +115,7 @@ class SeenImages(NamedTuple):
 
 
 class CardFolder:
-    """The cards of all units of the circuits of a folder.
+    """A folder with a card for every unit that a circuit keeps. `unit_cards` writes such a folder.
 
     Example:
         >>> from circuitry.cards import CardFolder, unit_cards
@@ -136,7 +139,7 @@ class CardFolder:
         self.manifest = read_manifest(self.path, CARDS_FORMAT)
         self._folder = JobFolder.made(self.path, self.manifest)
         jobs = self._folder.jobs
-        # The last file of a job is there when all of them are.
+        # A job writes this file last. If it exists, all files of the job exist.
         missing = [job for job in jobs if not card_file(self.path, job).is_file()]
         if missing:
             raise InputError(
@@ -146,9 +149,9 @@ class CardFolder:
         # Exact effects have a job for each circuit: its name is the kind, the class and the domain.
         circuits = [job for job in jobs if job[0] == EXACT]
         self.classes = tuple(dict.fromkeys(job[1] for job in circuits))
-        """The axis "classes" of all arrays."""
+        """Names of the classes along the axis "classes" of all arrays."""
         self.domains = tuple(dict.fromkeys(job[2] for job in circuits))
-        """The axis "domains" of all arrays."""
+        """Names of the domains along the axis "domains" of all arrays."""
         self._units: dict[str, list[int]] = {}
         for kind, *names in jobs:
             if kind == SITE:
@@ -175,7 +178,7 @@ class CardFolder:
         return images
 
     def _file(self, job: Job, suffix: str = ".safetensors") -> Path:
-        """Return the path of a file of a job, after checking that it is as the job left it."""
+        """Return the path of a file of a job, after checking that the file has not changed since the job wrote it."""
         return self._folder.whole(job, card_file(self.path, job, suffix), COMMAND)
 
     def _images_of(self, domain: str) -> list[CardImage]:
@@ -183,14 +186,14 @@ class CardFolder:
 
     @cached_property
     def words(self) -> WordCheck:
-        """Whether the model's words work on these images."""
+        """Whether the model's words work: how well the model classifies the images by the names of classes."""
         return WordCheck(**read_beside(self._file((WORDS,))))
 
     def thumbnail(self, image_id: str) -> bytes:
-        """Return the content of the thumbnail of an image: what the model sees, as WebP of 160 x 160 pixels.
+        """Return the content of an image's thumbnail. It shows what the model sees, as WebP of 160 x 160 pixels.
 
         Raises:
-            UnknownNameError: for an id that no image has.
+            UnknownNameError: if no image has this id.
         """
         if image_id not in self.images:
             raise UnknownNameError(
@@ -199,9 +202,9 @@ class CardFolder:
         return thumbnail_file(self.path, image_id).read_bytes()
 
     def activations(self, domain: str) -> ActivationTable:
-        """Return the ids of a domain's images, and the activations of all units in them [images, units].
+        """Return the ids of a domain's images, and the activations [images, units] of all units in these images.
 
-        Columns are in the order of `CardFolder.units`.
+        Units are in the order of `CardFolder.units`.
         """
         ids = tuple(image.id for image in self._images_of(domain))
         return ids, np.load(self._file((IMAGES, domain), ".npy"), mmap_mode="r")
@@ -210,20 +213,20 @@ class CardFolder:
         """Return the card of a unit.
 
         Raises:
-            UnknownNameError: for a unit that is in no circuit.
-            InputError: for a damaged file.
+            UnknownNameError: if no circuit keeps the unit.
+            InputError: if a file is damaged.
         """
         if unit not in self._units.get(site, ()):
             raise UnknownNameError(
                 f"There is no card of {site}/{unit} in {self.path}: take one of units()."
             )
-        # Cards are read site by site: a reader mostly looks at several units of one site.
+        # The cards of a site are read together, because users mostly look at several units of one site.
         if site not in self._of_sites:
             self._of_sites[site] = self._read_site(site)
         header, arrays, names = self._of_sites[site]
         row = self._units[site].index(unit)
         of_unit = {name: array[row] for name, array in arrays.items()}
-        # By ranking, then by domain; ``number`` is the domain's place in the axis "domains".
+        # By ranking, then by domain. ``number`` is the index of the domain along the axis "domains".
         top: dict[str, dict[str, TopImages]] = {}
         for ranking in RANKINGS_OF_IMAGES:
             top[ranking] = {}
@@ -262,7 +265,7 @@ class CardFolder:
 
     @cached_property
     def _ids(self) -> list[str]:
-        """Ids of the images by the number that the arrays of a site have for them."""
+        """Ids of the images. The arrays of a site refer to an image by its index in this list."""
         return list(self.images)
 
     def _top_images(
@@ -272,10 +275,10 @@ class CardFolder:
         domain: int,
     ) -> TopImages:
         places = of_unit[f"{ranking}/places"][domain]
-        # Strongest first, then -1 for the places that no image takes.
+        # The strongest images come first. -1 fills the end of the list if there are not enough images.
         n = int((places >= 0).sum())
         heat = of_unit.get(f"{ranking}/heat")
-        # Units without a place in the image have no heat.
+        # Units without a position in the image have no heat.
         of_domain = None if heat is None else heat[domain, :n]
         return TopImages(
             ids=tuple(self._ids[place] for place in places[:n]),
@@ -291,7 +294,7 @@ class CardFolder:
 
 
 def _unit_name(saved: Mapping[str, Any] | None) -> UnitName | None:
-    """Return the name of a unit from its fields in a JSON file, where tuples are lists."""
+    """Return the name of a unit from its fields in a JSON file, which stores tuples as lists."""
     if saved is None:
         return None
     fields = dict(saved)

@@ -1,4 +1,7 @@
-"""The cards of all units of a folder of circuits, as jobs: of each domain, of each circuit, of words, of each site."""
+"""The jobs that make the cards of all units in a folder of circuits.
+
+There is a job for each domain, a job for each circuit, a job for words, and a job for each site.
+"""
 
 import logging
 from collections.abc import Iterator
@@ -50,9 +53,9 @@ from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
 
 EXACT_IMAGES = 4
-"""Images of a class and domain on which exact effects are measured.
+"""Number of images of a class and domain on which exact effects are measured.
 
-Images that the circuit was found on come first.
+Images used to find the circuit come first.
 """
 log = logging.getLogger(__name__)
 
@@ -67,18 +70,21 @@ def unit_cards(
     work: Work = Work(),
     **settings: Any,
 ) -> CardFolder:
-    """Make a card for every unit of the circuits of a folder; an interrupted run continues with the unfinished jobs.
+    """Make a card for every unit that a circuit in a folder keeps.
+
+    If a run is interrupted, the same call continues with the unfinished jobs.
 
     Args:
-        clip: The model that the circuits were found in, in the same units.
-        images: Its images; their classes and domains choose the circuits.
+        clip: The model in which the circuits were found, with the same units, such as channels or heads.
+        images: The images to show on cards. Circuits of other classes and domains are left out.
         graphs: The circuits.
         out: Folder of the cards.
+        work: Processes, memory and progress. They do not change results.
         settings: Fields of `CardSettings`.
 
     Raises:
-        InputError: for circuits of another model or with an unnamed baseline, and for a folder of cards that was made
-            with other settings or images; the difference is named.
+        InputError: if the circuits are from another model or have a baseline without a name. Also if the folder of
+            cards was made with other settings or images; the message names the difference.
 
     Example:
         >>> from circuitry.cards import unit_cards
@@ -93,14 +99,14 @@ def unit_cards(
 
 
 def exact_baselines(checks: CausalChecks) -> dict[str, FolderBaseline]:
-    """Return the baselines of exact effects, by the name of the replacement."""
+    """Return the baselines for exact effects, by the names of the replacements in `REPLACED_BY`."""
     return {by: checks.baseline_called(name) for by, name in REPLACED_BY.items()}
 
 
 class CardJobs:
-    """The jobs of `unit_cards`, which has the same arguments.
+    """The jobs of `unit_cards`. The arguments are the arguments of `unit_cards`.
 
-    Jobs of domains and circuits write files. Jobs of words and sites read these files when all of them are there.
+    Jobs of domains and circuits write files. When all these files exist, jobs of words and sites read them.
     """
 
     def __init__(
@@ -118,7 +124,7 @@ class CardJobs:
         self.settings = settings
         self.work = work
         self.baseline = graphs.manifest["config"]["baseline"]
-        # Cards show the images that circuits were found on, too, and compare with none of other classes.
+        # Cards also show the images used to find the circuits. They need no images of other classes.
         asked = CheckSettings(seen=True, n_others=0, baseline=self.baseline)
         self.checks = CausalChecks(clip, images, graphs, asked)
         self._baselines = exact_baselines(self.checks)
@@ -126,10 +132,10 @@ class CardJobs:
         for key in self.circuits.keys:
             self.circuits.add(key, graphs[key])
         self.units = self.circuits.units()
-        """The units with a card by site."""
+        """Indices of the units with a card, by site."""
         self.columns: dict[str, slice] = {}
-        """Their columns in the table of activations of a domain."""
-        # Columns follow each other site by site, in the order of `CardFolder.units`.
+        """Columns of these units in the table of activations of a domain, by site."""
+        # The columns of a site follow the columns of the site before, in the order of `CardFolder.units`.
         n_before = 0
         for site, units in self.units.items():
             self.columns[site] = slice(n_before, n_before + len(units))
@@ -139,13 +145,13 @@ class CardJobs:
 
     @cached_property
     def selection(self) -> dict[Key, tuple[ImageRecord, ...]]:
-        """The images that cards look at, by class and domain; classes without a circuit have images, too.
+        """The images on which units are looked at, by class and domain. Classes without a circuit have images, too.
 
-        Images on which the circuit was found come first. Images that causal checks look at follow, so that the explorer
-        can show the model's answers to them.
+        Images used to find the circuit come first. Images that causal checks use follow, so that the explorer can show
+        the model's answers for these images.
         """
         chosen = self.checks.chosen
-        # Enough to go past the images of the search to those of the checks.
+        # Enough images to include the images used to find the circuits, and after them the images of causal checks.
         n_of_checks = chosen.split.n_images + self.checks.settings.n_images
         n = max(self.settings.n_images, n_of_checks)
         selection: dict[Key, tuple[ImageRecord, ...]] = {}
@@ -158,18 +164,18 @@ class CardJobs:
 
     @cached_property
     def folder(self) -> JobFolder:
-        """The folder of the cards, claimed for this configuration."""
+        """The folder of jobs that make the cards, claimed for this configuration."""
         jobs: list[Job] = [(IMAGES, domain) for domain in self.circuits.domains]
         jobs += [(EXACT, *key) for key in self.circuits.keys]
         jobs.append((WORDS,))
         jobs += [(SITE, site) for site in self.units]
         asked = asdict(self.settings)
-        # The words that are used, not those that were given: defaults depend on the model.
+        # The digest is of the words that are used, because the default words depend on the model.
         asked["vocabulary"] = digest(list(self.words))
         items = asked.pop("items")
         listings = None
         if items is not None:
-            # A function has no name to compare: its answers for these images are recorded.
+            # A function cannot be compared, so its results for these images are recorded.
             item_names: dict[str, str] = {}
             for record in chain.from_iterable(self.selection.values()):
                 item_names[record.relative] = item_of(record, items)
@@ -186,14 +192,14 @@ class CardJobs:
         )
 
     def run(self) -> None:
-        """Do the unfinished jobs, shared with other processes that run the same."""
+        """Do the unfinished jobs. Several processes that run the same jobs share them."""
         steps = {
             IMAGES: self._images,
             EXACT: self._exact,
             WORDS: self._words,
             SITE: self._site,
         }
-        # One kind after another: words and sites read the files of all domains and circuits.
+        # The kinds run one after another, because jobs of words and sites read the files of all domains and circuits.
         for kind, do in steps.items():
             self.folder.run(
                 do,
@@ -204,7 +210,7 @@ class CardJobs:
             )
 
     def _images(self, job: Job, _: object) -> list[Path]:
-        """Pass the images of a domain through the model."""
+        """Pass the images of a domain through the model, and return the paths of the written files."""
         domain = job[1]
         found_on: set[ImageRecord] = set()
         for key in self.circuits.keys:
@@ -221,7 +227,7 @@ class CardJobs:
         )
 
     def _tasks_of(self, domain: str) -> Iterator[tuple[list[ImageRecord], Task]]:
-        """Yield the readable images of each class in a domain, with their task."""
+        """Yield the readable images of each class in a domain, together with a task on these images."""
         for key, records in self.selection.items():
             if key[1] == domain:
                 strict = self.work.strict
@@ -230,7 +236,7 @@ class CardJobs:
                     yield readable, self.checks.task(key, images, work=self.work)
 
     def _exact(self, job: Job, _: object) -> list[Path]:
-        """Measure the exact effects of a circuit's strongest units."""
+        """Measure the exact effects of a circuit's strongest units, and return the path of the written file."""
         # A job is (kind, class, domain).
         key = (job[1], job[2])
         records = self.selection[key][:EXACT_IMAGES]
@@ -240,7 +246,7 @@ class CardJobs:
             graph = self.graphs[key]
             units: dict[str, np.ndarray] = {}
             for site in graph.inner_sites:
-                # Kept units are ranked, the largest scores first.
+                # Kept units are sorted by score, with the largest scores first.
                 strongest = graph.kept_units[site][: self.settings.exact_units]
                 units[site] = strongest
                 arrays[f"units/{site}"] = strongest
@@ -256,12 +262,12 @@ class CardJobs:
         images: Tensor,
         units: dict[str, np.ndarray],
     ) -> dict[str, np.ndarray]:
-        """Return the exact effects of units on the metric, by ``replacement/site``."""
+        """Return the exact effects of units on the metric, by the name ``replacement/site``."""
         of_class = [other for other in self.circuits.keys if other[0] == key[0]]
         work = replace(self.work, progress=False)
         effects: dict[str, np.ndarray] = {}
         for kind, baseline in self._baselines.items():
-            # A class in a single domain has no images in others to take the mean of.
+            # If a class has circuits in a single domain, there are no other domains to take the mean over.
             if kind == "other-domains" and len(of_class) == 1:
                 continue
             task = Task(
@@ -278,12 +284,12 @@ class CardJobs:
 
     @cached_property
     def _seen(self) -> list[SeenImages]:
-        """The files that the jobs of the domains wrote."""
+        """What the jobs of the domains wrote, for each domain."""
         return [SeenImages.read(self.out, domain) for domain in self.circuits.domains]
 
     @cached_property
     def _exact_effects(self) -> dict[Key, dict[str, np.ndarray]]:
-        """The arrays of the files that the jobs of the circuits wrote."""
+        """The arrays that the jobs of the circuits wrote, for each circuit."""
         effects: dict[Key, dict[str, np.ndarray]] = {}
         for key in self.circuits.keys:
             file = card_file(self.out, (EXACT, *key))
@@ -291,7 +297,7 @@ class CardJobs:
         return effects
 
     def _words(self, job: Job, _: object) -> list[Path]:
-        """Classify the images by the names of their classes."""
+        """Classify the images by the names of classes, and write the `WordCheck`."""
         images = self.checks.images
         right: dict[str, np.ndarray] = {}
         for domain, seen in zip(self.circuits.domains, self._seen, strict=True):
@@ -307,7 +313,7 @@ class CardJobs:
         return [path]
 
     def _site(self, job: Job, _: object) -> list[Path]:
-        """Join the arrays of a site's cards, and name its units."""
+        """Write the arrays of a site's cards and the names of its units."""
         site = job[1]
         columns = self.columns[site]
         by_domain = [seen.activations[:, columns] for seen in self._seen]
@@ -323,7 +329,7 @@ class CardJobs:
             "kind": self.clip.encoder.kinds[site].name,
             "baseline": str(self.baseline),
         }
-        # Without enough images no unit has a name.
+        # If there are too few images, no unit has a name.
         names: list[UnitName | None] = [None] * len(self.units[site])
         if self._worded is not None:
             activations = np.concatenate(by_domain)
@@ -336,11 +342,11 @@ class CardJobs:
 
     @cached_property
     def _worded(self) -> WordedImages | None:
-        """The images with the probabilities of words; None where there are too few to test names."""
+        """The images with the probabilities of words, or None if there are too few images to test names."""
         images = list(chain.from_iterable(seen.images for seen in self._seen))
         if not images:
             return None
-        # Names are fitted on one half of the items of a class and tested on the other.
+        # Names are fitted on one half of the items of a class, and tested on the other half.
         is_tested: dict[str, bool] = {}
         halves = fold_numbers(self.selection, 2, self.settings.items)
         for key, half in halves.items():
@@ -350,7 +356,7 @@ class CardJobs:
         if min(tested.sum(), (~tested).sum()) < FEWEST:
             log.warning("%d images are too few to test names of units on", len(images))
             return None
-        # A domain without a readable image has embeddings of another width.
+        # A domain without a readable image is left out, because its array of embeddings has another width.
         by_domain = [seen.arrays["embeddings"] for seen in self._seen if seen.images]
         embeddings = torch.from_numpy(np.concatenate(by_domain))
         return WordedImages(

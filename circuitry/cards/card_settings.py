@@ -1,4 +1,4 @@
-"""How unit cards are made. No torch."""
+"""Settings of unit cards. No torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from circuitry.data.shared_options import Items, NImages, SeedOption, option
 from circuitry.runs.arguments import DISTINCT, Count, Natural, checked
 
 TOP_IMAGES = 9
-"""Images of a unit in a domain."""
+"""Number of top images of a unit in each domain."""
 
 Vocabulary = Annotated[Sequence[str] | None, DISTINCT, option(read_vocabulary, "PATH")]
 
@@ -17,7 +17,7 @@ Vocabulary = Annotated[Sequence[str] | None, DISTINCT, option(read_vocabulary, "
 @checked
 @dataclass(frozen=True, kw_only=True)
 class CardSettings:
-    """How to make the cards of a folder of circuits; see `unit_cards`.
+    """Settings for making the cards of the units in a folder of circuits; see `unit_cards`.
 
     Example:
         >>> from circuitry.cards import CardSettings
@@ -26,14 +26,17 @@ class CardSettings:
     """
 
     n_images: NImages = 50
-    """Images of each class and domain on which units are looked at, those that its circuit was found on first. At least
-    six further images are used, where there are as many. Classes without circuits have images, too."""
+    """Number of images of each class and domain on which units are looked at. Images used to find the circuit come
+    first. If there are enough images, at least six images follow that were not used to find it. Classes without
+    circuits have images, too."""
     top: Count = TOP_IMAGES
-    """Top images of a unit in a domain."""
+    """Number of top images of a unit in each domain."""
     exact_units: Natural = 10
-    """Units of a site and circuit whose exact effects are measured, the largest scores first; 0 for none."""
+    """Number of units of each site and circuit whose exact effects are measured. Units with the largest scores come
+    first. 0 measures no exact effects."""
     vocabulary: Vocabulary = None
-    """Text file of words, one a line: they name units (default: names of classes and domains, styles, ImageNet's
-    classes, and about 470 words for colours, textures, materials, shapes, parts, lines, media and lettering)."""
+    """Words that name units. On the command line, a text file with a word or phrase on each line (default: names of
+    classes and domains, styles, ImageNet's classes, and about 470 words for colours, textures, materials, shapes,
+    parts, lines, media and lettering)."""
     items: Items = None
     seed: SeedOption = 0

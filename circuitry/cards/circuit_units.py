@@ -1,4 +1,4 @@
-"""The units of all circuits of a folder: their scores in every circuit, and the circuits that keep them. No torch."""
+"""The units in all circuits of a folder: the score of a unit in every circuit, and which circuits keep it. No torch."""
 
 from collections.abc import Sequence
 
@@ -9,9 +9,9 @@ from circuitry.data.folds import Key
 
 
 class CircuitUnits:
-    """Tables of all circuits by site: a row for each unit of the site, a column for each circuit.
+    """A table for each site, with a row for each unit of the site and a column for each circuit.
 
-    Graphs are added one after another, so that a folder is read once and one graph at a time.
+    Graphs are added one after another. So each graph of a folder is read once, and only one graph is in memory.
     """
 
     def __init__(self, keys: Sequence[Key]) -> None:
@@ -20,16 +20,16 @@ class CircuitUnits:
         self.classes = tuple(dict.fromkeys(class_name for class_name, _ in keys))
         self.domains = tuple(dict.fromkeys(domain for _, domain in keys))
         self.scores: dict[str, np.ndarray] = {}
-        """Scores [units, circuits] by site, NaN before the graph is added."""
+        """Scores [units, circuits] by site. A column is NaN until the graph of its circuit is added."""
         self.kept: dict[str, np.ndarray] = {}
-        """Whether a circuit keeps a unit, [units, circuits] by site."""
+        """Whether each circuit keeps each unit: masks [units, circuits] by site."""
 
     def add(self, key: Key, graph: AttributionGraph) -> None:
-        """Fill the column of a class and domain from its graph."""
+        """Fill the column of the circuit with this class and domain from the circuit's graph."""
         column = self.keys.index(key)
         for site in graph.inner_sites:
             scores = graph.node_scores[site]
-            # The first graph tells how many units a site has.
+            # The number of units of a site is known from the first graph.
             if site not in self.scores:
                 shape = (len(scores), len(self.keys))
                 self.scores[site] = np.full(shape, np.nan, scores.dtype)
@@ -38,11 +38,11 @@ class CircuitUnits:
             self.kept[site][graph.kept_units[site], column] = True
 
     def kept_by_any(self, site: str) -> np.ndarray:
-        """Return the numbers of the site's units that any circuit keeps, in ascending order."""
+        """Return the indices of the units at a site that any circuit keeps, in ascending order."""
         return np.flatnonzero(self.kept[site].any(1))
 
     def units(self) -> dict[str, np.ndarray]:
-        """Return the numbers of the units that any circuit keeps, by site; only sites that have such units."""
+        """Return the indices of the units that any circuit keeps, by site. Sites without such units are left out."""
         units: dict[str, np.ndarray] = {}
         for site in self.kept:
             numbers = self.kept_by_any(site)
@@ -51,7 +51,7 @@ class CircuitUnits:
         return units
 
     def kept_by_class(self, class_name: str) -> list[tuple[str, int]]:
-        """Return (site, unit) of the units that the circuits of a class keep."""
+        """Return (site, unit) for each unit that any circuit of a class keeps."""
         # A mask over the columns: the circuits of the class in all domains.
         of_class = [name == class_name for name, _ in self.keys]
         units: list[tuple[str, int]] = []
@@ -63,7 +63,7 @@ class CircuitUnits:
     def by_class_and_domain(self, values: np.ndarray) -> np.ndarray:
         """Rearrange values [units, circuits] as [units, classes, domains].
 
-        A class and domain without a circuit has NaN, or False among booleans.
+        If a class has no circuit in a domain, its values in this domain are NaN, or False if ``values`` is boolean.
         """
         shape = (len(values), len(self.classes), len(self.domains))
         nothing = False if values.dtype == bool else np.nan

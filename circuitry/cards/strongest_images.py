@@ -1,13 +1,14 @@
-"""How strongly, and where in the image, a unit is active, and the images in which it is strongest, in one pass.
+"""How strongly and where in an image each unit is active, and the images in which it is strongest, in a single pass.
 
-An activation holds a unit at many positions. Its activation in an image is the largest over all positions; its map is
-its activation over the positions that lie in the image. At a head, which has a vector at every position, it is the
-length of the vector.
+A unit has an activation at many positions. The activation of a unit in an image is the largest activation over all
+positions. The map of a unit is its activation at each position that lies in the image. A head has a vector at every
+position. The activation of a head is the length of this vector.
 
-By activation: the images that activate the unit most. By effect: the images in which it contributes most to the metric,
-such as the logit of the image's own class (relevance maximisation, Achtibat et al. 2023, arXiv 2206.03208, with
-gradient times activation in place of relevance). A unit may be most active in images where it does nothing. Memory does
-not grow with the images.
+Images are ranked in two ways. The first images by activation are the images that activate the unit most. The first
+images by effect are the images in which the unit contributes most to the metric, such as the logit of the image's own
+class. (This is relevance maximisation, Achtibat et al. 2023, arXiv 2206.03208, with gradient times activation in place
+of relevance.) The two rankings differ, because a unit may be most active in images where it has no effect. The memory
+of the pass does not grow with the number of images.
 """
 
 import hashlib
@@ -49,7 +50,8 @@ from circuitry.runs.files import whole_file
 from circuitry.runs.manifest import write_json
 
 MAP_SIDE = 8
-"""Most cells of a map in a row or a column; larger maps keep the largest activation of each cell."""
+"""Largest number of cells of a map in a row or a column. A larger map is divided into at most so many cells, and each
+cell keeps its largest activation."""
 
 
 def unit_maps(
@@ -58,9 +60,16 @@ def unit_maps(
     activation: Float[Tensor, "batch ..."],
     units: Tensor,
 ) -> Float[Tensor, "batch units positions"]:
-    """Return the activation of the units with these numbers at every position, with all positions in one axis."""
+    """Return the activation of some units at every position of a site. All positions lie along one axis.
+
+    Args:
+        encoder: The encoder.
+        site: The site.
+        activation: Activation of the site.
+        units: Indices of the units.
+    """
     chosen = activation.movedim(encoder.unit_dim(site), 1).index_select(1, units)
-    # Of a head, which has a vector at each position, the length counts.
+    # A head has a vector at each position. Its activation is the length of the vector.
     if encoder.kinds[site].is_vector:
         chosen = chosen.norm(dim=-1)
     return chosen.reshape(*chosen.shape[:2], -1)
@@ -71,12 +80,12 @@ def map_grid(
     site: str,
     maps: Float[Tensor, "batch units positions"],
 ) -> Tensor | None:
-    """Return maps over the image [batch, units, height, width], at most `MAP_SIDE` cells a side.
+    """Return maps over the image [batch, units, height, width], with at most `MAP_SIDE` cells a side.
 
-    None where the units have no place in the image. Tokens before the patches do not count.
+    Tokens before the patches are dropped. Return None if positions of the site do not lie in the image.
     """
     positions = maps.shape[-1]
-    # Pooled, or a class token alone: a unit of the whole image.
+    # A single position: after pooling, or a class token alone, a unit describes the whole image.
     if positions == 1:
         return None
     grid = encoder.chain.grid
@@ -84,10 +93,10 @@ def map_grid(
         maps = maps[..., len(grid.first) :]
         rows = grid.height
     else:
-        # Positions of a convolution, as many rows for the height as the image's sides say.
+        # Positions of a convolution. The number of rows follows from the shape of the image.
         height, width = encoder.image_size
         rows = round((positions * height / width) ** 0.5)
-        # Not a full grid: the positions are no places in the image.
+        # If the positions do not fill a grid, they do not lie in the image.
         if rows * (positions // rows) != positions:
             return None
     cells = rearrange(maps, "b u (h w) -> b u h w", h=rows)
@@ -99,30 +108,39 @@ def map_grid(
 
 
 UnitsBySite = Mapping[str, np.ndarray]
-"""Numbers of units by site."""
+"""Indices of units, by site."""
 Shown = Iterable[tuple[Sequence[Any], Task]]
-"""Names of images, or their records, and the task with these images."""
+"""Pairs (names, task): a task, and the names or the records of its images in the order of the images."""
 
 
 class Watched(NamedTuple):
     """A batch of images, with the activations, effects and maps of some units in them."""
 
     names: Sequence[Any]
-    """Names or records of the images, as they were given."""
+    """Names or records of the images, as in `Shown`."""
     images: Tensor
     """Images [batch, 3, H, W]."""
     embeddings: Tensor
     """Embeddings [batch, D]."""
     activation: dict[str, Tensor]
-    """Activation [batch, units] by site: the largest over positions."""
+    """Activation [batch, units] by site: the largest activation over all positions."""
     effects: dict[str, Tensor]
     """Effect on the task's metric [batch, units] by site."""
     maps: dict[str, Tensor]
-    """Maps [batch, units, height, width], by site whose units have a place in the image; see `map_grid`."""
+    """Maps [batch, units, height, width] by site. Sites whose positions do not lie in the image are left out; see
+    `map_grid`."""
 
 
 def watch_units(shown: Shown, units: UnitsBySite) -> Iterator[Watched]:
-    """Yield activations, maps and effects of some units in many images, batch by batch."""
+    """Yield the activations, maps and effects of some units in images, batch by batch.
+
+    Args:
+        shown: Pairs (names, task); see `Shown`.
+        units: Indices of the units, by site.
+
+    Raises:
+        InputError: if ``shown`` does not hold pairs, or if a task has another number of images than of names.
+    """
     for pair in shown:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
             raise InputError(
@@ -131,16 +149,16 @@ def watch_units(shown: Shown, units: UnitsBySite) -> Iterator[Watched]:
             )
         names, task = pair
         encoder = task.encoder
-        # Embeddings are the activation of the last site.
+        # The activation of the last site is the embedding.
         sites = sorted({*units, encoder.sites[-1]}, key=encoder.position)
         task = replace(task, sites=tuple(sites))
         end = 0
         with task.running(gradients=True):
-            # One point, at the image itself: gradient times (activation - baseline).
+            # A rule with a single point, the image itself: gradient times (activation - baseline).
             for effects in image_effects(task, left_rule(1)):
                 start = effects.batch.start
                 end = start + len(effects.batch.images)
-                # More images than names: the error below says so.
+                # There are more images than names, so the error below is raised.
                 if end > len(names):
                     break
                 yield _watched(names[start:end], encoder, effects, units)
@@ -160,7 +178,7 @@ def _watched(
     effects: dict[str, Tensor] = {}
     maps: dict[str, Tensor] = {}
     for site, numbers in units.items():
-        # Results leave the device batch by batch, where all images together might not fit.
+        # Each batch of results leaves the device, because the results of all images might not fit there.
         chosen = torch.as_tensor(numbers, device=encoder.device)
         at_positions = unit_maps(encoder, site, seen.clean[site], chosen)
         activation[site] = at_positions.amax(-1).float().cpu()
@@ -174,35 +192,41 @@ def _watched(
 
 
 class TopList:
-    """The strongest images of each unit of a site, updated batch by batch.
+    """The ``k`` strongest images of each unit of a site, updated batch by batch.
 
-    Strongest first; ties are in the order of the images.
+    The strongest image comes first. Images with equal values stay in their order.
     """
 
     def __init__(self, n_units: int, k: int) -> None:
         self.places = torch.full((n_units, k), -1)
-        """Numbers of the images [units, k]; -1 where no further value is above zero."""
+        """Indices of the images [units, k]. If fewer than k images have a value above zero, -1 follows."""
         self.values = torch.zeros(n_units, k)
-        """Their activations or effects [units, k]."""
+        """Activation or effect of the unit in each of these images [units, k]."""
         self.maps: Tensor | None = None
-        """Their maps [units, k, height, width]; None where units have no place in the image."""
+        """Map of the unit in each of these images [units, k, height, width]. None if the units have no maps."""
 
     def add(self, places: Tensor, values: Tensor, maps: Tensor | None) -> None:
-        """Update the lists by a batch: numbers of its images [batch], values and maps [batch, units, ...]."""
+        """Update the lists by a batch of images.
+
+        Args:
+            places: Indices of the images [batch].
+            values: Activations or effects [batch, units].
+            maps: Maps [batch, units, height, width], or None if the units have no maps.
+        """
         n_units, k = self.places.shape
-        # A stable sort of the old list before the new images keeps ties in the order of the images.
+        # The old list comes before the new images and the sort is stable. So images with equal values stay in order.
         joined = torch.cat([self.values, values.T.clamp_min(0)], 1)
         ranked = joined.sort(dim=1, descending=True, stable=True)
         best = ranked.indices[:, :k]
         self.values = joined.gather(1, best)
         joined = torch.cat([self.places, places.expand(n_units, -1)], 1)
-        # An image in which the unit is at zero or below fills no place.
+        # An image in which the value of the unit is zero or less is not listed.
         best_places = joined.gather(1, best)
         self.places = best_places.masked_fill(self.values <= 0, -1)
         if maps is not None:
             if self.maps is None:
                 self.maps = maps.new_zeros(n_units, k, *maps.shape[2:])
-            # Maps come as [batch, units, ...] and are listed by unit.
+            # Maps are given as [batch, units, ...], but the list is [units, k, ...].
             joined = torch.cat([self.maps, maps.transpose(0, 1)], 1)
             self.maps = joined[torch.arange(n_units)[:, None], best]
 
@@ -213,7 +237,7 @@ class TopLists:
     def __init__(self, units: UnitsBySite, k: int) -> None:
         self.n_images = 0
         self.lists: dict[tuple[str, str], TopList] = {}
-        """By ranking and site."""
+        """The list of each (ranking, site)."""
         for ranking in RANKINGS_OF_IMAGES:
             for site, numbers in units.items():
                 self.lists[ranking, site] = TopList(len(numbers), k)
@@ -234,15 +258,16 @@ def top_images(
     units: UnitsBySite,
     k: Count = TOP_IMAGES,
 ) -> dict[str, dict[tuple[str, int], TopImages]]:
-    """Return the images in which units are most active, and those in which they contribute most to the metric.
+    """Return the images in which each unit is most active, and the images in which it contributes most to the metric.
 
     Args:
-        shown: Names of images with a task each, such as one task for each class.
-        units: Numbers of units by site.
-        k: Images of a unit.
+        shown: Pairs of the names of images and a task on these images, such as a pair for each class.
+        units: Indices of units, by site.
+        k: Number of images for each unit.
 
     Returns:
-        By ``activation`` and ``effect``, then by (site, unit).
+        A dictionary with the keys ``activation`` and ``effect``. Each value is a dictionary from (site, unit) to the
+        top images of the unit.
 
     Example:
         >>> from circuitry.cards import top_images
@@ -262,11 +287,11 @@ def top_images(
     for (ranking, site), top in lists.lists.items():
         heat = None
         if top.maps is not None:
-            # Both rankings have the scale of the strongest image: its largest activation.
+            # In both rankings the scale of a unit is its largest activation in any image.
             largest = lists.lists[ACTIVATION, site].values[:, 0]
             heat = as_heat(top.maps.numpy(), largest.numpy())
         for row, unit in enumerate(units[site]):
-            # -1 fills the places that no image takes, after the others.
+            # If there are fewer than k images, -1 follows after the images.
             places = top.places[row][top.places[row] >= 0].tolist()
             n = len(places)
             of_unit = None if heat is None else heat[row, :n]
@@ -281,7 +306,7 @@ def top_images(
 SIDE = 160
 """Side of a thumbnail in pixels."""
 QUALITY = 70
-"""Its quality as WebP."""
+"""Quality of a thumbnail as WebP."""
 
 
 def write_domain(
@@ -293,14 +318,17 @@ def write_domain(
     top: int,
     items: ItemKey | None,
 ) -> list[Path]:
-    """Pass the images of a domain through the model, write the domain's files, and return their paths.
+    """Pass the images of a domain through the model, write the domain's files, and return the paths of the files.
 
     Args:
-        shown: The readable images of each class, with their task.
-        path: The main file; the other files lie beside it.
-        found_on: Images on which a circuit of the domain was found.
-        top: Number of top images of a unit.
-        items: Names the item that an image shows.
+        clip: The model.
+        shown: The readable images of each class, and a task on these images.
+        units: Indices of the units with a card, by site.
+        path: Path of the main file. The table of activations and the list of images get the same name with other
+            suffixes.
+        found_on: Images used to find a circuit of the domain.
+        top: Number of top images for each unit.
+        items: Function or mapping that gives the name of the item that an image shows.
     """
     lists = TopLists(units, top)
     listed: list[CardImage] = []
@@ -311,7 +339,7 @@ def write_domain(
     table.parent.mkdir(parents=True, exist_ok=True)
     n_units = sum(map(len, units.values()))
     with whole_file(table) as temporary, open(temporary, "wb") as file:
-        # A place for the header, which is written again when the number of images is known.
+        # The header is written again when the number of images is known.
         _write_npy_header(file, 0, n_units)
         for watched in watch_units(shown, units):
             images = [_card_image(r, r in found_on, items) for r in watched.names]
@@ -325,12 +353,12 @@ def write_domain(
                 thumbnails.append(thumbnail)
             rows = torch.cat([watched.activation[site] for site in units], 1)
             file.write(rows.numpy().astype("<f4").tobytes())
-        # How many images can be read is known only now. numpy pads the header so that a larger count fits.
+        # The number of readable images is known only now. numpy pads the header, so that a larger number fits.
         file.seek(0)
         _write_npy_header(file, len(listed), n_units)
     listing = path.with_suffix(".json")
     write_json(listing, listed)
-    # A domain may have no image that can be read.
+    # A domain may have no readable image.
     if not embeddings:
         embeddings = [torch.zeros(0, 1)]
     arrays = {"embeddings": torch.cat(embeddings).numpy()}

@@ -12,9 +12,9 @@ from jaxtyping import Bool, Float, Int, UInt8
 ACTIVATION = "activation"
 EFFECT = "effect"
 RANKINGS_OF_IMAGES = (ACTIVATION, EFFECT)
-"""How a unit ranks images: by its activation, and by its effect on the image's own class."""
+"""How images are ranked for a unit: by its activation, and by its effect on the metric of the image's own class."""
 FEWEST = 20
-"""Fewest images in each half, one to fit names on and one to test them on."""
+"""Smallest number of images in each of the two halves. Names are fitted on one half and tested on the other half."""
 
 
 class CardImage(NamedTuple):
@@ -28,15 +28,15 @@ class CardImage(NamedTuple):
     """
 
     id: str
-    """16 hexadecimal digits: a digest of its path below the root."""
+    """Id of 16 hexadecimal digits: a digest of ``relative``."""
     relative: str
-    """``domain/class/file``."""
+    """Path of the image below the root of the data: ``domain/class/file``."""
     domain: str  #: Style of the image.
-    class_name: str  #: What it shows.
+    class_name: str  #: Class that the image shows.
     found_on: bool
-    """Whether the class's circuit in the domain was found on it."""
+    """Whether the image was used to find the circuit of its class in its domain."""
     item: str = ""
-    """The thing that it shows, with one name in all domains."""
+    """Name of the thing that the image shows. The same thing has the same name in all domains."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,17 +51,19 @@ class TopImages:
     """
 
     ids: tuple[str, ...]
-    """Strongest first; only images with a value above zero."""
+    """Ids of the images, the strongest image first. Images with a value of zero or less are left out."""
     values: Float[np.ndarray, " images"]
-    """The unit's activation or effect in each image."""
+    """The unit's activation or effect in each image, by which the images are ranked."""
     heat: UInt8[np.ndarray, "images height width"] | None
-    """The unit's *activation* over each image, 255 for its largest in any image, 0 for zero or less; None for units
-    without a place in the image."""
+    """Map of the unit's *activation* over each image, also if images are ranked by effect. 255 is the unit's largest
+    activation in any image, and 0 is an activation of zero or less. None if the unit has no positions in the image."""
 
 
 @dataclass(frozen=True)
 class UnitName:
-    """A name, and how well it predicts the unit's activation on images that it was not fitted on.
+    """The name of a unit, and how well the name predicts the unit's activation.
+
+    The name is fitted on one half of the images. All scores are computed on the other half.
 
     Example:
         >>> from circuitry.cards import WordedImages, name_units
@@ -74,24 +76,29 @@ class UnitName:
     """
 
     words: tuple[str, ...]
-    """One to three, heaviest first."""
+    """The one to three words of the name. The word whose weighted probability varies most comes first."""
     weights: tuple[float, ...]
-    """Slope of each word: standard deviations of the activation per standard deviation of the word's probability."""
+    """Weight of each word: the change of the activation, in standard deviations, if the probability of the word changes
+    by 1."""
     correlation: float
-    """Pearson correlation with the activation, over the images of all domains."""
+    """Pearson correlation of the prediction with the activation, over the images of all domains."""
     auprc: float
-    """Area under the precision-recall curve for the images with the 5 % largest activations."""
+    """Area under the precision-recall curve of the prediction, for finding the 5 % of the images with the largest
+    activations."""
     by_domain: dict[str, tuple[float, float]]
-    """Correlation and AUPRC in each domain; NaN where the activation does not vary."""
+    """Correlation and AUPRC in each domain. Both are NaN if the activation or the prediction does not vary there."""
     runner_up: str | None
-    """The best other candidate."""
-    runner_up_correlation: float  #: Its correlation on the same images.
+    """The best single word among the candidates that are not in the name."""
+    runner_up_correlation: float
+    """Correlation of the runner-up's probability with the activation, on the same images."""
     chance: float
-    """The 95 % quantile of the correlations that names reach when whole cells of class and domain are permuted."""
+    """Chance level of the correlation. It is the 95 % quantile of the correlations of names that are fitted after cells
+    are permuted as wholes. A cell is all images of a class in a domain."""
     style: bool
-    """Whether the heaviest word names a domain."""
+    """Whether the first word names a domain."""
     references: dict[str, tuple[str, float]]
-    """``class``, ``domain``: the label that fits best, with its correlation on the same images."""
+    """The best class label and the best domain label, with the keys ``class`` and ``domain``. Each value is the label
+    and its correlation with the activation on the same images."""
 
     @property
     def name(self) -> str:
@@ -100,14 +107,16 @@ class UnitName:
 
     @property
     def weak(self) -> bool:
-        """Whether the name is no better than names of permuted cells."""
-        # Written with "not", so that a correlation that is not a number counts as weak.
+        """Whether the correlation of the name is not above chance level."""
+        # With "not", a correlation of NaN counts as weak.
         return not self.correlation > self.chance
 
 
 @dataclass(frozen=True)
 class WordCheck:
-    """Whether a model's words work on some images: zero-shot classification by the names of their classes.
+    """Result of a test whether a model's words work on some images.
+
+    For this test the model classifies the images by the names of classes (zero-shot).
 
     Example:
         >>> from circuitry.cards import WordCheck
@@ -120,14 +129,14 @@ class WordCheck:
     accuracy: float  #: Share of right answers, over all images.
     by_domain: dict[str, float]  #: Accuracy in each domain.
     chance: float
-    """One over the number of classes."""
-    n_images: int  #: Images that are classified.
+    """Chance level of the accuracy: one over the number of classes."""
+    n_images: int  #: Number of classified images.
     works: bool
     """Whether the lower end of the accuracy's 95 % interval (binomial) is above chance."""
 
     @property
     def sentence(self) -> str:
-        """The verdict in words."""
+        """The result of the test as a sentence."""
         verdict = "do not work"
         names = "do not believe names of units"
         if self.works:
@@ -141,7 +150,7 @@ class WordCheck:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class UnitCard:
-    """One unit: the images that activate it in every domain, its effects, and its name.
+    """The card of one unit: the images that activate the unit in every domain, its effects, and its name.
 
     Example:
         >>> from circuitry.cards import unit_cards
@@ -155,39 +164,41 @@ class UnitCard:
         (...)
     """
 
-    site: str  #: Where the unit is.
-    unit: int  #: Its number there.
+    site: str  #: Site of the unit.
+    unit: int  #: Index of the unit at the site.
     kind: str
-    """channel, feature (of tokens or of the embedding), head, neuron or latent."""
+    """Kind of the unit: channel, feature (of tokens or of the embedding), head, neuron or latent."""
     classes: tuple[str, ...]
-    """The axis "classes"."""
+    """Names of the classes along the axis "classes"."""
     domains: tuple[str, ...]
-    """The axis "domains"."""
+    """Names of the domains along the axis "domains"."""
     top: dict[str, dict[str, TopImages]]
-    """The top images by `ACTIVATION` and by `EFFECT`, then by domain."""
+    """Top images of the unit: by ranking (`ACTIVATION` and `EFFECT`), then by domain."""
     heat_scale: float
-    """The activation that heat 255 means: the unit's largest in any image."""
+    """The activation that is shown as a heat of 255: the unit's largest activation in any image."""
     bin_edges: Float[np.ndarray, " edges"]
-    """Edges of the histograms' bins, the same for all domains."""
+    """Edges of the bins of the histograms. All domains have the same bins."""
     counts: Int[np.ndarray, "domains bins"]
-    """Images by their activation."""
+    """Histograms of the unit's activation: the number of images in each bin."""
     effects: Float[np.ndarray, "classes domains"]
-    """The attributed effect on the class's metric, the node score of the graph; NaN where there is no graph."""
+    """The attributed effect on the class's metric: the node score in the graph. NaN if there is no graph."""
     kept: Bool[np.ndarray, "classes domains"]
-    """Whether the circuit holds the unit."""
+    """Whether the circuit keeps the unit."""
     exact: Mapping[str, Float[np.ndarray, "classes domains"]]
-    """The exact effect on the class's metric by replacement of the unit: ``zero``, ``mean`` (over the images of all
-    classes and domains), ``other-domains`` (the class's mean there); NaN where it was not measured."""
+    """The exact effect on the class's metric, by the replacement of the unit. ``zero`` replaces its activation by zero,
+    ``mean`` by the mean over the images of all classes and domains, and ``other-domains`` by the mean over the class's
+    images in other domains. NaN if the effect was not measured."""
     attributed_like: str
-    """The baseline of `effects`."""
+    """Name of the baseline that was used for `effects`."""
     name: UnitName | None
-    """The words that predict its activation best; None where no name can be fitted and tested."""
+    """The words that predict the unit's activation best. None if no name can be fitted and tested."""
     thumbnail: Callable[[str], bytes] | None = None
-    """Reads the thumbnail of an image, for notebooks; None for a card without a folder."""
+    """Function that takes the id of an image and returns its thumbnail, for notebooks. None for a card without a
+    folder."""
 
     @property
     def title(self) -> str:
-        """Site and unit, as nodes of circuits are called."""
+        """Site and unit in the form of the names of nodes in circuits: ``site/unit``."""
         return f"{self.site}/{self.unit}"
 
     def __repr__(self) -> str:
@@ -198,8 +209,8 @@ class UnitCard:
         return f"{text}, “{self.name.name}”{weak}"
 
     def _repr_html_(self) -> str:
-        """Show the unit's name, and the images that activate it most, in a notebook."""
-        # Images are in the page itself, since a notebook may be read without the folder.
+        """Return the HTML that shows the unit's name and the images that activate the unit most in a notebook."""
+        # Images are in the page itself, because a notebook may be read without the folder.
         page = f"<p>{html.escape(repr(self).removeprefix('UnitCard of '))}</p>"
         for domain, top in self.top[ACTIVATION].items():
             page += f"<p>{html.escape(domain)}<br>"

@@ -1,17 +1,21 @@
-"""Names of units by words, fitted on one half of the images and tested on the other. No torch.
+"""Names of units, made of words. Names are fitted on one half of the images and tested on the other half. No torch.
 
 A model's text encoder gives the probability of each word of a vocabulary in each image. For the units of one site:
 
-1. candidates: the words with the largest soft weighted pointwise mutual information with the unit (CLIP-Dissect,
-   Oikarinen and Weng 2023, arXiv 2204.10965): probable in its top images, less so in the top images of other units;
-2. name: at most three candidates whose probabilities, with weights of zero or more, fit the activation best (Linear
-   Explanations, 2405.06855), added one by one while each explains a further hundredth of its variance;
-3. test on the other half of the items: Pearson correlation and the area under the precision-recall curve. Both fall
-   when labels are missing or doubled, which most scores of names do not (NeuronEval, arXiv 2506.05774);
-4. references on the same images: names of the unit with its cells of class and domain permuted, since images of a cell
-   are not independent; the best class label and the best domain label.
+1. Candidates are the words with the largest soft weighted pointwise mutual information with the unit (CLIP-Dissect,
+   Oikarinen and Weng 2023, arXiv 2204.10965). Such words are probable in the top images of the unit, and less probable
+   in the top images of other units.
+2. A name is at most three candidates. Their probabilities, with weights of zero or more, fit the activation best
+   (Linear Explanations, arXiv 2405.06855). Candidates are added one by one, as long as each explains a further
+   hundredth of the variance of the activation.
+3. A name is tested on the other half of the items, by the Pearson correlation and by the area under the
+   precision-recall curve. Both scores fall if labels are missing or doubled. Most scores of names do not fall in these
+   cases (NeuronEval, arXiv 2506.05774).
+4. There are two references on the same images. The first is the correlation of names that are fitted after cells are
+   permuted. A cell is all images of a class in a domain. Cells are permuted as wholes, because the images of a cell are
+   not independent. The second reference is the best class label and the best domain label.
 
-Steps 1 and 2 see the one half alone; whatever is reported is of the other half.
+Steps 1 and 2 use only one half of the images. All reported scores are computed on the other half.
 """
 
 from collections.abc import Collection, Sequence
@@ -28,21 +32,22 @@ from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
 
 MOST_WORDS = 3
-"""Words of a name."""
+"""Largest number of words in a name."""
 MOST_CANDIDATES = 10
-"""Words that a name is made of."""
+"""Number of candidates among which the words of a name are chosen."""
 LEAST_GAIN = 0.01
 """Share of the activation's variance that a further word must explain."""
 ACTIVE = 0.05
-"""Share of the images that count as active, for the precision-recall curve."""
+"""Share of the images that count as active for the precision-recall curve."""
 PERMUTATIONS = 100
-"""Draws of permuted cells."""
+"""Number of random permutations of cells."""
 QUANTILE = 0.95
-"""Quantile of their names' correlations below which a name is weak."""
+"""Quantile of the correlations after permutation. A name whose correlation is not above this quantile is weak."""
 
 _FIRST = 0.998
 _LAST = 0.97
-"""Weight of the first and past the last top image, as CLIP-Dissect has them."""
+"""Weights of top images in CLIP-Dissect. The first top image has `_FIRST`. An image after the last top image would have
+`_LAST`."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,15 +69,16 @@ class WordedImages:
 
     words: Sequence[str]  #: Candidates for names.
     probabilities: Float[np.ndarray, "images words"]
-    """How probable each word is in each image, such as the softmax of its logits."""
+    """Probability of each word in each image, such as the softmax over the logits of all words."""
     classes: Sequence[str]
     """Class of each image."""
     domains: Sequence[str]
     """Domain of each image."""
     tested: Bool[np.ndarray, " images"]
-    """Whether names are tested on the image, not fitted; images of one item should be in one half."""
+    """Whether an image is in the half on which names are tested. Names are fitted on all other images. Images of one
+    item should be in the same half."""
     style_words: Collection[str] = ()
-    """Words that name a domain."""
+    """Words that name a domain; see `UnitName.style`."""
 
     def __post_init__(self) -> None:
         n_tested = int(self.tested.sum())
@@ -92,7 +98,14 @@ def name_units(
     *,
     seed: int = 0,
 ) -> list[UnitName | None]:
-    """Return a tested name for each unit of a site; None where no candidate fits, or the activation does not vary.
+    """Return a tested name for each unit of a site.
+
+    A unit has None instead of a name if no candidate fits, or if its activation does not vary in one of the halves.
+
+    Args:
+        activations: Activations of the units in the images.
+        images: The images, with the probabilities of words and the two halves.
+        seed: Seed of the permutations for chance level.
 
     Example:
         >>> from circuitry.cards import WordedImages, name_units
@@ -107,14 +120,14 @@ def name_units(
     fitted_on = _Half(activations, images, ~images.tested)
     tested_on = _Half(activations, images, images.tested)
     scores = word_information(fitted_on.raw, fitted_on.probabilities)
-    # Images of one class in one domain are a cell.
+    # A cell is all images of a class in a domain.
     labels = np.stack([images.classes, images.domains])
     _, cells = np.unique(labels, axis=1, return_inverse=True)
     chance = _chance(fitted_on, tested_on, cells, rng)
     halves = (fitted_on, tested_on)
     names: list[UnitName | None] = []
     for unit in range(activations.shape[1]):
-        # Stable, so that words of equal scores stay in the order of the vocabulary.
+        # The sort is stable, so that words with equal scores stay in the order of the vocabulary.
         candidates = np.argsort(-scores[unit], kind="stable")[:MOST_CANDIDATES]
         names.append(_named(unit, candidates, halves, float(chance[unit]), images))
     return names
@@ -126,27 +139,31 @@ def word_information(
 ) -> Float[np.ndarray, "units words"]:
     """Return the soft weighted pointwise mutual information of units and words.
 
-    A unit's top images are a hundredth of all, at least 5 and at most 100. Words that are probable in the top images of
-    most units score low. Unlike CLIP-Dissect's, probabilities are at the model's own temperature.
+    A unit's top images are a hundredth of all images, but at least 5 and at most 100 images. A word has a low score if
+    it is probable in the top images of most units. In contrast to CLIP-Dissect, the probabilities have the model's own
+    temperature.
     """
     n_images = len(activations)
     n = int(np.clip(n_images // 100, min(5, n_images), 100))
-    # From the first to the last top image the weight falls evenly.
+    # The weight falls linearly from the first to the last top image.
     weights = _FIRST - np.arange(n) / n * (_FIRST - _LAST)
     top = np.argsort(-activations, axis=0, kind="stable")[:n].T
     by_unit = []
     for places in top:
-        # log(1 + w (p - 1)): an image of weight w rules a word out by at most a factor 1 - w.
+        # log(1 + w (p - 1)): an image of weight w multiplies the likelihood of a word by at least 1 - w.
         softened = weights[:, None] * (probabilities[places] - 1)
         by_unit.append(np.log1p(softened + 1e-7).sum(0))
     given = np.stack(by_unit)
-    # Less the mean over units of the probability of a word given a unit, in logarithms.
+    # In logarithms, the mean over units of the probability of a word given a unit is subtracted.
     expected = logsumexp(given, axis=0) - np.log(len(given))
     return np.asarray(given - expected)
 
 
 class _Half:
-    """Half of the images: activations and labels, standardised."""
+    """One half of the images, with its standardised activations and labels.
+
+    ``chosen`` is the mask of the half over all images.
+    """
 
     def __init__(
         self,
@@ -172,7 +189,15 @@ def _named(
     chance: float,
     images: WordedImages,
 ) -> UnitName | None:
-    """Return a unit's name; None where no candidate fits, or the activation does not vary in one of the halves."""
+    """Return the name of a unit, or None if no candidate fits or the activation does not vary in one of the halves.
+
+    Args:
+        unit: Index of the unit.
+        candidates: Indices of the candidates in the vocabulary.
+        halves: The half on which the name is fitted, and the half on which it is tested.
+        chance: Chance level of the correlation.
+        images: The images of both halves.
+    """
     fitted_on, tested_on = halves
     goal = fitted_on.activations[:, unit]
     shown = tested_on.activations[:, unit]
@@ -189,7 +214,8 @@ def _named(
         of_domain = tested_on.domains == domain
         if of_domain.any():
             by_domain[domain] = _scores(predicted[of_domain], raw[of_domain])
-    # The runner-up is the best single word among the rest, chosen on the one half and scored on the other.
+    # The runner-up is the best single word among the other candidates. It is chosen on the half for fitting, and its
+    # correlation is computed on the half for testing.
     alone = _standardised(fitted_on.probabilities[:, candidates]).T @ goal
     ranked = candidates[np.argsort(-alone, kind="stable")]
     rest = ranked[~np.isin(ranked, words)]
@@ -221,24 +247,31 @@ def _chance(
     cells: Int[np.ndarray, " images"],
     rng: np.random.Generator,
 ) -> Float[np.ndarray, " units"]:
-    """Return the correlation that names reach by chance: the 95 % quantile over units with permuted cells.
+    """Return the chance level of the correlation for each unit: the 95 % quantile over permutations of cells.
 
-    Cells exchange their images as wholes, in the same way in both halves. A unit does the same in a cell in both
-    halves, so even a name that fits by chance passes the test. Therefore permuted units are named anew: greedily, from
-    all words, each word weighted by its correlation with the rest that earlier words do not explain.
+    Cells exchange their images as wholes, and the exchange is the same in both halves. A unit behaves alike in the two
+    halves of a cell, so even a name that fits the permuted unit by chance passes the test. Therefore each permuted unit
+    gets a name of its own. This name is made greedily, from all words. The weight of a word is its correlation with
+    the part of the activation that earlier words do not explain.
+
+    Args:
+        fitted_on: The half on which names are fitted.
+        tested_on: The half on which names are tested.
+        cells: Number of the cell of each image, over both halves.
+        rng: Generator of the permutations.
     """
     fitting = _standardised(fitted_on.probabilities).astype(np.float32)
     testing = _standardised(tested_on.probabilities).astype(np.float32)
     correlations = []
     for _ in range(PERMUTATIONS):
-        # One order of the cells for both halves, so that a cell has the same new place in each.
+        # Both halves have the same order of the cells, so that a cell gets the same new place in both halves.
         keys = rng.random(cells.max() + 1)
         rest = _permuted_units(fitted_on, cells, keys)
         goal = _permuted_units(tested_on, cells, keys)
         predicted = np.zeros_like(goal)
         for n_before in range(MOST_WORDS):
             alone = fitting.T @ rest / len(rest)
-            # For all units at once: the word that correlates most with the rest of each.
+            # For each unit, the word that correlates most with what is left of the unit's activation.
             best = np.argmax(alone, axis=0)
             weights = np.maximum(alone.max(0), 0)
             # A squared correlation is the share of variance that a further word explains.
@@ -255,9 +288,14 @@ def _permuted_units(
     cells: Int[np.ndarray, " images"],
     keys: np.ndarray,
 ) -> np.ndarray:
-    """Return the activations of a half after its cells exchanged their images, in the order of the cells' keys.
+    """Return the standardised activations of a half after its cells have exchanged their images.
 
-    If the other cell has fewer images, they are repeated.
+    Each cell gets the activations of another cell. If the other cell has fewer images, its images are repeated.
+
+    Args:
+        half: The half.
+        cells: Number of the cell of each image, over both halves.
+        keys: A random number for each cell. The cells, sorted by their keys, take the places of the cells in order.
     """
     cells = cells[half.chosen]
     present = np.unique(cells)
@@ -274,15 +312,18 @@ def fit_words(
     probabilities: Float[np.ndarray, "images words"],
     activation: Float[np.ndarray, " images"],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a standardised activation by at most three words, and return their columns and positive weights.
+    """Fit a standardised activation by the probabilities of at most three words with positive weights.
 
-    The word that lowers the squared error most is chosen first. Further words are added while each explains a further
-    hundredth of the variance. Without a word that correlates positively, both arrays are empty. Words are sorted by
-    weight times standard deviation, the largest first.
+    The word that lowers the squared error most is chosen first. Further words are added as long as each explains a
+    further hundredth of the variance.
+
+    Returns:
+        The columns of the chosen words in ``probabilities``, and their weights. Words are sorted by weight times
+        standard deviation, with the largest first. Both arrays are empty if no word correlates positively.
     """
     centred = probabilities - probabilities.mean(0)
     total = float(activation @ activation)
-    # A rotation to as many rows as words: each of the many fits below is then small.
+    # After this rotation there are only as many rows as words, so each of the many fits below is small.
     q, r = np.linalg.qr(centred)
     goal = q.T @ activation
     varying = np.flatnonzero(centred.any(0)).tolist()
@@ -299,7 +340,7 @@ def fit_words(
         best = min(fits, key=lambda word: fits[word][1])
         of_best, error = fits[best]
         gain = float(goal @ goal) - error**2
-        # A weight of zero takes a word out of the fit: nothing that is left helps.
+        # A weight of zero means that a word is not in the fit. Then no further word improves the fit.
         helps = of_best.all()
         gains_little = gain - explained < LEAST_GAIN * total
         if not helps or (chosen and gains_little):
@@ -313,7 +354,7 @@ def fit_words(
 
 
 _OneHot = tuple[list[str], np.ndarray]
-"""Labels, and a standardised column [images] for each."""
+"""Labels, and an array with a standardised column [images] for each label."""
 
 
 def _best_label(
@@ -322,11 +363,18 @@ def _best_label(
     goal: np.ndarray,
     shown: np.ndarray,
 ) -> tuple[str, float]:
-    """Return the label that fits the one half best, and its correlation on the other."""
+    """Return the label that fits the activation best on one half, and its correlation on the other half.
+
+    Args:
+        fitted: Labels of the half for fitting.
+        tested: Labels of the half for testing.
+        goal: Standardised activation in the half for fitting.
+        shown: Standardised activation in the half for testing.
+    """
     labels, columns = fitted
     best = labels[int(np.argmax(columns.T @ goal))]
     labels, columns = tested
-    # A label that no image of the other half has predicts nothing there.
+    # If no image of the other half has the label, it predicts nothing there.
     if best not in labels:
         return best, 0.0
     column = columns[:, labels.index(best)]
@@ -339,8 +387,11 @@ def _correlation(predicted: np.ndarray, shown: np.ndarray) -> float:
 
 
 def _scores(predicted: np.ndarray, activation: np.ndarray) -> tuple[float, float]:
-    """Return correlation and average precision."""
-    # A constant has no correlation; numpy would warn.
+    """Return the correlation and the average precision of a prediction.
+
+    Both numbers are NaN if the prediction or the activation is constant.
+    """
+    # Constant values have no correlation, and numpy would warn.
     if np.ptp(predicted) == 0 or np.ptp(activation) == 0:
         return float("nan"), float("nan")
     correlation = float(np.corrcoef(predicted, activation)[0, 1])
@@ -348,8 +399,8 @@ def _scores(predicted: np.ndarray, activation: np.ndarray) -> tuple[float, float
 
 
 def _auprc(predicted: np.ndarray, activation: np.ndarray) -> float:
-    """Return the average precision of a prediction for the most active images."""
-    # Exactly this many images are active, also where several have the same activation.
+    """Return the average precision of a prediction for finding the most active images."""
+    # Exactly this number of images is active, even if several images have the same activation.
     n = max(1, round(ACTIVE * len(activation)))
     active = np.zeros(len(activation), bool)
     active[np.argsort(-activation, kind="stable")[:n]] = True
@@ -357,10 +408,10 @@ def _auprc(predicted: np.ndarray, activation: np.ndarray) -> float:
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:
-    """Return columns with mean 0 and variance 1; constant columns become 0."""
+    """Return the columns of ``values`` with mean 0 and variance 1. Constant columns become 0."""
     centred = values - values.mean(0)
     scale = centred.std(0)
-    # Rounding leaves a constant column a little above zero.
+    # By rounding, the deviation of a constant column may be a little above zero.
     varies = scale > 1e-12 * np.abs(values).max(0)
     standardised: np.ndarray = np.zeros_like(centred)
     np.divide(centred, scale, out=standardised, where=varies)

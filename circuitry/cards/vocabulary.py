@@ -1,4 +1,4 @@
-"""The words that units are named by: of a run, of ImageNet, of our own, or of a file. No torch."""
+"""Words for naming units: the words of this package, words from a file, and words that name domains. No torch."""
 
 import os
 from collections.abc import Sequence
@@ -12,13 +12,15 @@ from circuitry.runs.errors import InputError
 
 
 def unit_words() -> tuple[str, ...]:
-    """Return our own words: colours, textures, materials, shapes, parts, scenes, lines, media and lettering."""
+    """Return the package's words: colours, textures, materials, shapes, parts, scenes, lines, media and lettering."""
     return _lines((files(__package__) / "words.txt").read_text(encoding="utf-8"))
 
 
 @checked
 def read_vocabulary(path: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Read words and phrases from a UTF-8 text file, one a line; empty lines and comments (#) do not count.
+    """Read words and phrases from a UTF-8 text file with a word or phrase on each line.
+
+    Empty lines and comments (#) are ignored.
 
     Example:
         >>> from circuitry.cards import read_vocabulary
@@ -36,10 +38,10 @@ def read_vocabulary(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def words_of_domains(domains: Sequence[str]) -> frozenset[str]:
-    """Return the words that name the given domains: the domains' names, and their style words in DomainNet."""
+    """Return the words that name the given domains: their names, and the style words of DomainNet's domains."""
     words = set(domains)
     for domain in domains:
-        # Words that several domains share name none of them.
+        # Words that several domains share are left out, because they do not name a domain.
         for phrase in set(STYLE_WORDS.get(domain, ())) - set(SHARED_STYLE_WORDS):
             words |= {phrase, *phrase.split()}
     return frozenset(map(readable, words))
@@ -48,5 +50,5 @@ def words_of_domains(domains: Sequence[str]) -> frozenset[str]:
 def _lines(text: str) -> tuple[str, ...]:
     lines = map(str.strip, text.splitlines())
     words = [line for line in lines if line and not line.startswith("#")]
-    # Each word once, in the order of the file.
+    # Repeated words are dropped. The order is the order of the file.
     return tuple(dict.fromkeys(words))

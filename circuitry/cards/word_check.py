@@ -1,4 +1,4 @@
-"""The probability of each word in each image by a model, and a test that its words work at all."""
+"""The probability that a model gives to each word in each image, and a test whether the model's words work at all."""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -19,11 +19,11 @@ from circuitry.runs.arguments import Names, checked
 from circuitry.runs.errors import InputError
 
 CONFIDENCE = 0.95
-"""Of the interval of the accuracy whose lower end must lie above chance."""
+"""Confidence of the interval of the accuracy. The words work if the lower end of the interval is above chance level."""
 
 
 def default_vocabulary(class_names: Names = ()) -> tuple[str, ...]:
-    """Return class names, the words of DomainNet's styles, and the names of ImageNet's 1000 classes.
+    """Return the given class names, the words of DomainNet's styles, and the names of ImageNet's 1000 classes.
 
     Example:
         >>> from circuitry.cards import default_vocabulary
@@ -39,13 +39,18 @@ def vocabulary_of(
     names: Sequence[str],
     given: Sequence[str] | None = None,
 ) -> tuple[str, ...]:
-    """Return the words that a model names units by; a classifier's words are the names of its outputs.
+    """Return the words with which units of a model are named.
+
+    For a classifier these are the names of its outputs.
 
     Args:
         clip: A model with a text encoder, or a classifier.
-        names: Words that come first, such as the names of the images' classes and domains.
-        given: Further words. By default styles, ImageNet's classes, and about 470 words for colours, textures,
-            materials, shapes, parts, lines, media and lettering, as far as the model knows them.
+        names: Words that come first, such as the names of the images' classes and domains. Ignored for a classifier.
+        given: Further words (default: styles, ImageNet's classes, and about 470 words for colours, textures, materials,
+            shapes, parts, lines, media and lettering, without words that the model does not know).
+
+    Raises:
+        InputError: if ``given`` is given for a classifier.
 
     Example:
         >>> from circuitry.cards import vocabulary_of
@@ -72,7 +77,14 @@ def word_probabilities(
     words: Sequence[str],
     embeddings: Float[Tensor, "images d"],
 ) -> Float[np.ndarray, "images words"]:
-    """Return the probability of each word in each image: the softmax of the model's own logits over the vocabulary.
+    """Return the probability of each word in each image.
+
+    For each image, the probabilities are the softmax of the model's own logits over the words.
+
+    Args:
+        clip: The model.
+        words: The words, as from `vocabulary_of`.
+        embeddings: Embeddings of the images by the model.
 
     Example:
         >>> from circuitry.cards import vocabulary_of, word_probabilities
@@ -83,7 +95,7 @@ def word_probabilities(
     """
     embeddings = embeddings.to(clip.encoder.device, clip.encoder.dtype)
     if not isinstance(clip, Classifier):
-        # The bare word: a template would suit some of the words alone.
+        # Words are used without a template, because a template would suit only some of them.
         texts = clip.text_weights(words, ["{}"])
         logits = clip.pair_logits(embeddings, texts)
         return logits.float().softmax(-1).cpu().numpy()
@@ -103,14 +115,15 @@ def check_words(
     right: Mapping[str, Bool[np.ndarray, " images"]],
     n_classes: int,
 ) -> WordCheck:
-    """Compare a model's zero-shot accuracy with chance.
+    """Compare a model's zero-shot accuracy with chance level, and return the result.
 
     Args:
-        right: For each domain, whether each of its images is classified right.
+        model: Name of the model.
+        right: For each domain, a mask of the images that are classified right.
         n_classes: Number of classes among which the model chose.
     """
     chance = 1 / n_classes
-    # An empty array first, since there may be no domain with images.
+    # The empty array comes first, because there may be no domain with images.
     nothing = np.zeros(0, bool)
     answers = np.concatenate([nothing, *right.values()])
     accuracy = float("nan")

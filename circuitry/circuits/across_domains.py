@@ -1,11 +1,12 @@
-"""Are the circuits of a class the same in two domains? Sets of graphs, compared class by class. No torch.
+"""Are the circuits of a class the same in two domains? Sets of graphs are compared class by class. No torch.
 
-1. `compare`: every pair of domains of every class by one measure, as a tidy table;
-2. `compare_domains`: several measures in one pass, each as a `Comparison` with its reference levels: circuits of
-   different folds of the images in the same and in other domains, other classes, and random units.
+- `compare` compares every pair of domains of every class by one measure, and returns a tidy table.
+- `compare_domains` computes several measures in one pass. It returns a `Comparison` for each, with reference levels:
+  the similarity of circuits of different folds of the images (in the same domain and in other domains), of circuits of
+  other classes, and of random units.
 
-A pair without one of its circuits (a class absent in one domain) is absent from the table, never zero. Graphs are read
-one class at a time, and each is checked once against those before it.
+If a class has no circuit in a domain, the table has no row for this class with this domain. Graphs are read one class
+at a time, and each graph is checked once against the graphs before it.
 """
 
 import logging
@@ -31,12 +32,12 @@ from circuitry.runs.errors import ByName, InputError
 log = logging.getLogger(__name__)
 
 COMPARED = ("node_overlap", "edge_jaccard", "wl_kernel")
-"""Measures of `compare_domains`; the kernel at depth 1."""
+"""Default measures of `compare_domains`; the kernel has depth 1."""
 
 Graphs = Iterable[AttributionGraph] | Mapping[Key, AttributionGraph]
-"""Graphs with class and domain, or by (class, domain), like a `GraphFolder`."""
+"""Graphs that carry a class and a domain, or a mapping from (class, domain) to graphs, such as a `GraphFolder`."""
 FoldsOf = Callable[[str, str], Mapping[int, AttributionGraph]]
-"""From class and domain to the graphs of the folds of its images, by number."""
+"""Takes a class and a domain. Returns the graphs of the folds of its images, by the index of the fold."""
 
 
 @checked
@@ -51,19 +52,20 @@ def compare(
     """Compare the circuits of each class between all pairs of domains.
 
     Args:
-        graphs: Graphs with class and domain, e.g. from `extract`.
+        graphs: Graphs with class and domain, such as `extract` returns.
         measure: One of `MEASURES`, or a `Measure` with another depth of the kernel.
         classes: Classes to compare (default: all).
-        edges_per_node, any_sign: Edges of the circuits; see `AttributionGraph.circuit`.
+        edges_per_node, any_sign: How circuits are cut; see `AttributionGraph.circuit`.
 
     Returns:
-        Tidy table: class, domain_a, domain_b, site (None for whole-circuit measures), value. Every unordered
-        pair of domains once, in sorted order, where both have the class. NaN where a circuit has no effect; see
-        `node_overlap` and `edge_jaccard`.
+        A tidy table with the columns class, domain_a, domain_b, site (None for measures of whole circuits) and value.
+        Every unordered pair of domains in which the class has graphs occurs once, in sorted order. The value is NaN if
+        a circuit has no effect; see `node_overlap` and `edge_jaccard`.
 
     Raises:
-        InputError: for an unknown measure or class, graphs without class or domain, two of the same, or graphs that
-            cannot be compared: of other sites, units, settings or models, or not finite; no class in two domains.
+        InputError: if the measure or a class is unknown, a graph has no class or no domain, two graphs have the same
+            class and domain, no class has graphs in two domains, or the graphs cannot be compared, because they differ
+            in sites, units, settings or model, or because a score is not finite.
 
     Example:
         >>> table = circuitry.compare(graphs, measure="edge_jaccard", classes=["clock"])
@@ -98,15 +100,16 @@ def compare_domains(
     """Compare the circuits of every class between all pairs of domains by several measures, in one pass.
 
     Args:
-        graphs: Graphs with class and domain, e.g. from `extract`.
-        groups: Further groups of classes, such as held-out classes; empty groups are left out.
+        graphs: Graphs with class and domain, such as `extract` returns.
+        groups: Further groups of classes by name, such as held-out classes; empty groups are left out.
         folds: Graphs of folds of the images, for ceilings (default: the folds of a `GraphFolder`).
-        measures: See `compare`.
-        settings: How circuits are cut, and their reference levels (default: `ReadingSettings`).
+        measures: Measures, or their names; see `compare`.
+        settings: How circuits are cut, and how reference levels are measured (default: ``ReadingSettings()``).
 
     Returns:
-        A `Comparison` by name of the measure. Only folds of different numbers are compared: equal numbers share
-        items. The sites that `SiteMarks` finds are left out of means over sites.
+        A `Comparison` for each measure, by the measure's name. Two folds are only compared if their indices differ,
+        because folds with equal indices contain the same items. Sites that repeat another site or keep few units
+        (`SiteMarks`) are left out of means over sites.
 
     Example:
         >>> comparisons = circuitry.compare_domains(graphs, {"time": ["clock"]})
@@ -153,7 +156,16 @@ def _compare(
     one_pass: ClassPass,
     classes: Sequence[str] | None = None,
 ) -> list[str]:
-    """Compare class by class in a random order; return the classes in the given order."""
+    """Compare the graphs class by class, and collect the similarities in ``one_pass``.
+
+    Classes are compared in a random order. Their names are returned in the order of ``classes`` or of the graphs.
+
+    Args:
+        graphs: Graphs by (class, domain).
+        folds: Function that returns the graphs of folds, or None.
+        one_pass: The pass that collects the similarities.
+        classes: Classes to compare (default: all).
+    """
     keys: dict[str, list[Key]] = {}
     for key in graphs:
         keys.setdefault(key[0], []).append(key)
@@ -185,9 +197,9 @@ def _compare(
             "%d of %d classes have no graph in some of the %d domains, first %s, and do not count there.",
             *(len(lacking), len(wanted), len(domains), lacking[0]),
         )
-    # By name and seed, so that a class meets the same other classes in any order of the graphs.
+    # Ordered by name and seed, so that a class is compared with the same other classes in any order of the graphs.
     drawn = sorted(wanted, key=lambda name: drawn_by_name(one_pass.settings.seed, name))
-    # One class is read while another is compared: reading and checksums leave the interpreter free.
+    # One class is read while another is compared, because reading and checksums do not block the interpreter.
     with ThreadPoolExecutor(1) as pool:
         waiting = [pool.submit(read, name) for name in drawn[:1]]
         for name, following in zip_longest(drawn, drawn[1:]):
@@ -195,13 +207,16 @@ def _compare(
             if following is not None:
                 waiting.append(pool.submit(read, following))
             one_pass.add(name, by_node)
-            # Else these graphs stay in memory until the next ones have been read.
+            # Without this, these graphs would stay in memory until the next ones have been read.
             del by_node
     return wanted
 
 
 def _by_names(graphs: Graphs) -> Mapping[Key, AttributionGraph]:
-    """Return graphs by class and domain."""
+    """Return the graphs as a mapping from (class, domain).
+
+    Raise `InputError` if a graph has no class or no domain, or if two graphs have the same.
+    """
     if isinstance(graphs, Mapping):
         return graphs
     by_names: dict[Key, AttributionGraph] = {}

@@ -1,6 +1,6 @@
-"""Check that a task may measure a circuit: both have the same model, metric and baseline, and common sites.
+"""Check that a task may measure a circuit (`check_made_with`): both must have the same model, metric and sites.
 
-Tasks that are read together are asked alike, too: `check_asked_alike`.
+`check_asked_alike` checks that tasks whose results are read together ask the model the same question.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,20 +16,28 @@ from circuitry.runs.identity import OF_ENCODER, Identity, entry_differs, same_en
 
 
 def named_sites(task: Task) -> list[str] | None:
-    """Return the sites that a task names, without the image; None for all sites of its encoder."""
+    """Return the sites of a task without the image, or None if these are all sites of its encoder."""
     named = [site for site in task.sites if site != INPUT]
     every = [site for site in task.encoder.sites if site != INPUT]
     return None if named == every else named
 
 
 ANY_TEXTS = (*OF_ENCODER, "metric")
-"""Entries on which a circuit and the task that measures it agree, on images of any domain."""
+"""Entries of the identity on which a circuit and the task that measures it must agree, if the task may be of another
+domain. The text weights may differ, because texts may differ by domain."""
 ANY_CLASS = (*ANY_TEXTS, "text_weights")
-"""The same on images of one domain: another class's circuit is a control, another baseline another question."""
+"""Entries of the identity on which a circuit and the task that measures it must agree, if the task is of the same
+domain. The class may differ, because the circuit of another class is a control. The baseline may differ, because then
+the task asks another question."""
 
 
 def asked_of(task: Task, who: str) -> dict[str, Any]:
-    """Return everything that shapes the answers of a task except for the model, by name."""
+    """Return everything except for the model that the answers of a task depend on, by name.
+
+    Args:
+        task: A task whose metric has candidate classes.
+        who: The caller, as the beginning of the error message if the metric has no candidate classes.
+    """
     metric = answer_metric(at_model_scale(task).metric, who)
     return {
         "metric": metric.name,
@@ -43,19 +51,22 @@ def asked_of(task: Task, who: str) -> dict[str, Any]:
 def check_asked_alike(
     asked: Mapping[str, Mapping[str, Any]], what: str, instead: str
 ) -> None:
-    """Refuse things that were asked differently, in a sentence that names two of them and the difference.
+    """Raise `InputError` if some things, such as tasks, were asked differently.
+
+    The error message names two of the things and the difference.
 
     Args:
-        asked: Values by name, as `asked_of` returns them, by the title of each thing in a sentence. A value that one of
-            two things lacks is not compared.
-        what: The things, as the beginning of the sentence.
-        instead: Advice, as the end of the sentence.
+        asked: For each thing, by its title in the message: values by name, as `asked_of` returns them. A value that one
+            of two things lacks is not compared.
+        what: The things together, as the beginning of the message.
+        instead: Advice, as the end of the message.
     """
     first: dict[str, tuple[str, Any]] = {}
     for title, values in asked.items():
         for name, value in values.items():
             first_title, first_value = first.setdefault(name, (title, value))
-            # Scales may differ by rounding, which same_entry forgives in lists alone, such as text weights.
+            # Scales may differ by rounding. `same_entry` allows rounding differences only in lists, so scales are put
+            # into lists.
             compared = (first_value, value)
             if isinstance(value, float):
                 compared = ([first_value], [value])
@@ -67,14 +78,15 @@ def check_asked_alike(
 def check_made_with(
     task: Task, graphs: Iterable[Scores], names: Sequence[str] = ANY_CLASS
 ) -> None:
-    """Check that graphs were made with the model, metric and baseline of a task.
+    """Raise `InputError` unless graphs and a task agree on the given entries of their identities, and on their sites.
 
     Args:
-        task: The task that measures them.
-        graphs: The graphs. A graph is not checked on a setting that it does not have.
-        names: Entries of the identity that have to agree. If both have the same label, only the text weights of this
-            class are compared; else all text weights, if both have equally many classes or the metric is a margin; none
-            if texts differ by domain. Labels are compared among the same texts.
+        task: The task that measures the circuits of the graphs.
+        graphs: The graphs. A setting that a graph does not have is not checked.
+        names: Names of the entries of the identity that must agree, with two exceptions. The entry ``text_weights`` is
+            compared as follows: only for one class, if graph and task have the same label; otherwise for all classes,
+            if both have equally many classes or the metric is a margin; and not at all if texts differ by domain. The
+            entry ``label`` is compared only if both have the same text weights.
     """
     given = task.identity
     # Circuits that are cut out of one graph share its settings, which are checked once.
@@ -87,14 +99,14 @@ def check_made_with(
         texts_of_graph = made.get("text_weights", [None])
         texts_of_task = given.get("text_weights", [None])
         compared = dict.fromkeys(names)
-        # Labels number the classes, so they mean the same class among the same texts alone.
+        # Labels are indices of classes, so equal labels mean the same class only if the texts are the same.
         if not same_entry(texts_of_graph, texts_of_task):
             compared.pop("label", None)
         if "text_weights" in compared and made.get("label") == given.get("label"):
             compared["class_weights"] = compared.pop("text_weights")
         elif texts_of_graph[0] != texts_of_task[0] and made["metric"] != "margin":
             compared.pop("text_weights", None)
-        # Texts in the images' own style differ between domains on purpose.
+        # Texts in the own style of the images are meant to differ between domains.
         if made.get("texts") == OWN_STYLE and "text_weights" in names:
             compared.pop("text_weights", None)
             compared.pop("class_weights", None)
@@ -102,9 +114,9 @@ def check_made_with(
 
 
 def _check_sites(task: Task, graph: Scores) -> None:
-    """Check that a graph of the task's model is in the units of the task's encoder."""
+    """Raise `InputError` if a graph of the task's model has sites that the task's encoder does not have."""
     absent = [site for site in graph.sites if site not in task.encoder.sites]
-    # Graphs of components of a residual stream name its layers, which are no sites.
+    # In graphs of heads and whole MLPs the sites are layers of the residual stream, not sites of the encoder.
     of_layers = FIRST_LAYER in graph.sites
     if absent and not of_layers:
         raise InputError(

@@ -1,14 +1,19 @@
-"""Attribution: from an encoder, images and a metric to an `AttributionGraph`.
+"""Attribution: compute an `AttributionGraph` from an encoder, images and a metric.
 
-1. a method (`methods`) ranks the units: by default how much they change the answers on images of the class and of
-   others; their effects on the metric are scored by conductance (`conductance`);
-2. the strongest units are kept, by a budget (`budgets`); in a feature basis these are latents, never error units;
-3. `edge_methods`: integrated gradients of each kept unit's movement score the edges between consecutive sites; for
-   components (`in_components`) effects on the metric score those between any two sites that the stream joins.
+1. A method (`methods`) ranks the units. The default method ranks them by how much they change the answers on images of
+   the class and of other classes. If a method only ranks units, the scores of the units are their effects on the metric
+   by conductance (`conductance`).
+2. The strongest units are kept; a budget (`budgets`) says how many at each site. In a feature basis the kept units are
+   latents, never error units.
+3. A method of edges (`edge_methods`) scores the edges between kept units. In a chain of whole stages the edges join
+   consecutive sites, and the score is the integrated gradient of how far a kept unit moves. If the units are components
+   of blocks (`in_components`), the edges join any two sites that the residual stream joins, and the score is an effect
+   on the metric.
 
-The study ("When and How Does CLIP Enable Domain and Compositional Generalization?", ICML 2025) took the method
-``site-path``, the budget ``same-share`` and the rule left-10. Here positive scores help and all scores are means over
-images: the study's node scores are minus these, its edge scores these over the number of images.
+The study ("When and How Does CLIP Enable Domain and Compositional Generalization?", ICML 2025) used the method
+``site-path``, the budget ``same-share`` and the rule left-10. Here a positive score means that a unit or edge helps,
+and all scores are means over images. The study's node scores have the opposite sign. Its edge scores are the scores
+here, divided by the number of images.
 """
 
 import logging
@@ -74,35 +79,38 @@ def attribute(
 ) -> AttributionGraph:
     """Score the units of an encoder, keep the strongest, and score the edges between them.
 
-    The modes of the caller (``no_grad``, ``inference_mode``, ``autocast``, the default type) change nothing. The share
-    of units, its budget, the rules and the methods of units and edges are explained at `AttributionSettings`, which has
-    the same defaults.
+    The modes of the caller (``no_grad``, ``inference_mode``, ``autocast``, the default dtype) have no influence.
+    ``size``, ``budget``, ``rule``, ``edge_rule``, ``edges`` and ``method`` are explained at `AttributionSettings`,
+    which has the same defaults.
 
     Args:
-        encoder: The encoder under study; its device and dtype are used.
-        images: Tensor [B, 3, H, W] or an iterable of such batches, of one class in one domain. How it is cut
-            changes nothing but rounding.
-        metric: Embeddings [B, D] -> one number per image, e.g. `class_logit`.
-        rule: Such as ``midpoint_rule(10)``, or its name, ``"midpoint-10"``; so is ``edge_rule``.
-        baseline: Where the paths end: ``"zero"``, ``"mean-position"``, a `Baseline` such as `mean_baseline` makes, or
-            counterfactual images [1, 3, H, W] or [B, 3, H, W], one for all images or one for every image (default: with
-            others mean-position, else zero; give another one to a tower with layer norms, whose integrals to zero no
-            rule resolves: a line of the log says so).
-        sites: Sites to score, in the encoder's order (default: all; a circuit that is to work leaves out those that
-            only read out: ``sites=counted_sites(encoder)``, as `extract` does).
-        batch_size: Images at a time (default: as many as fit the memory, which also bounds a given number).
-        progress: Show progress bars.
-        others: Images of other classes, by which ``iterative-fisher``, ``fisher`` and ``learned`` rank, too; without
-            them ``gradient`` takes the place of Fisher's methods, with a line of the log. A baseline with an activation
-            for every image has theirs, too.
+        encoder: The encoder under study. Its device and dtype are used.
+        images: Tensor [B, 3, H, W] or an iterable of such batches, of one class in one domain. How the images are cut
+            into batches changes nothing but rounding.
+        metric: Function that takes embeddings [B, D] and returns one number per image, such as `class_logit`.
+        rule: Quadrature rule such as ``midpoint_rule(10)``, or its name ``"midpoint-10"``; likewise ``edge_rule``.
+        baseline: Where the integration paths end: ``"zero"``, ``"mean-position"``, a `Baseline` such as `mean_baseline`
+            makes, or counterfactual images: [1, 3, H, W] for all images, or [B, 3, H, W] with one for each image.
+            Default: ``"mean-position"`` if ``others`` are given, otherwise ``"zero"``. Give a baseline to a tower with
+            layer norms, because no rule resolves its integrals to zero; a warning is logged if zero is the default.
+        sites: Sites to score, in the encoder's order (default: all). For a circuit that is to be run, leave out the
+            sites that only read out, as `extract` does: ``sites=counted_sites(encoder)``.
+        batch_size: Number of images in a run (default: as many as fit into the memory, which also limits a given
+            number).
+        progress: Whether to show progress bars.
+        others: Images of other classes. The methods ``iterative-fisher``, ``fisher``, ``contrast`` and ``learned`` use
+            them. If there are none, ``gradient`` is used instead of the two Fisher methods, and a warning is logged. A
+            baseline with one activation per image lists the activations for ``images`` first, then those for
+            ``others``.
         edges: Method that scores edges, such as ``exact-readers`` in heads and neurons; see `AttributionSettings`.
-        memory_gib: Budget for activations and gradients, in GiB; weights and scores come on top.
-        class_name, domain: What the images show, and their style: names of the graph, by which graphs are compared.
+        memory_gib: Memory for activations and gradients, in GiB; weights and scores need memory in addition.
+        class_name, domain: What the images show, and their style. The graph carries these names; comparisons of graphs
+            need them.
 
     Raises:
-        InputError: for settings out of range, unknown or unordered sites, images of another size or none, a metric of
-            the wrong shape, activations, a metric, a gradient or scores that are not finite, or a baseline that does
-            not fit.
+        InputError: if a setting is out of range, a site is unknown or out of order, there are no images or they have a
+            wrong size, the metric returns a wrong shape, the baseline does not fit, or activations, the metric, a
+            gradient or scores are not finite.
 
     Example:
         >>> graph = attribute(encoder, images, metric, others=others)  # ranked by the answers on both
@@ -136,10 +144,10 @@ def attribute(
     )
     settings = with_size(settings, encoder)
     with task.running(gradients=True):
-        # 1. and 2. Units are scored and ranked, and the strongest kept.
+        # 1. and 2. Units are scored and ranked, and the strongest units are kept.
         nodes, _ = score_folds(task, settings)
         kept = kept_units(encoder, nodes, settings)
-        # 3. Edges are scored on the class's own images alone.
+        # 3. Edges are scored only on the images of the class.
         scored = score_edges(
             own_images(task),
             kept,
@@ -175,12 +183,12 @@ def attribute_folds(
 ) -> AttributionFolds:
     """Attribute all images and each fold of them, in one pass over the images.
 
-    1. Effects of units on all images are the mean of the folds', weighted by their images.
-    2. Edges of a fold are scored between the units that the fold or the whole keeps.
-    3. Scores of edges of all images are the mean of the folds', weighted by their images.
+    1. The effect of a unit on all images is the mean of its effects on the folds, weighted by their numbers of images.
+    2. In each fold, edges are scored between the units that the graph of this fold or the graph of all images keeps.
+    3. The score of an edge on all images is the mean of its scores on the folds, weighted in the same way.
 
     Args:
-        task: Its images are a tensor; all images of other classes, if it has some, go with each fold.
+        task: A task whose images are a tensor. If it has images of other classes, all of them are used in every fold.
         settings: Share of units, method and rules.
         folds: Number of each image's fold, see `fold_numbers`.
 
@@ -206,7 +214,8 @@ def attribute_folds(
     with task.running(gradients=True):
         merged, nodes = score_folds(task, settings, folds)
         whole = kept_units(encoder, merged, settings)
-        # 2. Edges of a fold are scored between the units of the whole, in their order, and then its other units.
+        # 2. In each fold, edges are scored between the kept units of the graph of all images, in their order, followed
+        # by the other units that the graph of the fold keeps.
         kept = dict[int, dict[str, np.ndarray]]()
         scored = dict[int, dict[str, np.ndarray]]()
         for fold, effects in nodes.items():
@@ -216,7 +225,7 @@ def attribute_folds(
                 only_of_fold = np.setdiff1d(kept[fold][site], units)
                 scored[fold][site] = np.concatenate([units, only_of_fold])
         edges = fold_edges(own, scored, settings, folds)
-        # 3. Edges between the units of the whole, on each fold, and their mean over all images.
+        # 3. Scores of the edges of the graph of all images: on each fold, and their mean over all images.
         at_whole = [_cut(edges[fold], scored[fold], whole) for fold in nodes]
         counts = [effects.n_images / len(images) for effects in nodes.values()]
         shares = np.array(counts)
@@ -229,7 +238,7 @@ def attribute_folds(
         for fold, effects in nodes.items():
             edges_of_fold = _cut(edges[fold], scored[fold], kept[fold])
             graph = _graph(task, settings, effects, kept[fold], edges_of_fold)
-            # A graph names the pixels that it was found on: of its fold, not of the whole task.
+            # A graph stores the digests of the images of its fold, not of all images of the task.
             looked_at = pixels_of(images[torch.from_numpy(folds == fold)], task.others)
             graphs[fold] = replace(graph, provenance=looked_at)
         of_whole = _graph(task, settings, merged, whole, of_all)
@@ -237,14 +246,20 @@ def attribute_folds(
 
 
 _Kept = Mapping[str, np.ndarray]
-"""Units [k] by site."""
+"""Units [kept] by site."""
 
 
 def _cut(
     edges: Mapping[tuple[str, str], np.ndarray], scored: _Kept, kept: _Kept
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Return the scores of the edges between the units in ``kept`` alone, in their order."""
-    # All kept units are scored, so that no place is -1.
+    """Return the blocks of edge scores of the units in ``kept``, in the order of these units.
+
+    Args:
+        edges: Scores of the edges between the units in ``scored``, in their order.
+        scored: Units by site.
+        kept: Units to choose; all of them are in ``scored``.
+    """
+    # All kept units are scored, so no place is -1.
     places = dict[str, np.ndarray]()
     for site, units in kept.items():
         places[site] = pd.Index(scored[site]).get_indexer(pd.Index(units))

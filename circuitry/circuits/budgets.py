@@ -2,11 +2,12 @@
 
 | budget | units of a site |
 |---|---|
-| ``same-share`` | the same share at every site, the study's |
-| ``global`` | as many of its units as are among the largest scores of all sites together |
+| ``same-share`` | the same share of the units at every site, as in the study |
+| ``global`` | the units that are among the strongest units of all sites together |
 
-A global budget compares scores of units at different sites. A learned mask has counts of its own. The image itself is
-no node: at ``input`` every budget keeps the same share.
+A global budget compares the scores of units at different sites. A learned mask determines the number of units of each
+site itself, without a budget. The image itself is not a node of circuits, and at ``input`` both budgets keep the same
+share.
 """
 
 import math
@@ -25,8 +26,8 @@ BUDGETS = (SAME_SHARE, GLOBAL)
 BudgetName = Annotated[str, one_of(*BUDGETS)]
 
 RANKINGS = ("absolute", "signed")
-"""Which units come first: ``absolute``: those with the largest |score| (MIB's choice for CMD); ``signed``: those whose
-removal lowers the metric most (MIB's choice for CPR)."""
+"""How units are ranked. ``absolute``: the units with the largest absolute scores come first (MIB's choice for CMD).
+``signed``: the units whose removal lowers the metric most come first (MIB's choice for CPR)."""
 
 
 def strongest_units(
@@ -34,10 +35,14 @@ def strongest_units(
     share: float,
     budget: BudgetName = SAME_SHARE,
 ) -> dict[str, Int[np.ndarray, " kept"]]:
-    """Return the units with the largest absolute scores by site, largest first, the first among equals.
+    """Return, by site, the indices of the units with the largest absolute scores, the largest first.
+
+    Of units with equal scores, the first ones are chosen.
 
     Args:
-        share: Share of all units to keep, in (0, 1]; rounded up, with ``same-share`` at every site.
+        scores: Scores [units] by site.
+        share: Share of the units to keep, in (0, 1]. The number of units is rounded up: at every site with
+            ``same-share``, in total with ``global``.
         budget: How the share is shared out over the sites.
 
     Example:
@@ -51,7 +56,7 @@ def strongest_units(
     counts = _counts(pooled, share, budget) if pooled else {}
     strongest = {}
     for site, of_site in scores.items():
-        # Stable, so that equal scores, such as zeros, give the same units on any machine.
+        # A stable sort, so that equal scores, such as zeros, give the same units on any machine.
         order = np.argsort(-np.abs(of_site), kind="stable")
         count = counts.get(site, _ceil(share, len(order)))
         strongest[site] = order[:count].astype(np.int64)
@@ -59,7 +64,11 @@ def strongest_units(
 
 
 def describe_budget(settings: Mapping[str, Any]) -> str:
-    """Return a sentence on which units a circuit keeps, and of how many they are a share."""
+    """Return a sentence for reports on the share of the units that a circuit keeps.
+
+    Args:
+        settings: The settings of a graph.
+    """
     share = settings.get("size")
     if share is None:
         return "Every site is counted except for the image."
@@ -72,11 +81,11 @@ def describe_budget(settings: Mapping[str, Any]) -> str:
 def _counts(
     scores: Mapping[str, np.ndarray], share: float, budget: str
 ) -> dict[str, int]:
-    """Return the number of units by site."""
+    """Return the number of units to keep, by site."""
     n_units = {site: len(of_site) for site, of_site in scores.items()}
     if budget == SAME_SHARE:
         return {site: _ceil(share, n) for site, n in n_units.items()}
-    # One ranking of all units; a site keeps as many as come first there.
+    # All units are in one ranking. A site keeps the number of its units that are among the first of this ranking.
     strengths = np.abs(np.concatenate(list(scores.values())))
     first = np.argsort(-strengths, kind="stable")[: _ceil(share, len(strengths))]
     site_of = np.repeat(np.arange(len(n_units)), list(n_units.values()))
@@ -85,5 +94,5 @@ def _counts(
 
 
 def _ceil(share: float, n: int) -> int:
-    """Return the share of n, rounded up; 0.07 * 100 is 7.000000000000001."""
+    """Return ``share * n``, rounded up; an error of floating point does not count (0.07 * 100 = 7.000000000000001)."""
     return math.ceil(round(share * n, 9))

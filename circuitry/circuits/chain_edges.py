@@ -1,24 +1,26 @@
-"""Edge scores of chains: how far each kept unit moves when kept units of the sites before go to their baseline.
+"""Edge scores of chains: how far each kept unit moves when kept units of earlier sites go to their baseline.
 
-`reader_edges` lets each kept unit go on along its direct paths and weighs how far later units move with the metric's
-gradient by them. `chain_edges` is the study's, between neighbouring sites. The metric of an edge there is the mean
-squared distance of a downstream unit d from its clean activation,
+There are two methods. `reader_edges` runs each kept unit on its direct paths to later units, and weights how far a
+later unit moves with the gradient of the metric with respect to that unit. `chain_edges` is the study's method, for
+edges between neighbouring sites (the study, section 5). It takes the mean squared distance of a downstream unit d from
+its clean activation,
 
-    gap_d(x) = mean over images and positions of (stage(x)_d - a_down_d)^2
+    gap_d(x) = mean over images and positions of (stage(x)_d - a_down_d)^2,
 
-and its integrated gradient by the upstream unit is the edge's score (the study, section 5). Only the stages
-between the two sites take part, so only they are run:
+and the score of an edge is the integrated gradient of gap_d with respect to the upstream unit. Only the stages between
+the two sites are run:
 
-1. one clean run per batch gives the activations at all sites;
-2. per point t of the rule, one forward of the narrowed stage (see `narrowing`) from a + t (b - a) gives the residual
-   of every downstream unit;
-3. with J the stage's Jacobian there, the score of an edge is residual_d . J (b - a)_u: vector-Jacobian products with
-   one residual each, or Jacobian-vector products with one upstream unit's step each, whichever side has fewer
-   units; vectorised in chunks that fit memory;
-4. contracted with the other side over images and positions.
+1. One clean run per batch gives the activations at all sites.
+2. For each point t of the rule, the stage, which is narrowed to the kept units (see `narrowing`), is run from
+   a + t (b - a). This gives the residual of every downstream unit, its distance from the clean activation.
+3. Let J be the Jacobian of the stage at this point. The score of an edge is residual_d . J (b - a)_u. It is computed
+   with vector-Jacobian products (one for the residual of each downstream unit) or with Jacobian-vector products (one
+   for the step of each upstream unit), whichever side has fewer units. The products are vectorised in chunks that fit
+   into the memory.
+4. The products are multiplied with the other side, and summed over images and positions.
 
-At t = 0 the residual is zero and so is the gradient: that point is never computed. Scores are means over images and
-positions, whatever the cut into batches; the study divides them by the number of images once more.
+At t = 0 the residual is zero, and so is the gradient, so this point is never computed. Scores are means over images and
+positions, and do not depend on the batches. The study's scores are these, divided by the number of images.
 """
 
 import threading
@@ -48,28 +50,35 @@ from circuitry.gates.edges import Pair
 from circuitry.runs.errors import InputError
 
 CACHED_BYTES = 2**27
-"""Most bytes of one chunk of products on a CPU: larger ones fall out of its caches (on RN50 1.6 times slower)."""
+"""Largest number of bytes of a chunk of products on a CPU. Larger chunks do not fit into its caches (on RN50 they were
+1.6 times slower)."""
 
 
 def chain_edges(
     task: Task, kept_units: Mapping[str, Int[np.ndarray, " kept"]], rule: QuadratureRule
 ) -> dict[Pair, np.ndarray]:
-    """Return the scores [kept downstream, kept upstream] of all edges between consecutive sites.
+    """Return the scores [kept downstream, kept upstream] of all edges, by pair of consecutive sites.
 
-    The task's gradients run, and its metric plays no part; see `CACHED_BYTES` on its memory.
+    Call it within ``task.running(gradients=True)``.
+
+    Args:
+        task: Encoder, images, baseline, sites and memory. The metric is ignored. On a CPU the memory is limited to
+            `CACHED_BYTES`.
+        kept_units: Indices of the kept units by site.
+        rule: Quadrature rule of the path from the clean activation to the baseline.
     """
     encoder = task.encoder
     inner = [site for site in task.sites if site != INPUT]
     memory = int(task.work.memory_gib * 2**30)
     budget = min(memory, CACHED_BYTES) if encoder.device.type == "cpu" else memory
-    # Neighbours of the encoder that no edge joins have no scores. Neighbours among the task's sites alone do: all
-    # stages between them are run as one.
+    # Two consecutive sites of the encoder that no edge joins get no scores. Two sites that are consecutive only among
+    # the task's sites do get scores: all stages between them are run as one.
     apart = set(pairwise(encoder.sites)) - set(joined_sites(encoder, encoder.sites))
     sums = dict[Pair, np.ndarray]()
     for up, down in pairwise(inner):
         if (up, down) not in apart:
             sums[up, down] = np.zeros((len(kept_units[down]), len(kept_units[up])))
-    # A site may keep no unit, as by a global budget: such a pair takes no run.
+    # A site may keep no unit, for example with a global budget. Its pairs need no run.
     pairs = [pair for pair, scores in sums.items() if scores.size]
     joints = dict[Pair, _Joint]()
     n_values = dict.fromkeys(sums, 1)
@@ -80,7 +89,7 @@ def chain_edges(
             clean = batch.clean(inner)
             ends = batch.ends({up: clean[up] for up, _ in pairs})
             for up, down in pairs:
-                # Narrowed to the kept units once, with the first batch, which shows the sizes of the sites.
+                # The stage is narrowed to the kept units once, in the first batch, which shows the sizes of the sites.
                 if (up, down) not in joints:
                     joints[up, down] = _Joint.of(encoder, (up, down), kept_units, clean)
                 joint = joints[up, down]
@@ -90,21 +99,22 @@ def chain_edges(
                 n_values[up, down] = (batch.start + len(batch.images)) * positions
                 _check_scores((up, down), sums[up, down])
                 bar.update()
-    # Twice, since the derivative of a square is.
+    # The factor 2 comes from the derivative of the square.
     return {pair: 2 * scores / n_values[pair] for pair, scores in sums.items()}
 
 
 def reader_edges(
     task: Task, kept_units: Mapping[str, Int[np.ndarray, " kept"]], rule: QuadratureRule
 ) -> dict[Pair, np.ndarray]:
-    """Return the scores [kept downstream, kept upstream] of the edges at all pairs of sites (`joined_sites`).
+    """Return the scores [kept downstream, kept upstream] of the edges, by pair of sites (all pairs of `joined_sites`).
 
-    With the metric's gradient g at the images by a unit d, and u alone at its baseline on its direct path to d,
+    The score of the edge from unit u to unit d is
 
-        score[d, u] = mean over images of  sum over positions of  g_d (d - d without u)
+        score[d, u] = mean over images of  sum over positions of  g_d (d - d_u).
 
-    One partial run for each kept unit scores its edges to all later sites. The arguments are those of `chain_edges`;
-    the rule plays no part.
+    Here g_d is the gradient of the metric with respect to unit d on the clean images, and d_u is the value of d if only
+    the direct path from u to d carries the baseline of u. One partial run for each kept unit scores all edges from this
+    unit. The arguments are those of `chain_edges`, but the metric is used, and ``rule`` is ignored.
     """
     encoder = task.encoder
     pairs = joined_sites(encoder, list(kept_units))
@@ -135,17 +145,17 @@ def reader_edges(
                 chosen[site] = torch.tensor(kept, device=encoder.device)
             columns: dict[Pair, list[Tensor]] = {pair: [] for pair in sums}
             for up, last_reader in last_readers.items():
-                # torch.split makes one empty chunk of no units, which would run on nothing.
+                # torch.split would make an empty chunk if there are no units.
                 chunks = torch.split(chosen[up], at_once) if len(chosen[up]) else ()
                 for some in chunks:
-                    # [units, all units]: each row closes one unit.
+                    # Gates [units of the chunk, all units of the site]: each row closes one unit.
                     gates = {up: F.one_hot(some, sizes[up]) == 0}
                     for down, read in read_paths(encoder, clean, ends, gates):
                         if (up, down) in sums:
                             losses = (units[down] - read) * slopes[down]
                             effects = per_unit(losses.sum(1), encoder.unit_dim(down))
                             columns[up, down].append(effects[:, chosen[down]].T)
-                        # Each site behind would be a run for nothing.
+                        # No later site reads this one, so runs of later sites are not needed.
                         if down == last_reader:
                             break
                     bar.update(len(some))
@@ -159,7 +169,7 @@ def reader_edges(
 def _check_units(site: str, units: Int[np.ndarray, " kept"], n: int) -> None:
     if not len(units):
         return
-    # Negative numbers would count from the end, and so score another unit.
+    # Negative indices would count from the end, and so score another unit.
     wrong = min(units) if min(units) < 0 else max(units)
     if not 0 <= wrong < n:
         raise InputError(
@@ -177,18 +187,18 @@ def _check_scores(pair: Pair, scores: Float[np.ndarray, "down up"]) -> None:
 
 
 class _Joint(NamedTuple):
-    """Two sites with the units between which edges are scored."""
+    """Two sites, the stages between them, and the units whose edges are scored."""
 
     stage: NarrowStage
-    """The stages between the sites, for these units alone."""
+    """The stages between the sites, narrowed to these units."""
     up: Tensor
-    """Numbers of the units upstream."""
+    """Indices of the upstream units."""
     down: Tensor
-    """Numbers of the units downstream."""
+    """Indices of the downstream units."""
     up_dim: int
-    """Axis of the units upstream."""
+    """Axis of the units in an upstream activation."""
     down_dim: int
-    """Axis of the units downstream."""
+    """Axis of the units in a downstream activation."""
 
     @classmethod
     def of(
@@ -198,7 +208,14 @@ class _Joint(NamedTuple):
         kept_units: Mapping[str, np.ndarray],
         clean: Mapping[str, Tensor],
     ) -> "_Joint":
-        """Return two sites joined by a narrowed stage; refuse units that they do not have."""
+        """Return the joint of a pair of sites; raise `InputError` if a site does not have one of the units.
+
+        Args:
+            encoder: The encoder.
+            pair: The upstream and the downstream site.
+            kept_units: Indices of the kept units by site.
+            clean: Clean activations by site.
+        """
         for site in pair:
             n_units = clean[site].shape[encoder.unit_dim(site)]
             _check_units(site, kept_units[site], n_units)
@@ -213,15 +230,27 @@ class _Joint(NamedTuple):
     def scores(
         self, a: Tensor, end: Tensor, after: Tensor, rule: QuadratureRule, budget: int
     ) -> Tensor:
-        """Return sum_k w_k * sum over images and positions of step_u * d/dx_u |stage(x)_d - target_d|^2 / 2 at t_k."""
+        """Return the scores [kept downstream, kept upstream] of a batch, before they are averaged.
+
+        These are sum_k w_k * sum over images and positions of step_u * d/dx_u |stage(x)_d - target_d|^2 / 2 at the
+        points t_k of the rule.
+
+        Args:
+            a: Clean activation of the upstream site.
+            end: Activation of the upstream site at the baseline.
+            after: Clean activation of the downstream site.
+            rule: Points and weights.
+            budget: Memory of a chunk of products, in bytes.
+        """
         dims = (self.up_dim % a.dim(), self.down_dim % after.dim())
-        # About four copies of the larger activation are alive at a time for each unit of a chunk.
+        # For each unit of a chunk, about four copies of the larger activation are in memory at a time.
         bytes_of_unit = 4 * a.element_size() * max(a.numel(), after.numel())
         at_once = max(1, budget // bytes_of_unit)
         step = end - a
         target = after.index_select(dims[1], self.down)
         kept_step = step.index_select(dims[0], self.up)
-        # Both give the same numbers; the cost is one product for each unit of the side that is stepped through.
+        # Both routes give the same numbers. The first costs a product for each downstream unit, the second a product
+        # for each upstream unit.
         route = _residuals_times_jacobian
         if len(self.up) < len(self.down):
             route = _jacobian_times_steps
@@ -244,7 +273,15 @@ def _residuals_times_jacobian(
     unit_dims: tuple[int, int],
     units_at_once: int,
 ) -> Float[Tensor, "down up"]:
-    """Return residual_d . J step_u by one vector-Jacobian product per downstream unit."""
+    """Return residual_d . J step_u with one vector-Jacobian product per downstream unit.
+
+    Args:
+        stage: Function from a change of the upstream activation to the downstream activation of the kept units.
+        step: Baseline minus clean activation of the kept upstream units.
+        target: Clean activation of the kept downstream units.
+        unit_dims: Axes of the units upstream and downstream.
+        units_at_once: Number of units in a chunk.
+    """
     up_dim, down_dim = unit_dims
     delta = torch.zeros_like(step, requires_grad=True)
     with torch.enable_grad(), _batchable():
@@ -260,7 +297,7 @@ def _residuals_times_jacobian(
     for chunk in torch.split(numbers, units_at_once):
         cotangents = _one_unit_each(residual, down_dim, chunk)
         products = torch.func.vmap(product)(cotangents)
-        # [chunk, batch, up, positions] with the steps: summed over images and positions.
+        # Products [chunk, batch, up, positions] times the steps, summed over images and positions.
         by_unit = _units_first(products, up_dim + 1, lead=2)
         rows.append(torch.einsum("nbup,bup->nu", by_unit, weight))
     return torch.cat(rows)
@@ -273,7 +310,7 @@ def _jacobian_times_steps(
     unit_dims: tuple[int, int],
     units_at_once: int,
 ) -> Float[Tensor, "down up"]:
-    """Return the same as `_residuals_times_jacobian` by one Jacobian-vector product per upstream unit."""
+    """Return the same as `_residuals_times_jacobian`, but with one Jacobian-vector product per upstream unit."""
     up_dim, down_dim = unit_dims
     start = torch.zeros_like(step)
 
@@ -294,13 +331,14 @@ def _jacobian_times_steps(
 
 
 _KERNELS = threading.RLock()
-"""PyTorch's choice of kernels and its levels of forward differentiation belong to the process, not to a thread."""
+"""Lock of `_batchable`: PyTorch's choice of kernels and its levels of forward differentiation belong to the process,
+not to a thread."""
 
 
 @contextmanager
 def _batchable() -> Iterator[None]:
-    """Within the block attention takes the kernels that vmap and forward differentiation know."""
-    # Held for the whole block: another thread that restores the choice would undo ours.
+    """Within the block, let attention use kernels that support vmap and forward differentiation."""
+    # The lock is held for the whole block, because another thread that restores its choice would undo this one.
     with _KERNELS:
         fast = torch.backends.mha.get_fastpath_enabled()
         torch.backends.mha.set_fastpath_enabled(False)
@@ -314,7 +352,7 @@ def _batchable() -> Iterator[None]:
 def _one_unit_each(
     x: Tensor, unit_dim: int, units: Tensor
 ) -> Float[Tensor, "units ..."]:
-    """Return copies of ``x``, each zero except at one of the units."""
+    """Return a copy of ``x`` for each of the units, which is zero except at this unit."""
     out = torch.zeros(len(units), *x.shape, dtype=x.dtype, device=x.device)
     copies = torch.arange(len(units), device=x.device)
     # movedim is a view, so this writes into the copies.
@@ -323,7 +361,13 @@ def _one_unit_each(
 
 
 def _units_first(x: Tensor, unit_dim: int, lead: int = 1) -> Tensor:
-    """Return [lead..., units and positions in any order] as [lead..., units, positions], to be summed."""
-    # Sums of half precision would overflow.
+    """Return ``x`` with the axes [lead..., units, positions], at least in single precision.
+
+    Args:
+        x: Values with ``lead`` leading axes, followed by the axis of units and any number of axes of positions.
+        unit_dim: Axis of the units in ``x``.
+        lead: Number of leading axes.
+    """
+    # The values are summed next, and sums in half precision would overflow.
     x = x.to(torch.promote_types(x.dtype, torch.float32)).movedim(unit_dim, lead)
     return x.flatten(lead + 1) if x.dim() > lead + 1 else x.unsqueeze(-1)

@@ -32,7 +32,7 @@ from circuitry.runs.arguments import (
 )
 
 DEFAULT_RULE = midpoint_rule(10)
-"""The rule of a single graph where none is given; for folders see `DEFAULT_RULES`."""
+"""The default rule of a single graph; for the defaults of folders see `DEFAULT_RULES`."""
 
 UnitMethod = Annotated[MethodName, option(choices=tuple(METHODS))]
 Rule = Annotated[QuadratureRule | None, option(parse_rule, RULE_WORDS)]
@@ -41,7 +41,7 @@ Rule = Annotated[QuadratureRule | None, option(parse_rule, RULE_WORDS)]
 @checked
 @dataclass(frozen=True)
 class AttributionSettings:
-    """How to attribute; the study's settings are those of ``--study``.
+    """Settings of an attribution. The option ``--study`` of commands gives the study's settings.
 
     Example:
         >>> settings = AttributionSettings(size=0.05, rule=left_rule(10))
@@ -49,40 +49,40 @@ class AttributionSettings:
     """
 
     size: Share | None = None
-    """Share of the units to keep (default: by the kind of tower and unit, see `DEFAULT_SIZES`)."""
+    """Share of the units to keep (default: depends on the kinds of tower and units, see `DEFAULT_SIZES`)."""
     budget: Annotated[BudgetName, option(choices=BUDGETS)] = GLOBAL
-    """How a size is shared out over the sites: global, in one cut over all of them, or same-share, the study's, of
-    every site."""
+    """How the size is shared out over the sites. global: one ranking of the units of all sites. same-share, as in the
+    study: the same share at every site."""
     rule: Rule = None
-    """Quadrature rule of node scores, such as midpoint-10, or left-10, the study's (default: midpoint-10 for a single
-    graph; for a folder by the kind of tower, see `DEFAULT_RULES`)."""
+    """Quadrature rule of node scores, such as midpoint-10; the study used left-10 (default: midpoint-10 for a single
+    graph; for a folder it depends on the kind of tower, see `DEFAULT_RULES`)."""
     edge_rule: Rule = None
-    """Quadrature rule of edge scores (default: that of the nodes, in a folder by the kind of tower; through a
-    residual stream one gradient)."""
+    """Quadrature rule of edge scores (default: the rule of the nodes for a single graph; for a folder it depends on the
+    kind of tower; methods of edges that do not integrate along a path compute one gradient)."""
     edges: Annotated[
         EdgeMethodName | None,
         option(choices=tuple(EDGE_METHODS)),
         tyro.conf.arg(name="edge-method"),
     ] = None
-    """How edges are scored, see `EDGE_METHODS` (default: squared; where sites carry a stream gradient, or
-    exact-readers where units do not add up)."""
+    """How edges are scored, see `EDGE_METHODS` (default: squared if no site carries a stream past its units, otherwise
+    gradient if the units add up in the stream, and exact-readers if they do not)."""
     method: UnitMethod = ITERATIVE
-    """How units are ranked: by a score of each, or learned together as a mask; see `METHODS`. Without images of other
-    classes the gradient takes the place of Fisher's methods."""
+    """How units are ranked: each by a score, or all together by a learned mask; see `METHODS`. If there are no images
+    of other classes, gradient is used instead of fisher and iterative-fisher."""
 
     @property
     def node_rule(self) -> QuadratureRule:
-        """The rule of the nodes."""
+        """The rule of node scores: ``rule``, or midpoint-10 if it is None."""
         return self.rule or DEFAULT_RULE
 
     @property
     def resolved_edge_rule(self) -> QuadratureRule:
-        """The rule of the edges: their own, or else that of the nodes."""
+        """The rule of edge scores: ``edge_rule``, or the rule of the nodes if it is None."""
         return self.edge_rule or self.node_rule
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings that change scores, in plain values; `Task.identity` has the rest."""
-        # The rules that are meant, whether they were given or are defaults, so that two graphs compare equal.
+        """Return the settings that change scores, in plain values. What the task determines is in `Task.identity`."""
+        # Defaults are resolved, so that settings are equal whether a rule was given or is the default.
         return {
             "size": self.size,
             "budget": self.budget,
@@ -95,7 +95,7 @@ class AttributionSettings:
 
 
 MOST = 0.2
-"""The largest share of the units that a class's own part has."""
+"""The largest share of the units that a class's own part may have."""
 OwnShare = Annotated[
     float,
     between(
@@ -115,10 +115,12 @@ class MaskSettings:
     """
 
     steps: Count = 300
-    """Steps of gradient descent for all sizes together."""
+    """Number of steps of gradient descent, for all sizes together."""
     batch_size: Count = 24
-    """Images per step: half of them of the class, where there are others; then at least 2."""
+    """Number of images per step. If there are images of other classes, half of the images are of the class, and the
+    number must be at least 2."""
     seed: Seed = 0
-    """Seed of noise and minibatches."""
+    """Seed of the noise and of the draws of images."""
     autocast: Annotated[str | None, one_of("bfloat16", "float16")] = None
-    """Lower precision of the runs while learning: ``bfloat16`` or ``float16``; masks are checked without it."""
+    """Lower precision of the runs while the mask is learned: ``bfloat16`` or ``float16``. Masks are tested in the
+    precision of the encoder."""

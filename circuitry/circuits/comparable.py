@@ -1,11 +1,16 @@
 """Which graphs may be compared? Graphs of one model, at the same sites and units, found in the same way. No torch.
 
-Circuits are compared unit by unit, so a similarity of graphs with other widths, feature bases, rules, kinds of edges or
-models means nothing. A graph stores how many units its sites have, and the `SHARED_ENTRIES` of its identity. An entry
-that one of two graphs lacks is not compared, and named in the log. Numbers of images may differ, as they do between
-domains. Text weights of all classes are compared between graphs with equally many classes, and wherever they are the
-metric's (a margin); text weights of one class, and metrics that are functions, between graphs of this class. If texts
-are in the images' own style, text weights are compared within a domain alone.
+Circuits are compared unit by unit. So the similarity of two graphs means nothing if they differ in widths, feature
+bases, rules, kinds of edges or models. A graph stores the number of units of each site, and the entries of its identity
+that are named in `SHARED_ENTRIES`. An entry that one of the two graphs lacks is not compared, and the log names it. The
+numbers of images may differ, since domains have different numbers of images.
+
+Some entries are compared only between certain graphs:
+
+- the text weights of all classes between graphs with equally many classes; between all graphs if the metric is a
+  margin, which depends on all text weights;
+- the text weights of one class, and the code of a metric that is a function, between graphs of the same class;
+- text weights only within a domain if the texts are in the own style of the images.
 """
 
 import logging
@@ -16,10 +21,11 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.identity import OF_MODEL, SHARED_ENTRIES, entry_differs, same_entry
 
 _BASELINES_OF_A_JOB = ("other-domains", "counterfactual")
-"""First words of baselines that differ by class and domain: only their names are compared."""
+"""First words of the names of baselines that differ by class and domain. Of such baselines only the names are
+compared."""
 
 OWN_STYLE = "own-style"
-"""Texts that differ by domain, as do the text weights that are made of them."""
+"""Name of the texts that differ by domain; the text weights that are made of them differ, too."""
 
 WHAT_TO_DO = {
     **dict.fromkeys(OF_MODEL, "find both with one and the same model"),
@@ -32,23 +38,27 @@ WHAT_TO_DO = {
         "find both by one metric with the same texts",
     ),
 }
-"""Advice for a sentence on the setting that differs; for any other setting: find both in the same way."""
+"""Advice at the end of the error message, by the name of the setting that differs between two circuits. For any other
+setting the advice is "find both in the same way"."""
 
 log = logging.getLogger(__name__)
 
 
 class Comparable:
-    """Sites, units and settings of the graphs of a comparison; each further graph is checked against them once."""
+    """Check that the graphs of a comparison have the same sites, units and settings.
+
+    Each graph is checked once, when it is added, against the graphs before it.
+    """
 
     def __init__(self) -> None:
         self._first: Scores | None = None
-        # Settings that only one of two graphs has, warned of once for all graphs.
+        # Names of settings that only one of two graphs has. The warning is given once for all graphs.
         self._unsaid: str | None = None
         self._settings: dict[tuple[str, Any], tuple[Any, str]] = {}
-        """The value of a setting and the title of a graph that has it, by the key of `_settings`."""
+        """Value of a setting, and the title of the first graph with this setting, by the keys of `_settings`."""
 
     def add(self, graph: Scores) -> None:
-        """Check a graph against those before it."""
+        """Check a graph against the graphs that were added before; raise `InputError` if it cannot be compared."""
         graph.check_finite()
         if self._first is None:
             self._first = graph
@@ -64,7 +74,7 @@ class Comparable:
                 self._unsaid,
             )
         for key, value in _settings(graph).items():
-            # With the first graph of the scope, not with the first of all: others may have no such setting.
+            # Compare with the first graph that has the setting in this scope, as the first graph of all may lack it.
             theirs, title = self._settings.setdefault(key, (value, graph.title))
             if not same_entry(theirs, value):
                 differs = entry_differs(key[0], theirs, title, value, graph.title)
@@ -81,14 +91,18 @@ class Comparable:
 
 
 def check_comparable(a: Scores, b: Scores) -> None:
-    """Check that two graphs may be compared."""
+    """Raise `InputError` unless two graphs may be compared."""
     graphs = Comparable()
     graphs.add(a)
     graphs.add(b)
 
 
 def _settings(graph: Scores) -> dict[tuple[str, Any], Any]:
-    """Return the `SHARED_ENTRIES` of a graph by name and scope: graphs of one scope must agree on the value."""
+    """Return the `SHARED_ENTRIES` of a graph by (name, scope).
+
+    All graphs that have the same name and scope must agree on the value. The scope is None for a setting on which all
+    graphs must agree.
+    """
     known = {}
     for name in SHARED_ENTRIES:
         if name in graph.settings:
@@ -101,7 +115,7 @@ def _settings(graph: Scores) -> dict[tuple[str, Any], Any]:
     domain = graph.domain if known.get("texts") == OWN_STYLE else None
     class_name = graph.class_name or graph.settings.get("label")
     n_classes = known.get("text_weights", [None])[0]
-    # A margin is a difference of logits, so its text weights count however many classes there are.
+    # A margin is a difference of logits. It depends on the text weights of all classes, however many there are.
     if known.get("metric") == "margin":
         n_classes = None
     scopes: dict[str, Any] = {
@@ -114,7 +128,7 @@ def _settings(graph: Scores) -> dict[tuple[str, Any], Any]:
 
 def _check_units(a: Scores, b: Scores) -> None:
     if a.sites != b.sites:
-        # The first pair that differs; none differs where one graph has more sites behind the other's.
+        # The first pair of sites that differs. If one graph only has further sites at the end, no pair differs.
         different = f"{len(a.sites)} and {len(b.sites)} in number"
         for of_a, of_b in zip(a.sites, b.sites, strict=False):
             if of_a != of_b:

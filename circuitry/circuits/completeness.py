@@ -7,16 +7,16 @@ from typing import NamedTuple
 import numpy as np
 
 ADDS_UP = 0.1
-"""Largest gap of scores that add up, as a share of the metric's change."""
+"""Largest gap, as a share of the metric's change, with which scores are said to add up."""
 ROUGHLY = 0.5
-"""Largest gap of scores that add up roughly."""
+"""Largest gap, as a share of the metric's change, with which scores are said to add up roughly."""
 
 
 class Completeness(NamedTuple):
-    """Compare the sum of a site's scores with the change of the metric that they share out.
+    """Compare the sum of a site's scores with the change of the metric that they should sum to.
 
-    At the embedding itself the cosine is constant on the path to zero and drops only at its very end, so with
-    baseline zero the gap of the last site is the whole logit.
+    With baseline zero, the gap of the last site is the whole logit: on the path from the embedding to zero the cosine
+    is constant, and drops only at the very end.
 
     Example:
         >>> sums = circuitry.circuits.Completeness(effect_sum=0.9, metric_difference=1.0)
@@ -31,22 +31,32 @@ class Completeness(NamedTuple):
 
     @property
     def gap(self) -> float:
-        """Error of the quadrature: it goes to 0 with many points, except at the embedding with a zero baseline."""
+        """Sum of the effects minus the metric's change.
+
+        The gap is the error of the quadrature. It goes to 0 with many points, except at the embedding with baseline
+        zero.
+        """
         return self.effect_sum - self.metric_difference
 
     @property
     def share(self) -> float:
-        """The gap as a share of the metric's change, positive where the effects are too large; infinite of none."""
+        """The gap as a share of the metric's change; positive if the sum of the effects is too large.
+
+        If the metric does not change, the share is 0 without a gap, and infinite with a gap.
+        """
         if not self.metric_difference:
-            # Nothing changed: right if the scores say so, else wrong by any measure.
+            # The metric does not change, so effects with any other sum than 0 are wrong by any measure.
             return math.copysign(math.inf, self.gap) if self.gap else 0.0
         return self.gap / abs(self.metric_difference)
 
     @property
     def verdict(self) -> str:
-        """Whether the scores can be trusted: ``adds up``, ``roughly`` or ``does not add up``; see `ADDS_UP`."""
+        """Whether the scores add up: ``adds up``, ``roughly``, ``does not add up``, or ``unknown`` for NaN.
+
+        See `ADDS_UP` and `ROUGHLY`.
+        """
         size = abs(self.share)
-        # NaN: of scores whose sums nobody measured.
+        # The share is NaN if the sums were not measured.
         if math.isnan(size):
             return "unknown"
         if size <= ADDS_UP:
@@ -57,7 +67,7 @@ class Completeness(NamedTuple):
 
 
 def largest_gap(completeness: Mapping[str, Completeness]) -> list[str]:
-    """Return the site with the largest gap in a few words, or nothing where no gap is known."""
+    """Return a list with a few words on the site with the largest gap, or an empty list if no gap is known."""
     if not completeness:
         return []
     site = max(completeness, key=lambda name: abs(completeness[name].share))
@@ -72,10 +82,16 @@ def find_doubtful(
     completeness: Mapping[str, Completeness],
     inner: tuple[str, ...],
 ) -> dict[str, str]:
-    """Return, by site, why its scores are doubtful: they do not add up, or they equal the scores of the site before.
+    """Return the sites with doubtful scores, each with the reason.
 
-    A stage without parameters that treats each channel separately, such as a pooling, passes on the scores of the site
-    before. Sites without any effect are not doubtful.
+    Scores are doubtful if they do not add up, or if they are equal to the scores of the site before. The latter happens
+    after a stage without parameters that treats each channel separately, such as a pooling. Sites without any effect
+    are not doubtful.
+
+    Args:
+        scores: Scores [units] by site.
+        completeness: Completeness by site; sites without an entry are not checked for their sum.
+        inner: The sites to look at, in order.
     """
     reasons = {}
     before = None
@@ -94,7 +110,7 @@ def find_doubtful(
 
 
 def _repeats(scores: np.ndarray, before: np.ndarray) -> bool:
-    # Passes through one more stage differ by rounding, relative to the largest score.
+    # One more stage changes scores by rounding errors, which are relative to the largest score.
     rounding = 1e-4 * float(np.abs(scores).max())
     return scores.shape == before.shape and np.allclose(
         before, scores, rtol=1e-3, atol=rounding

@@ -1,4 +1,4 @@
-"""Direct effects of components: what `direct_effects` measures, image by image. No torch."""
+"""The result of `direct_effects`: direct effects of components on a class logit, image by image. No torch."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -25,16 +25,19 @@ class DirectEffects:
     writers: Annotated[tuple[str, ...], DISTINCT]
     """Names of heads and MLPs."""
     effects: Float[np.ndarray, "images writers"]
-    """Number that each writer adds to the logit of each image."""
+    """What each writer adds to the logit of each image."""
     rest: Float[np.ndarray, " images"]
-    """Effect of all biases together."""
+    """What all biases together add to the logit of each image."""
     logits: Float[np.ndarray, " images"]
-    """The class logit, which effects and rest add up to."""
+    """The class logit of each image: the sum of the effects and the rest."""
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return means over images: writer, effect, largest first, then ``rest``; they add up to the mean logit."""
+        """Return a table of the mean effects over images, with the columns writer and effect.
+
+        The largest absolute effect comes first; the last row is ``rest``. The effects add up to the mean logit.
+        """
         table = pd.DataFrame({"writer": self.writers, "effect": self.effects.mean(0)})
-        # A stable order: writers of equal effect stay in the order of the tower.
+        # A stable sort keeps writers with equal effects in the order of the tower.
         table = table.sort_values("effect", key=abs, ascending=False, kind="stable")
         rest = pd.DataFrame({"writer": ["rest"], "effect": [self.rest.mean()]})
         return pd.concat([table, rest], ignore_index=True)

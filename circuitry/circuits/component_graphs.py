@@ -38,11 +38,14 @@ COMPONENT_SCORERS: Mapping[str, ComponentScorer] = {
     EXACT_READERS: partial(attributed, exact=BY_READER),
     CUTS: lambda stream, task, _: component_cuts(stream, task),
 }
-"""The package's methods that score edges between heads and whole MLPs."""
+"""Functions of the package's methods that score edges between heads and whole MLPs, by name."""
 
 
 def component_scorer(method: EdgeMethod) -> ComponentScorer:
-    """Return the function of a method that scores edges between heads and whole MLPs; refuse a method without one."""
+    """Return the function of a method that scores edges between heads and whole MLPs.
+
+    Raise `InputError` if the method has no such function.
+    """
     if method.components is not None:
         return partial(component_scores, method)
     if method.name not in COMPONENT_SCORERS:
@@ -63,24 +66,28 @@ def attribute_components(
 ) -> AttributionGraph:
     """Score the heads and the whole MLPs of a transformer, and every edge between them and the embedding.
 
-    Sites are the layers: ``embed``, of each block ``blocks.i.attn`` (its heads) and ``blocks.i.mlp`` (one unit), and
-    ``embedding``. With ports apart, ``blocks.i.attn.q``, ``.k`` and ``.v`` hold what each head reads.
+    The sites of the graph are the layers: ``embed``, then for each block ``blocks.i.attn`` (its heads) and
+    ``blocks.i.mlp`` (one unit), and finally ``embedding``. With ``ports`` there are also the sites ``blocks.i.attn.q``,
+    ``.k`` and ``.v``, whose units are the queries, keys and values of the heads. Nodes are scored by
 
-        score of a node that writes     = effect of cutting all its edges
+        score of a node that writes     = effect of cutting all edges out of it
         score of a node that only reads = effect of cutting all edges into it
 
-    To first order these are sums of the scores of the edges.
+    To first order the score of a node is the sum of the scores of these edges.
 
     Args:
-        task: Its encoder is a transformer, as it is or in heads and neurons; where an edge is cut, the writer's
-            addition is that at the baseline. The task's sites play no part: all edges are scored.
-        method: One of `EDGE_METHODS` but ``squared``; ``cuts`` takes a run for every edge and no rule.
-        rule: Points of the path, or the rule's name; `PLAIN` is attribution patching.
-        ports: Whether the query, key and value of a head are nodes of their own; else one node reads for all three.
+        task: A task whose encoder is a transformer, either of whole stages or in heads and neurons. A cut edge carries
+            what the writer adds to the stream at the baseline. The sites of the task are ignored: all edges are scored.
+        method: One of `EDGE_METHODS` except for ``squared``. ``cuts`` runs the model once for every edge, and ignores
+            ``rule``.
+        rule: Points of the path, or the name of a rule. The default `PLAIN` is attribution patching.
+        ports: If True, the query, key and value of a head are nodes of their own. If False, one node reads for all
+            three.
 
     Raises:
-        InputError: for no images, a metric of the wrong shape, a gradient that is not finite, a baseline that does not
-            fit, an unknown method, hooks on an encoder as it is, or a tower as in `ResidualStream.of`.
+        InputError: if there are no images, the metric returns a wrong shape, a gradient is not finite, the baseline
+            does not fit, the method is unknown, an encoder of whole stages has hooks, or the tower is one that
+            `ResidualStream.of` does not accept.
 
     Example:
         >>> of_vit = circuitry.Task(vit.encoder, images, circuitry.class_logit(vit.text_weights(folder.classes), 1))
@@ -99,13 +106,19 @@ def attribute_components(
 def as_graph(
     of_stream: StreamScores, settings: dict[str, Any], ports: bool = False
 ) -> AttributionGraph:
-    """Return all heads and MLPs with the edges between them; no neurons are apart."""
+    """Return the graph of all heads and whole MLPs with the edges between them.
+
+    Args:
+        of_stream: Scores of a stream in which no neurons are components of their own.
+        settings: Settings that the graph stores.
+        ports: See `attribute_components`.
+    """
     scores = np.nan_to_num(of_stream.scores)
     reads = _places(of_stream.readers, ports)
     writes = _places(of_stream.writers, False)
     components = (*of_stream.writers, *of_stream.readers)
     layers = list(dict.fromkeys(component.layer for component in components))
-    # The layer of each site, in the order of the tower; the ports of a layer come before what it writes.
+    # The layer of each site, in the order of the tower. The ports of a layer come before the site that writes.
     layer_of = dict[str, str]()
     for layer in layers:
         for port in (".q", ".k", ".v", ""):
@@ -115,7 +128,7 @@ def as_graph(
     nodes = dict[str, np.ndarray]()
     kept = dict[str, np.ndarray]()
     for site in layer_of:
-        # A site that writes has the effect of its edges out, even where it reads, too.
+        # The nodes of a site that writes are scored by their outgoing edges, even if the site also reads.
         if site in writes:
             nodes[site] = of_stream.out_of[np.concatenate(writes[site])]
         else:
@@ -126,7 +139,7 @@ def as_graph(
     for down in layer_of:
         if down not in reads:
             continue
-        # Where the ports of a head are one node, its score is the sum of theirs.
+        # If the ports of a head are one node, the score of its edge is the sum of the scores of its ports.
         into = np.stack([scores[rows].sum(0) for rows in reads[down]])
         for up in writes:
             if layers.index(up) < layers.index(layer_of[down]):
@@ -144,13 +157,16 @@ def as_graph(
 
 
 def _places(components: Sequence[Component], ports: bool) -> dict[str, list[list[int]]]:
-    """Return the places of each unit's components by site, units in order."""
+    """Return, by site, a list with the indices of the components of each unit, in the order of the units.
+
+    A head has a reader for each of its ports, unless ``ports`` gives each port a site of its own.
+    """
     by_unit: dict[str, dict[int, list[int]]] = {}
     for place, component in enumerate(components):
         site = component.layer
         if ports and component.port:
             site = f"{component.layer}.{component.port}"
         units = by_unit.setdefault(site, {})
-        # A whole MLP has no number, and is the unit 0 of its site.
+        # A whole MLP has no index, and is the unit 0 of its site.
         units.setdefault(component.unit or 0, []).append(place)
     return {site: list(units.values()) for site, units in by_unit.items()}

@@ -1,18 +1,20 @@
 """Conductance: the effects of the units of all sites at once, from one path of the image.
 
-Integrated gradients at a site (`nodes`) run the rest of the tower for every site and point. Here the image goes along
-the straight line to its baseline, x_t = x + t (b - x), and every activation a(x_t) goes with it. The conductance of a
-unit is the change of the metric m through it (Dhamdhere, Sundararajan & Yan 2018, arXiv 1805.12233):
+Integrated gradients at a site (`nodes`) run the tower from this site on, for every site and point. Here the image moves
+along the straight line to its baseline, x_t = x + t (b - x), and every activation a(x_t) changes with it. The
+conductance of a unit is the change of the metric m that passes through this unit (Dhamdhere, Sundararajan & Yan 2018,
+arXiv 1805.12233):
 
     effect[unit] = - mean over images of  sum over positions of  integral of  dm/da(x_t) * da(x_t)/dt  dt
 
-By the trapezoid rule one forward and backward pass at each of n + 1 points, with gradients g_k and activations a_k,
-serves all sites:
+The integral is computed by the trapezoid rule. One forward and backward pass at each of n + 1 points gives the
+gradients g_k and the activations a_k of all sites:
 
     effect[unit] = - mean over images of  sum over positions and k of  (g_k + g_(k+1)) / 2 * (a_(k+1) - a_k)
 
-At every site the effects sum to m(image) - m(baseline image), up to the rule. What is carried past the units of a site
-has its part of that sum and is no unit, so no completeness is told there.
+At every site the effects sum to m(image) - m(baseline image), up to the error of the rule. But if a stream is carried
+past the units of a site, it has a share of this sum without being a unit. So the completeness of such a site is
+unknown.
 """
 
 from collections import defaultdict
@@ -35,7 +37,7 @@ from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
 
 N_INTERVALS = 5
-"""Intervals of the path; a run at each of their ends."""
+"""Number n of intervals of the path. The model is run at the n + 1 ends of the intervals."""
 
 
 def conductance_effects(
@@ -43,27 +45,32 @@ def conductance_effects(
     folds: Int[np.ndarray, " images"] | None = None,
     intervals: int = N_INTERVALS,
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return every unit's mean effect on the metric at every site, on all images and on each fold of them.
+    """Return the mean effect of every unit on the metric: on all images, and on each fold of them, by its index.
 
-    The path leads to the baseline's activation of `input`: zeros after normalisation, the mean image, or the
-    counterfactual images.
+    The path of the integral leads from the image to the baseline of the site `input`: zeros after normalisation, the
+    mean image, or the counterfactual images. Call it within ``task.running(gradients=True)``.
+
+    Args:
+        task: Encoder, images, metric, baseline and sites.
+        folds: Index of the fold of each image. If None, the second result is empty.
+        intervals: Number of intervals of the path.
     """
     sites = task.sites
     rows = rows_that_fit(task.encoder, task.work.memory_gib)
-    # Past the units of the other sites goes a part of the change, so there is no sum to compare with.
+    # At the remaining sites, some of the change is carried past the units, so there is no total to compare with.
     complete = [site for site in sites if site not in task.encoder.carried]
     sums = defaultdict[int, list[FoldSum]](list)
     n_batches = count_batches(task.images, rows)
     with task.bar("conductance", "batch", n_batches) as bar:
         for batch in task.batches():
             end = batch.ends({INPUT: batch.images})[INPUT]
-            # Activations a and gradients g at the point before, from the image itself on.
+            # Activations a and gradients g at the previous point of the path; the first point is the image itself.
             a, g, clean = clean_run(task, batch.images, sites, with_gradient=True)
             effects = dict.fromkeys(sites, torch.zeros(()))
             for k in range(1, intervals + 1):
                 x = torch.lerp(batch.images, end, k / intervals)
                 after, slopes, at_end = clean_run(task, x, sites, with_gradient=True)
-                # Popped site by site, so that no more than two points are in memory.
+                # Popped site by site, so that at most two points are in memory.
                 for site in sites:
                     change = (
                         (a.pop(site) - after[site]) * (g.pop(site) + slopes[site]) / 2
@@ -71,7 +78,7 @@ def conductance_effects(
                     effects[site] = effects[site] + unit_effects(task, site, change)
                 a = after
                 g = slopes
-            # The last point is the baseline's image, at which the metric is the same for all sites.
+            # The last point is the baseline of the image. The metric there is the end value for all sites.
             at_ends = dict.fromkeys(complete, at_end)
             for fold, of_fold in fold_sums(folds, batch, effects, clean, at_ends):
                 sums[fold].append(of_fold)
@@ -82,6 +89,6 @@ def conductance_effects(
 def path_effects(
     task: Task, folds: Int[np.ndarray, " images"] | None = None
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return `conductance_effects` on a task's own images, the image left out."""
+    """Return the result of `conductance_effects` on the task's images of the class, without the image as a site."""
     with task.running(gradients=True):
         return conductance_effects(without_image(own_images(task)), folds)

@@ -1,12 +1,12 @@
-"""Which units and edges of a circuit would be found again on other images? Resamples of folds of them. No torch.
+"""Which units and edges of a circuit would be found again on other images? The images are resampled in folds. No torch.
 
-1. Folds of the images are drawn with replacement, as many as there are: every possible draw with its probability, or
-   random draws of many folds.
-2. Scores of a draw are the mean over its folds, weighted by their images.
-3. A unit holds in a draw that keeps it, by the budget of the circuit, with the sign of the whole. An edge holds in a
-   draw where it is among the strongest edges into its unit.
-4. The *stability* of a unit or edge is the probability that it holds; that of the circuit is the mean over its units
-   and edges.
+1. The images are cut into n folds. A draw takes n of these folds with replacement. If there are few folds, every
+   possible draw is used with its probability; otherwise random draws are used.
+2. The scores of a draw are the means over its folds, weighted by the folds' numbers of images.
+3. A unit holds in a draw if the draw keeps this unit, by the budget of the circuit, and if its effect has the same sign
+   as on all images. An edge holds in a draw if it is among the strongest edges into its unit.
+4. The *stability* of a unit or an edge is the probability that it holds in a draw. The stabilities of a circuit are the
+   mean over its units and the mean over its edges.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -26,9 +26,9 @@ from circuitry.gates.edges import strongest_edges
 from circuitry.runs.errors import InputError
 
 _EXACT = 5
-"""Folds up to which every draw is taken."""
+"""Largest number of folds for which every possible draw is used."""
 _DRAWS = 200
-"""Random draws of more folds."""
+"""Number of random draws if there are more folds."""
 
 STABILITY = (
     "class",
@@ -39,12 +39,12 @@ STABILITY = (
     "edges",
     "edge_stability",
 )
-"""Columns of `circuit_stability`."""
+"""Columns of the table that `circuit_stability` returns."""
 
 
 @dataclass(frozen=True, eq=False)
 class Consensus:
-    """Stability of the units and edges of a circuit when its images are drawn again."""
+    """Stability of the units and edges of a circuit when its images are resampled."""
 
     circuit: Circuit
     units: dict[str, np.ndarray]
@@ -59,7 +59,7 @@ class Consensus:
 
     @property
     def edge_stability(self) -> float:
-        """Mean stability of the edges; NaN without any."""
+        """Mean stability of the edges; NaN if there are no edges."""
         return _mean(self.edges.values())
 
 
@@ -68,9 +68,10 @@ def find_consensus(
     folds: Sequence[AttributionGraph],
     edges: Mapping[tuple[str, str], Float[np.ndarray, "folds down up"]],
 ) -> Consensus:
-    """Find the stability of a circuit in resamples of the folds of its images; see the module.
+    """Compute the stability of a circuit by resampling the folds of its images; see the module.
 
     Args:
+        circuit: A circuit that was cut out of the graph of all images.
         folds: Graphs of the folds, from `GraphFolder.folds`.
         edges: Scores of the circuit's edges on each fold, from `GraphFolder.fold_edges`.
     """
@@ -83,7 +84,7 @@ def find_consensus(
     counts, probability = _draws(len(folds))
     n_images = np.array([fold.n_images for fold in folds])
     total = (counts @ n_images)[:, None]
-    # The share of each fold's images in each draw [draws, folds]: folds may differ by an image.
+    # The share of each fold's images in each draw [draws, folds]. Folds may differ in size by one image.
     weights = counts * n_images / total
     effects = {}
     ranked_by = {}
@@ -103,10 +104,14 @@ def _edge_stability(
     weights: Float[np.ndarray, "draws folds"],
     probability: Float[np.ndarray, " draws"],
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Return the probability that each edge of a circuit is among the strongest, in the order of its places."""
+    """Return, by pair of sites, the probability that each edge of a circuit is among the strongest edges of a draw.
+
+    Edges are in the order of `Edges.places`. ``weights`` and ``probability`` are the weights of the folds in each draw,
+    and the probability of each draw.
+    """
     places = circuit.its_edges.places
     stability = {pair: np.zeros(len(rows)) for pair, (rows, _) in places.items()}
-    # Draw by draw: scores of all draws at once would take the memory of 200 graphs.
+    # One draw at a time, because the scores of all draws together would take the memory of 200 graphs.
     for of_draw, share in zip(weights, probability, strict=True):
         scores = {pair: np.tensordot(of_draw, edges[pair], 1) for pair in places}
         strongest = strongest_edges(
@@ -122,7 +127,14 @@ def _edge_stability(
 def circuit_stability(
     graphs: GraphFolder, *, edges_per_node: int = 3, any_sign: bool = False
 ) -> pd.DataFrame:
-    """Return the stability of every circuit of a folder that has at least two folds: columns `STABILITY`."""
+    """Return a table of the stability of circuits, with the columns `STABILITY`.
+
+    It has a row for every circuit of the folder whose images have at least two folds.
+
+    Args:
+        graphs: The folder.
+        edges_per_node, any_sign: How circuits are cut; see `AttributionGraph.circuit`.
+    """
     rows = []
     for class_name, domain in graphs:
         folds = list(graphs.folds(class_name, domain).values())
@@ -146,7 +158,10 @@ def circuit_stability(
 
 
 def mean_stability(stability: pd.DataFrame) -> pd.DataFrame:
-    """Return the means of `circuit_stability` over classes by domain, and of all circuits in the last row, ``all``."""
+    """Return the means over classes of the table of `circuit_stability`, with a row for each domain.
+
+    The last row, whose domain is ``all``, has the means over all circuits.
+    """
     numbers = list(STABILITY[2:])
     by_domain = stability.groupby("domain")[numbers].mean()
     of_all = stability[numbers].mean().to_frame("all").T
@@ -156,7 +171,7 @@ def mean_stability(stability: pd.DataFrame) -> pd.DataFrame:
 def _draws(
     n: int,
 ) -> tuple[Float[np.ndarray, "draws folds"], Float[np.ndarray, " draws"]]:
-    """Return how often each fold is drawn, and the probability of the draw."""
+    """Return how often each of ``n`` folds is drawn in each draw, and the probability of each draw."""
     if n > _EXACT:
         rng = np.random.default_rng(0)
         counts = rng.multinomial(n, np.full(n, 1 / n), _DRAWS)
@@ -166,7 +181,7 @@ def _draws(
     for draw in combinations_with_replacement(range(n), n):
         of_draw = np.bincount(draw, minlength=n)
         every.append(of_draw)
-        # The multinomial coefficient: orders of n draws with these counts, of n^n orders in all.
+        # The multinomial coefficient: how many of the n^n ordered draws have these counts.
         ways.append(factorial(n) / prod(map(factorial, of_draw.tolist())))
     return np.stack(every).astype(float), np.array(ways) / n**n
 
@@ -176,14 +191,19 @@ def _held_units(
     effects: Mapping[str, Float[np.ndarray, "draws units"]],
     circuit: Circuit,
 ) -> dict[str, Bool[np.ndarray, "draws kept"]]:
-    """Return which units of the circuit each draw keeps, by ``drawn``, with the same sign of their effect.
+    """Return, by site, which units of the circuit hold in each draw.
 
-    A global budget ranks all sites at once.
+    A unit holds if the draw keeps it, and if its effect has the same sign in the draw as in the circuit's source.
+
+    Args:
+        drawn: The numbers that rank the units in each draw. A global budget ranks the units of all sites together.
+        effects: The effects in each draw.
+        circuit: The circuit.
     """
     source = circuit.source
     kept = circuit.units
     n_kept = sum(len(kept[site]) for site in drawn)
-    # A draw keeps as many units as the circuit: at each site, or with one cut in all.
+    # A draw keeps as many units as the circuit: at each site, or with a global budget in total.
     one_cut = source.settings.get("budget") == GLOBAL
     in_draw = {site: np.zeros(scores.shape, bool) for site, scores in drawn.items()}
     if one_cut and n_kept:
@@ -194,7 +214,7 @@ def _held_units(
                 in_draw[site][draw, units] = True
     elif not one_cut:
         for site, scores in drawn.items():
-            # Stable, so that the first of equal scores is kept, as by the budget.
+            # A stable sort keeps the first of equal scores, as the budget does.
             order = np.argsort(-np.abs(scores), axis=1, kind="stable")
             first = order[:, : len(kept[site])]
             np.put_along_axis(in_draw[site], first, True, axis=1)

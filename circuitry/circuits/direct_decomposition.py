@@ -1,9 +1,10 @@
-"""Decompose a class logit exactly into the direct effects of components, which skip all later components.
+"""Decompose a class logit exactly into the direct effects of components.
 
-The class logit is the cosine of the embedding with a class's text weight. With the length of the embedding, and the
-scale of the tower's last norm, as they are on the image, it is linear in the residual stream behind the last block, and
-so it is the sum of what the last stage makes of what each writer put there (Gandelsman et al. 2024, arXiv 2310.05916),
-and of the biases.
+The direct effect of a component takes the residual connection to the embedding, past all later components. The class
+logit is the cosine of the embedding with the text weight of a class. For each image, the length of the embedding and
+the scale of the tower's last norm are held fixed. Then the logit is linear in the residual stream after the last block.
+So it is the sum, over all components, of what the last stage makes of the component's addition to the stream, plus the
+effect of the biases (Gandelsman et al. 2024, arXiv 2310.05916).
 
 For CLIP's ResNets see `pooling_pairs`.
 """
@@ -25,21 +26,23 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 
 ROUNDINGS = 100
-"""How often rounding may add up in the last step of a tower that is linear."""
+"""How many rounding errors may add up in the check that the last stage of a tower is linear."""
 
 
 @checked
 def direct_effects(
     stream: ResidualStream, images: Images, weight: Float[Tensor, " d"]
 ) -> DirectEffects:
-    """Decompose the class logit into heads, MLPs and what stands before the first block.
+    """Return the direct effects on a class logit of all heads, all MLPs and the stream before the first block.
 
     Args:
-        weight: Text weight of the class, normalised; ``weights[label]``.
+        stream: The residual stream of the tower.
+        images: The images.
+        weight: Normalised text weight of the class: ``weights[label]``.
 
     Raises:
-        InputError: for no images, a weight of another size, a tower that pools by attention or has more than a
-            linear map behind its pooling, or hooks in the blocks or behind them.
+        InputError: if there are no images, the weight has a wrong size, the tower pools by attention or has more than a
+            linear map after its pooling, or there are hooks in the blocks or after them.
 
     Example:
         >>> stream = circuitry.bases.ResidualStream.of(vit.encoder)
@@ -59,7 +62,7 @@ def direct_effects(
     of_rest = list[np.ndarray]()
     logits = list[np.ndarray]()
     for vectors, rest, embedding in _added(stream, images, Work()):
-        # The length of the whole embedding for all terms, so that they add up to its cosine.
+        # All terms are divided by the length of the whole embedding, so that they add up to its cosine.
         lengths = np.linalg.norm(embedding, axis=-1)
         effects.append((vectors @ class_text).T / lengths)
         of_rest.append(rest @ class_text / lengths)
@@ -76,9 +79,10 @@ def direct_effects(
 def direct_vectors(
     stream: ResidualStream, images: Images, work: Work = Work()
 ) -> Float[np.ndarray, "images writers d"]:
-    """Return the vector that each writer adds to the embedding directly: times a text weight it is a direct effect.
+    """Return the vector that each writer adds to the embedding directly.
 
-    It takes the arguments of `direct_effects`, and does not divide by the length of the embedding.
+    The product of a vector with a text weight, divided by the length of the embedding, is a direct effect; see
+    `direct_effects`.
 
     Example:
         >>> stream = circuitry.bases.ResidualStream.of(vit.encoder)
@@ -93,7 +97,11 @@ def direct_vectors(
 def _added(
     stream: ResidualStream, images: Images, work: Work
 ) -> Iterator[list[np.ndarray]]:
-    """Yield the additions of each writer [images, writers, d] and of all biases [images, d], and the embeddings."""
+    """Yield, batch by batch, what makes up the embeddings.
+
+    These are the additions of each writer [images, writers, d], the addition of all biases [images, d], and the
+    embeddings [images, d].
+    """
     components = stream.components
     last = stream.encoder.stages[-1].run
     n_blocks = len(stream.blocks)
@@ -109,10 +117,10 @@ def _added(
             )
             biases = sum(bias for i in range(n_blocks) for bias in stream.biases(i))
             with _held_norms(stream.encoder.tower):
-                # First the embedding: its run sets the scales that all others are divided by.
+                # The embedding comes first: its run sets the scales by which the norms divide in all other runs.
                 embedding = last(cache[end])
                 zero = torch.zeros_like(cache[end])
-                # Less the last stage's own biases, which count once, with the rest.
+                # The output at zero is subtracted, because the biases of the last stage belong to the rest.
                 at_zero = last(zero)
                 vectors = [last(written) - at_zero for written in stream.written(cache)]
                 rest = last(zero + biases)
@@ -122,7 +130,7 @@ def _added(
 
 @contextmanager
 def _held_norms(tower: nn.Module) -> Iterator[None]:
-    """Within the block each norm divides by the scale of its first input, so that it is an affine map."""
+    """Within the block, let each norm divide by the scale of its first input, so that it is an affine map."""
     scales: dict[nn.Module, Tensor] = {}
 
     def held(norm: nn.Module, inputs: tuple[Tensor], out: Tensor) -> Tensor:
@@ -139,19 +147,22 @@ def _held_norms(tower: nn.Module) -> Iterator[None]:
 
 
 def _check_linear(stream: ResidualStream) -> int:
-    """Return the width of the embedding after checking that it is linear in the last stream with fixed norm scales."""
+    """Return the width of the embedding; raise `InputError` if it is not linear in the last residual stream.
+
+    The scales of the norms are held fixed in this check.
+    """
     encoder = stream.encoder
     last = encoder.stages[-1]
     x = encoder.read_unhooked(encoder.blank(), encoder.sites[-2:-1])[encoder.sites[-2]]
     with encoder.running(), _held_norms(encoder.tower):
-        last.run(x)  # which sets the scales
+        last.run(x)  # this sets the scales
         generator = torch.Generator().manual_seed(0)
-        # A long step, so that a curve is no rounding.
+        # A long step, so that a curvature is larger than the rounding errors.
         step = 10 * x.std() * torch.randn(x.shape, generator=generator).to(x)
         at_zero = last.run(torch.zeros_like(x))
         there = last.run(step) - at_zero
         back = last.run(-2 * step) - at_zero
-    # A linear map takes the step -2 s to -2 times what it makes of s.
+    # A linear map takes the step -2 s to -2 times its value at the step s.
     error = (back + 2 * there).abs().max()
     if error > ROUNDINGS * torch.finfo(x.dtype).eps * back.abs().max():
         raise InputError(

@@ -1,4 +1,4 @@
-"""The exact effect of cutting edges, each in a run of its own; see `circuitry.gates.edge_gates`."""
+"""The exact effects of cutting edges, with one run of the model for each cut; see `circuitry.gates.edge_gates`."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
@@ -20,21 +20,23 @@ from circuitry.gates.edges import Edges, Pair
 from circuitry.runs.arguments import checked
 
 Cut = Mapping[Pair, tuple[Any, Any]]
-"""Rows and columns in the masks of some pairs: the edges to cut together."""
+"""The edges to cut together: their rows (downstream units) and columns (upstream units), by pair of sites."""
 
 
 @checked
 def cut_effects(task: Task, edges: Edges) -> Edges:
-    """Return some edges, of a chain or across sites, with the exact effect of cutting each as its score.
+    """Return edges whose scores are the exact effects of cutting them one at a time.
 
-    Every edge takes a run of its own, from the first site on, while all other edges between the sites are kept.
+    Every edge needs a run of its own, from the first site on. All other edges between the sites are kept in this run.
+    The edges may join neighbouring sites or, where sites carry a stream, sites further apart.
 
     Args:
         task: Images, metric, and the baseline that a cut edge carries.
-        edges: Edges to cut in turn, such as ``graph.edges``, or `Edges.between` for all edges of some units.
+        edges: Edges to cut one at a time, such as ``graph.edges``, or `Edges.between` for all edges between some units.
 
     Returns:
-        The edges with metric(clean) - metric(edge cut), mean over images: positive where an edge helps.
+        The same edges with the scores metric(clean) - metric(edge cut), as means over images. A positive score means
+        that the edge helps.
 
     Example:
         >>> strongest = graph.edges.top(0.001)
@@ -43,7 +45,7 @@ def cut_effects(task: Task, edges: Edges) -> Edges:
         True
     """
     gated = gated_edges_of(task, edges.scores)
-    # Refuses units that the encoder does not have, before the first run.
+    # This raises an error before the first run if the encoder does not have one of the units.
     gated.masks(edges)
     cuts = list[Cut]()
     for (up, down), (rows, columns) in edges.places.items():
@@ -63,11 +65,11 @@ def cut_effects(task: Task, edges: Edges) -> Edges:
 
 
 def component_cuts(stream: ResidualStream, task: Task) -> StreamScores:
-    """Return the exact effects of cutting each edge between components, all into a reader, and all out of a writer.
+    """Return the exact effects of three kinds of cuts: each edge, all edges into a reader, all edges out of a writer.
 
     Args:
-        stream: Whose layers are one component, or heads.
-        task: A task of ``stream.components``.
+        stream: A stream without neurons that are components of their own: each layer is one component or its heads.
+        task: A task whose encoder is ``stream.components``.
     """
     order = [layer.name for layer in stream.layers]
     every_unit = slice(None)
@@ -99,8 +101,14 @@ def component_cuts(stream: ResidualStream, task: Task) -> StreamScores:
 def _effects(
     task: Task, gated: GatedEdges, cuts: Sequence[Cut]
 ) -> tuple[Float[np.ndarray, " cuts"], int]:
-    """Return the mean fall of the metric by each cut, and the number of images."""
-    # First the metric of the whole model, then that after each cut.
+    """Return the mean decrease of the metric by each cut, and the number of images.
+
+    Args:
+        task: Images, metric and baseline.
+        gated: The edges of the task's encoder, with gates.
+        cuts: The cuts; each is made in a run of its own.
+    """
+    # The first value is the metric of the whole model, followed by the metric after each cut.
     values = np.zeros(1 + len(cuts))
     n_images = 0
     n_batches = count_batches(task.images, gated.rows) or 0
@@ -114,7 +122,7 @@ def _effects(
             n_images += len(batch.images)
             of_cuts = list[Tensor]()
             for cut in [{}, *cuts]:
-                # Masks are made anew for each cut: together they would take all edges times all cuts.
+                # The masks are made for each cut separately. Masks for all cuts would need too much memory at once.
                 masks = dict[Pair, np.ndarray]()
                 for (up, down), place in cut.items():
                     mask = np.ones((gated.sizes[down], gated.sizes[up]), dtype=bool)
@@ -124,6 +132,6 @@ def _effects(
                 embedding = gated.run(clean[gated.start], ends, gates)[0]
                 of_cuts.append(in_double(checked_metric(task.metric, embedding)).sum())
                 bar.update()
-            # A GPU is waited for once a batch, not at every cut.
+            # Values are moved once per batch, so that the GPU is not waited for at every cut.
             values += torch.stack(of_cuts).cpu().numpy()
     return (values[0] - values[1:]) / n_images, n_images

@@ -1,14 +1,18 @@
 """Scores of edges between units: `score_edges`. For edges between heads and whole MLPs see `component_graphs`.
 
-A method is a value of `methods.EDGE_METHODS`. ``squared``, the study's: how far a unit moves at the next site
-(`chain_edges`); the default of a chain whose sites carry nothing past their units. The others score effects on the
-metric. ``cuts`` takes an exact run for every edge (`edge_cuts`). ``exact-readers`` agrees best with these, but takes a
-partial run for every unit: on ViT-B/32 with 399 kept units 26 s of a processor for an image, where ``gradient`` takes
-4. It is the default where sites carry a stream and units do not add up: hidden channels, or heads with a norm behind
-them. ``gradient``, through the residual stream, is the default of heads and neurons that add up (`stream_edges`).
+The methods are the values of `methods.EDGE_METHODS`. Which one is the default depends on the encoder:
 
-Scores rank edges and do not measure them: even where they order edges as exact cuts do, their sizes are not what the
-metric loses by a cut. Only ``cuts`` are.
+- ``squared``, the study's method, scores how far a unit of the next site moves (`chain_edges`). It is the default of a
+  chain of sites that carry nothing past their units. All other methods score effects on the metric.
+- ``gradient`` scores edges through the residual stream to first order (`stream_edges`). It is the default of heads and
+  neurons that add up in the stream.
+- ``exact-readers`` runs the later unit exactly, which needs a partial run for every unit. It is the default where sites
+  carry a stream but units do not add up in it: hidden channels, or heads with a norm after them. On ViT-B/32 with 399
+  kept units it takes 26 s of one processor for an image, where ``gradient`` takes 4 s.
+- ``cuts`` measures every edge in a run of its own (`edge_cuts`). ``exact-readers`` agrees best with these values.
+
+The scores of ``cuts`` are what the metric loses when an edge is cut. The scores of all other methods only rank edges:
+even if they order edges as exact cuts do, their sizes are not the loss by a cut.
 """
 
 from collections.abc import Mapping
@@ -57,13 +61,16 @@ from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError, shown
 
 SomeUnits = Mapping[str, Int[np.ndarray, " kept"]]
-"""Numbers of some units by site, in the encoder's order."""
+"""Indices of some units by site, with the sites in the encoder's order."""
 
 
 def exact_readers(
     task: Task, units: SomeUnits, rule: QuadratureRule
 ) -> Mapping[Pair, np.ndarray]:
-    """Score edges by runs of the later unit, in a chain and in a stream."""
+    """Score edges by exact runs of the later unit, whether units add to a residual stream or not.
+
+    If they do not, ``rule`` is ignored.
+    """
     if in_stream(task.encoder):
         return unit_edges(partial(attributed, exact=BY_READER), task, units, rule)
     return reader_edges(task, units, rule)
@@ -72,7 +79,7 @@ def exact_readers(
 def exact_cuts(
     task: Task, units: SomeUnits, rule: QuadratureRule
 ) -> Mapping[Pair, np.ndarray]:
-    """Score edges by a run for each; no rule takes part."""
+    """Score each edge exactly, by a run of the model with this edge cut. ``rule`` is ignored."""
     pairs = joined_sites(task.encoder, task.sites)
     return cut_effects(task, Edges.between(units, pairs)).scores
 
@@ -83,13 +90,16 @@ EDGE_SCORERS: Mapping[str, EdgeScorer] = {
     EXACT_READERS: exact_readers,
     CUTS: exact_cuts,
 }
-"""The package's methods that score edges between units."""
+"""Functions of the package's methods that score edges between units, by name."""
 
 
 def component_scores(
     method: EdgeMethod, stream: ResidualStream, task: Task, rule: QuadratureRule
 ) -> StreamScores:
-    """Call a method from outside; refuse an answer that is no scores of the edges of a stream."""
+    """Return the scores of a registered method for the edges between the components of a stream.
+
+    Raise `InputError` unless the method returns `StreamScores` of the right shape, finite for every edge.
+    """
     assert method.components is not None
     given = method.components(stream, task, rule)
     if not isinstance(given, StreamScores):
@@ -107,7 +117,11 @@ def component_scores(
 def _scores_from_outside(
     method: EdgeMethod, task: Task, units: SomeUnits, rule: QuadratureRule
 ) -> dict[Pair, np.ndarray]:
-    """Call a method from outside; refuse an answer that is no scores of edges between the units."""
+    """Return the scores of a registered method for the edges between some units, by pair of sites.
+
+    Raise `InputError` unless the method returns finite scores of the right shapes for pairs of sites, the earlier site
+    first.
+    """
     assert method.function is not None
     # Checked here, so that every later step can trust the scores, whoever wrote the function.
     given: object = method.function(task, units, rule)
@@ -119,7 +133,7 @@ def _scores_from_outside(
         known = isinstance(pair, tuple) and set(places).issuperset(pair)
         if not known or len(pair) != 2 or places[pair[0]] >= places[pair[1]]:
             raise _no_scores(method, f"there are some at {shown(pair)}")
-        # From here on the pair is one of two sites, the earlier one first.
+        # The pair consists of two sites, the earlier one first.
         where = "->".join(pair)
         block = numbers_in(values)
         if block is None:
@@ -149,27 +163,31 @@ def score_edges(
     method: EdgeMethodName | None = None,
     rule: AnyRule | None = None,
 ) -> Edges:
-    """Score the edges between some units: of neighbouring sites, or of sites that a stream joins.
+    """Score the edges between some units of neighbouring sites, or of sites that a residual stream joins.
 
     Args:
-        task: Its encoder has the sites; an upstream unit is put to its baseline.
-        units: Numbers of units by site, in the encoder's order, such as the ``kept_units`` of a graph.
-        method: One of `EDGE_METHODS` (default: ``squared``; where sites carry a stream ``gradient``, or
-            ``exact-readers`` where units do not add up).
-        rule: Points of the path, or the rule's name (default: of ``squared`` midpoint-10, else one gradient).
+        task: Encoder, images, metric and baseline. An edge is scored by putting the upstream unit to its baseline.
+        units: Indices of the units by site, in the encoder's order, such as the ``kept_units`` of a graph.
+        method: One of `EDGE_METHODS`. Default: ``squared`` if no site of the encoder carries a stream past its units,
+            otherwise ``gradient`` if the units add up in the stream, and ``exact-readers`` if they do not.
+        rule: Points of the path, or the name of a rule. Default: midpoint-10 for ``squared``, one gradient for all
+            other methods.
+
+    Returns:
+        The edges with their scores [units downstream, units upstream] by pair of sites.
 
     Raises:
-        InputError: for a method that the encoder's units do not have, unknown sites or units, activations, gradients
-            or scores that are not finite, or a baseline that does not fit.
+        InputError: if the encoder's units cannot be scored by the method, a site or unit is unknown, the baseline does
+            not fit, or activations, gradients or scores are not finite.
 
     Example:
         >>> edges = circuitry.score_edges(task, graph.kept_units)
         >>> strongest = edges.strongest(into=3).to_pandas()
     """
     chosen = edge_method(task.encoder, method)
-    # No edge leads from the image, whose pixels are no nodes.
+    # No edge starts at the image, because its pixels are not nodes.
     units = {site: np.asarray(units[site]) for site in units if site != INPUT}
-    # A method that takes no path gets one gradient, at the clean activation.
+    # A method that does not integrate along a path gets the rule of one gradient, at the clean activation.
     default = DEFAULT_RULE if chosen.along_path else PLAIN
     given = default if rule is None else as_rule(rule)
     with task.running(gradients=True):
@@ -182,13 +200,16 @@ def _scorer(method: EdgeMethod) -> EdgeScorer:
     if method.function is not None:
         return partial(_scores_from_outside, method)
     if method.components is not None:
-        # In a stream edges between units are edges between components, with these units apart.
+        # In a stream, edges between units are edges between components if the units are components of their own.
         return partial(unit_edges, partial(component_scores, method))
     return EDGE_SCORERS[method.name]
 
 
 def with_edges(task: Task, circuit: Circuit) -> Circuit:
-    """Return a circuit of units whose source is a graph, with scores of the edges between them; see `score_edges`.
+    """Return the same circuit of units with a graph as its source.
+
+    The graph has scores of the edges between the circuit's units. They are measured on the task's images of the class;
+    see `score_edges`.
 
     Example:
         >>> part = circuitry.own_part(task)
@@ -197,7 +218,7 @@ def with_edges(task: Task, circuit: Circuit) -> Circuit:
     """
     source = circuit.source
     check_made_with(task, [source], (*ANY_CLASS, "baseline"))
-    # A graph has units at all its sites, a circuit only where it keeps some.
+    # A graph lists the kept units of all its sites. A circuit may lack sites without kept units.
     nothing = np.zeros(0, np.int64)
     kept = {site: circuit.units.get(site, nothing) for site in source.inner_sites}
     edges = score_edges(own_images(task), kept)
@@ -207,10 +228,13 @@ def with_edges(task: Task, circuit: Circuit) -> Circuit:
 
 
 def edge_method(encoder: Encoder, name: str | None) -> EdgeMethod:
-    """Return the method that scores the edges of an encoder, by its name or the default."""
+    """Return the method of edges with the given name, or the default of the encoder if it is None.
+
+    Raise `InputError` if the method cannot score the edges of this encoder.
+    """
     if in_stream(encoder):
         return EDGE_METHODS[name or GRADIENT]
-    # Distances of the next site do not see an effect that a carried stream takes past it.
+    # The distance that the next site moves misses effects that a carried stream takes past this site.
     default = EXACT_READERS if encoder.carried else SQUARED
     method = EDGE_METHODS[name or default]
     if method.in_stream:
@@ -223,7 +247,11 @@ def edge_method(encoder: Encoder, name: str | None) -> EdgeMethod:
 
 
 def rule_of_edges(encoder: Encoder, settings: AttributionSettings) -> QuadratureRule:
-    """Return the rule of the edges: that of the settings, one gradient through a stream, else that of the nodes."""
+    """Return the quadrature rule of edge scores.
+
+    This is the ``edge_rule`` of the settings if they have one. Otherwise, if the method of edges integrates along a
+    path, it is the rule of the nodes; if not, it is the rule of a single gradient.
+    """
     if settings.edge_rule is not None:
         return settings.edge_rule
     along_path = edge_method(encoder, settings.edges).along_path
@@ -236,12 +264,16 @@ def fold_edges(
     settings: AttributionSettings,
     folds: Int[np.ndarray, " images"],
 ) -> dict[int, Mapping[Pair, np.ndarray]]:
-    """Return the scores of `score_edges` between the units of each fold of the images.
+    """Score edges on each fold of the images, between the units of this fold; see `score_edges`.
 
     Args:
-        task: Its images are a tensor, and gradients run.
-        units: Units by site, of each fold.
-        settings: Their method and rule are taken.
+        task: A task whose images are a tensor, within ``task.running(gradients=True)``.
+        units: Units by site, by the index of the fold.
+        settings: Settings with the method and the rule of edges.
+        folds: Index of the fold of each image.
+
+    Returns:
+        Scores by pair of sites, by the index of the fold.
     """
     images = task.images
     assert isinstance(images, Tensor)
@@ -256,7 +288,10 @@ def fold_edges(
 
 
 def edges_made_with(encoder: Encoder, settings: AttributionSettings) -> dict[str, Any]:
-    """Return method and rule of the edges in plain values; for a registered method also the digest of its code."""
+    """Return the method and the rule of edges as settings in plain values.
+
+    For a registered method the settings also contain the digest of its code.
+    """
     method = edge_method(encoder, settings.edges)
     made_with: dict[str, Any] = {
         "edge_method": method.name,

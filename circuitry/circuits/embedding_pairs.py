@@ -1,13 +1,15 @@
 """Split the embedding of a CLIP ResNet into pairs of a head of its attention pooling and a unit of its last block.
 
-The embedding is exactly a sum over pairs of a head h and a unit c (arXiv 2509.19943), and a rest of positions and
-biases:
+The embedding is exactly a sum over pairs of a head h and a unit c, plus a rest that comes from positional embeddings
+and biases (arXiv 2509.19943). Let x[t, c] be the activation of unit c at position t, and pattern[h, t] the attention of
+head h to this position. Then
 
     embedding  = sum over h, c of  read[h, c] direction[h, c]  +  rest
     read[h, c] = sum over positions t of  pattern[h, t] x[t, c]
 
-So the class logit, the cosine of the embedding with a class's text weight, is the sum of the pairs' direct effects.
-Each pair has one direction in the space of texts, the same for all images.
+So the class logit, which is the cosine of the embedding with the text weight of a class, is the sum of the direct
+effects of the pairs and of the rest. Each pair has a single direction in the space of embeddings, the same for all
+images.
 """
 
 from dataclasses import dataclass
@@ -40,16 +42,16 @@ class PoolingPairs:
     """
 
     read: Float[np.ndarray, "images heads units"]
-    """A unit's mean over positions, weighted by a head's attention pattern."""
+    """What a head reads of a unit: the mean of the unit over positions, weighted by the head's attention pattern."""
     directions: Float[np.ndarray, "heads units d"]
-    """The contribution of a pair to the embedding, per unit of ``read``."""
+    """Direction of each pair: it adds ``read`` times this vector to the embedding."""
     rest: Float[np.ndarray, "images d"]
-    """The contribution of positions and biases."""
+    """What positional embeddings and biases add to the embedding."""
 
     @property
     def embeddings(self) -> Float[np.ndarray, "images d"]:
-        """The sum of pairs and rest: the embeddings of the images, not normalised."""
-        # Optimised, this is one matrix product; else numpy loops over all four axes.
+        """The embeddings of the images, not normalised: the sum of all pairs and the rest."""
+        # With optimize=True this is one matrix product. Without it numpy would loop over all four axes.
         of_pairs = np.einsum("bhc,hcd->bd", self.read, self.directions, optimize=True)
         embeddings: np.ndarray = of_pairs + self.rest
         return embeddings
@@ -57,7 +59,12 @@ class PoolingPairs:
     def effects(
         self, weight: Float[np.ndarray, " d"]
     ) -> Float[np.ndarray, "images heads units"]:
-        """Return the direct effect of each pair on the logit of a normalised text weight, or a difference of two."""
+        """Return the direct effect of each pair on a class logit.
+
+        Args:
+            weight: Normalised text weight of the class, or the difference of two such weights for the direct effects on
+                the difference of two logits.
+        """
         lengths = np.linalg.norm(self.embeddings, axis=-1)
         logits = self.read * (self.directions @ weight)
         effects: np.ndarray = logits / lengths[:, None, None]
@@ -66,7 +73,7 @@ class PoolingPairs:
 
 @checked
 def pooling_pairs(encoder: Encoder, images: Images) -> PoolingPairs:
-    """Decompose the embeddings of a CLIP ResNet into pairs of a head of its pooling and a unit that it reads.
+    """Decompose the embeddings of a CLIP ResNet into pairs of a head of its attention pooling and a unit it reads.
 
     Example:
         >>> pairs = pooling_pairs(encoder, images)
@@ -92,7 +99,7 @@ def pooling_pairs(encoder: Encoder, images: Images) -> PoolingPairs:
             read, rest = _read(pool, encoder(batch, stop=encoder.sites[-2]))
             reads.append(read)
             rests.append(rest)
-        # A unit passes a head's value and then its part of the output: one matrix for each head.
+        # A unit passes through the value of a head and then through the head's share of the output: a matrix per head.
         n = pool.num_heads
         value = rearrange(pool.v_proj.weight, "(head s) c -> head c s", head=n)
         out = rearrange(pool.c_proj.weight, "d (head s) -> head s d", head=n)
@@ -108,17 +115,22 @@ def _as_array(x: Tensor) -> np.ndarray:
 
 
 def _read(pool: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the units as heads read them [batch, head, unit], and the part of positions and biases [batch, d]."""
+    """Return ``read`` [batch, head, unit] and ``rest`` [batch, d] of a batch; see `PoolingPairs`.
+
+    Args:
+        pool: The attention pooling of the tower.
+        x: Activations of the last block.
+    """
     units = pooled_tokens(x)
     position = pool.positional_embedding
     tokens = units + position
     by_head = partial(rearrange, head=pool.num_heads)
-    # Only the first token, the mean of all, is a query: its output is the embedding.
+    # Only the first token, which is the mean of all tokens, is used as a query: its output is the embedding.
     q = by_head(pool.q_proj(tokens[:, :1]), "b t (head s) -> b head t s")
     k = by_head(pool.k_proj(tokens), "b t (head s) -> b head t s")
     scores = q @ k.mT * q.shape[-1] ** -0.5
     pattern = scores.softmax(-1)[:, :, 0]  # [batch, head, token]
-    # With the value's bias, which heads read in full: their patterns add up to 1.
+    # With the bias of the values, which enters fully because the attention pattern of a head sums to 1.
     placed = by_head(pool.v_proj(position), "t (head s) -> head t s")
     of_heads = rearrange(pattern[:, :, None] @ placed, "b head 1 s -> b (head s)")
     rest = pool.c_proj(of_heads)

@@ -1,8 +1,8 @@
-"""Which images found a circuit, by digests of their pixels, and whether other images test it.
+"""Check whether a circuit is tested on images that were used to find it.
 
-A graph carries the digests of the images that it was made of, the class's and the others'. So a test knows the images
-of its circuit again, whatever their files are called and however they are compressed. A graph of earlier versions
-carries none, and nothing is said of it.
+A graph stores the digests of the pixels of all images that it was computed on, of the class and of other classes. So a
+test recognises these images, whatever the names of their files are and however they are compressed. Graphs of earlier
+versions have no digests. Then there is no warning.
 """
 
 import logging
@@ -18,17 +18,23 @@ log = logging.getLogger(__name__)
 
 
 def pixels_of(*sets: Images | None) -> dict[str, Any]:
-    """Return the digests of all images of some sets, as the provenance of a graph that is made of them."""
+    """Return the digests of all images of some sets, as an entry of the provenance of a graph.
+
+    A set that is None is ignored.
+    """
     digests: set[str] = set()
     for images in sets:
         if images is not None:
             digests.update(digests_of(images))
-    # Sorted, for a set has another order in each process and a file would differ.
+    # Sorted, because the order of a set differs between processes, and files would differ, too.
     return {PIXELS: sorted(digests)}
 
 
 def own_and_others(task: Task, graph: Scores) -> dict[str, Images]:
-    """Return the images of the class and those of other classes of a task, by titles that name the class of a graph."""
+    """Return the images of a task as two sets by title: images of the class, and images of other classes if it has any.
+
+    The titles name the class and the domain of ``graph``.
+    """
     title = graph.title if graph.class_name or graph.domain else "the class"
     sets = {f"images of {title}": task.images}
     if task.others is not None:
@@ -39,18 +45,18 @@ def own_and_others(task: Task, graph: Scores) -> dict[str, Images]:
 def tell_seen(
     sets: Mapping[str, Images], graphs: Iterable[Scores], what: str
 ) -> dict[str, int]:
-    """Count the images of each set that some graphs were made of, and warn if there are any.
+    """Return, for each set of images, how many of its images were used to find circuits; warn if there are any.
 
     Args:
-        sets: Images by title.
-        graphs: Graphs whose images are known again.
-        what: The measurement, as the beginning of the sentence.
+        sets: Sets of images by title.
+        graphs: Graphs of the circuits.
+        what: Name of the measurement, as the beginning of the warning.
     """
     known: set[str] = set()
     for graph in graphs:
         known.update(graph.provenance.get(PIXELS, ()))
     counts = dict.fromkeys(sets, 0)
-    # Reading and hashing all images takes time, which nothing known makes idle.
+    # Reading and hashing all images takes time. It is skipped if no digests are known.
     if known:
         for name, images in sets.items():
             counts[name] = sum(digest in known for digest in digests_of(images))

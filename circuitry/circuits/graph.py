@@ -1,10 +1,11 @@
 """Scores of units, and the graphs and circuits that are cut out by them. No torch.
 
-`Scores` holds the score of every unit by one method. An `AttributionGraph` adds the units that it keeps, and scores of
-the edges between kept units. A `Circuit` is a choice of units, perhaps with edges between them, and the scores behind
-the choice. So units are chosen in one place: in a graph or in a circuit, never in scores.
+`Scores` holds the score of every unit by one method. An `AttributionGraph` also holds a selection of kept units, and
+the scores of the edges between them. A `Circuit` is a selection of units, perhaps with edges between them, together
+with the scores by which they were selected. So a graph or a circuit says which units are selected, and plain `Scores`
+never do.
 
-Circuits are studied on any laptop: no model takes part.
+No model is needed here, so circuits can be studied on any laptop.
 """
 
 import os
@@ -37,13 +38,14 @@ from circuitry.runs.arguments import (
 from circuitry.runs.errors import InputError, naming_damage
 
 PIXELS = "pixels"
-"""Entry of a graph's provenance: sorted digests of the images that it was made of, see `circuits.found_on`."""
+"""Name of the entry of a graph's provenance with the sorted digests of the images that the graph was computed on; see
+`circuits.found_on`."""
 
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Scores:
-    """Hold the scores of every unit by one method, for one set of images, and what made them.
+    """Hold the scores of every unit by one method on one set of images, and the settings that they were computed with.
 
     Example:
         >>> scores = circuitry.find_circuit(task, size=0.1).source
@@ -56,33 +58,36 @@ class Scores:
     HOW_TO_GET: ClassVar = "give the source of a circuit (circuit.source), or a graph"
 
     sites: Annotated[tuple[str, ...], DISTINCT]
-    """Sites in order."""
+    """Sites in the order of the encoder."""
     node_scores: dict[str, Float[np.ndarray, " _"]]
-    """Effect [units] by site, mean over images; positive means that the unit helps: ablating it lowers the metric. In a
-    feature basis the units are the latents."""
+    """Effect of each unit [units] by site, as a mean over images. A positive effect means that the unit helps: ablating
+    it lowers the metric. In a feature basis the units are the latents."""
     completeness: dict[str, Completeness]
-    """Sum of effects and metric difference by site."""
-    n_images: Count  #: Images that scores are means over.
+    """The sum of the effects and the metric's change, by site."""
+    n_images: Count  #: Number of images that the scores are means over.
     class_name: str | None = None
-    """Class of the images, where they are of a single class."""
-    domain: str | None = None  #: Domain of the images, where it is a single one.
+    """Class of the images; None if it is unknown or if there are several classes."""
+    domain: str | None = None
+    """Domain of the images; None if it is unknown or if there are several domains."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Settings of the computation: size, rules, baseline; compared graphs must agree on them, see `comparable`."""
+    """Settings of the computation, such as size, rules and baseline. Graphs can only be compared if they agree on
+    them; see `comparable`."""
     provenance: dict[str, Any] = field(default_factory=dict)
-    """Versions, model digest and seed of the run that made it."""
+    """Where the scores come from: digests of the images (`PIXELS`). Graphs in a folder also have the model's name, the
+    paths of the images and the versions of the packages."""
     error_scores: dict[str, Float[np.ndarray, " _"]] = field(default_factory=dict)
-    """Effects of the error units by site in a feature basis; error units follow the latents. They sum to the effect of
-    the part of the activation that the latents miss, and are no nodes of circuits."""
+    """Effects of the error units [error units], by site in a feature basis. Together they are the effect of the part of
+    the activation that the latents do not reconstruct. Error units are not nodes of circuits."""
     importance: dict[str, Float[np.ndarray, " _"]] | None = None
-    """Numbers [units] by site that a method ranks the units by, where it does not rank by effects: squared changes of
-    answers, or gates of a mask. None where units are ranked by their effects."""
+    """Numbers [units] by site that units are ranked by, if the method does not rank them by their effects: for example
+    squared changes of the answers, or gates of a mask. None if units are ranked by their effects."""
 
     def __post_init__(self) -> None:
         if differing := set(self.sites) ^ set(self.node_scores):
             raise InputError(
                 f"A graph has node scores at each of its sites, and no others: look at {min(differing)}."
             )
-        # Over the sites of both, since either may lack a site.
+        # Over the sites of both mappings, since either may lack a site.
         for site in self.node_scores | self.ranked_by:
             n = len(self.node_scores.get(site, ()))
             n_ranked = len(self.ranked_by.get(site, ()))
@@ -93,33 +98,39 @@ class Scores:
 
     @property
     def title(self) -> str:
-        """Class and domain, for messages."""
+        """Class and domain in words, for messages."""
         names = filter(None, (self.class_name, self.domain))
         return " in ".join(names) or "a graph without a name"
 
     @property
     def inner_sites(self) -> tuple[str, ...]:
-        """Sites that circuits have nodes at: all but the image itself."""
+        """Sites at which circuits can have nodes: all sites except for the image itself."""
         return tuple(site for site in self.sites if site != INPUT)
 
     @property
     def ranked_by(self) -> dict[str, np.ndarray]:
-        """Numbers that units are chosen by, the largest absolute value first: `importance`, or else their effects."""
+        """Numbers [units] by site that units are ranked by, the largest absolute value first.
+
+        These are the `importance` if there is one, otherwise the effects (`node_scores`).
+        """
         return self.node_scores if self.importance is None else self.importance
 
     @cached_property
     def sites_without_effect(self) -> frozenset[str]:
-        """Sites whose units all rank alike, with zero: which of them are kept is arbitrary."""
+        """Sites at which the numbers in `ranked_by` are all zero, so that the choice of the kept units is arbitrary."""
         ranked_by = self.ranked_by
         return frozenset(site for site in self.inner_sites if not ranked_by[site].any())
 
     @cached_property
     def doubtful_sites(self) -> dict[str, str]:
-        """Reason by site whose scores do not add up to the metric's change, or repeat those of another site."""
+        """Sites with doubtful scores, each with the reason.
+
+        Scores are doubtful if they do not add up to the metric's change, or repeat the scores of the site before.
+        """
         return find_doubtful(self.node_scores, self.completeness, self.inner_sites)
 
     def n_units(self, site: str) -> int:
-        """Return how many units the activation of a site has, nodes and error units."""
+        """Return the number of units of a site's activation, error units included."""
         if site not in self.node_scores:
             raise InputError(
                 f"{self.title} has no site {site!r}; its sites are {', '.join(self.sites)}."
@@ -127,14 +138,14 @@ class Scores:
         return len(self.node_scores[site]) + len(self.error_scores.get(site, ()))
 
     def check_finite(self) -> None:
-        """Raise an `InputError` for scores that are NaN or infinite: units cannot be ranked by them."""
+        """Raise `InputError` if any score is NaN or infinite, because units cannot be ranked by such scores."""
         self._check_finite("node", self.node_scores)
         self._check_finite("error", self.error_scores)
         self._check_finite("ranking", self.ranked_by)
 
     def _check_finite(self, kind: str, scores: Mapping[str, np.ndarray]) -> None:
         for where, numbers in scores.items():
-            # NaN sorts behind all numbers, so a unit would silently never be kept.
+            # NaN is sorted after all numbers, so its unit would silently never be kept.
             if not np.isfinite(numbers).all():
                 raise InputError(
                     f"The {kind} scores of {self.title} at {where} are not all finite numbers: look for NaN or "
@@ -143,23 +154,24 @@ class Scores:
 
     @checked
     def top(self, n: Count = 10, site: str | None = None) -> pd.DataFrame:
-        """Return the n units with the largest absolute score: site, unit, score.
+        """Return a table of the ``n`` units with the largest absolute score: columns site, unit, score.
 
         Args:
             n: Number of units.
-            site: The site (default: all sites but the image and `doubtful_sites`, unless all are doubtful).
+            site: The site to choose from. Default: all sites except for the image and the `doubtful_sites`; if all
+                sites are doubtful, all sites except for the image.
         """
         if site is not None:
-            self.n_units(site)  # refuses the name of no site
+            self.n_units(site)  # raises an error if there is no such site
             sites = [site]
         else:
-            # Scores that do not add up may be large for no reason, and would crowd out the others.
+            # Scores that do not add up may be large for no reason, and would crowd out the scores of other sites.
             doubtful = self.doubtful_sites
             trusted = [name for name in self.inner_sites if name not in doubtful]
             sites = trusted or list(self.inner_sites)
         table = nodes_table(self.node_scores, {})
         table = table[table["site"].isin(sites)]
-        # Stable, so that equal scores stay in the order of sites and units on any machine.
+        # A stable sort keeps equal scores in the order of sites and units on any machine.
         order = np.argsort(-table["score"].abs().to_numpy(), kind="stable")[:n]
         return table.iloc[order][["site", "unit", "score"]].reset_index(drop=True)
 
@@ -170,18 +182,20 @@ class Scores:
         budget: BudgetName = SAME_SHARE,
         sites: Names | None = None,
     ) -> "Circuit":
-        """Return the circuit of the first units of the sites, as many as a budget gives each.
+        """Return the circuit of the strongest units; the budget says how many units each site keeps.
 
         Args:
-            size: Share of the units, in (0, 1].
+            size: Share of the units to keep, in (0, 1].
+            ranking: How the numbers in `ranked_by` order the units. ``absolute``: the largest absolute numbers come
+                first. ``signed``: the largest numbers come first.
             budget: How the size is shared out over the sites, see `circuitry.circuits.budgets`.
-            sites: Sites of the circuit (default: all but `input`).
+            sites: Sites of the circuit (default: all except for `input`).
         """
         if missing := [site for site in sites or () if site not in self.inner_sites]:
             raise no_circuit_at(missing, self.inner_sites)
         ranked_by = {site: self.ranked_by[site] for site in sites or self.inner_sites}
         if ranking == "signed":
-            # Moved until none is negative: the largest absolute numbers are then of the units that help most.
+            # Shifted so that no number is negative. Then the units that help most have the largest absolute numbers.
             least = min(of_site.min() for of_site in ranked_by.values())
             ranked_by = {site: of_site - least for site, of_site in ranked_by.items()}
         units = strongest_units(ranked_by, size, budget)
@@ -193,8 +207,8 @@ class Scores:
         kept_units: Mapping[str, np.ndarray],
         edge_scores: Mapping[tuple[str, str], np.ndarray] = {},
     ) -> "AttributionGraph":
-        """Return a graph of these scores that keeps some units, with scores of the edges between them."""
-        # Fields of Scores only: these may be a graph already, which keeps other units.
+        """Return a graph of these scores that keeps the given units and has the given scores of edges between them."""
+        # Only the fields of Scores: this object may already be a graph that keeps other units.
         scores = {entry.name: getattr(self, entry.name) for entry in fields(Scores)}
         return AttributionGraph(
             **scores, kept_units=dict(kept_units), edge_scores=dict(edge_scores)
@@ -213,7 +227,7 @@ class Scores:
     @property
     def _made(self) -> str:
         """How the scores were made, in a few words."""
-        # The rule says more than the name of the study's method. It tells no other method, even one that takes it.
+        # For the study's method its rule says more than its name. Any other method is named, even if it takes a rule.
         by_path = self.settings.get("method", SITE_PATH) == SITE_PATH
         facts = [f"{self.n_images} images"]
         for name in ("node_rule" if by_path else "method", "baseline", "metric"):
@@ -242,13 +256,13 @@ class AttributionGraph(Scores):
     kept_units: dict[str, Int[np.ndarray, " _"]] = field(
         default_factory=dict, kw_only=True
     )
-    """Indices [k] of the kept units by site, the strongest first."""
+    """Indices [kept] of the kept units by site, the strongest first."""
     edge_scores: dict[tuple[str, str], Float[np.ndarray, "_ _"]] = field(
         default_factory=dict, kw_only=True
     )
-    """Scores [kept downstream, kept upstream], means over images, by (upstream, downstream) pair of sites. Pairs are of
-    consecutive sites, or of sites that a residual stream joins; see `edge_methods`. Scores rank edges and do not
-    measure cuts."""
+    """Scores of the edges [kept downstream, kept upstream] by (upstream, downstream) pair of sites, as means over
+    images. The two sites of a pair are consecutive, or a residual stream joins them; see `edge_methods`. The scores
+    rank edges. They do not measure what the metric loses when an edge is cut."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -268,14 +282,14 @@ class AttributionGraph(Scores):
 
     @cached_property
     def edges(self) -> Edges:
-        """The edges between the kept units; `edge_scores` are their scores."""
-        # In the order of the sites, which files and tables of edges follow.
+        """The edges between the kept units, with the scores in `edge_scores`."""
+        # In the order of the sites, because files and tables of edges follow this order.
         kept = self.kept_units
         units = {site: kept[site] for site in self.inner_sites if site in kept}
         return Edges(units, self.edge_scores)
 
     def check_finite(self) -> None:
-        """Raise an `InputError` for scores that are NaN or infinite, of edges, too."""
+        """Raise `InputError` if any score of a unit or an edge is NaN or infinite."""
         super().check_finite()
         by_name = {"->".join(pair): block for pair, block in self.edge_scores.items()}
         self._check_finite("edge", by_name)
@@ -287,9 +301,10 @@ class AttributionGraph(Scores):
         """Return the graph as a table.
 
         Args:
-            kind: ``nodes``: site, unit, score, kept, one row per unit. ``edges``: upstream_site, upstream_unit,
-                downstream_site, downstream_unit, score, one row per edge between kept units. ``sites``: site, units,
-                kept, effect_sum, metric_difference, gap, gap_share, verdict, see `Completeness`.
+            kind: ``nodes``: one row per unit with the columns site, unit, score, kept. ``edges``: one row per edge
+                between kept units with the columns upstream_site, upstream_unit, downstream_site, downstream_unit,
+                score. ``sites``: one row per site with the columns site, units and kept (their numbers), effect_sum,
+                metric_difference, gap, gap_share, verdict; see `Completeness`.
         """
         if kind == "edges":
             return self.edges.to_pandas()
@@ -311,12 +326,13 @@ class AttributionGraph(Scores):
     def circuit(
         self, edges_per_node: Count | None = 3, *, any_sign: bool = False
     ) -> "Circuit":
-        """Cut out the circuit of the kept units and, into each, the edges with the largest *signed* score.
+        """Return the circuit of the kept units, with the edges into each unit that have the largest *signed* scores.
 
         Args:
-            edges_per_node: Most edges into a unit, 3 in the study. None: the circuit is of units alone.
-            any_sign: Whether edges with a score of zero or less count where a unit has too few positive ones, as in the
-                study.
+            edges_per_node: Largest number of edges into a unit; 3 in the study. If None, the circuit consists of units
+                without edges.
+            any_sign: If True, as in the study, a unit with fewer than ``edges_per_node`` positive edges also gets edges
+                with a score of zero or less.
         """
         if edges_per_node is None:
             return Circuit(self, self.edges.units)
@@ -325,14 +341,17 @@ class AttributionGraph(Scores):
         return Circuit(self, edges.units, edges, cut)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the graph as safetensors with a JSON header, whole or not at all; refuse scores that are not finite."""
+        """Write the graph to a safetensors file with a JSON header.
+
+        The file is written completely or not at all. Raise `InputError` if a score is not finite.
+        """
         self.check_finite()
         write_graph(path, vars(self))
 
     @classmethod
     @checked
     def load(cls, path: str | os.PathLike[str]) -> "AttributionGraph":
-        """Read a graph that `save` wrote; refuse a damaged file, and scores that are not finite."""
+        """Read a graph that `save` wrote; raise `InputError` if the file is damaged or a score is not finite."""
         with naming_damage(path):
             stored = read_graph(path)
             if "kept_units" not in stored:
@@ -347,7 +366,7 @@ class AttributionGraph(Scores):
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Circuit:
-    """Name units of an encoder, and perhaps edges between them, whatever chose them.
+    """A selection of units of an encoder, and perhaps of edges between them, made by any method.
 
     Example:
         >>> circuit = graph.circuit(edges_per_node=3)    # or graph.strongest(0.1), or what find_circuit returns
@@ -360,21 +379,25 @@ class Circuit:
     HOW_TO_GET: ClassVar = "cut one out of a graph with graph.circuit(3), or take what find_circuit returns"
 
     source: Scores
-    """Scores of all units, and what made them; the graph, if the circuit was cut out of one."""
+    """Scores of all units, and the settings that they were computed with. If the circuit was cut out of a graph, this
+    is the graph."""
     units: Mapping[str, Int[np.ndarray, " _"]]
-    """Numbers of its units by site. Runs of the circuit leave absent sites as they are."""
+    """Indices of the circuit's units by site. When the circuit is run, nothing is ablated at other sites."""
     edges: Edges | None = None
-    """Edges between its units; None for units alone, which act through every edge."""
+    """Edges between the circuit's units. None for a circuit of units without edges: then its units act through all
+    edges."""
     made_with: dict[str, Any] = field(default_factory=dict)
-    """How it was chosen by the scores, in plain values."""
+    """How the units were selected by the scores, such as size and budget, in plain values."""
     keep_error: bool = False
-    """Whether runs keep the error units of sites in a feature basis, or the edges from and into them."""
+    """Whether runs of the circuit keep the error units of sites in a feature basis. For a circuit of edges: whether
+    they keep the edges from and into error units."""
 
     def __post_init__(self) -> None:
         source = self.source
         if missing := [site for site in self.units if site not in source.node_scores]:
             raise no_circuit_at(missing, source.inner_sites)
-        # A graph has checked its own units, so the same arrays are not checked again: many circuits are cut out of one.
+        # A graph has already checked its kept units. The same arrays are not checked again, because many circuits may
+        # be cut out of one graph.
         known = source.kept_units if isinstance(source, AttributionGraph) else {}
         for site, units in self.units.items():
             n = len(source.node_scores[site])
@@ -392,14 +415,18 @@ class Circuit:
 
     @property
     def count(self) -> int:
-        """Number of its edges; of its units, if it has units alone."""
+        """Number of edges, or number of units if the circuit has no edges (``edges`` is None)."""
         if self.edges is None:
             return sum(map(len, self.units.values()))
         return self.edges.count
 
     @property
     def size(self) -> float:
-        """Its share of the units at its sites, or of the edges between all units there, error units included."""
+        """Share of the units at the circuit's sites that it contains.
+
+        For a circuit of edges it is the share of all edges between the same pairs of sites, including edges of error
+        units.
+        """
         source = self.source
         if self.edges is None:
             return self.count / source._n_nodes(self.units)
@@ -410,17 +437,17 @@ class Circuit:
 
     @property
     def its_edges(self) -> Edges:
-        """Its edges; none between its units where it has units alone."""
+        """The circuit's edges; an empty set of edges if ``edges`` is None."""
         return Edges(self.units, {}) if self.edges is None else self.edges
 
     @property
     def scored_edges(self) -> Edges:
-        """All edges that have scores: those of the graph that it was cut out of, else its own."""
+        """All edges with scores: the edges of the source if it is a graph, otherwise the circuit's own edges."""
         source = self.source
         return source.edges if isinstance(source, AttributionGraph) else self.its_edges
 
     def at(self, sites: Names) -> "Circuit":
-        """Return the circuit at some of its sites alone."""
+        """Return the part of the circuit at the given sites: their units, and the edges between these units."""
         if missing := [site for site in sites if site not in self.units]:
             raise no_circuit_at(missing, tuple(self.units))
         units = {site: self.units[site] for site in sites}
@@ -428,15 +455,21 @@ class Circuit:
         return replace(self, units=units, edges=edges)
 
     def nothing(self) -> "Circuit":
-        """Return the circuit without any unit, or edge, at the same sites; its complement is everything there."""
-        # Without edges a circuit keeps its units: they are the ends that edges could have.
+        """Return an empty circuit at the same sites; its complement contains everything at these sites.
+
+        A circuit of units loses all units, and a circuit of edges loses all edges.
+        """
+        # A circuit of edges keeps its units, because they are the possible ends of edges.
         if self.edges is not None:
             return replace(self, edges=self.edges.without(self.edges), keep_error=False)
         none = {site: units[:0] for site, units in self.units.items()}
         return replace(self, units=none, keep_error=False)
 
     def complement(self) -> "Circuit":
-        """Return all other units at the same sites, or all other edges between all units there."""
+        """Return the circuit of all other units at the same sites.
+
+        For a circuit of edges, return the circuit of all other edges that can join units of the same pairs of sites.
+        """
         n_units = {site: len(self.source.node_scores[site]) for site in self.units}
         every = {site: np.arange(n) for site, n in n_units.items()}
         made_with = {"complement_of": self.made_with}
@@ -447,13 +480,16 @@ class Circuit:
             return Circuit(self.source, units, None, made_with, not self.keep_error)
         scores = dict[tuple[str, str], np.ndarray]()
         for pair, own_edges in self.edges.masks(n_units).items():
-            # NaN is no edge; nobody has scored the others.
+            # NaN marks that there is no edge. All other edges have no score, so they get 0.
             scores[pair] = np.where(own_edges, np.float32(np.nan), np.float32(0))
         edges = replace(self.edges, units=every, scores=scores)
         return Circuit(self.source, every, edges, made_with, not self.keep_error)
 
     def random(self, seed: Seed | np.random.Generator = 0) -> "Circuit":
-        """Return a random circuit with as many units at every site, or as many edges; see `Edges.random`."""
+        """Return a random circuit with as many units at every site as this circuit.
+
+        For a circuit of edges, return a circuit with as many random edges; see `Edges.random`.
+        """
         rng = np.random.default_rng(seed)
         made_with = {"random_like": self.made_with}
         if self.edges is not None:
@@ -465,7 +501,10 @@ class Circuit:
         return replace(self, units=units, made_with=made_with)
 
     def without_each(self) -> "Iterator[Circuit]":
-        """Yield the circuit without each of its edges in turn; if it has units alone, without each unit."""
+        """Yield the circuit without one of its edges, for each edge in turn.
+
+        If the circuit has no edges (``edges`` is None), yield it without one of its units, for each unit.
+        """
         if self.edges is not None:
             for remaining in self.edges.without_each():
                 yield replace(self, edges=remaining)
@@ -477,7 +516,12 @@ class Circuit:
     def to_pandas(
         self, kind: Annotated[str, one_of("nodes", "edges")] = "nodes"
     ) -> pd.DataFrame:
-        """Return its units (site, unit, score) or its edges, as `AttributionGraph.to_pandas` names them."""
+        """Return a table of the circuit's units or edges.
+
+        Args:
+            kind: ``nodes``: one row per unit with the columns site, unit, score. ``edges``: one row per edge with the
+                columns that `AttributionGraph.to_pandas` has.
+        """
         if kind == "edges":
             return self.its_edges.to_pandas()
         scores = {site: self.source.node_scores[site] for site in self.units}
@@ -486,21 +530,24 @@ class Circuit:
 
     @cached_property
     def graph(self) -> nx.DiGraph:
-        """Directed acyclic graph; nodes ``site/unit`` (site, unit, score), edges (weight)."""
+        """The circuit as a directed acyclic graph of networkx.
+
+        Nodes are named ``site/unit`` and have the attributes site, unit and score; edges have the attribute weight.
+        """
         graph = self.its_edges.to_networkx()
         for _, node in graph.nodes(data=True):
             node["score"] = float(self.source.node_scores[node["site"]][node["unit"]])
         return graph
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the circuit and its source, as `AttributionGraph.save`."""
+        """Write the circuit and its source to a file; see `AttributionGraph.save`."""
         self.source.check_finite()
         write_graph(path, vars(self.source), vars(self))
 
     @classmethod
     @checked
     def load(cls, path: str | os.PathLike[str]) -> "Circuit":
-        """Read a circuit that `save` wrote; refuse the file of a graph alone."""
+        """Read a circuit that `save` wrote; raise `InputError` if the file holds a graph without a circuit."""
         with naming_damage(path):
             stored = read_graph(path)
             is_graph = "kept_units" in stored
@@ -520,15 +567,20 @@ class Circuit:
 
 
 def no_circuit_at(missing: Sequence[str], sites: Sequence[str]) -> InputError:
-    """Return the error for sites at which a graph, or a circuit, has no units."""
+    """Return the error for sites at which a graph or a circuit has no units.
+
+    Args:
+        missing: The sites without units.
+        sites: The sites that have units, for the message.
+    """
     return InputError(
         f"There are no circuit units at {', '.join(missing)}; the sites are {', '.join(sites)}."
     )
 
 
 def _are_units(units: np.ndarray, n: int) -> bool:
-    """Return whether these are numbers of some of n units, each once."""
-    # Without units there is no smallest one.
+    """Return whether the array holds distinct unit indices, each from 0 to n - 1."""
+    # An empty array has no minimum.
     if not len(units):
         return True
     return bool(0 <= units.min() <= units.max() < n and np.bincount(units).max() == 1)

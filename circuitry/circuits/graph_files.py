@@ -1,4 +1,4 @@
-"""Scores of units as a file, with what a graph keeps, or with the circuit that they are behind. No torch."""
+"""Files of scores; a file may also hold the kept units and edges of a graph, or a circuit. No torch."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -17,8 +17,8 @@ _PLAIN = ("n_images", "class_name", "domain", "settings", "provenance")
 _CUT = "circuit"
 _PLAIN_OF_CUT = ("made_with", "keep_error")
 _KEPT = "kept_units"
-# Fields of plain values go into the header as they are; arrays are named kind/site, or kind/upstream->downstream. The
-# header lists sites and pairs where their order counts, as names of arrays come back in any order.
+# Fields of plain values are entries of the header. Arrays are named kind/site or kind/upstream->downstream. Names of
+# arrays are read back in any order, so the header lists sites and pairs of sites whose order matters.
 
 
 def write_graph(
@@ -26,10 +26,14 @@ def write_graph(
     scores: Mapping[str, Any],
     circuit: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write the fields of scores, or of a graph, as safetensors with a JSON header, whole or not at all.
+    """Write the fields of `Scores` or of an `AttributionGraph` to a safetensors file with a JSON header.
+
+    The file is written completely or not at all.
 
     Args:
-        circuit: Fields of the circuit that has these scores, to be written beside them.
+        path: The file.
+        scores: Fields of the scores or the graph, by name.
+        circuit: Fields of a circuit whose source these scores are, if the circuit is to be written, too.
     """
     header = _picked(scores, ("sites", "completeness", *_PLAIN))
     arrays = _named("node_scores", scores["node_scores"])
@@ -69,11 +73,15 @@ def _named_by_pair(
 
 
 def read_graph(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the fields of scores, or of a graph, in a file; raise KeyError if a readable file lacks one of them."""
+    """Return the fields of the scores or the graph in a file, by name.
+
+    The entry ``kept_units`` is present only if the file holds a graph. Raise KeyError if the file can be read but a
+    field is missing.
+    """
     header, arrays = read_arrays(path, FORMAT, "attribution graph")
 
     sites = tuple(header["sites"])
-    # Both are optional, and their arrays alone say whether they are there.
+    # Importance and error scores are optional. They are present if their arrays are.
     ranked = [site for site in sites if f"importance/{site}" in arrays]
     with_errors = [site for site in sites if f"error_scores/{site}" in arrays]
     completeness = dict[str, Completeness]()
@@ -94,7 +102,10 @@ def read_graph(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_cut(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the fields of the circuit in a file, except for its source."""
+    """Return the fields of the circuit in a file by name, except for its source.
+
+    Raise `InputError` if the file holds no circuit.
+    """
     header, arrays = read_arrays(path, FORMAT, "circuit")
     if _CUT not in header:
         raise InputError(
@@ -104,7 +115,7 @@ def read_cut(path: str | os.PathLike[str]) -> dict[str, Any]:
     units = _by_site("units", cut["sites"], arrays)
     edges = None
     if "edges" in cut:
-        # The arrays of the units themselves, by which a circuit knows the ends of its edges at once.
+        # The same array objects as the units, so that a circuit need not compare them with the ends of its edges.
         ends = _picked(units, cut["edge_sites"])
         edges = Edges(ends, _by_pair("edges", cut["edges"], arrays))
     return {"units": units, "edges": edges, **_picked(cut, _PLAIN_OF_CUT)}

@@ -1,4 +1,4 @@
-"""A folder of circuits by (class, domain), from an extraction or found in any other way. No torch."""
+"""A folder of circuits by (class, domain), which were made by an extraction or found in another way. No torch."""
 
 import os
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -32,26 +32,28 @@ FOLD_EDGES = "circuitry edges of folds 1"
 """Name and version of the format of `write_fold_edges`."""
 
 LESIONS = "lesions.csv"
-"""File beside own parts: the model's losses without each of them, a table of `lesion`."""
+"""Name of a file in a folder of own parts: the table of `lesion`, which says how the ablation of each part changes the
+model's answers."""
 LESIONS_JOB = ("lesions",)
-"""Job whose record has the checksum of that file."""
+"""Name of the job whose record holds the checksum of that file."""
 WHOLE = "all"
-"""Name of a job's file with the graph of all images; each fold of the images has a file of its own."""
+"""Name of the file of a job with the graph of all images. The graph of each fold of the images has a file of its
+own."""
 EDGES = "edges"
-"""Name of a job's file with the scores of that graph's edges on each fold."""
+"""Name of the file of a job with the scores of the edges of that graph on each fold."""
 
 _ALWAYS_ASKED = ("seed", "classes", "metric", "texts", "baseline")
 _ASKED = (*_ALWAYS_ASKED, "metric_code", "n_others")
-"""Entries of a folder's identity that `named` copies into the settings of each graph."""
+"""Names of the entries of a folder's identity that `named` copies into the settings of each graph."""
 _NEEDED = ("model", "weights", "modules", "n_images", *_ALWAYS_ASKED)
-"""Entries that the identity of any folder of circuits has."""
+"""Names of the entries that the identity of every folder of circuits must have."""
 _FEW = 12
 
 
 class GraphFolder(Mapping[Key, AttributionGraph]):
-    """Map (class, domain) to the graph of its circuit, read from a folder at each access.
+    """A mapping from (class, domain) to the graph of its circuit. The graph is read from the folder at each access.
 
-    The folder of an unfinished extraction has the graphs that are done.
+    If an extraction is not finished, the mapping has the graphs that are finished.
 
     Args:
         path: The folder that was given to `extract` or to `write`.
@@ -68,13 +70,13 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     @checked
     def __init__(self, path: str | os.PathLike[str]) -> None:
         self.path = Path(path)
-        # Absolute, for the process may change its working folder before a graph is read.
+        # An absolute path, because the process may change its working folder before a graph is read.
         self._place = self.path.absolute()
         check_folder(self.path)
         self.manifest = read_manifest(self.path, EXTRACTION_FORMAT)
         with naming_damage(self.path / NAME):
             self._folder = JobFolder.made(self._place, self.manifest)
-            # A dictionary without values is a set in the order of the jobs.
+            # A dictionary whose values are not used: a set that keeps the order of the jobs.
             self._keys: dict[Key, None] = {}
             for class_name, domain in self._folder.jobs:
                 if self.file(class_name, domain).is_file():
@@ -89,17 +91,19 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         identity: Mapping[str, Any],
         images: Mapping[Key, Sequence[ImageRecord]],
     ) -> "GraphFolder":
-        """Write circuits, found in any way, as a folder that cards, the explorer, checks and comparisons read.
+        """Write circuits to a folder that cards, the explorer, checks and comparisons can read.
 
-        The kept units of a graph are those of its circuit, strongest first. Its edges are those of the circuit, else of
-        its source; there may be none, and there are no folds of images.
+        The circuits may be found in any way. The folder has a graph for each circuit. The graph keeps the units of the
+        circuit, strongest first. Its edges are the edges of the circuit, or if the circuit has none, the edges of its
+        source; there may be no edges at all. The folder has no graphs of folds of the images.
 
         Args:
-            path: The folder; one with other circuits is refused.
-            circuits: By (class, domain).
-            identity: Model, classes, metric, texts, baseline, number and seed of images, by the names of
-                `FolderWork.identity`; further entries are kept, too.
-            images: By (class, domain) the images that the search looked at, of the class and of other classes.
+            path: The folder. It must not contain other circuits.
+            circuits: The circuits by (class, domain).
+            identity: Model, classes, metric, texts, baseline, and number and seed of the images, by the names of
+                `FolderWork.identity`. Further entries are stored, too.
+            images: The images of the class and of other classes that were used to find each circuit, by (class,
+                domain).
 
         Example:
             >>> work = FolderWork(clip, folder, FolderSettings(n_images=2))
@@ -117,7 +121,8 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         largest_size = _check_to_write(graphs, images)
         folder = Path(path)
         first = next(iter(graphs.values()))
-        # The digest of all units tells folders apart whose circuits were found in other ways by the same settings.
+        # The digest of all units distinguishes folders whose circuits were found in different ways with the same
+        # settings.
         units = [[*key, one.to_pandas().to_csv()] for key, one in circuits.items()]
         facts = {
             "sites": list(first.sites),
@@ -146,8 +151,8 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         return cls(folder)
 
     def without(self, keys: Container[Key]) -> "GraphFolder":
-        """Return the folder without some classes in domains."""
-        # A copy shares the manifest and the records of jobs, which nobody changes.
+        """Return the same folder without the circuits of some (class, domain) pairs."""
+        # The copy shares the manifest and the records of jobs, because these are never changed.
         narrowed = copy(self)
         narrowed._keys = {key: None for key in self if key not in keys}
         return narrowed
@@ -164,13 +169,16 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The configuration in the manifest, with long lists cut short."""
+        """The configuration in the manifest, with long lists shortened."""
         settings: dict[str, Any] = _shortened(self.manifest["config"])
         return settings
 
     @property
     def identity(self) -> Identity:
-        """Everything that shaped the circuits. Cards, curves and comparisons name their circuits by its key."""
+        """Everything that the circuits depend on, such as model, images, settings and code.
+
+        Cards, curves and comparisons refer to the circuits by the key of this identity.
+        """
         return Identity(self.manifest["config"])
 
     @property
@@ -180,14 +188,17 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
 
     @cached_property
     def lesions(self) -> pd.DataFrame | None:
-        """The model's losses without each circuit, a table of `lesion`; None unless circuits are own parts."""
+        """The table of `lesion`: how the ablation of each circuit changes the model's answers.
+
+        None if the folder has no such table; only a folder of own parts has one.
+        """
         path = self._place / LESIONS
         if not path.is_file():
             return None
         return read_named_table(self._whole(LESIONS_JOB, path))
 
     def write_lesions(self, lesions: pd.DataFrame) -> None:
-        """Write the model's losses without each circuit."""
+        """Write the table of `lesion`, which says how the ablation of each circuit changes the model's answers."""
         self._folder.seal(
             LESIONS_JOB,
             lambda path: write_named_table(path, lesions),
@@ -195,8 +206,8 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         )
 
     def _whole(self, job: Job, path: Path) -> Path:
-        """Return the path of a file; raise `InputError` for a file that differs from the record of its job."""
-        # Without a record there is nothing to compare with.
+        """Return the path of a file of a job; raise `InputError` if the file differs from the record of the job."""
+        # If the job has no record, there is nothing to compare with.
         return self._folder.whole(job, path) if self._folder.has_record(job) else path
 
     def file(self, class_name: str, domain: str, fold: int | str = WHOLE) -> Path:
@@ -222,9 +233,10 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     def fold_edges(
         self, class_name: str, domain: str
     ) -> dict[tuple[str, str], np.ndarray]:
-        """Return the scores [folds, kept downstream, kept upstream] that each fold gives the edges of the graph.
+        """Return the scores of the edges of the graph on each fold of the images.
 
-        By (upstream, downstream) site, folds in the order of `folds`.
+        They are arrays [folds, kept downstream, kept upstream] by (upstream, downstream) pair of sites. Folds are in
+        the order of `folds`.
         """
         self._check((class_name, domain))
         path = self._whole((class_name, domain), self.file(class_name, domain, EDGES))
@@ -242,7 +254,11 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
     def _loaded(
         self, class_name: str, domain: str, fold: int | str
     ) -> AttributionGraph:
-        """Return the graph in a file; raise `InputError` if it is of another search, or of another fold."""
+        """Return the graph of a (class, domain) on a fold or on all images.
+
+        Raise `InputError` if the file holds the graph of another class, domain or fold, if the graph was made with
+        another model or settings than the folder, or if the file is damaged.
+        """
         file = self.file(class_name, domain, fold)
         graph = AttributionGraph.load(file)
         held = (graph.class_name, graph.domain, graph.settings.get("fold", fold))
@@ -255,7 +271,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         self.identity.check(
             graph.settings, f"the folder {self.path}", title, (*OF_MODEL, *_ASKED)
         )
-        # The checksum last: it only says that a file differs, the checks before say in what.
+        # The checksum is compared last. It only says that a file differs, while the other checks say in what.
         self._whole((class_name, domain), file)
         return graph
 
@@ -283,7 +299,14 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
 
 
 def graph_file(folder: Path, class_name: str, domain: str, fold: int | str) -> Path:
-    """Return the path of a file of an extraction: the graph of a fold or of all images, or the edges of each fold."""
+    """Return the path of a file of an extraction.
+
+    Args:
+        folder: The folder of the extraction.
+        class_name, domain: Class and domain of the circuit.
+        fold: Index of a fold for the graph of the fold, `WHOLE` for the graph of all images, or `EDGES` for the scores
+            of edges on each fold.
+    """
     name = fold if isinstance(fold, str) else f"fold-{fold}"
     return folder / "graphs" / class_name / f"{domain}.{name}.safetensors"
 
@@ -296,15 +319,24 @@ def named(
     own: Sequence[ImageRecord],
     others: Sequence[ImageRecord],
 ) -> AttributionGraph:
-    """Return a graph with its class and domain, everything that made it, and the images that it was made of."""
-    # The name of the metric as the task had it, which the identity's name of the question replaces.
+    """Return a graph that names its class and domain, the settings of its folder, and its images.
+
+    Args:
+        graph: The graph.
+        key: Class and domain.
+        fold: Index of the fold that the graph was computed on, or `WHOLE` for all images.
+        identity: Identity of the folder; some of its entries are copied into the settings of the graph.
+        own: The images of the class.
+        others: The images of other classes.
+    """
+    # The name of the metric in the task is stored separately, because the name in the identity replaces it.
     ready_metric = graph.settings.get("metric", identity["metric"])
     settings = graph.settings | {"ready_metric": ready_metric}
     for name in (*OF_MODEL, *_ASKED):
         if name in identity:
             settings[name] = identity[name]
     settings["fold"] = fold
-    # A named baseline is made again from its name; its digest may differ by another machine's rounding.
+    # A baseline with a name can be made again from the name. Its digest may differ by the rounding of another machine.
     if "baseline_digest" not in identity:
         settings.pop("baseline_digest", None)
     provenance = {
@@ -329,7 +361,7 @@ def named(
 def _check_to_write(
     graphs: Mapping[Key, AttributionGraph], images: Mapping[Key, Sequence[ImageRecord]]
 ) -> float:
-    """Refuse graphs without kept units or without images; return the largest share of kept units."""
+    """Return the largest share of kept units; raise `InputError` if a graph has no kept units or no images."""
     largest = 0.0
     for key, graph in graphs.items():
         size = graph.circuit(None).size
@@ -348,15 +380,18 @@ def _no_circuits(given: str) -> InputError:
 
 
 def _as_graph(circuit: Circuit) -> AttributionGraph:
-    """Return the scores behind a circuit as a graph that keeps its units, strongest first, with its edges."""
+    """Return a graph that keeps the units of a circuit, strongest first, with the circuit's edges.
+
+    If the circuit has no edges, the graph has the edges of the circuit's source. Its scores are those of the source.
+    """
     source = circuit.source
     kept = dict[str, np.ndarray]()
     for site in source.sites:
         units = circuit.units.get(site, np.zeros(0, np.int64))
-        # A circuit may list its units in any order, a graph lists the strongest first.
+        # A circuit may list its units in any order. A graph lists the strongest unit first.
         order = np.argsort(-np.abs(source.ranked_by[site][units]), kind="stable")
         kept[site] = units[order]
-    # onto: rows and columns follow the new order, and edges of other units are dropped.
+    # `onto` reorders rows and columns, and drops edges of other units.
     edges = (circuit.edges or circuit.scored_edges).onto(kept)
     settings = {"budget": GLOBAL} | source.settings
     return replace(source, settings=settings).keeping(kept, edges.scores)
@@ -365,13 +400,19 @@ def _as_graph(circuit: Circuit) -> AttributionGraph:
 def write_fold_edges(
     path: Path, edges: Mapping[tuple[str, str], np.ndarray], folds: Sequence[int]
 ) -> None:
-    """Write the scores [folds, kept downstream, kept upstream] that each fold gives the edges of the graph."""
+    """Write the scores of the edges of a graph on each fold of its images.
+
+    Args:
+        path: The file.
+        edges: Scores [folds, kept downstream, kept upstream] by (upstream, downstream) pair of sites.
+        folds: Index of each fold.
+    """
     arrays = {f"{up}->{down}": scores for (up, down), scores in edges.items()}
     write_arrays(path, FOLD_EDGES, {"folds": list(folds)}, arrays)
 
 
 def _shortened(value: Any) -> Any:
-    """Return a value of a manifest with the first three entries and the length of each long list."""
+    """Return a value of a manifest in which each long list is replaced by its first three entries and its length."""
     if isinstance(value, dict):
         return {name: _shortened(inner) for name, inner in value.items()}
     if isinstance(value, list) and len(value) > _FEW:

@@ -1,4 +1,4 @@
-"""An attribution graph as tables: its units, and its sites. No torch."""
+"""Tables of the units and of the sites of an attribution graph. No torch."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -18,14 +18,14 @@ _BY_SITE = [
     "gap_share",
     "verdict",
 ]
-# Of a site whose sums no method measured: the table says NaN and "unknown".
+# For a site whose completeness is unknown, the table has NaN and the verdict "unknown".
 _UNKNOWN = Completeness(math.nan, math.nan)
 
 
 def nodes_table(
     node_scores: Mapping[str, np.ndarray], kept_units: Mapping[str, np.ndarray]
 ) -> pd.DataFrame:
-    """Return site, unit, score, kept, a row per unit."""
+    """Return a table with one row per unit and the columns site, unit, score and kept."""
     tables = []
     for site, scores in node_scores.items():
         units = np.arange(len(scores))
@@ -42,7 +42,10 @@ def sites_table(
     kept_units: Mapping[str, np.ndarray],
     completeness: Mapping[str, Completeness],
 ) -> pd.DataFrame:
-    """Return how many units each site has and keeps, and whether its scores add up to the metric's change."""
+    """Return a table with one row per site: its numbers of units and of kept units, and its completeness.
+
+    The columns are described at `AttributionGraph.to_pandas`.
+    """
     rows = []
     for site in sites:
         sums = completeness.get(site, _UNKNOWN)

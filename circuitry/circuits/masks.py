@@ -1,25 +1,28 @@
-"""Learned masks: the set of units that together keep the model's answers while everything else is ablated.
+"""Learned masks: the set of units that together keep the model's answers while all other units are ablated.
 
-A ranking of units one by one does not find such a set; this searches for it as a whole.
+A ranking that scores each unit alone does not find such a set. So all units of the mask are searched for together.
 
-1. Every unit has a score. Its gate is a sigmoid of how far the score lies above the middle between the k-th and the
-   next largest of all sites together, and the images run with all sites gated at once (`UnitsUnderGates`). The mask is
-   the k units with the largest scores. A mask on edges is the same with a gate on each edge.
-2. The loss is how much of the whole model's answers is lost: the squared distance between the answers of the gated and
-   the whole model on images of the class and of other classes, over the variance of the latter (distillation of logits,
-   Ba & Caruana 2014, arXiv 1312.6184). The label plays no part.
-3. Scores start from how much the answers depend on each gate (`fisher`). Where all start alike, the first units to
-   go are those whose loss happens to raise the answers on these few images, which does not hold for unseen ones.
-4. k falls from all units to the wanted share, by the same factor at every step, and then stays. A mask that is small
-   from the first step collapses: no gradient passes a site that is closed. Each of several shares is a stage of its
-   own, which begins with the scores of the one before.
-5. Logistic noise on the scores drives gates apart, and lets closed units come back; it fades with the shrinking.
-6. Steps are in units of the root mean square of the gradients of all scores together. Adam takes that mean score by
-   score, and so moves a unit without effect as fast as one that carries the answers.
+1. Every unit has a score. A threshold lies midway between the k-th and the (k+1)-th largest score, over all sites. The
+   gate of a unit is the sigmoid of its score minus the threshold. The images are run with all sites gated at once
+   (`UnitsUnderGates`). The mask consists of the k units with the largest scores. A mask on edges works in the same way,
+   with a gate on each edge.
+2. The loss is the share of the model's answers that is lost: the squared distance between the answers of the gated
+   model and those of the whole model, on images of the class and of other classes, divided by the variance of the whole
+   model's answers (distillation of logits, Ba & Caruana 2014, arXiv 1312.6184). Labels of images are not used.
+3. The initial scores say how much the answers depend on each gate (`fisher`). If all scores started equal, the first
+   units to be removed would be those whose removal happens to raise the answers on these few images. On unseen images
+   this does not hold.
+4. k falls from all units to the wanted share, by the same factor at every step, and then stays constant. A mask that is
+   small from the first step collapses, because no gradient passes a site whose gates are closed. If several shares are
+   wanted, they are learned one after the other, and each starts with the scores of the one before.
+5. Logistic noise on the scores drives gates apart, and lets closed units return. It fades while k falls.
+6. A step is measured in units of the root mean square of the gradients of all scores together. Adam would divide each
+   gradient by the root mean square of the gradients of the same score. Then a unit without an effect would move as fast
+   as a unit that carries the answers.
 
-Gates are soft because hard ones with the gradient of a sigmoid (Bengio et al. 2013, arXiv 1308.3432) lose what works
-only together: where one of query, key and value is closed, the others get no gradient. Masks are checked with
-gates of 0 and 1.
+The gates are soft. Hard gates with the gradient of a sigmoid (Bengio et al. 2013, arXiv 1308.3432) lose units that only
+work together: if one of the query, key and value of a head is closed, the other two get no gradient. Masks are tested
+with gates of 0 and 1.
 """
 
 from collections.abc import Iterator, Sequence
@@ -57,21 +60,22 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.progress import Bar
 
 SHRINKING = 0.7
-"""Share of a size's steps over which the size falls."""
+"""Share of the steps of a size during which the mask shrinks to this size."""
 LEARNING_RATE = 0.3
-"""Learning rate of the scores, which are in the unit of the logistic noise."""
+"""Learning rate of the scores. Scores are on the scale of the logistic noise."""
 NOISE = 1.0
-"""Scale of the logistic noise on the scores at the first step; it falls to 0 with the shrinking."""
+"""Scale of the logistic noise on the scores at the first step; it falls to 0 while the mask shrinks."""
 START_WEIGHT = 3.0
-"""Spread of the scores at the start: normal quantiles of the ranks of importance among all units, times this."""
+"""Factor of the initial scores: units are ranked by importance, and the normal quantiles of the ranks are multiplied by
+this number."""
 PATIENCE = 60
-"""Steps after the shrinking without a smaller loss before a size is done."""
+"""Number of steps without a smaller loss, after the mask has shrunk, that ends the learning of a size."""
 MOMENTUM = 0.9
-"""Weight of the earlier steps in the mean gradient."""
+"""Weight of the earlier steps in the running mean of the gradient."""
 FORGETTING = 0.98
-"""Weight of the earlier steps in the mean square of the gradient."""
+"""Weight of the earlier steps in the running mean of the squared gradient."""
 IMPORTANCE_IMAGES = 24
-"""Images of the class, and others, that importance is measured on at most."""
+"""Largest number of images of the class on which importance is measured, and likewise of images of other classes."""
 
 
 class LearnedMasks(NamedTuple):
@@ -85,11 +89,12 @@ class LearnedMasks(NamedTuple):
     """
 
     circuits: list[Circuit]
-    """The circuit of each mask, in the order of the given sizes; each is ``made_with`` the share of the variance of the
-    model's answers that the smallest loses, on all images, and the steps that were taken."""
+    """The circuit of each mask, in the order of the given sizes. Its ``made_with`` has the entries ``size``, ``lost``,
+    ``steps`` and ``seed``. ``lost`` is the share of the variance of the model's answers that the smallest mask loses on
+    all images, and ``steps`` the number of steps for all sizes."""
     scores: Any
-    """Final scores: of units by site [units], NaN for error units; of edges an `Edges` with them. They are less the
-    smallest score in the smallest circuit, whose units or edges so have 0 or more."""
+    """Final scores. For units: arrays [units] by site, with NaN for error units. For edges: an `Edges`. The scores are
+    shifted so that the smallest score in the smallest mask is 0."""
 
 
 @checked
@@ -100,18 +105,21 @@ def learn_masks(
     *,
     among: Circuit | None = None,
 ) -> LearnedMasks:
-    """Learn which units, or edges, keep the model's answers.
+    """Learn masks: which units, or which edges of a circuit, keep the model's answers.
 
     Args:
-        task: Images, metric and baseline, and images of other classes, on which the answers are kept, too; units at its
-            sites have gates. Answers are the metric, for a `class_logit` with the logits of all classes.
-        sizes: Shares of the units, or edges, to keep; masks are learned one after the other by falling size.
-        among: A circuit whose edges are chosen from, in place of units; all other edges between the same sites are cut.
-            In a chain every downstream unit has a run of its own: give edges between few units.
+        task: Images, metric, baseline and sites; the units at these sites have gates. If the task has images of other
+            classes, the answers on these images are kept, too. The answers are the values of the metric. For a
+            `class_logit` they also contain the logits of all classes.
+        sizes: Shares of the units or edges to keep. The masks are learned one after the other, the largest first.
+        settings: Number of steps, batch size, seed and precision.
+        among: A circuit of edges. If given, the mask chooses among its edges instead of units, and all other edges
+            between the same sites are cut. In a chain every downstream unit needs a run of its own, so give edges
+            between few units.
 
     Raises:
-        InputError: for a size outside (0, 1], no edges to choose from, answers that do not differ, or steps of a single
-            image where there are others.
+        InputError: if a size is outside (0, 1], there are no edges to choose from, the answers of all images are equal,
+            or ``settings.batch_size`` is 1 although there are images of other classes.
 
     Example:
         >>> few_steps = circuitry.circuits.MaskSettings(steps=4)
@@ -133,7 +141,8 @@ def learn_masks(
         for edges, made_with in zip(chosen, made, strict=True):
             circuits.append(replace(among, edges=edges, made_with=made_with))
         return LearnedMasks(circuits, scores)
-    # A mask says which units work together, and nothing of what each adds: effects on the metric are measured apart.
+    # A mask says which units work together, but not what each unit contributes. So effects on the metric are computed
+    # separately.
     effects = replace(path_effects(task)[0], importance=gates_of(scores))
     by_mask = {
         "method": LEARNED,
@@ -151,7 +160,7 @@ def learn_masks(
 
 
 def _gated(task: Task, among: Circuit | None) -> Gated[Any]:
-    """Return the images with gates on all units, or on the edges of a circuit."""
+    """Return the images of the task, ready to be run with gates on all units or on the edges of a circuit."""
     if among is None:
         return UnitsUnderGates(task)
     if not among.its_edges.count:
@@ -162,7 +171,7 @@ def _gated(task: Task, among: Circuit | None) -> Gated[Any]:
 
 
 def gates_of(scores: UnitValues) -> UnitValues:
-    """Return the gates that training ended with by site, 0 for error units, which have none."""
+    """Return the final gates [units] by site from the final scores; error units have no gate and get 0."""
     gates = UnitValues()
     for site, of_site in scores.items():
         gates[site] = np.nan_to_num(expit(of_site.astype(float)))
@@ -170,7 +179,7 @@ def gates_of(scores: UnitValues) -> UnitValues:
 
 
 class _Learning:
-    """The images, the answers to keep, and the scores that training starts from."""
+    """The images, the answers to keep, and the initial scores; `learn` learns masks from them."""
 
     def __init__(
         self, runs: Gated[Any], answers: Answers, settings: MaskSettings
@@ -189,30 +198,36 @@ class _Learning:
                 f"A step draws images of the class and of others, but batch_size={settings.batch_size} leaves none for "
                 f"one of them: take at least {len(self.sides)}."
             )
-        # Ranks, not importance: its few large values would leave all other gates alike.
+        # Ranks instead of the importance itself, whose few large values would leave all other gates nearly equal.
         importance = gate_importance(runs, answers, IMPORTANCE_IMAGES)
         self.first = START_WEIGHT * normal_ranks(importance)
 
     def learn(
         self, sizes: Sequence[float], bar: Bar
     ) -> tuple[list[Any], Any, float, int]:
-        """Return the units or edges of the mask of each size, the scores, the loss at the end, and the steps taken."""
+        """Learn a mask for each size.
+
+        Returns:
+            The units or edges of each mask in the order of ``sizes``, the final scores, the share of the answers'
+            variance that the smallest mask loses, and the number of steps.
+        """
         generator = torch.Generator().manual_seed(self.settings.seed)
         scores = self.first.clone().requires_grad_()
         descent = _Descent()
         falling = sorted(sizes, reverse=True)
         masks = list[Tensor]()
-        # Sizes share out the steps; a mask of all units takes none.
+        # The steps are shared equally by the sizes; a mask of all units (size 1) needs no steps.
         steps = self.settings.steps // max(1, sum(size < 1 for size in sizes)) or 1
         for larger, size in pairwise([1.0, *falling]):
             if size < 1:
                 self._shrink(scores, (larger, size), descent, generator, bar, steps)
             masks.append(_largest(scores.detach(), self._count(size)))
         smallest = masks[-1]
-        # Only differences of scores matter, since the middle moves with them: 0 is put where the smallest mask ends.
+        # Only differences of scores matter, because the threshold moves with the scores. So they are shifted such that
+        # the smallest score in the smallest mask is 0.
         above = scores.detach() - scores.detach()[smallest].min()
         ends = above.cpu().numpy()
-        # Sizes fall while masks are learned; the place of each given size in that order.
+        # Masks were learned by falling size. `places` holds the place of each given size in this order.
         places = np.argsort(np.argsort(-np.asarray(sizes), kind="stable"))
         chosen = [
             self.runs.chosen(masks[place].cpu().numpy(), ends)
@@ -230,17 +245,27 @@ class _Learning:
         bar: Bar,
         steps: int,
     ) -> None:
-        """Train the scores while the size falls from the first to the second, and then stays."""
+        """Train the scores in place while the size falls from ``sizes[0]`` to ``sizes[1]`` and then stays constant.
+
+        Args:
+            scores: The scores; they are changed in place.
+            sizes: The size of the mask at the start and at the end.
+            descent: The optimiser.
+            generator: Random numbers for noise and images.
+            bar: Progress bar; it counts every step.
+            steps: Largest number of steps.
+        """
         best = float("inf")
         steps_since_best = 0
         smoothed: float | None = None
         for share, left in _schedule(*sizes, steps):
-            # Logistic noise is the logit of a uniform number; at 0 and 1 it is infinite.
+            # Logistic noise is the logit of a uniform random number. It would be infinite at 0 and 1.
             noise = torch.rand(len(scores), generator=generator)
             noise = noise.clamp(1e-6, 1 - 1e-6).logit().to(self.device)
             noisy = scores + NOISE * left * noise
             k = self._count(share)
-            # The middle between the k-th and the next largest, if there is one: k gates are above one half.
+            # The threshold lies midway between the k-th and the next largest score, so k gates are above one half. If
+            # there is no next score, the threshold is the k-th.
             largest = noisy.detach().topk(min(k + 1, len(noisy))).values
             gates = torch.sigmoid(noisy - largest[k - 1 :].mean())
             chosen = self._draw(generator)
@@ -255,7 +280,8 @@ class _Learning:
             )
             if left > 0:
                 continue
-            # The loss is that of a few drawn images: smoothed, else a lucky draw ends the search.
+            # The loss is measured on a few drawn images. It is smoothed, because otherwise a lucky draw would end the
+            # learning.
             smoothed = now if smoothed is None else 0.9 * smoothed + 0.1 * now
             steps_since_best += 1
             if smoothed < best:
@@ -265,7 +291,7 @@ class _Learning:
                 break
 
     def _precision(self) -> AbstractContextManager[Any]:
-        """Return the context of a run: of lower precision where the settings ask for it."""
+        """Return the context of a run: autocast to the dtype of the settings, or no change if they have none."""
         name = self.settings.autocast
         if name is None:
             return nullcontext()
@@ -275,7 +301,7 @@ class _Learning:
         return max(1, round(share * len(self.first)))
 
     def _measure(self, gates: Tensor) -> float:
-        """Return the share of the answers' variance that is lost, over all images."""
+        """Return the share of the answers' variance that is lost with the given gates, on all images."""
         lost = 0.0
         with torch.no_grad():
             for some in torch.split(torch.arange(len(self.runs)), self.runs.rows):
@@ -283,8 +309,11 @@ class _Learning:
         return lost / len(self.runs)
 
     def _draw(self, generator: torch.Generator) -> Tensor:
-        """Return the images of a step: as many of the class as of other classes, as far as there are."""
-        # The smaller side comes first, so that the larger one fills the places that it leaves.
+        """Return the indices of images for a step: half from the class and half from other classes.
+
+        If one of the two has too few images, the other fills the batch.
+        """
+        # The smaller set comes first, so that the larger set fills the places that are left.
         left = min(self.settings.batch_size, len(self.runs))
         drawn = list[Tensor]()
         for i, side in enumerate(sorted(self.sides, key=len)):
@@ -299,9 +328,9 @@ class _Learning:
 
 
 class _Descent:
-    """Gradient descent with momentum; see the module.
+    """Gradient descent with momentum: Adam (Kingma & Ba 2015, arXiv 1412.6980) with one mean square for all scores.
 
-    Adam (Kingma & Ba 2015, arXiv 1412.6980) with one mean square for all scores.
+    See point 6 of the module.
     """
 
     def __init__(self) -> None:
@@ -310,13 +339,13 @@ class _Descent:
         self.square = 0.0
 
     def step(self, scores: Tensor, gradient: Tensor) -> None:
-        """Move the scores down the mean gradient."""
+        """Take one step: move the scores, in place, against the running mean of the gradient."""
         self.steps += 1
         self.mean = MOMENTUM * self.mean + (1 - MOMENTUM) * gradient
         self.square = FORGETTING * self.square + (1 - FORGETTING) * float(
             gradient.square().mean()
         )
-        # Both means start at 0; the divisions correct for that, as in Adam.
+        # Both running means start at 0. The divisions correct for this bias, as in Adam.
         size = (self.square / (1 - FORGETTING**self.steps)) ** 0.5
         rate = LEARNING_RATE / (1 - MOMENTUM**self.steps) / max(size, 1e-30)
         with torch.no_grad():
@@ -324,9 +353,10 @@ class _Descent:
 
 
 def _schedule(larger: float, size: float, steps: int) -> Iterator[tuple[float, float]]:
-    """Yield the share of the units that is kept at each step, and how much of the shrinking is left.
+    """Yield, for each step, the share of the units that is kept, and the share of the shrinking that is left.
 
-    The last step has the smaller size; a single one has the larger.
+    The share falls from ``larger`` to ``size``, and then stays constant. If there is only a single step, its share is
+    ``larger``.
     """
     falling = max(1, min(round(SHRINKING * steps), steps - 1))
     for step in range(steps):
@@ -335,8 +365,8 @@ def _schedule(larger: float, size: float, steps: int) -> Iterator[tuple[float, f
 
 
 def _largest(scores: Tensor, k: int) -> Tensor:
-    """Return a mask of the k largest scores, the first among equals."""
-    # topk would do, but says nothing about the order of equals.
+    """Return a mask of the k largest scores; of equal scores the first ones are chosen."""
+    # topk is not used, because it does not define the order of equal values.
     mask = torch.zeros(len(scores), dtype=torch.bool, device=scores.device)
     mask[torch.argsort(-scores, stable=True)[:k]] = True
     return mask

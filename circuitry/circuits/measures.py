@@ -1,11 +1,13 @@
 """How similar are two circuits? Node overlap, edge Jaccard, Weisfeiler-Lehman kernel, rank measures. No torch.
 
-`comparable` refuses graphs of different units, and graphs that were found in different ways. If all scores of a site
-are zero, its kept units are arbitrary: node overlap there is NaN, and both circuits lose the site's nodes and edges.
-The similarity of circuits without any effect is NaN.
+Graphs can only be compared if they have the same units and were found in the same way; `comparable` checks this. If all
+scores of a site are zero in one of two circuits, its kept units are arbitrary. Then the node overlap of the site is
+NaN, and the other measures ignore the nodes and edges of this site in both circuits. The similarity of circuits without
+any effect is NaN.
 
-A pair is the smallest `similarity_matrix`; `across_domains` compares sets of graphs. `chance_overlap` is the node
-overlap of random units; `permuted_units` gives the chance of measures without a closed form.
+This module compares two graphs; `similarity_matrix` computes all pairs of several graphs, and `across_domains` compares
+sets of graphs. `chance_overlap` computes the chance level of node overlap, which is the expected overlap of random
+units. `permuted_units` serves to estimate the chance level of measures without a closed form.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -32,10 +34,10 @@ from circuitry.runs.leaves import Leaves
 from circuitry.runs.provenance import digest
 
 Matrices = dict[str | None, np.ndarray]
-"""Similarities [graphs, graphs] by site, or under None for the whole circuit."""
+"""Similarities [graphs, graphs] by site; the key None holds the similarities of whole circuits."""
 
 AtDepths = Callable[[Sequence[Circuit], Sequence[int]], Sequence[Matrices]]
-"""Circuits and depths -> the similarity of every two of the circuits, at each depth."""
+"""Takes circuits and depths. Returns, for each depth, the similarities of every pair of circuits."""
 
 
 def _without_depth(measure: Callable[[Sequence[Circuit]], Matrices]) -> AtDepths:
@@ -54,7 +56,7 @@ def _of_scores(compare: Callable[[np.ndarray], np.ndarray]) -> AtDepths:
 
 
 def _kernels(circuits: Sequence[Circuit], depths: Sequence[int]) -> list[Matrices]:
-    # Labels of one depth are made of those before, so the deepest kernel gives all.
+    # The labels of a depth are computed from the labels of the depth before, so one call gives all depths.
     kernels = wl_matrices(circuits, max(depths))
     return [{None: kernels[depth]} for depth in depths]
 
@@ -67,21 +69,24 @@ MEASURES: dict[str, AtDepths] = {
     "cosine": _of_scores(cosine_matrix),
     "edge_spearman": _of_edges(edge_spearman_matrix),
 }
-"""How every two of some circuits are compared, by the name of the measure.
+"""Functions that compare every pair of some circuits, by the name of the measure.
 
-``node_overlap``, ``spearman`` and ``cosine`` are per site, the others per circuit.
+``node_overlap``, ``spearman`` and ``cosine`` have a value for each site. ``edge_jaccard``, ``wl_kernel`` and
+``edge_spearman`` have one value for the whole circuit.
 
-``spearman`` and ``cosine`` compare all node scores and need no share of kept units; ``edge_spearman`` compares the
-scores of the edges that either graph scores (the circuit shift score of arXiv 2604.08192). ``wl_kernel`` is the
-study's. At depth 1 three quarters of it are names of nodes, so it ranks pairs of domains like node overlap (rank
-correlation .99 on a small model) and adds no evidence to it.
+``spearman`` and ``cosine`` compare all node scores, so they do not depend on the share of kept units. ``edge_spearman``
+compares the scores of the edges that at least one of the two graphs scores (the circuit shift score of arXiv
+2604.08192). ``wl_kernel`` is the study's measure. At depth 1 three quarters of its value come from the names of nodes.
+So it ranks pairs of domains like node overlap does (rank correlation .99 on a small model), and is no additional
+evidence.
 """
 
 
 _BOUNDS: dict[str, tuple[float, float]] = {}
-"""The smallest and the largest similarity by the name of a measure from outside; the package's own are in [-1, 1]."""
+"""The smallest and the largest possible similarity by the name of a registered measure. Measures of the package are in
+[-1, 1]."""
 _ROUNDING = 1e-6
-"""How far a similarity may be out of bounds by rounding."""
+"""How far rounding may move a similarity out of its bounds."""
 
 
 def register_measure(
@@ -90,14 +95,15 @@ def register_measure(
     *,
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> None:
-    """Make a similarity of circuits known by a name: `similarity`, `compare`, `compare_domains` and reports take it.
+    """Register a measure of similarity, so that `similarity`, `compare`, `compare_domains` and reports accept its name.
 
     Args:
-        name: Its name; a measure of the same name is replaced.
-        function: From circuits, which are checked to be comparable, to the similarity of every two of them [circuits,
-            circuits] by site, or under None for the whole circuit; NaN where it is undefined. The digest of its code
-            goes into the comparisons that it makes, as for `register_method`.
-        bounds: The smallest and the largest similarity, such as (-1.0, 1.0) for a correlation.
+        name: Name of the measure. It replaces a measure of the same name.
+        function: Takes a list of circuits, which are already checked to be comparable. Returns a dictionary of matrices
+            [circuits, circuits] with the similarity of every pair: one matrix per site, or a single matrix with the key
+            None for whole circuits. NaN marks an undefined similarity. Comparisons with this measure store a digest of
+            the function's code, as graphs do for `register_method`.
+        bounds: The smallest and the largest possible similarity, such as (-1.0, 1.0) for a correlation.
 
     Example:
         >>> def as_many_edges(circuits):
@@ -112,15 +118,15 @@ def register_measure(
 
 
 def measure_code(name: str) -> str | dict[str, str]:
-    """Identify the code of a measure, for the identity of comparisons.
+    """Return what identifies the code of a measure, for the identity of a comparison.
 
     Returns:
-        The name of a measure of the package; the digest of a function from outside; the unreadable places of such a
-        function, where there are some.
+        For a measure of the package its name; for a registered measure the digest of its function. If some values that
+        the function uses cannot be read, a dictionary that names them.
     """
     leaves = Leaves()
     code = leaves.read(MEASURES[name], f"the measure {name!r}")
-    # Two functions with the same readable places may still differ, so a digest would say too much.
+    # Functions with the same readable values may still differ in the unreadable values, so no digest is returned.
     if leaves.unknown:
         return leaves.unknown
     return digest(code) if leaves.foreign else name
@@ -138,7 +144,7 @@ class Measure:
 
     name: str  #: A name of `MEASURES`.
     depth: Natural = 1
-    """Rounds of relabelling; other measures than the kernel ignore it."""
+    """Number of relabelling rounds of the kernel. All other measures ignore it."""
 
     def __post_init__(self) -> None:
         if self.name not in MEASURES:
@@ -146,14 +152,14 @@ class Measure:
 
     @property
     def label(self) -> str:
-        """The name for tables and files: that of the measure, with a depth other than 1."""
+        """The name in tables and files: the name of the measure, and for the kernel a depth other than 1."""
         if self.name == "wl_kernel" and self.depth != 1:
             return f"{self.name}_depth_{self.depth}"
         return self.name
 
 
 def as_measure(measure: str | Measure) -> Measure:
-    """Return the measure of a name, at depth 1; return a `Measure` as it is."""
+    """Return the measure with the given name, at depth 1. A `Measure` is returned unchanged."""
     return Measure(measure) if isinstance(measure, str) else measure
 
 
@@ -161,18 +167,19 @@ def as_measure(measure: str | Measure) -> Measure:
 def node_overlap(
     a: AttributionGraph | Circuit, b: AttributionGraph | Circuit
 ) -> dict[str, float]:
-    """Return, per site, the Jaccard index ``|A & B| / |A | B|`` of the kept units; the image itself is left out.
+    """Return, for each site, the Jaccard index ``|A & B| / |A | B|`` of the kept units; the image itself is left out.
 
-    NaN at sites without effect in either circuit.
+    The index is NaN at a site at which one of the circuits (or both) has no effect.
 
     Raises:
-        InputError: for graphs that cannot be compared: of other sites, units, settings or models, or not finite.
+        InputError: if the graphs cannot be compared, because they differ in sites, units, settings or model, or because
+            a score is not finite.
 
     Example:
         >>> circuitry.node_overlap(graph, graph)["layer3.0"]
         1.0
     """
-    # Edges play no role here, so a graph becomes a circuit of units alone.
+    # Edges are ignored, so a graph becomes a circuit without edges.
     if isinstance(a, AttributionGraph):
         a = a.circuit(None)
     if isinstance(b, AttributionGraph):
@@ -184,9 +191,10 @@ def node_overlap(
 
 @checked
 def edge_jaccard(a: Circuit, b: Circuit) -> float:
-    """Return the Jaccard index ``|E1 & E2| / |E1 | E2|`` of the edges, named by their two nodes, in [0, 1].
+    """Return the Jaccard index ``|E1 & E2| / |E1 | E2|`` of the edges of two circuits, in [0, 1].
 
-    Edges of sites without effect in either circuit are left out; NaN when neither circuit has an edge.
+    Two edges are the same if they join the same two nodes. Edges at a site at which one of the circuits has no effect
+    are left out. The index is NaN if neither circuit has an edge.
 
     Example:
         >>> photos, sketches = graphs["clock", "real"], graphs["clock", "sketch"]
@@ -201,9 +209,9 @@ def edge_jaccard(a: Circuit, b: Circuit) -> float:
 def wl_kernel(a: Circuit, b: Circuit, depth: Natural = 1) -> float:
     """Return the normalised Weisfeiler-Lehman subtree kernel of two circuits, in [0, 1].
 
-    It counts units, and trees of edges of up to ``depth`` steps onward from a unit, that both have (Shervashidze et
-    al. 2011, JMLR 12; the steps are in `similarity_matrix`). Sites without effect in either circuit are left out; NaN
-    when nothing is left.
+    The kernel counts what both circuits have: units, and trees of edges that lead onward from a unit for up to
+    ``depth`` steps (Shervashidze et al. 2011, JMLR 12; `similarity_matrix` describes the computation). A site at which
+    one of the circuits has no effect is left out. The kernel is NaN if nothing is left.
 
     Example:
         >>> circuitry.wl_kernel(circuit, circuit, depth=1)
@@ -217,9 +225,9 @@ def wl_kernel(a: Circuit, b: Circuit, depth: Natural = 1) -> float:
 def similarity(
     a: AttributionGraph, b: AttributionGraph, measure: str | Measure
 ) -> dict[str | None, float]:
-    """Return the similarity of two graphs by any of `MEASURES`: by site, or under None for the whole circuit.
+    """Return the similarity of two graphs by any of `MEASURES`, for each site or under None for the whole circuit.
 
-    NaN where the measure is undefined: for constant scores (``spearman``, ``edge_spearman``), or all zeros
+    The similarity is NaN where it is undefined: if all scores are equal (``spearman``, ``edge_spearman``), or all zero
     (``cosine``).
 
     Example:
@@ -233,11 +241,11 @@ def similarity(
 
 
 def depth_bias(graph: AttributionGraph) -> float:
-    """Return the logarithm of the ratio of the score mass in the deeper half of the sites to that in the other half.
+    """Return log(mass of the deeper half of the sites / mass of the earlier half).
 
-    The mass of a site is the sum of the absolute scores of its units; the image, and the middle site of an odd number
-    of sites, count for neither half. Positive: the circuit is deep. After the dependency depth bias of arXiv
-    2604.08192. NaN where a half has no effect.
+    The mass of a site is the sum of the absolute scores of its units. The image is ignored, and so is the middle site
+    if the number of sites is odd. A positive value means that the circuit is deep. The value is NaN if one of the
+    halves has mass zero. It follows the dependency depth bias of arXiv 2604.08192.
 
     Example:
         >>> isinstance(circuitry.circuits.depth_bias(graph), float)
@@ -247,7 +255,7 @@ def depth_bias(graph: AttributionGraph) -> float:
     mass = [float(np.abs(graph.node_scores[site]).sum()) for site in graph.inner_sites]
     half = len(mass) // 2
     shallow = sum(mass[:half])
-    # Not mass[-half:], which would be everything where half is 0.
+    # Not mass[-half:], which would be the whole list if half is 0.
     deep = sum(mass[len(mass) - half :])
     if not shallow or not deep:
         return float("nan")
@@ -260,9 +268,14 @@ def similarity_matrices(
     edges_per_node: int = 3,
     any_sign: bool = False,
 ) -> dict[Measure, Matrices]:
-    """Return the similarity of every two graphs that `Comparable` has checked, by several measures.
+    """Return the similarities of every pair of graphs, for each of several measures.
 
-    Circuits are cut as by `AttributionGraph.circuit`.
+    The graphs must already be checked with `Comparable`.
+
+    Args:
+        graphs: The graphs.
+        measures: The measures.
+        edges_per_node, any_sign: How a circuit is cut out of each graph; see `AttributionGraph.circuit`.
     """
     circuits = [graph.circuit(edges_per_node, any_sign=any_sign) for graph in graphs]
     # One call for all depths of a measure: the kernel makes its labels once.
@@ -278,9 +291,10 @@ def similarity_matrices(
 
 
 def _as_matrices(name: str, given: object, n_circuits: int) -> Matrices:
-    """Return the similarities that a measure returned, as arrays; refuse any that are not of all pairs.
+    """Return the similarities that a measure returned, as arrays [circuits, circuits] by site.
 
-    The measure may come from outside, and return anything.
+    The measure may be registered from outside, and its function may return anything. So raise `InputError` unless it
+    returned numbers for all pairs of circuits, within the bounds of the measure.
     """
     if not isinstance(given, Mapping) or not given:
         raise _no_similarities(name, n_circuits, f"it returned {shown(given)}")
@@ -289,7 +303,7 @@ def _as_matrices(name: str, given: object, n_circuits: int) -> Matrices:
     for site, values in given.items():
         where = "for the whole circuit" if site is None else f"at {site}"
         matrix = np.asarray(values)
-        # b, i, u, f: truth values, whole numbers with and without sign, floating point.
+        # The kinds b, i, u, f are truth values, integers with and without sign, and floating-point numbers.
         if matrix.dtype.kind not in "biuf" or matrix.shape != (n_circuits, n_circuits):
             raise _no_similarities(
                 name, n_circuits, f"{where} it returned {shown(values)}"
@@ -317,9 +331,10 @@ def _no_similarities(name: str, n_circuits: int, given: str) -> InputError:
 def permuted_units(
     graph: AttributionGraph, rng: np.random.Generator
 ) -> AttributionGraph:
-    """Return a graph with its units permuted at random within each site: equal strengths, other units.
+    """Return a graph whose units are permuted at random within each site.
 
-    Its similarity to another graph is chance.
+    The scores of a site stay the same numbers, but they belong to other units. So the similarity of this graph to
+    another graph is at chance level.
     """
     scores = dict(graph.node_scores)
     importance = dict(graph.importance or {})
@@ -333,7 +348,7 @@ def permuted_units(
             importance[site] = importance[site][old]
         if site in kept_units:
             kept_units[site] = places[kept_units[site]]
-    # Blocks of edge scores stay: rows and columns are kept units, whose order stays.
+    # The blocks of edge scores do not change: their rows and columns are the kept units, which stay in their order.
     return replace(
         graph,
         node_scores=scores,
@@ -343,9 +358,14 @@ def permuted_units(
 
 
 def chance_overlap(units: Natural, kept_a: int, kept_b: int) -> float:
-    """Return the expected Jaccard index of two independent random subsets of ``units``.
+    """Return the expected Jaccard index of two independent random subsets of a site's units.
 
-    The overlap i is hypergeometric; the Jaccard index of sizes a and b is i / (a + b - i).
+    The number i of common units has a hypergeometric distribution. The Jaccard index of subsets of the sizes a and b is
+    i / (a + b - i).
+
+    Args:
+        units: Number of units of the site.
+        kept_a, kept_b: Numbers of units in the two subsets.
 
     Example:
         >>> circuitry.circuits.chance_overlap(units=512, kept_a=52, kept_b=52)
@@ -362,9 +382,13 @@ def chance_overlap(units: Natural, kept_a: int, kept_b: int) -> float:
 
 
 def mean_chance_overlap(units: int, kept: Mapping[int, int]) -> float:
-    """Return the mean of `chance_overlap` over all pairs of subsets, given the number of subsets by size.
+    """Return the mean of `chance_overlap` over all pairs of subsets.
 
-    A single subset counts as two of its size. NaN if no pair has a member.
+    A single subset is treated as two subsets of its size. The mean is NaN if all subsets are empty.
+
+    Args:
+        units: Number of units of the site.
+        kept: Number of subsets by their size.
     """
     total = 0.0
     n_pairs = 0
@@ -373,7 +397,7 @@ def mean_chance_overlap(units: int, kept: Mapping[int, int]) -> float:
             n_of_sizes = kept[a] * kept[b]
         else:
             n_of_sizes = kept[a] * (kept[a] - 1) // 2
-            # A single subset has no pair, but an expected overlap with another of its size.
+            # A single subset forms no pair, so its expected overlap with another subset of the same size is taken.
             if len(kept) == 1 and not n_of_sizes:
                 n_of_sizes = 1
         # Two empty subsets have no Jaccard index.

@@ -1,22 +1,23 @@
-"""Methods that score units, and methods that score edges: each a value with a name. No torch.
+"""The methods that score units and the methods that score edges, by name. No torch.
 
-| method of units | score of a unit | runs |
+| method of units | score of a unit | runs of the model |
 |---|---|---|
-| ``site-path`` | integrated gradients at its site, the study's (`nodes`) | points x sites |
-| ``conductance`` | what changes the metric through it along a path of the image (`conductance`) | six |
-| ``gradient`` | gradient x (activation - baseline), attribution patching | one |
-| ``patching`` | exact effect of putting it to the baseline (`patch_effects`) | one per unit |
+| ``site-path`` | integrated gradients at the unit's site, as in the study (`nodes`) | points x sites |
+| ``conductance`` | the change of the metric that passes through the unit (`conductance`) | six |
+| ``gradient`` | gradient x (activation - baseline), known as attribution patching | one |
+| ``patching`` | exact effect of putting the unit to the baseline (`patch_effects`) | one per unit |
 | ``fisher`` | squared change of all answers, on images of the class and of others (`fisher`) | one |
-| ``iterative-fisher`` | its rank by that, scored again as the weakest units close | eight |
-| ``contrast`` | its place where units are cut by what they cost the class alone (`own_part`) | cuts |
-| ``learned`` | how surely a mask keeps it that is learned as a whole (`learn_masks`) | steps |
+| ``iterative-fisher`` | rank by ``fisher``, which is measured again as the weakest units close | eight |
+| ``contrast`` | rank in the order in which `own_part` cuts units that only the class needs | one per cut |
+| ``learned`` | the unit's gate in a mask that is learned for all units together (`learn_masks`) | one per step |
 
-`score_units`, `attribute`, `extract` and `find_circuit` take these names, and `register_method` adds one. Methods of
-edges are described in `edge_methods`; `register_edge_method` adds one. Whatever differs between methods is a field of
-their value, so nobody asks for a name.
+`score_units`, `attribute`, `extract` and `find_circuit` accept these names. `register_method` adds a method of units,
+and `register_edge_method` a method of edges; methods of edges are described in `edge_methods`.
 
-A value can be read without torch, for settings, command lines and reports. So the functions of the package's own
-methods are not in it: they are in `unit_methods.SCORERS` and `edge_methods.EDGE_SCORERS`, by the same names.
+A method is a `Method` or an `EdgeMethod`. All differences between methods are fields of these objects, so no code has
+to compare names. The objects can be read without torch, for settings, command lines and reports. Therefore they do not
+contain the functions of the package's own methods: these are in `unit_methods.SCORERS` and `edge_methods.EDGE_SCORERS`,
+by the same names.
 """
 
 import logging
@@ -40,9 +41,11 @@ LEARNED = "learned"
 log = logging.getLogger(__name__)
 
 UnitScorer = Callable[..., Mapping[str, Any]]
-"""Task, `AttributionSettings`, perhaps folds -> scores [units] by site, error units too; see `register_method`."""
+"""Takes a task and `AttributionSettings`, and with `Method.takes_folds` the fold of each image. Returns scores [units]
+by site, error units included; see `register_method`."""
 EdgeScorer = Callable[..., Mapping[tuple[str, str], Any]]
-"""Task, units by site, `QuadratureRule` -> scores [downstream, upstream] by pair of sites; see `EdgeMethod`."""
+"""Takes a task, units by site and a `QuadratureRule`. Returns scores [downstream, upstream] by pair of sites; see
+`EdgeMethod.function`."""
 
 
 @dataclass(frozen=True)
@@ -55,26 +58,30 @@ class Method:
     """
 
     name: str
-    """Name by which functions and command lines take it."""
+    """Name of the method in functions and on command lines."""
     words: str = ""
-    """Its description in reports, a sentence without its period (default: the first line of the docstring)."""
+    """Description of the method in reports: a sentence without its period (default: the first line of the function's
+    docstring)."""
     function: UnitScorer | None = None
-    """Scores units; None for a method of the package, see `unit_methods.SCORERS`."""
+    """Function that scores the units. None for a method of the package, whose function is in `unit_methods.SCORERS`."""
     effects: bool = True
-    """Whether scores are effects on the metric, positive where a unit helps. If not, they rank units alone, by their
-    absolute value; graphs then have effects by conductance beside them, see `Scores.importance`."""
+    """Whether the scores are effects on the metric, positive for a unit that helps. If False, the scores only rank the
+    units by their absolute value. Graphs then store them as `Scores.importance`, and have effects by conductance as
+    their scores."""
     takes_others: bool = False
-    """Whether it looks at images of other classes; `extract` then reads some."""
+    """Whether the method uses images of other classes. If True, `extract` reads such images."""
     without_others: str | None = None
-    """Name of the method that ranks in its place where there are no images of other classes; None if it runs anyway."""
+    """Name of the method that is used instead if there are no images of other classes. None if this method is used all
+    the same."""
     takes_folds: bool = False
-    """Whether it scores folds of the images in one call: then its third argument is None, or the number of the fold of
-    each image, and scores are [1 + folds, units], of all images and of each fold in the order of its number."""
+    """Whether one call scores all images and each fold of the images. If True, the function's third argument is None or
+    the index of the fold of each image. With folds the scores have the shape [1 + folds, units]: a row for all images,
+    then a row for each fold in the order of the indices."""
     takes_rule: bool = False
-    """Whether the quadrature rule of the settings changes its scores."""
+    """Whether the quadrature rule of the settings changes the scores."""
     learns_mask: bool = False
-    """Whether it learns a mask, which takes minutes (`learn_masks`): circuits of other classes beside one that it found
-    are then found by a ranking."""
+    """Whether the method learns a mask, which takes minutes (`learn_masks`). If True, the circuits of other classes,
+    which a test compares with a circuit of this method, are found by a ranking instead."""
 
 
 @dataclass(frozen=True)
@@ -89,23 +96,26 @@ class EdgeMethod:
     """
 
     name: str
-    """Name by which functions and command lines take it."""
+    """Name of the method in functions and on command lines."""
     words: str = ""
-    """Meaning of an edge's score, a clause for reports (default: ``by`` its name)."""
+    """Meaning of an edge's score in reports: a clause (default: ``by`` and the name)."""
     function: EdgeScorer | None = None
-    """From a task, units [k] by site and a `QuadratureRule` to finite scores [units downstream, units upstream] by
-    (upstream, downstream) pair of the sites, means over images, positive where an edge helps. None for a method of the
-    package, see `edge_methods.EDGE_SCORERS`, and for a method of components alone."""
+    """Function that scores edges between units. It takes a task, units [kept] by site and a `QuadratureRule`. It
+    returns finite scores [units downstream, units upstream] by (upstream, downstream) pair of sites. Scores are means
+    over images, and positive scores mean that the edge helps. None for a method of the package, whose function is in
+    `edge_methods.EDGE_SCORERS`, and for a method that only has ``components``."""
     components: Callable[..., Any] | None = None
-    """From a `ResidualStream`, a task of its components and a rule to `StreamScores`, for `attribute_components`; edges
-    between heads and neurons then follow from it, so such a method needs no ``function``."""
+    """Function that scores edges between components of a transformer, for `attribute_components`. It takes a
+    `ResidualStream`, a task whose encoder has the stream's components, and a rule. It returns `StreamScores`. Edges
+    between heads and neurons are computed from it as well, so a method with ``components`` needs no ``function``."""
     in_stream: bool = False
-    """Whether it scores the edges of heads and neurons that add to a residual stream, and of no other units."""
+    """Whether the method can only score edges between heads and neurons that add to a residual stream."""
     along_path: bool = False
-    """Whether it integrates along a path, by the rule of the nodes unless another is given. Other methods take one
-    gradient."""
+    """Whether the method integrates along a path. The rule is that of the nodes, unless another rule is given. Methods
+    without a path compute one gradient."""
     measured: bool = False
-    """Whether a score is the metric's loss by a cut; else scores rank edges alone."""
+    """Whether a score is the measured decrease of the metric when the edge is cut. If False, the scores only rank
+    edges."""
 
 
 METHODS: dict[str, Method] = {
@@ -169,9 +179,9 @@ METHODS: dict[str, Method] = {
 }
 """Methods that score units, by name."""
 SQUARED = "squared"
-"""The study's score of edges: squared movements between neighbouring sites."""
+"""Name of the study's method of edges: squared movements between neighbouring sites."""
 CUTS = "cuts"
-"""Exact losses by cuts."""
+"""Name of the method that measures how much the metric falls when an edge is cut."""
 EXACT_READERS = "exact-readers"
 EDGE_METHODS: dict[str, EdgeMethod] = {
     method.name: method
@@ -193,7 +203,14 @@ EDGE_METHODS: dict[str, EdgeMethod] = {
 
 
 def _among(methods: Mapping[str, Any], register: str) -> Condition:
-    """Return the condition on the name of a method, known now or registered until it is asked for."""
+    """Return the condition that a value is the name of a method.
+
+    Names are looked up when a value is checked, so methods that are registered later are accepted, too.
+
+    Args:
+        methods: The known methods by name.
+        register: Name of the function that adds a method, for the error message.
+    """
     return Condition(
         f"one of {', '.join(map(repr, methods))}",
         lambda name: None if name in methods else shown(name),
@@ -209,17 +226,20 @@ EdgeMethodName = Annotated[str, _among(EDGE_METHODS, "register_edge_method")]
 def register_method(
     method: Method | str, function: UnitScorer | None = None, *, effects: bool = True
 ) -> None:
-    """Make a method that scores units known: `attribute`, `extract`, `find_circuit` and `score_units` take its name.
+    """Register a method that scores units.
+
+    Then `attribute`, `extract`, `find_circuit` and `score_units` accept its name. Graphs store in their settings a
+    digest of the function's code and of the values that it uses. If the digest cannot be computed, give the function an
+    attribute ``identity``: a text that differs between functions.
 
     Args:
-        method: A `Method` with a function, or a name; a method of the same name is replaced.
-        function: Needed with a name. It takes a `Task` and `AttributionSettings`, and returns finite scores [units] for
-            every site of the task, as a mapping from sites to arrays or tensors. At a site in a feature basis the
-            scores of error units follow those of latents. The settings of graphs store a digest of its code and of
-            all that it reads. If these cannot be read, give the function an attribute ``identity``: a text that
-            differs between functions.
-        effects: With a name: whether scores are effects on the metric, positive where a unit helps. If not, scores only
-            rank units, and the method is given images of other classes where there are some.
+        method: A `Method` with a function, or a name. It replaces a method of the same name.
+        function: Needed if ``method`` is a name. It takes a `Task` and `AttributionSettings`. It returns a mapping from
+            every site of the task to finite scores [units], as an array or tensor. At a site in a feature basis the
+            scores of the latents come first, then the scores of the error units.
+        effects: Used if ``method`` is a name: whether the scores are effects on the metric, positive for a unit that
+            helps. If False, the scores only rank the units, and the method also gets images of other classes if there
+            are any.
 
     Example:
         >>> def by_activation(task, settings):
@@ -231,7 +251,7 @@ def register_method(
         >>> graph = attribute(encoder, images, metric, method="activation", progress=False)
     """
     if isinstance(method, str):
-        # A ranking that measures no effect needs something to tell the class from.
+        # A ranking that does not measure effects needs images of other classes, to distinguish the class from them.
         method = Method(
             method, function=function, effects=effects, takes_others=not effects
         )
@@ -241,11 +261,11 @@ def register_method(
 def register_edge_method(
     method: EdgeMethod | str, function: EdgeScorer | None = None
 ) -> None:
-    """Make a method that scores edges known: `score_edges` and `attribute` take its name.
+    """Register a method that scores edges, so that `score_edges` and `attribute` accept its name.
 
     Args:
-        method: An `EdgeMethod` with a function, or a name; a method of the same name is replaced.
-        function: With a name: as `EdgeMethod.function`.
+        method: An `EdgeMethod` with a function, or a name. It replaces a method of the same name.
+        function: Needed if ``method`` is a name: a function as described at `EdgeMethod.function`.
 
     Example:
         >>> def alike(task, units, rule):
@@ -261,11 +281,14 @@ def register_edge_method(
 
 
 def without_others(name: str, where: Sequence[str] = ()) -> str:
-    """Return the name of the method that ranks without images of other classes, and warn where there are none.
+    """Return the name of the method to use if there are no images of other classes.
+
+    This is the method itself if it can do without such images, otherwise its `Method.without_others`.
 
     Args:
-        name: The method that was asked for.
-        where: Classes, in words, that have no images of others.
+        name: Name of the requested method.
+        where: The classes without images of other classes, in words. If given, a replacement of the method is logged as
+            a warning that names these classes.
     """
     instead = METHODS[name].without_others
     if instead is None:
@@ -283,13 +306,18 @@ def without_others(name: str, where: Sequence[str] = ()) -> str:
 
 
 def method_code(name: str) -> str | dict[str, str]:
-    """Identify the code of a method of units, for identities; see `code_of`."""
+    """Return what identifies the code of a method of units, as an entry for an `Identity`; see `code_of`."""
     return code_of(METHODS.get(name, Method(name)))
 
 
 def code_of(method: Method | EdgeMethod) -> str | dict[str, str]:
-    """Return the name of a method of the package, else the digest of its value, or the places that cannot be read."""
-    # Functions of the package are in tables elsewhere, and its version is in the provenance.
+    """Return what identifies the code of a method.
+
+    For a method of the package this is its name. For a registered method this is the digest of the `Method` or
+    `EdgeMethod`, including its function. If some values of a registered method cannot be read, this is a dictionary
+    that names these values.
+    """
+    # The functions of the package are not in this object, and the package's version is stored with the results.
     value = vars(method)
     if value["function"] is None and value.get("components") is None:
         return f"circuitry: {method.name}"
@@ -297,18 +325,22 @@ def code_of(method: Method | EdgeMethod) -> str | dict[str, str]:
 
 
 def describe_method(settings: Mapping[str, Any]) -> str:
-    """Return two sentences on how the units of a graph were scored and which are kept, from its settings."""
-    # Graphs of earlier versions, which name no method, are by the site path.
+    """Return two sentences for reports: how the units of a graph were scored, and which units it keeps.
+
+    Args:
+        settings: The settings of the graph.
+    """
+    # Graphs of earlier versions do not name a method: they were made with the site path.
     name = settings.get("method", SITE_PATH)
     from_outside = f"The method {name}, registered from outside, scores the units"
     method = METHODS.get(name)
     if method is None:
-        # A graph from another process, whose method nobody registered in this one.
+        # The graph was made in another process, with a method that is not registered in this one.
         return f"{from_outside}. The units that it puts first are kept."
     words = method.words
     if not words:
         words = from_outside
-        # An object that can be called has the docstring of its class, which says nothing of the method.
+        # A callable object has the docstring of its class, which does not describe the method.
         text = getdoc(method.function) if isroutine(method.function) else None
         if text:
             words += f": {text.splitlines()[0].rstrip('.')}"
@@ -320,7 +352,11 @@ def describe_method(settings: Mapping[str, Any]) -> str:
 
 
 def describe_edges(settings: Mapping[str, Any]) -> str:
-    """Return sentences on the edges of a graph and the meaning of their scores, from its settings."""
+    """Return sentences for reports: which units the edges of a graph join, and what their scores mean.
+
+    Args:
+        settings: The settings of the graph.
+    """
     name = settings.get("edge_method") or SQUARED
     method = EDGE_METHODS.get(name, EdgeMethod(name))
     words = method.words or f"by {name}"

@@ -1,4 +1,4 @@
-"""Narrower tasks: without the images of other classes, or without the image as a site."""
+"""Narrower tasks: a task without the images of other classes, or a task without the image as a site."""
 
 from dataclasses import replace
 
@@ -8,15 +8,15 @@ from circuitry.encoder.tensor_batches import one_tensor
 
 
 def own_images(task: Task) -> Task:
-    """Return a task without its images of other classes, and without their activations in the baseline."""
-    # A baseline that is the same for all images stays as it is.
+    """Return a task without its images of other classes, and without the baseline's activations for these images."""
+    # A baseline that is the same for all images does not change.
     if task.others is None or task.baseline.n_images is None:
         return replace(task, others=None)
-    # Its images are the class's and then the others', so that the first ones are kept, and their baseline.
+    # In `everything` the images of the class come first. They are kept, with their activations of the baseline.
     everything, n_own = with_others(task)
     return everything.of_some(one_tensor(everything.images), slice(n_own))
 
 
 def without_image(task: Task) -> Task:
-    """Return a task without the site `input`, which no circuit has nodes at."""
+    """Return a task without the site `input`, because circuits have no nodes there."""
     return replace(task, sites=tuple(site for site in task.sites if site != INPUT))

@@ -1,15 +1,16 @@
 """Node scores: what every unit contributes to the metric, by integrated gradients at its site.
 
-For each batch of images (method: Sundararajan et al. 2017, arXiv 1703.01365, applied to a site):
+The method of Sundararajan et al. 2017 (arXiv 1703.01365) is applied to a site instead of the image. For each batch of
+images:
 
-1. one clean run gives the activations a at all sites; where the rule has the point t = 0, the same run's
-   backward pass gives that point's gradient at every site at once;
-2. for each site and each further point t, the rest of the tower runs from a + t (b - a), several points in
-   one run as memory allows, and the metric's gradient comes back;
-3. effect[unit] = sum over positions of (a - b) * sum_k w_k * gradient_k, then the mean over images.
+1. One clean run gives the activations a at all sites. If the rule has the point t = 0, the backward pass of this run
+   gives the gradients of that point at all sites at once.
+2. For each site and each further point t, the tower is run from this site on, starting with a + t (b - a), where b is
+   the baseline. The backward pass gives the metric's gradient. Several points share a run as far as the memory allows.
+3. effect[unit] = sum over positions of (a - b) * sum_k w_k * gradient_k, and then the mean over images.
 
 A positive effect means that the unit helps: ablating it lowers the metric. The effects of a site sum to nearly
-metric(clean) - metric(baseline at the site); both numbers are returned.
+metric(clean) - metric(baseline at the site). Both numbers are returned (`Completeness`).
 """
 
 from collections import defaultdict
@@ -36,44 +37,46 @@ from circuitry.runs.errors import InputError
 
 @dataclass(frozen=True)
 class NodeEffects:
-    """Node scores of one set of images, before units are kept."""
+    """Scores of all units on one set of images, from which the units to keep are chosen later."""
 
     scores: dict[str, np.ndarray]
-    """Mean effect [units] by site; positive where a unit helps."""
+    """Mean effect [units] by site; positive for a unit that helps."""
     completeness: dict[str, Completeness]
-    """How far the effects of a site miss the metric's change, at sites without a stream past their units."""
+    """Sum of the effects and the metric's change, by site. A site is absent if the change that its effects should sum
+    to is unknown: in conductance, if a stream is carried past its units."""
     n_images: int
-    """Images that scores are means over."""
+    """Number of images that the scores are means over."""
     importance: dict[str, np.ndarray] | None = None
-    """Numbers [units] by site that rank units, where effects do not; see `AttributionGraph.importance`."""
+    """Numbers [units] by site that rank the units; None if the effects rank them. See `Scores.importance`."""
 
 
 class ImageEffects(NamedTuple):
-    """Node scores of some images, image by image."""
+    """Effects of units on the images of a batch, image by image."""
 
     batch: Batch
     """The images."""
     clean: dict[str, Tensor]
-    """Activations by site."""
+    """Clean activations by site."""
     ends: dict[str, Tensor]
-    """The baseline's activations by site."""
+    """Activations of the baseline by site."""
     effects: dict[str, Tensor]
-    """Effect [batch, units] by site; their mean over images are the node scores."""
+    """Effects [batch, units] by site. Their means over images are the node scores."""
     metric: Tensor
-    """The clean metric [batch], in double precision."""
+    """The metric of the clean run [batch], in double precision."""
 
 
 def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
-    """Yield every unit's effect on the metric in each image, batch by batch; the gradients of the task run.
+    """Yield the effect of every unit on the metric of each image, batch by batch.
 
-    The rule ``left_rule(1)`` is gradient times activation, and takes a single run for all sites.
+    Call it within ``task.running(gradients=True)``. With the rule ``left_rule(1)`` the effect is gradient x (activation
+    - baseline), and a single run serves all sites.
     """
     encoder, metric, sites = task.encoder, task.metric, task.sites
     rows = rows_that_fit(encoder, task.work.memory_gib)
     n_batches = count_batches(task.images, rows) or 0
     with task.bar("nodes", "site", n_batches * len(sites)) as bar:
         for batch in task.batches():
-            # 1. One run, whose backward pass serves the point t = 0 of all sites.
+            # 1. One run, whose backward pass gives the gradients at t = 0 for all sites.
             clean, first, values = clean_run(
                 task, batch.images, sites, with_gradient=0.0 in rule.points
             )
@@ -82,12 +85,12 @@ def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
             for site in sites:
                 a = clean[site]
                 b = ends[site]
-                # 2. Popped, so that its memory is free for the runs of the next site.
+                # 2. Popped, so that the memory of this gradient is free during the runs of the next site.
                 at_zero = first.pop(site, None)
                 gradient = _path_gradient(
                     encoder, metric, a, b, site, rule, rows, at_zero
                 )
-                # 3. The way to the baseline times the mean gradient along it.
+                # 3. The step from the baseline to the clean activation, times the mean gradient on the path.
                 effects[site] = unit_effects(task, site, (a - b) * gradient)
                 bar.update()
             yield ImageEffects(batch, clean, ends, effects, values)
@@ -96,13 +99,18 @@ def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
 def fold_effects(
     task: Task, rule: QuadratureRule, folds: Int[np.ndarray, " images"] | None = None
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return every unit's mean effect on the metric on all images, and on each fold of them, from one pass.
+    """Return the mean effect of every unit on the metric: on all images, and on each fold of them, by its index.
 
-    The gradients of the task run.
+    One pass over the images computes all of them. Call it within ``task.running(gradients=True)``.
+
+    Args:
+        task: Encoder, images, metric, baseline and sites.
+        rule: Quadrature rule of the path from the clean activation to the baseline.
+        folds: Index of the fold of each image. If None, the second result is empty.
     """
     encoder = task.encoder
     metric = task.metric
-    # A mean baseline is the same for all images; what is carried past units differs from image to image.
+    # A baseline without an activation per image is the same for all images, but a carried stream is not.
     same = set[str]()
     if task.baseline.n_images is None:
         same = set(task.sites) - set(encoder.carried)
@@ -113,7 +121,7 @@ def fold_effects(
         for site in task.sites:
             if site not in same:
                 at_ends[site] = _metric_at(encoder, metric, ends[site], site)
-            elif not batch.start:  # once serves all batches
+            elif not batch.start:  # the first batch gives the value for all batches
                 at_end = _metric_at(encoder, metric, ends[site][:1], site)
                 at_same[site] = float(at_end)
         for fold, of_fold in fold_sums(folds, batch, effects, clean, at_ends):
@@ -122,7 +130,10 @@ def fold_effects(
 
 
 def unit_effects(task: Task, site: str, effects: Tensor) -> Tensor:
-    """Return the effects [batch, units] of a site's units from those of its activation, summed over positions."""
+    """Return the effects [batch, units] of a site's units: the sums over positions of the effects of its activation.
+
+    Raise `InputError` if an effect is not finite.
+    """
     units = task.encoder.units_of(site, effects)
     of_units = per_unit(units, task.encoder.unit_dim(site))
     if not bool(of_units.isfinite().all()):
@@ -137,11 +148,12 @@ class FoldSum(NamedTuple):
     """Sums over the images of a fold in a batch."""
 
     effects: dict[str, np.ndarray]
-    """Sum of the effects [units] by site."""
+    """Sums of the effects [units] by site."""
     clean: float
-    """Sum of the clean metric."""
+    """Sum of the metric of the clean images."""
     ends: dict[str, float]
-    """Sum of the metric at the baseline, by site; only sites whose baseline differs between images."""
+    """Sum of the metric with a site at its baseline, by site. Only sites at which this metric is measured for each
+    image are present."""
     n_images: int
     """Number of the images."""
 
@@ -153,7 +165,15 @@ def fold_sums(
     clean: Tensor,
     at_ends: Mapping[str, Tensor],
 ) -> Iterator[tuple[int, FoldSum]]:
-    """Yield the number of each fold in a batch, and the sums of its effects [units] and of the metric."""
+    """Yield, for each fold with images in a batch, the index of the fold and the sums over its images.
+
+    Args:
+        folds: Index of the fold of each image of the task. If None, all images are in the fold 0.
+        batch: The batch.
+        effects: Effects [batch, units] by site.
+        clean: The metric of the clean images [batch].
+        at_ends: The metric with a site at its baseline [batch], by site.
+    """
     n_images = len(batch.images)
     numbers = np.zeros(n_images, int)
     if folds is not None:
@@ -164,7 +184,8 @@ def fold_sums(
             members = slice(None)  # no copy of the whole batch
         by_site = dict[str, np.ndarray]()
         for site, of_images in effects.items():
-            # Summed where it lies, in its own precision; over batches in double precision.
+            # Sums within a batch stay on the device and in the precision of the effects; sums over batches are in
+            # double precision.
             by_site[site] = of_images[members].sum(0).cpu().double().numpy()
         of_fold = clean[members]
         ends = {site: float(values[members].sum()) for site, values in at_ends.items()}
@@ -176,9 +197,12 @@ def effects_of(
     folds: object | None,
     at_same: Mapping[str, float] = {},
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return the means over all images, and, where there are folds, over the images of each fold.
+    """Return the mean effects on all images, and on the images of each fold by its index (empty without folds).
 
-    ``at_same`` is the metric at a baseline that all images share, by site.
+    Args:
+        sums: Sums of the batches, by the index of the fold; all under 0 if there are no folds.
+        folds: The argument of `fold_sums`; only whether it is None matters.
+        at_same: The metric with a site at its baseline, by site, where this value is the same for all images.
     """
     whole = _mean_effects(list(chain.from_iterable(sums.values())), at_same)
     if folds is None:
@@ -199,7 +223,7 @@ def _mean_effects(sums: Sequence[FoldSum], at_same: Mapping[str, float]) -> Node
         elif site in sums[0].ends:
             at_end = sum(of_batch.ends[site] for of_batch in sums) / count
         else:
-            continue  # part of the change goes past the units: there is nothing to sum to
+            continue  # some of the change is carried past the units, so there is no total to compare the sum with
         effect = float(scores[site].sum())
         completeness[site] = Completeness(effect, clean - at_end)
     return NodeEffects(scores, completeness, count)
@@ -208,11 +232,11 @@ def _mean_effects(sums: Sequence[FoldSum], at_same: Mapping[str, float]) -> Node
 def nodes_of(
     encoder: Encoder, scores: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Return the scores of the units that may be nodes: in a feature basis the latents, never the error units."""
+    """Return the scores by site without those of error units, because error units cannot be nodes of a circuit."""
     nodes = dict(scores)
     for site, errors in encoder.error_units.items():
         if site in nodes:
-            # Error units are the last of their site.
+            # Error units are the last units of their site.
             nodes[site] = nodes[site][: errors.start]
     return nodes
 
@@ -220,14 +244,22 @@ def nodes_of(
 def clean_run(
     task: Task, images: Tensor, sites: Sequence[str], *, with_gradient: bool
 ) -> tuple[dict[str, Tensor], dict[str, Tensor], Tensor]:
-    """Return activations, the metric's gradient at every site (if wanted) and the metric [batch] in float64."""
+    """Run the encoder on images; return activations by site, gradients by site, and the metric [batch] in float64.
+
+    Args:
+        task: A task with the encoder and the metric.
+        images: The images.
+        sites: Sites whose activations and gradients are returned.
+        with_gradient: Whether to compute the gradients of the metric with respect to the activations. If False, the
+            second result is empty.
+    """
     taps: dict[str, Tensor] = {}
 
     def tap(tensor: Tensor, hook: object) -> None:
         taps[hook.name] = tensor  # type: ignore[attr-defined]
 
     with torch.set_grad_enabled(with_gradient):
-        # Weights may need no gradient, so the image has to: else no operation is recorded.
+        # The weights may not require gradients. Then autograd records operations only if the image requires them.
         x = images.detach().requires_grad_(with_gradient)
         hooks = [(site, tap) for site in sites]
         embedding = task.encoder.run_with_hooks(x, fwd_hooks=hooks)
@@ -251,13 +283,22 @@ def _path_gradient(
     rows: int,
     gradient_at_zero: Tensor | None,
 ) -> Tensor:
-    """Return the weighted mean of the metric's gradient along the path from ``a`` to ``b`` [B, ...]."""
+    """Return the weighted mean [B, ...] of the metric's gradient at the rule's points on the path from ``a`` to ``b``.
+
+    Args:
+        encoder, metric: Each point is run from ``site`` to the metric.
+        a, b: Activations at the start and the end of the path.
+        site: Site of these activations.
+        rule: Points and weights.
+        rows: Number of images that fit into the memory at once.
+        gradient_at_zero: Gradient at t = 0 if it is already known, otherwise None.
+    """
     todo = list(zip(rule.points, rule.weights, strict=True))
     total = torch.zeros_like(a)
     if gradient_at_zero is not None:
         total += sum(w for t, w in todo if t == 0.0) * gradient_at_zero
         todo = [(t, w) for t, w in todo if t != 0.0]
-    # As many points in one run as images fit; each point is a copy of all images.
+    # Each point needs a copy of all images, so a run takes as many points as copies fit into the memory.
     at_once = max(1, rows // len(a))
     for k in range(0, len(todo), at_once):
         some = todo[k : k + at_once]
@@ -268,14 +309,14 @@ def _path_gradient(
         pieces = rearrange(
             gradient, "(point batch) ... -> point batch ...", point=len(some)
         )
-        # Added point by point: the sum does not depend on how many share a run.
+        # Added point by point, so that the sum does not depend on how many points share a run.
         for (_, weight), piece in zip(some, pieces, strict=True):
             total.add_(piece, alpha=weight)
     return total
 
 
 def _gradients(value: Tensor, inputs: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    # Without autocast: the forward run chose the precision of each operation.
+    # Without autocast, because the forward run has already chosen the precision of each operation.
     with torch.enable_grad(), torch.autocast(value.device.type, enabled=False):
         return torch.autograd.grad(value.sum(), inputs)
 
@@ -288,6 +329,11 @@ def _metric_at(
 
 
 def per_unit(x: Tensor, unit_dim: int) -> Tensor:
-    """Sum over positions, in single precision at least: [B, ...] -> [B, units]."""
+    """Return the sums [B, units] of ``x`` over positions, at least in single precision.
+
+    Args:
+        x: Values [B, ...] at a site.
+        unit_dim: Axis of the units.
+    """
     x = x.to(torch.promote_types(x.dtype, torch.float32)).movedim(unit_dim, 1)
     return x.flatten(2).sum(2) if x.dim() > 2 else x

@@ -1,16 +1,21 @@
-"""A class's own part: units whose loss takes the class from the model, and leaves it the other classes.
+"""A class's own part: the units that the model needs to recognise the class, and does not need for other classes.
 
-A circuit that is enough for a class holds the units that every class of its style needs, too. The class's own units are
-found by contrast, and tested by lesion (`lesion`). With the log-odds of a class among the candidates,
-log p - log(1 - p), which do not level off where the model is sure,
+A circuit that is enough to recognise a class also contains the units that every class of the same style needs. The
+class's own units are found by contrast with other classes. They are tested by a lesion: these units are ablated in the
+whole model, and the answers before and after the ablation are compared (`lesion`).
+
+The method uses the log-odds of a class among the candidates, log p - log(1 - p). They do not level off where the model
+is sure of its answer. The first-order costs of ablating unit u are
 
     cost_u   = mean over images of the class of d log-odds of the class / d gate_u,
-    damage_u = mean over images of other classes of |d log-odds of the model's own answer / d gate_u|:
+    damage_u = mean over images of other classes of |d log-odds of the model's own answer / d gate_u|.
 
-the first-order costs of ablating unit u. Taking the class at the least damage is a knapsack, so units come in the order
-of cost_u / (damage_u + `PRICE` * mean damage). Units that replace each other hide each other. So cost is measured
-again after each cut, and its mean over the cuts counts, as integrated gradients take the mean along a path. That is
-cheap, since only images of the class are run.
+To remove the class at the least damage is a knapsack problem. So the units are ordered by
+cost_u / (damage_u + `PRICE` * mean damage), the largest ratio first, and are cut in this order.
+
+Units that replace each other hide each other's cost. Therefore the cost is measured again after each cut, and the mean
+of the costs over the cuts ranks the units, just as integrated gradients take a mean along a path. This is cheap,
+because only images of the class are run after a cut.
 """
 
 import logging
@@ -48,32 +53,35 @@ from circuitry.runs.identity import Identity
 log = logging.getLogger(__name__)
 
 PRICE = 0.3
-"""Price of a unit beside its damage, as a share of the mean damage: a smaller price spares other classes, and takes
-more units."""
+"""Price of cutting any unit, as a multiple of the mean damage. It is added to the damage of the unit. With a smaller
+price other classes are damaged less, but more units must be cut."""
 FIRST = 0.001
-"""Share of the units that the first cut takes."""
+"""Share of the units that the first cut removes."""
 GROWTH = 1.3
-"""Growth of that share from cut to cut."""
+"""Factor by which the share of removed units grows from one cut to the next."""
 
 
 @checked
 def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> Circuit:
-    """Find the units whose loss takes a class from the model, and spares all other classes.
+    """Find the units that the model needs to recognise a class, and that it does not need for other classes.
 
     Args:
-        task: Images of the class in one style, with images of other classes of the style, of whatever labels; or one
-            such task for each of several styles. Its sites (default: those that compute, `counted_sites`) have units.
-        share: Share of the units, in (0, 0.2] (default: the smallest that puts the mean probability of the class on
-            these images at chance, or the largest where none does, and ``made_with`` has a note).
+        task: Images of the class in one style, and as ``others`` images of other classes in the same style; these may
+            have any labels. Give a list of such tasks, one for each style, to find one part for several styles. Units
+            are chosen at the sites of the task; if the task has all sites of its encoder, at its `counted_sites`.
+        share: Share of the units to remove, in (0, 0.2]. Default: the smallest tried share that brings the mean
+            probability of the class on these images down to chance level. If no tried share does, the largest one is
+            used, and ``made_with`` contains a note.
 
     Returns:
-        The part as a `Circuit`, which `lesion` tests on other images. Scores of its source are costs (log-odds),
-        importance the order of the units; ``made_with["tried"]`` has share and mean probability after each cut.
+        The own part as a `Circuit`. Test it on other images with `lesion`. ``source.node_scores`` holds the cost of
+        each unit in log-odds, and ``source.importance`` the order in which units are removed. ``made_with["tried"]``
+        lists, for each cut, the share of the units that was removed and the mean probability of the class after it.
 
     Raises:
-        InputError: for a metric without candidate classes, no images of other classes, a class that the model
-            recognises on none of the images, other classes, encoders, candidates, scales or kinds of baselines in one
-            call, and a share out of range.
+        InputError: if the metric has no candidate classes, if there are no images of other classes, if the model
+            recognises the class on none of the images, if the tasks of one call differ in class, encoder, sites,
+            candidates, scale or kind of baseline, or if the share is out of range.
 
     Example:
         >>> part = circuitry.own_part(task)
@@ -82,7 +90,7 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
     given = [task] if isinstance(task, Task) else task
     tasks = list(map(_prepared, given))
     check_alike(tasks)
-    # Tasks that are alike have one encoder, so the first's modes are those of all.
+    # All tasks have the same encoder, so the run of the first task serves all of them.
     with tasks[0].running(gradients=True):
         images = list(map(ImagesOfClass, tasks))
         order = contrast(images, share)
@@ -105,7 +113,7 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
     for of_style in tasks:
         looked_at += [of_style.images, of_style.others]
     scores = scores_of(tasks[0], NodeEffects(costs, {}, n_recognised, ranks), made)
-    # The pixels of all styles: `scores_of` knows those of the first task alone.
+    # `scores_of` stores the pixels of the first task only, so the pixels of all styles replace them.
     scores = replace(scores, provenance=pixels_of(*looked_at))
     share_cut, p = order.tried[-1]
     size = share_cut if share is None else share
@@ -121,13 +129,16 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
 
 
 def _by_unit(images: "ImagesOfClass", of_gates: Tensor) -> dict[str, np.ndarray]:
-    """Return values of gates by site [units], 0 for error units, which have none."""
+    """Return the values of the gates as arrays [units] by site; error units have no gate and get 0."""
     by_site = images.runs.scored(of_gates.cpu().double().numpy())
     return {site: np.nan_to_num(values) for site, values in by_site.items()}
 
 
 def check_alike(tasks: Sequence[Task]) -> None:
-    """Refuse tasks of other classes, encoders or sites: a part of several styles is of one class in one model."""
+    """Raise `InputError` if tasks differ in class, encoder, sites or in what they ask (`asked_of`).
+
+    A part of several styles belongs to one class in one model.
+    """
     method = "An own part is found by"
     kinds = set[tuple[int, int, tuple[str, ...]]]()
     asked = dict[str, Any]()
@@ -148,7 +159,10 @@ def check_alike(tasks: Sequence[Task]) -> None:
 
 
 def _identity_of_all(tasks: Sequence[Task]) -> Identity:
-    """Return the identity of a part of several tasks, which differ in their baselines alone."""
+    """Return the identity of a part that was found from several tasks.
+
+    The tasks may differ only in their baselines. If they do, the entry ``baseline_digest`` lists all digests.
+    """
     identity = tasks[0].identity
     digests = list(dict.fromkeys(task.baseline.digest for task in tasks))
     if len(digests) == 1:
@@ -159,36 +173,47 @@ def _identity_of_all(tasks: Sequence[Task]) -> Identity:
 def ranks_by_contrast(
     task: Task, settings: AttributionSettings
 ) -> Mapping[str, np.ndarray]:
-    """Score each unit by its place in the order of contrast, 1 for the first; see `own_part`."""
+    """Score each unit by its place in the order of removal: 1 for the first unit, less for later ones; see `own_part`.
+
+    Returns arrays [units] by site.
+    """
     with task.running(gradients=True):
         images = ImagesOfClass(task)
         return _by_unit(images, contrast([images], MOST).ranks)
 
 
 def _prepared(task: Task) -> Task:
-    """Return a task at the sites that it names, or at those that compute, whose metric has the model's scale."""
+    """Return the task with the model's scale in its metric, at the sites that it names, without the image.
+
+    If the task has all sites of its encoder, return it at the sites that compute (`counted_sites`).
+    """
     scaled = at_model_scale(task)
     if named_sites(scaled) is not None:
         return without_image(scaled)
-    # Sites that only read out would be cut first: all that a class needs passes them.
+    # Sites that only read out would be cut first, because everything that a class needs passes through them.
     sites = counted_sites(scaled.encoder, progress=scaled.work.progress)
     return replace(scaled, sites=sites)
 
 
 class ImagesOfClass:
-    """Images of a class and of other classes under gates, and the slopes of the log-odds of their answers."""
+    """Images of a class and of other classes, run with gates on the units; `slopes` differentiates their log-odds.
+
+    Images of the task have indices: images of the class come first, then images of other classes. The attribute ``own``
+    holds the indices of the images of the class that are used, and ``others`` the indices of the images of other
+    classes. ``answers`` holds the label that the whole model gives to each image.
+    """
 
     def __init__(self, task: Task) -> None:
         self.metric = answer_metric(
             at_model_scale(task).metric, "An own part is found by"
         )
-        # Error units are no part's: a lesion leaves them, and so does the contrast.
+        # Error units belong to no part: a lesion does not ablate them, so the contrast keeps them, too.
         self.runs = UnitsUnderGates(task, keep_error=True)
         label = self.metric.label
         n = self.runs.n_own
         self.answers = given_classes(self.metric.log_answers(self.runs.embeddings))
-        # Left out are images of the class that the model takes for another class, and images of other classes that it
-        # takes for this one: they have no answer that a lesion should take or spare.
+        # Images of the class that the model classifies as another class are left out, and so are images of other
+        # classes that it classifies as this class: a lesion can neither take nor spare a right answer on them.
         of_another = (self.answers != label) & (self.answers != NO_ANSWER)
         self.own = (self.answers[:n] == label).nonzero()[:, 0].tolist()
         self.others = (n + of_another[n:].nonzero()[:, 0]).tolist()
@@ -210,12 +235,19 @@ class ImagesOfClass:
     def slopes(
         self, places: Sequence[int], opened: Float[Tensor, " gates"]
     ) -> Iterator[tuple[Float[Tensor, "some gates"], Float[Tensor, " some"]]]:
-        """Yield the slopes d log-odds / d gates of the answers of some images, and the answers' probabilities."""
+        """Yield, chunk by chunk, the slopes d log-odds / d gates on some images, and the probabilities.
+
+        Both belong to the answer that the whole model gives to an image.
+
+        Args:
+            places: Places of the images among all images of the task.
+            opened: Value of each gate: 1 is open, 0 is cut.
+        """
         for i in range(0, len(places), self.runs.rows):
             some = torch.tensor(
                 places[i : i + self.runs.rows], device=self.answers.device
             )
-            # Gates of its own give each image a gradient of its own, from one backward pass.
+            # Each image has its own copy of the gates, so one backward pass gives a gradient for each image.
             gates = opened.expand(len(some), -1).detach().clone().requires_grad_()
             answers = self.metric.log_answers(self.runs.run(gates, some))
             # [images, classes]: true at the answer that the whole model gives.
@@ -223,29 +255,33 @@ class ImagesOfClass:
                 1, self.answers[some][:, None], True
             )
             own = answers[given]
-            # log p - log(1 - p): as a sum of the other answers it is exact where p is nearly 1.
+            # log p - log(1 - p). 1 - p is computed as the sum over the other classes, which is exact if p is nearly 1.
             odds = own - answers.masked_fill(given, -torch.inf).logsumexp(-1)
             yield torch.autograd.grad(odds.sum(), gates)[0], own.detach().exp()
 
 
 class Contrast(NamedTuple):
-    """The order of units by contrast."""
+    """The order in which units are cut, and what each cut did."""
 
     costs: Float[Tensor, " gates"]
-    """Cost of each unit to the class, while nothing is cut."""
+    """Cost of each unit to the class before the first cut."""
     ranks: Float[Tensor, " gates"]
-    """1 for the first unit, falling by one over the number of units."""
+    """Rank of each unit: 1 for the first unit that is cut; each later unit has 1 / (number of units) less."""
     tried: list[list[float]]
-    """For each cut the share of the units without which the model ran, and the mean probability of the class then."""
+    """One entry for each cut: the share of the units that was cut so far, and the mean probability of the class without
+    these units."""
 
 
 def contrast(images: Sequence[ImagesOfClass], share: float | None = None) -> Contrast:
-    """Cut units in the order of contrast, up to a share, or until the probability of the class is at chance."""
+    """Cut units in the order of contrast, in growing steps.
+
+    Stop at ``share``. If it is None, stop when the mean probability of the class is at chance level, or at `MOST`.
+    """
     most = MOST if share is None else share
     chance = 1 / len(images[0].metric.weights)
     n = images[0].runs.n_gates
     opened = torch.ones(n, device=images[0].runs.embeddings.device)
-    # Damage is measured once, on the whole model: so each cut runs images of the class alone.
+    # The damage is measured once, on the whole model, so only images of the class are run after each cut.
     damage = torch.stack([_damage(of_style, opened) for of_style in images]).mean(0)
     price = damage + PRICE * damage.mean()
     slopes, _ = mean_slopes(images, opened)
@@ -273,13 +309,13 @@ def contrast(images: Sequence[ImagesOfClass], share: float | None = None) -> Con
 
 
 def _falling(ratio: Tensor, opened: Tensor) -> Tensor:
-    """Return the numbers of all units by falling ratio, open units first."""
+    """Return the indices of all gates: first the open gates by falling ratio, then the gates that are cut."""
     still_open = ratio.masked_fill(opened == 0, -torch.inf)
     return still_open.argsort(descending=True, stable=True)
 
 
 def _damage(images: ImagesOfClass, opened: Tensor) -> Tensor:
-    """Return the mean size of the slopes of all answers of images of other classes."""
+    """Return the damage [gates]: the mean over images of other classes of the absolute slope of their answer."""
     sums = [slopes.abs().sum(0) for slopes, _ in images.slopes(images.others, opened)]
     return torch.stack(sums).sum(0) / len(images.others)
 
@@ -287,7 +323,10 @@ def _damage(images: ImagesOfClass, opened: Tensor) -> Tensor:
 def mean_slopes(
     images: Sequence[ImagesOfClass], opened: Float[Tensor, " gates"]
 ) -> tuple[Float[Tensor, " gates"], float]:
-    """Return the mean slope of the class's log-odds over its images, and its mean probability; styles count alike."""
+    """Return the mean slope of the class's log-odds over images of the class, and the mean probability of the class.
+
+    Means are taken within each style first, so all styles have the same weight.
+    """
     slopes_of_styles = list[Tensor]()
     p_of_styles = list[Tensor]()
     for of_style in images:

@@ -1,8 +1,8 @@
-"""Quadrature rules on [0, 1] for path integrals: points and weights, nothing else. Knows no model. No torch.
+"""Quadrature rules on [0, 1] for path integrals. A rule consists of points and weights. No torch.
 
-Integrated gradients averages a gradient along the straight line from the clean activation (t = 0) to the
-baseline (t = 1). The rule says where it is evaluated. Sundararajan et al. 2017 (arXiv 1703.01365) use a
-Riemann sum; the study uses the left one with ten points.
+Integrated gradients average a gradient along the straight line from the clean activation (t = 0) to the baseline
+(t = 1). The rule says at which points the gradient is evaluated. Sundararajan et al. 2017 (arXiv 1703.01365) use a
+Riemann sum. The study uses the left Riemann sum with ten points.
 """
 
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ class QuadratureRule:
     )
 
     name: str
-    """For tables and provenance, e.g. ``left-10``."""
+    """Name in tables and provenance, such as ``left-10``."""
     points: tuple[float, ...]
     """Where the gradient is taken: 0 is the clean activation, 1 the baseline."""
     weights: tuple[float, ...]
@@ -43,7 +43,7 @@ class QuadratureRule:
     def __post_init__(self) -> None:
         as_many = len(self.points) == len(self.weights)
         within = all(0 <= point <= 1 for point in self.points)
-        # Not "> 1e-9": NaN is neither within nor near.
+        # Not "> 1e-9", because a comparison with NaN is always false.
         sums_to_one = abs(sum(self.weights) - 1) <= 1e-9
         if not (as_many and within and sums_to_one):
             raise InputError(
@@ -54,9 +54,10 @@ class QuadratureRule:
 
 @checked
 def left_rule(points: Points) -> QuadratureRule:
-    """Return the left Riemann rule, t = 0, 1/n, ..., (n-1)/n; ten points are the study's setting.
+    """Return the left Riemann rule: t = 0, 1/n, ..., (n-1)/n. The study uses ten points.
 
-    One point is gradient times activation difference, attribution patching (arXiv 2310.10348).
+    With one point the integral is the gradient times the difference of activations, which is attribution patching
+    (arXiv 2310.10348).
 
     Example:
         >>> left_rule(4).points
@@ -69,9 +70,10 @@ def left_rule(points: Points) -> QuadratureRule:
 
 @checked
 def midpoint_rule(points: Points) -> QuadratureRule:
-    """Return the midpoint rule, t = (k + 1/2)/n; its error falls as 1/n^2, the error of the left rule as 1/n.
+    """Return the midpoint rule: t = (k + 1/2)/n for k = 0, ..., n-1.
 
-    With few points it may still be no better: `circuitry.circuits.relative_error` measures how many a model needs.
+    Its error falls as 1/n^2, while the error of the left rule falls as 1/n. With few points it may still not be better
+    than the left rule: `circuitry.circuits.relative_error` measures how many points a model needs.
 
     Example:
         >>> midpoint_rule(2).points
@@ -84,9 +86,10 @@ def midpoint_rule(points: Points) -> QuadratureRule:
 
 @checked
 def gauss_legendre_rule(points: Points) -> QuadratureRule:
-    """Return the Gauss-Legendre rule, exact for polynomials up to degree 2n - 1.
+    """Return the Gauss-Legendre rule, which is exact for polynomials up to degree 2n - 1.
 
-    A cosine logit may turn sharply near zero, where no polynomial follows it: then midpoints do better for node scores.
+    A cosine logit may turn sharply near an embedding of zero, and then no polynomial approximates it well. In this case
+    the midpoint rule is better for node scores.
 
     Example:
         >>> [round(point, 3) for point in circuitry.circuits.gauss_legendre_rule(2).points]
@@ -99,20 +102,21 @@ def gauss_legendre_rule(points: Points) -> QuadratureRule:
 
 @checked
 def gauss_radau_rule(points: Points) -> QuadratureRule:
-    """Return the Gauss-Radau rule whose first point is t = 0, exact for polynomials up to degree 2n - 2.
+    """Return the Gauss-Radau rule whose first point is t = 0; it is exact for polynomials up to degree 2n - 2.
 
-    That point costs next to nothing: the gradient at the clean activation comes for all sites from one backward pass,
-    and the gradient of an edge's metric is zero there. Sharp turns near zero are missed as by Gauss-Legendre.
+    The point t = 0 costs almost nothing: one backward pass gives the gradients at the clean activations of all sites,
+    and the gradient of an edge's metric is zero there. Like the Gauss-Legendre rule, it is inaccurate if a cosine logit
+    turns sharply near zero.
 
     Example:
         >>> [round(point, 3) for point in circuitry.circuits.gauss_radau_rule(2).points]
         [0.0, 0.667]
     """
-    # Here, as scipy takes as long to load as all the rest.
+    # Imported here, because scipy takes as long to load as everything else together.
     from scipy.special import roots_jacobi
 
-    # On [-1, 1] with the end point -1: the other points are the roots of the Jacobi polynomial for the weight 1 + x.
-    # The weight of the end point is 2 / n^2; all are halved, as [0, 1] is half as long.
+    # On [-1, 1] with the end point -1, the other points are the roots of the Jacobi polynomial for the weight 1 + x.
+    # The weight of the end point is 2 / n^2. All weights are halved, because [0, 1] is half as long.
     places = [0.0]
     weights = [1 / points**2]
     if points > 1:
@@ -129,17 +133,17 @@ _RULES = {
     "gauss-radau": gauss_radau_rule,
 }
 RULE_WORDS = "{" + ",".join(_RULES) + "}-N"
-"""How the rules are written, as help pages show it."""
+"""How the name of a rule is written, for help pages."""
 
 
 def parse_rule(name: str) -> QuadratureRule:
-    """Return the rule written as ``kind-points``, e.g. ``left-10``, ``midpoint-4`` or ``gauss-legendre-8``.
+    """Return the rule with a name ``kind-points``, such as ``left-10``, ``midpoint-4`` or ``gauss-legendre-8``.
 
     Example:
         >>> circuitry.circuits.parse_rule("midpoint-2").weights
         (0.5, 0.5)
     """
-    # The last hyphen: kinds have hyphens of their own.
+    # Split at the last hyphen, because names of kinds also contain hyphens.
     kind, _, points = name.rpartition("-")
     if kind not in _RULES or not points.isdecimal():
         examples = ", ".join(f"{known}-10" for known in _RULES)
@@ -158,5 +162,5 @@ def as_rule(rule: AnyRule) -> QuadratureRule: ...
 @overload
 def as_rule(rule: AnyRule | None) -> QuadratureRule | None: ...
 def as_rule(rule: AnyRule | None) -> QuadratureRule | None:
-    """Return the rule of a name; return a rule, or None, as it is."""
+    """Return the rule with the given name. A `QuadratureRule` or None is returned unchanged."""
     return parse_rule(rule) if isinstance(rule, str) else rule

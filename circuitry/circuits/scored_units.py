@@ -1,4 +1,4 @@
-"""Scores that a method returned become `Scores`, and the units that a graph keeps."""
+"""Make `Scores` from the numbers that a method returned, and choose the units that a graph keeps."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -17,21 +17,33 @@ from circuitry.encoder.task import Task
 def kept_units(
     encoder: Encoder, nodes: NodeEffects, settings: AttributionSettings
 ) -> dict[str, np.ndarray]:
-    """Return the units that a graph keeps by site, the strongest first; the settings name their size."""
+    """Return the indices of the units that a graph keeps by site, the strongest first.
+
+    Args:
+        encoder: The encoder; its error units are never kept.
+        nodes: Scores of the units.
+        settings: Settings with a size and a budget.
+    """
     assert settings.size is not None
     ranked_by = nodes.scores if nodes.importance is None else nodes.importance
     return strongest_units(nodes_of(encoder, ranked_by), settings.size, settings.budget)
 
 
 def scores_of(task: Task, nodes: NodeEffects, made_with: Mapping[str, Any]) -> Scores:
-    """Return the scores of the units of a task by a method, which ``made_with`` names."""
+    """Return `Scores` with the effects of all units, the digests of the task's images, and the given settings.
+
+    Args:
+        task: The task whose units were scored.
+        nodes: Effects of the units, and their importance if the method does not rank them by effects.
+        made_with: Settings that the scores were computed with, such as the name of the method.
+    """
     encoder = task.encoder
     importance = None
     if nodes.importance is not None:
         importance = nodes_of(encoder, nodes.importance)
     errors = dict[str, np.ndarray]()
     for site, units in encoder.error_units.items():
-        # Error units are the last of their site, behind the latents.
+        # Error units are the last units of their site, after the latents.
         if site in nodes.scores:
             errors[site] = nodes.scores[site][units.start :]
     return Scores(

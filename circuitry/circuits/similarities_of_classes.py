@@ -1,8 +1,8 @@
-"""One pass over the graphs of all classes that collects the similarities of several measures. No torch.
+"""One pass over the graphs of all classes, which collects the similarities by several measures. No torch.
 
-All graphs of a class (of all images in each domain, and of folds of the images) are compared with each other at once,
-see `similarity_matrix`. The graphs of one fold in every domain stay in memory until the next few classes are compared
-with them.
+A class has, in each domain, a graph of all images and graphs of folds of the images. All graphs of a class are compared
+with each other at once, see `similarity_matrix`. The graphs of one fold in every domain stay in memory until the next
+few classes have been compared with them.
 """
 
 from collections import Counter, defaultdict, deque
@@ -30,21 +30,21 @@ from circuitry.runs.arguments import Count, Natural, Seed, checked
 from circuitry.runs.errors import number_of
 
 Node = tuple[str, int]
-"""Domain and fold, `WHOLE` for all images."""
+"""Domain and index of the fold, which is `WHOLE` for the graph of all images."""
 ByNode = Mapping[Node, AttributionGraph]
 """The graphs of a class."""
 
 FEWEST_KEPT = 5
-"""Fewest kept units of a site that counts in means over sites."""
+"""A site counts in means over sites only if every graph keeps at least this number of units there."""
 
 _DRAWS_PER_CLASS = 4
-"""Most draws of permuted units from one class, so that several classes contribute."""
+"""Largest number of draws of permuted units from one class, so that several classes contribute."""
 
 
 @checked
 @dataclass(frozen=True, kw_only=True)
 class ReadingSettings:
-    """Say how circuits are cut, and how their reference levels are measured.
+    """Settings of a comparison: how circuits are cut, and how reference levels of their similarity are measured.
 
     Example:
         >>> settings = circuitry.circuits.ReadingSettings(edges_per_node=5, chance_draws=4)
@@ -52,31 +52,31 @@ class ReadingSettings:
     """
 
     edges_per_node: Count = 3
-    """Edges of the circuits; see `AttributionGraph.circuit`."""
+    """Largest number of edges into each unit of a circuit; see `AttributionGraph.circuit`."""
     any_sign: bool = False
-    """Whether edges may have a score of zero or less, as in the study."""
+    """Whether circuits may contain edges with a score of zero or less, as in the study."""
     all_sites: bool = False
-    """Whether sites that repeat another or keep few units count in means over sites, as in the study."""
+    """Whether means over sites include sites that repeat another site or keep few units, as in the study."""
     other_classes: Natural = 2
-    """Other classes that each class is compared with."""
+    """Number of other classes that each class is compared with."""
     chance_draws: Natural = 20
-    """Draws of permuted units, for the chance of measures without a closed form."""
+    """Number of draws of permuted units, which estimate the chance level of measures without a closed form."""
     seed: Seed = 0
-    """Seed of the other classes and of the draws."""
+    """Seed of the choice of other classes and of the draws."""
 
 
 class _Compared(NamedTuple):
     """The similarities of some pairs of graphs."""
 
     pairs: dict[str, np.ndarray]
-    """Columns of `FOLDS` that name the pairs, each [pairs]."""
+    """The columns of `FOLDS` that name the two graphs of each pair: arrays [pairs] by name."""
     values: dict[Measure, dict[str | None, np.ndarray]]
-    """By measure and site, each [pairs]."""
+    """The similarities: arrays [pairs] by measure and site."""
 
     def columns(self, measure: Measure) -> dict[str, np.ndarray]:
-        """Return the columns of `FOLDS` by one measure, site after site."""
+        """Return the columns of `FOLDS` with the similarities by one measure, for all pairs at each site in turn."""
         by_site = self.values[measure]
-        # Objects, since the site of a measure of whole circuits is None.
+        # An array of objects, because the site is None for measures of whole circuits.
         sites = np.array(list(by_site), object)
         columns = {}
         for name, column in self.pairs.items():
@@ -88,7 +88,10 @@ class _Compared(NamedTuple):
 
 
 class ClassPass:
-    """The similarities of several measures, collected class by class."""
+    """Collect the similarities by several measures, class by class.
+
+    `add` takes the graphs of one class. After all classes, `values`, `folds` and `chance` return the similarities.
+    """
 
     def __init__(self, measures: Sequence[Measure], settings: ReadingSettings) -> None:
         self.measures = measures
@@ -102,11 +105,11 @@ class ClassPass:
         self._before: deque[tuple[str, ByNode]] = deque(maxlen=settings.other_classes)
         self._draws = defaultdict[Measure, list[dict[str | None, float]]](list)
         self._kept = defaultdict[tuple[str, int], Counter[int]](Counter)
-        """Numbers of graphs by site, its number of units and the number of kept ones."""
+        """Number of graphs by (site, number of its units) and by the number of its kept units."""
         self._compared: dict[str, list[_Compared]] = {}
 
     def add(self, class_name: str, graphs: ByNode) -> None:
-        """Compare the graphs of a class with each other and with graphs of the few classes before it."""
+        """Compare the graphs of a class with each other, and with graphs of the few classes that were added before."""
         folds = {}
         for node, graph in graphs.items():
             self._checked.add(graph)
@@ -120,7 +123,8 @@ class ClassPass:
         own = list(graphs.values())
         self._compare((class_name, class_name), nodes, _pairs_of_a_class(nodes), own)
         for other, theirs in self._before:
-            # A fold of another number, as in comparisons within a class, where equal numbers share items.
+            # The fold of this class has another index than the fold of the other class. Within a class, too, only folds
+            # with different indices are compared, because folds with equal indices contain the same items.
             fold = next(iter(theirs))[1]
             chosen = _one_fold(folds, self._rng, without=fold)
             both = [*theirs, *chosen]
@@ -130,7 +134,7 @@ class ClassPass:
             self._compare((other, class_name), both, pairs, compared)
         if chosen := _one_fold(folds, self._rng):
             self._before.append((class_name, chosen))
-        # Chance is a reference for folds, where there are some: circuits of fewer images differ more.
+        # If there are graphs of folds, chance level is measured on them, because circuits of fewer images differ more.
         drawn_from = list((folds or graphs).values())
         for graph in drawn_from:
             for site in graph.inner_sites:
@@ -139,27 +143,40 @@ class ClassPass:
         self._draw_chance(drawn_from)
 
     def values(self, measure: Measure, order: Iterable[str]) -> pd.DataFrame:
-        """Return the similarities of all images, class by class in this order: columns `VALUES`."""
+        """Return a table of the similarities between graphs of all images, with the columns `VALUES`.
+
+        Args:
+            measure: The measure.
+            order: The classes, in the order of the table.
+        """
         table = self._table(measure, order)
         whole = table[(table["fold_a"] == WHOLE) & (table["fold_b"] == WHOLE)]
         whole = whole.rename(columns={"class_a": "class"})
         return whole[list(VALUES)].reset_index(drop=True)
 
     def folds(self, measure: Measure, order: Iterable[str]) -> pd.DataFrame:
-        """Return the similarities of folds, and of folds with all images: columns `FOLDS`."""
+        """Return a table of all other similarities, with the columns `FOLDS`.
+
+        They are between graphs of two folds, or between the graph of a fold and the graph of all images. The arguments
+        are those of `values`.
+        """
         table = self._table(measure, order)
         return table[table["fold_a"] != WHOLE].reset_index(drop=True)
 
     def chance(self, measure: Measure) -> pd.DataFrame:
-        """Return the mean over draws of permuted units, for node overlap over pairs of graphs: columns site, value."""
+        """Return a table of the chance level of a measure, with the columns site and value.
+
+        It is the mean over draws of permuted units. For node overlap it is the mean of a closed form over pairs of
+        graphs.
+        """
         if measure.name == "node_overlap":
-            # This one has a closed form, so it needs no draws.
+            # Node overlap has a closed form, so it needs no draws.
             rows = []
             for (site, n_units), kept in self._kept.items():
                 rows.append((site, mean_chance_overlap(n_units, kept)))
             return pd.DataFrame(rows, columns=list(CHANCE))
         means = pd.DataFrame(self._draws[measure]).mean()
-        # pandas may turn None, the site of whole circuits, into NaN: turn it back.
+        # pandas may turn None, which is the site of whole circuits, into NaN. Here it is turned back.
         sites = means.index.to_numpy(object, copy=True)
         sites[pd.isna(sites)] = None
         return pd.DataFrame(
@@ -177,7 +194,7 @@ class ClassPass:
         columns: dict[str, Any] = {}
         for name in FOLDS:
             columns[name] = np.concatenate([block[name] for block in blocks])
-        # A series of objects keeps None, which a table would otherwise turn into NaN.
+        # A series of objects keeps None. Otherwise the table would turn None into NaN.
         columns["site"] = pd.Series(columns["site"], dtype=object)
         return pd.DataFrame(columns)
 
@@ -198,7 +215,14 @@ class ClassPass:
         pairs: Int[np.ndarray, "pairs 2"],
         graphs: Sequence[AttributionGraph],
     ) -> None:
-        """Keep the similarities of some pairs of nodes; the first node of each is of the first class."""
+        """Compute the similarities of some graphs, and store those of the given pairs.
+
+        Args:
+            classes: Class of the first node of each pair, and class of the second node.
+            nodes: The nodes.
+            pairs: Indices of the two nodes of each pair.
+            graphs: The graph of each node.
+        """
         if not len(pairs):
             return
         domains = np.array([domain for domain, _ in nodes], object)
@@ -214,18 +238,18 @@ class ClassPass:
             columns[f"fold_{side}"] = folds[places]
         values: dict[Measure, Matrices] = {}
         for measure, matrices in self._matrices(graphs).items():
-            # Copies of the wanted pairs alone, so that the matrices are let go.
+            # Only the values of the wanted pairs are copied, so that the memory of the matrices is freed.
             values[measure] = {}
             for site, matrix in matrices.items():
                 values[measure][site] = matrix[first, second]
         self._compared.setdefault(classes[0], []).append(_Compared(columns, values))
 
     def _draw_chance(self, graphs: Sequence[AttributionGraph]) -> None:
-        """Compare graphs of a class with graphs of the same class whose units are permuted."""
+        """Compare graphs of a class with graphs of the same class whose units are permuted, and store the values."""
         drawn = [measure for measure in self.measures if measure.name != "node_overlap"]
         if not drawn:
             return
-        # All measures share their draws, so each has equally many.
+        # All measures share the draws, so all have the same number of draws.
         missing = self.settings.chance_draws - len(self._draws[drawn[0]])
         for _ in range(min(_DRAWS_PER_CLASS, missing)):
             a, b = self._rng.choice(len(graphs), 2)
@@ -236,25 +260,27 @@ class ClassPass:
 
 
 class SiteMarks:
-    """Sites that do not count in means over sites: they repeat another site, or keep few units.
+    """Find the sites that do not count in means over sites, because they repeat another site or keep few units.
 
-    A stage without parameters that treats each channel separately (a pooling) passes on the scores of the site before:
-    both keep the same units in every graph, and would count twice. At a site with one kept unit, overlap is 0 or 1.
+    A stage without parameters that treats each channel separately, such as a pooling, passes on the scores of the site
+    before. Then both sites keep the same units in every graph, and would count twice. A site with few kept units is
+    left out because its overlap is coarse: with one kept unit it is 0 or 1.
     """
 
     def __init__(self) -> None:
         self._kept: dict[str, int] = {}
-        """Fewest kept units by site."""
+        """Smallest number of kept units in any graph, by site."""
         self._repeats: dict[str, str] | None = None
-        """The site before, by site that has kept the same units so far."""
+        """Name of the site before, for each site that has kept the same units as the site before in all graphs so far.
+        None before the first graph."""
 
     def add(self, graph: AttributionGraph) -> None:
-        """Take a graph into account."""
+        """Take a graph into account: update the counts of kept units, and which sites repeat another site."""
         sites = graph.inner_sites
         kept = {site: np.sort(graph.kept_units[site]) for site in sites}
         for site, units in kept.items():
             self._kept[site] = min(len(units), self._kept.get(site, len(units)))
-        # A site repeats another if it does so in every graph: each graph can only take pairs away.
+        # A site repeats another site only if it does so in every graph, so each graph can only remove pairs.
         before = self._repeats
         if before is None:
             before = {down: up for up, down in pairwise(sites)}
@@ -265,10 +291,13 @@ class SiteMarks:
                 self._repeats[down] = up
 
     def left_out(self) -> dict[str, str]:
-        """Return the sites that do not count, with the reason; few units are none if every site has few."""
+        """Return the sites that do not count, each with the reason.
+
+        If no site would be left, few kept units are not a reason.
+        """
         repeats = self._repeats or {}
         few = {site for site, n in self._kept.items() if n < FEWEST_KEPT}
-        # A mean over no site at all would say nothing.
+        # Otherwise there would be no site to take a mean over.
         if len(few | repeats.keys()) == len(self._kept):
             few = set()
         left_out = {}
@@ -281,19 +310,23 @@ class SiteMarks:
 
 
 def _pairs_of_a_class(nodes: Sequence[Node]) -> Int[np.ndarray, "pairs 2"]:
-    """Return the places of the pairs to compare.
+    """Return the indices of the two nodes of each pair of graphs to compare.
 
-    These are: all images of two domains; folds of different numbers, once within a domain, and in both ways between two
-    domains; each fold with all images of its domain.
+    Three kinds of pairs are compared:
+
+    - the graphs of all images of two domains;
+    - the graphs of two folds with different indices: within a domain once, and between two domains for both
+      assignments of the indices to the domains;
+    - the graph of each fold with the graph of all images of its domain.
     """
     chosen = []
     for i, (domain, fold) in enumerate(nodes):
         for j, (other, other_fold) in enumerate(nodes):
-            # Exactly one of three kinds, by how many of the two are graphs of all images.
+            # The kind of the pair depends on which of the two are graphs of all images.
             if fold == WHOLE == other_fold:
                 wanted = domain < other
             elif fold == WHOLE:
-                wanted = False  # it comes up again in the other order
+                wanted = False  # the pair occurs again in the other order
             elif other_fold == WHOLE:
                 wanted = domain == other
             elif domain == other:
@@ -308,7 +341,11 @@ def _pairs_of_a_class(nodes: Sequence[Node]) -> Int[np.ndarray, "pairs 2"]:
 def _one_fold(
     graphs: ByNode, rng: np.random.Generator, without: int | None = None
 ) -> dict[Node, AttributionGraph]:
-    """Return the graphs of a fold in every domain; it is drawn at random from all folds but ``without``."""
+    """Return the graphs of one fold in every domain.
+
+    The fold is drawn at random from all folds except for the fold with the index ``without``. The result is empty if
+    there is no other fold.
+    """
     folds = sorted({fold for _, fold in graphs} - {without})
     if not folds:
         return {}

@@ -1,17 +1,20 @@
-"""Similarity of every two of several graphs, by each measure, as matrices. No torch.
+"""Similarities of every pair of several graphs, as a matrix for each measure. No torch.
 
-Each graph is prepared once, and one matrix product gives all pairs: of members of sets, of counts of labels, or of
-normalised scores. `Comparable` must have checked the graphs. If a graph has no effect at a site, its kept units are
-arbitrary: node overlap is NaN there, and both circuits of a pair lose the site's nodes and edges.
+Each graph is prepared once. Then one matrix product gives the values of all pairs. It counts common members of sets,
+multiplies counts of labels, or multiplies normalised scores. The graphs must already be checked with `Comparable`. If a
+graph has no effect at a site, its kept units are arbitrary there. So in every pair with this graph the node overlap of
+the site is NaN, and the other measures ignore the nodes and edges of the site in both circuits.
 
-Circuits are compared by numbers. A node's number is its place among all units of all sites, so numbers of two circuits
-mean the same units only if their sites have equally many units. The Weisfeiler-Lehman subtree kernel (Shervashidze et
-al. 2011, JMLR 12):
+Nodes have numbers: the number of a node is its index among all units of all sites. So two circuits can only be compared
+if their sites have equally many units. The Weisfeiler-Lehman subtree kernel (Shervashidze et al. 2011, JMLR 12) is
+computed as follows:
 
-1. labels start as the nodes' numbers, so only the same unit has the same label in two circuits;
-2. ``depth`` times each becomes (label, labels of its successors without order), hashed to 64 bits;
-3. a circuit is the histogram of its labels at each depth; the kernel sums the inner products of the histograms of two
-   circuits over depths, divided by the geometric mean of each with itself.
+1. The first label of a node is its number, so only the same unit has the same label in two circuits.
+2. Then ``depth`` times, each label becomes the pair (label, unordered labels of the node's successors), hashed to
+   64 bits.
+3. At each depth, a circuit is represented by the histogram of its labels. The kernel of two circuits is the sum over
+   depths of the inner product of their histograms. It is divided by the geometric mean of the kernels of each circuit
+   with itself.
 
 Two different labels get the same hash with a probability of about 1e-12 in a pair of circuits of RN50.
 """
@@ -33,7 +36,7 @@ _Histogram = tuple[np.ndarray, np.ndarray]
 
 
 class CircuitArrays(NamedTuple):
-    """Nodes and edges of a circuit by number."""
+    """Nodes and edges of a circuit, with nodes given by their numbers."""
 
     nodes: Int[np.ndarray, " nodes"]
     """Number of each node."""
@@ -42,11 +45,11 @@ class CircuitArrays(NamedTuple):
     heads: Int[np.ndarray, " edges"]
     """Number of the downstream node of each edge."""
     n_units: int
-    """Units of all sites together."""
+    """Number of units of all sites together."""
 
     @property
     def edges(self) -> Int[np.ndarray, " edges"]:
-        """A number for each edge."""
+        """A number for each edge, which is different for different pairs of nodes."""
         numbers: np.ndarray = self.tails * self.n_units + self.heads
         return numbers
 
@@ -57,7 +60,7 @@ _NO_UNITS = np.zeros(0, np.int64)
 def node_overlap_matrices(
     circuits: Sequence[Circuit],
 ) -> dict[str | None, np.ndarray]:
-    """Return, by site, the Jaccard index of the units of every two circuits."""
+    """Return, by site, the Jaccard index of the units of every pair of circuits."""
     matrices: dict[str | None, np.ndarray] = {}
     for site in circuits[0].source.inner_sites:
         units = []
@@ -65,14 +68,14 @@ def node_overlap_matrices(
         for circuit in circuits:
             units.append(circuit.units.get(site, _NO_UNITS))
             without_effect.append(site in circuit.source.sites_without_effect)
-        # One arbitrary choice of units is enough to make the overlap of a pair arbitrary.
+        # The overlap of a pair is arbitrary even if the units of only one circuit are arbitrary.
         unknown = np.logical_or.outer(without_effect, without_effect)
         matrices[site] = np.where(unknown, np.nan, _jaccard_matrix(units))
     return matrices
 
 
 def edge_jaccard_matrix(circuits: Sequence[Circuit]) -> _Matrix:
-    """Return the Jaccard index of the edges of every two circuits."""
+    """Return the Jaccard index of the edges of every pair of circuits."""
 
     def jaccard(arrays: Sequence[CircuitArrays]) -> list[np.ndarray]:
         return [_jaccard_matrix([circuit.edges for circuit in arrays])]
@@ -81,13 +84,13 @@ def edge_jaccard_matrix(circuits: Sequence[Circuit]) -> _Matrix:
 
 
 def wl_matrices(circuits: Sequence[Circuit], depth: int) -> list[np.ndarray]:
-    """Return the normalised Weisfeiler-Lehman kernel of every two circuits at depths 0 to ``depth``."""
+    """Return a matrix for each depth from 0 to ``depth``: the normalised Weisfeiler-Lehman kernels of the circuits."""
 
     def kernels(arrays: Sequence[CircuitArrays]) -> list[np.ndarray]:
         histograms = [label_histograms(circuit, depth) for circuit in arrays]
         # Transposed: the histograms of all circuits at each level.
         products = [_products(of_level) for of_level in zip(*histograms, strict=True)]
-        # A kernel of some depth counts equal labels of all levels up to it.
+        # The kernel of a depth counts equal labels of all levels up to this depth.
         return [_normalised(kernel) for kernel in np.cumsum(products, axis=0)]
 
     return _by_left_out(circuits, kernels)
@@ -96,7 +99,12 @@ def wl_matrices(circuits: Sequence[Circuit], depth: int) -> list[np.ndarray]:
 def score_matrices(
     scores: Sequence[Scores], compare: Callable[[np.ndarray], np.ndarray]
 ) -> dict[str | None, np.ndarray]:
-    """Return, by site, how every two scores of all units compare."""
+    """Return, by site, the similarities of the scores of all units, for every pair of graphs.
+
+    Args:
+        scores: The scores of the graphs.
+        compare: Function that takes scores [graphs, units] and returns similarities [graphs, graphs].
+    """
     matrices: dict[str | None, np.ndarray] = {}
     for site in scores[0].inner_sites:
         rows = np.stack([of_graph.node_scores[site] for of_graph in scores])
@@ -106,10 +114,11 @@ def score_matrices(
 
 
 def edge_spearman_matrix(circuits: Sequence[Circuit]) -> _Matrix:
-    """Return Spearman's correlation of the edge scores of every two circuits, over the edges that either scores.
+    """Return Spearman's correlation of the edge scores of every pair of circuits.
 
-    The circuit shift score of arXiv 2604.08192, where all circuits score the same edges. Here scores are of edges
-    between kept units only; other edges count as 0.
+    The correlation of a pair is taken over all edges that at least one of the two circuits scores. A circuit only
+    scores edges between its kept units, so an edge that it does not score counts as 0. If all circuits score the same
+    edges, this is the circuit shift score of arXiv 2604.08192.
     """
     scored = cache(lambda i, left_out: _scored_edges(circuits[i], left_out))
     without = [circuit.source.sites_without_effect for circuit in circuits]
@@ -132,7 +141,7 @@ def edge_spearman_matrix(circuits: Sequence[Circuit]) -> _Matrix:
 
 
 def _numbering(scores: Scores) -> tuple[dict[str, int], int]:
-    """Return the number of each site's first unit, and how many units all sites have."""
+    """Return the number of the first unit of each site, by site, and the total number of units."""
     starts = {}
     n_units = 0
     for site in scores.inner_sites:
@@ -144,17 +153,17 @@ def _numbering(scores: Scores) -> tuple[dict[str, int], int]:
 def _scored_edges(
     circuit: Circuit, left_out: Collection[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers and scores of all edges that have some, except for edges at the sites left out."""
+    """Return the numbers and the scores of all scored edges, except for edges at the sites in ``left_out``."""
     starts, n_units = _numbering(circuit.source)
     edges = circuit.scored_edges
-    # Empty arrays in front: numpy joins no empty list.
+    # The lists start with empty arrays, because numpy cannot concatenate an empty list.
     numbers = [np.empty(0, np.int64)]
     values = [np.empty(0)]
     for (up, down), scores in edges.scores.items():
         if up not in left_out and down not in left_out:
             tails = starts[up] + edges.units[up]
             heads = starts[down] + edges.units[down]
-            # As CircuitArrays.edges, in the layout [downstream, upstream] of scores.
+            # The numbers of `CircuitArrays.edges`, in the layout [downstream, upstream] of the scores.
             numbers.append((tails[None, :] * n_units + heads[:, None]).ravel())
             values.append(scores.ravel())
     return np.concatenate(numbers), np.concatenate(values)
@@ -164,9 +173,9 @@ def _by_left_out(
     circuits: Sequence[Circuit],
     measure: Callable[[Sequence[CircuitArrays]], list[np.ndarray]],
 ) -> list[np.ndarray]:
-    """Return matrices of pairs of circuits, each without the sites where one of the two has no effect."""
-    # Pairs by the sites that they leave out. Nearly always there is one such set, the empty one, so that one matrix
-    # product still gives all pairs; each further set costs a product more.
+    """Return the matrices of a measure, in which each pair of circuits ignores the sites where one has no effect."""
+    # Pairs of circuits by the set of sites that they leave out. Nearly always only the empty set occurs, so one call of
+    # the measure gives all pairs. Each further set needs another call.
     without = [circuit.source.sites_without_effect for circuit in circuits]
     pairs: dict[frozenset[str], list[tuple[int, int]]] = {}
     for (i, of_i), (j, of_j) in product(enumerate(without), repeat=2):
@@ -183,13 +192,13 @@ def _by_left_out(
 
 
 def _products(histograms: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Return the inner products of histograms."""
-    # A sparse matrix [histograms, labels]: a label is any of 2^64 hashes, so it is numbered first.
+    """Return the inner products [histograms, histograms] of every pair of histograms."""
+    # A sparse matrix [histograms, labels]. Labels are numbered first, since a label may be any of 2^64 hashes.
     labels, counts = zip(*histograms, strict=True)
     _, columns = np.unique(np.concatenate(labels), return_inverse=True)
     rows = np.repeat(np.arange(len(labels)), list(map(len, labels)))
     entries = np.concatenate(counts).astype(float)
-    # At least one column: scipy has no matrix without, and all circuits may be empty.
+    # At least one column, because all circuits may be empty, and scipy has no matrix without columns.
     width = max(columns.max(initial=-1) + 1, 1)
     matrix = sparse.csr_array((entries, (rows, columns)), shape=(len(labels), width))
     products: np.ndarray = (matrix @ matrix.T).toarray()
@@ -197,16 +206,16 @@ def _products(histograms: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray
 
 
 def _jaccard_matrix(sets: Sequence[np.ndarray]) -> np.ndarray:
-    """Return the Jaccard index of every two sets of numbers (each number once); NaN of two empty sets."""
-    # A set is a histogram with each member once; its product with itself is its size.
+    """Return the Jaccard index of every pair of sets of distinct numbers; NaN for two empty sets."""
+    # A set is treated as a histogram in which each member counts once. So its product with itself is its size.
     common = _products([(members, np.ones(len(members))) for members in sets])
     sizes = np.diag(common)
     return _quotient(common, sizes + sizes[:, None] - common)
 
 
 def _normalised(kernel: np.ndarray) -> np.ndarray:
-    """Return a kernel divided by the geometric mean of both diagonal values; NaN where one is zero."""
-    # The root of the product, not the product of roots: exactly the value itself on the diagonal.
+    """Return a kernel divided by the geometric mean of the two diagonal values; NaN if one of these is zero."""
+    # The root of the product, not the product of the roots, so that the diagonal is divided by exactly itself.
     both = np.sqrt(np.outer(np.diag(kernel), np.diag(kernel)))
     return _quotient(kernel, both)
 
@@ -218,21 +227,24 @@ def _quotient(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 
 def spearman_matrix(rows: Float[np.ndarray, "rows numbers"]) -> np.ndarray:
-    """Return Spearman's correlation of every two rows, NaN of constants."""
+    """Return Spearman's correlation of every pair of rows; NaN if one of the rows is constant."""
     ranks = stats.rankdata(rows, axis=1)
     centred = ranks - ranks.mean(1, keepdims=True)
-    # Centred ranks of a constant may miss 0 by rounding; exact zeros make its cosine NaN.
+    # Centred ranks of a constant row may differ from 0 by rounding. Exact zeros make the cosine NaN.
     centred[np.ptp(rows, axis=1) == 0] = 0
     return cosine_matrix(centred)
 
 
 def cosine_matrix(rows: Float[np.ndarray, "rows numbers"]) -> np.ndarray:
-    """Return the cosine of every two rows, NaN of zeros."""
+    """Return the cosine of every pair of rows; NaN if one of the rows is zero."""
     return np.asarray(_normalised(rows @ rows.T).clip(-1, 1))
 
 
 def circuit_arrays(circuit: Circuit, without: Collection[str] = ()) -> CircuitArrays:
-    """Return a circuit in numbers, without some sites: their nodes, and the edges that begin or end there."""
+    """Return the numbers of a circuit's nodes and edges.
+
+    Nodes at the sites in ``without``, and edges that begin or end at these sites, are left out.
+    """
     source = circuit.source
     starts, n_units = _numbering(source)
     numbers = {}
@@ -254,28 +266,28 @@ def circuit_arrays(circuit: Circuit, without: Collection[str] = ()) -> CircuitAr
 
 
 def label_histograms(circuit: CircuitArrays, depth: int) -> list[_Histogram]:
-    """Return the histogram of labels at each depth; equal labels have equal hashes in all circuits.
+    """Return the histogram of labels at each depth from 0 to ``depth``; equal labels have equal hashes everywhere.
 
-    A multiset of labels is hashed by the sum of its members' hashes, so that successors need no sorting.
+    The labels of the successors are hashed to the sum of their hashes, so they need not be sorted.
     """
-    # Edges name nodes by number; in sorted numbers a search finds their places.
+    # Edges refer to nodes by their numbers. A search in the sorted numbers finds the indices.
     numbers = np.sort(circuit.nodes)
     tails = np.searchsorted(numbers, circuit.tails)
     heads = np.searchsorted(numbers, circuit.heads)
     labels = _scrambled(numbers.astype(np.uint64))
     histograms = [np.unique(labels, return_counts=True)]
     for level in range(1, depth + 1):
-        # Sums wrap around at 2^64 on purpose. add.at, since a unit has several successors.
+        # Sums wrap around at 2^64 on purpose. add.at is used because a unit may have several successors.
         successors = np.zeros_like(labels)
         np.add.at(successors, tails, _scrambled(labels + np.uint64(level))[heads])
-        # Times 3, an odd number: a bijection, after which label and successors do not commute.
+        # Multiplication by the odd number 3 is a bijection. After it, label and successors cannot be exchanged.
         labels = _scrambled(labels * np.uint64(3) + successors)
         histograms.append(np.unique(labels, return_counts=True))
     return histograms
 
 
 def _scrambled(x: np.ndarray) -> np.ndarray:
-    """Return SplitMix64 of each number: a bijection that looks random (Steele et al. 2014)."""
+    """Return the SplitMix64 hash of each number, a bijection that looks random (Steele et al. 2014)."""
     x = x + np.uint64(0x9E3779B97F4A7C15)
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)

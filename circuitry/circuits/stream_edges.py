@@ -1,20 +1,23 @@
-"""Edges through the residual stream, by attribution patching (Syed et al. 2023, arXiv 2310.10348) and corrections.
+"""Edges through the residual stream, scored by attribution patching (Syed et al. 2023, arXiv 2310.10348).
 
-The effect of an edge is how much the metric falls when one reader gets one writer's baseline in its place, to first
-order:
+The effect of an edge is how much the metric falls if one reader receives the baseline of one writer instead of its
+clean value. To first order this is
 
-    score[reader, writer] = mean over images of  sum over positions of  (a - b)_writer . sum_k w_k * G_reader at t_k
+    score[reader, writer] = mean over images of  sum over positions of  (a - b)_writer . sum_k w_k * G_reader at t_k.
 
-with a and b what the writer adds to the residual stream, clean and at the baseline, and G the gradient of the metric by
-the reader's own copy of the stream (`stream_gradients`). The points t_k of the rule lie on the straight line from clean
-to baseline of the stream before the first block (Hanna et al. 2024, arXiv 2403.17806). t = 0 alone is plain attribution
-patching. Layer by layer, the writers' additions are contracted with the G of all later readers; only one layer's are in
-memory at a time, and images go through as memory allows. A writer has no edge to an earlier reader.
+Here a and b are what the writer adds to the residual stream on the clean run and at the baseline. G_reader is the
+gradient of the metric with respect to the reader's own copy of the stream (`stream_gradients`). The points t_k of the
+rule lie on the straight line from the clean stream before the first block to its baseline (Hanna et al. 2024,
+arXiv 2403.17806); a rule with the single point t = 0 is plain attribution patching. A writer has no edge to an earlier
+reader. The products are computed layer by layer for all later readers, so that the additions of only one layer are in
+memory at a time. Images are taken in batches that fit into the memory.
 
-With ``exact`` hook points an edge counts the change of its reader's output, norm and nonlinearity included, and only
-the rest of the network is linear: one partial run for each writer. That is ``exact-readers``. Corrections of the
-gradients (AtP*, RelP, paths layer by layer) are in ``experiments/edge_corrections.py`` of a checkout: none ranked edges
-better.
+With the hook points ``exact``, which the method ``exact-readers`` uses, the output of the reader is computed exactly,
+its norm and nonlinearity included. Only the network after the reader is taken as linear. This needs a partial run for
+each writer.
+
+Corrections of the gradients (AtP*, RelP, paths layer by layer) are in ``experiments/edge_corrections.py`` of a
+checkout. No correction ranked edges better.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -43,31 +46,35 @@ from circuitry.gates.edges import Pair
 from circuitry.runs.errors import InputError
 
 PLAIN = left_rule(1)
-"""Attribution patching: one gradient, at the clean activation."""
+"""The rule of attribution patching: one gradient, at the clean activation."""
 BY_READER = ("attn.hook_pattern", "attn.hook_v", "mlp.hook_post")
-"""Hook points of a block behind its readers, by which gradients are needed where readers are exact."""
+"""Hook points of a block at the outputs of its readers. If readers are computed exactly, gradients with respect to
+these points are needed."""
 
 Reader = Callable[
     [Float[Tensor, "batch position d_model"]], Float[Tensor, "batch readers"]
 ]
-"""Effects of a change of the stream that some readers of a layer read, one reader at a time."""
+"""Takes a change of the stream. Returns, for each reader of a layer, the effect on the metric if only this reader reads
+the changed stream."""
 
 
 class StreamScores(NamedTuple):
     """Scores of all edges between the components of a transformer."""
 
     readers: tuple[Component, ...]
-    """Components that read the stream, in the order of the tower; query, key and value of a head are three."""
+    """Components that read the stream, in the order of the tower. The query, key and value of a head are three
+    readers."""
     writers: tuple[Component, ...]
     """Components that write to the stream, in the order of the tower."""
     scores: Float[np.ndarray, "readers writers"]
-    """Effect; positive means that the edge helps: cutting it lowers the metric; NaN where there is no edge."""
+    """Effect of each edge. A positive effect means that the edge helps: cutting it lowers the metric. NaN if there is
+    no edge."""
     into: Float[np.ndarray, " readers"]
-    """Effect of cutting all edges into a reader at once: to first order the sum of their effects."""
+    """Effect of cutting all edges into a reader at once; to first order the sum of the effects of these edges."""
     out_of: Float[np.ndarray, " writers"]
-    """Effect of cutting all edges out of a writer at once: to first order the sum of their effects."""
+    """Effect of cutting all edges out of a writer at once; to first order the sum of the effects of these edges."""
     n_images: int
-    """Images that effects are means over."""
+    """Number of images that the effects are means over."""
 
 
 def attributed(
@@ -81,24 +88,25 @@ def attributed(
     """Score all edges between the components of a stream.
 
     Args:
-        stream: Some of its neurons may be components of their own.
-        task: A task of ``stream.components``, with gradients running.
-        rule: Points of the path, see `Gradients`.
-        gradients: Function that takes the gradients by the readers' streams.
-        exact: Hook points behind the readers that are computed exactly: `BY_READER`, or the patterns alone.
+        stream: The stream. Some neurons may be components of their own.
+        task: A task whose encoder is ``stream.components``, within ``task.running(gradients=True)``.
+        rule: Points of the path from the clean stream to the baseline.
+        gradients: Function that computes the gradients with respect to the copies of the stream that readers read.
+        exact: Hook points at the outputs of the readers that are computed exactly: `BY_READER`, or only the attention
+            patterns, or empty if all readers are taken as linear.
     """
     scores = torch.zeros(())
     into_readers = torch.zeros(())
     out_of_writers = torch.zeros(())
     n_images = 0
-    # Patterns of all heads, and their gradients, count in the memory only where readers are exact.
+    # The attention patterns of all heads and their gradients need memory only if readers are computed exactly.
     n_patterns = 0
     if exact:
         n_patterns = 4 * sum(block.n_heads for block in stream.blocks)
     for clean, other in clean_and_baseline(stream, task, n_patterns):
         found = gradients(stream, task.metric, clean, other, rule, exact)
         at_points = found.points
-        # Images may be summed in one matrix product, unless effects are put together image by image.
+        # One matrix product may sum over the images, unless exact effects, which are per image, replace some of these.
         edges = _linear_effects(stream, clean, other, found.readers, bool(exact))
         del found  # most of the memory, gone before the next images come
         into = edges.sum(2)
@@ -106,7 +114,7 @@ def attributed(
             _put_exact_effects(
                 stream, task.metric, clean, other, at_points, edges, into
             )
-        # A change leads to the baseline: what it adds to the metric is what the edge takes from it.
+        # The changes lead to the baseline. So the effect of an edge is minus what its change adds to the metric.
         scores = scores - edges.cpu().double().sum(0)
         into_readers = into_readers - into.cpu().double().sum(0)
         out_of_writers = out_of_writers - edges.sum(1).cpu().double().sum(0)
@@ -134,16 +142,22 @@ def unit_edges(
     kept_units: Mapping[str, Int[np.ndarray, " kept"]],
     rule: QuadratureRule,
 ) -> dict[Pair, np.ndarray]:
-    """Return the scores [kept downstream, kept upstream] of the edges between every two sites, the earlier one first.
+    """Return the scores [kept downstream, kept upstream] of edges between units, by pair of sites.
 
-    Writers are heads, neurons and dimensions of the stream before the blocks; readers are heads (query, key and value
+    Writers are heads, neurons and dimensions of the stream before the blocks. Readers are heads (query, key and value
     together), neurons before their nonlinearity, and units of the embedding.
+
+    Args:
+        score: Function that scores all edges between the components of a stream.
+        task: A task of heads and neurons.
+        kept_units: Indices of the kept units by site.
+        rule: Points of the path.
     """
     kept = {site: kept_units[site].tolist() for site in task.sites if site != INPUT}
     stream = ResidualStream.of(task.encoder, kept)
     scores = score(stream, task, rule).scores
     layers = {layer.site: layer for layer in stream.layers}
-    # The stream has units in an order of its own: places are those of the kept units in it.
+    # The stream orders the units of a site in its own way. `places` holds where the kept units are in this order.
     places = dict[str, np.ndarray]()
     for site, units in kept.items():
         apart = list(layers[site].apart)
@@ -159,7 +173,7 @@ def unit_edges(
 
 
 def stream_of(task: Task) -> tuple[ResidualStream, Task]:
-    """Return the residual stream of a task's encoder, and the task for the encoder in heads and neurons."""
+    """Return the residual stream of a task's encoder, and the same task for the encoder in heads and neurons."""
     stream = ResidualStream.of(task.encoder)
     if task.encoder is stream.components:
         return stream, task
@@ -179,7 +193,15 @@ def stream_of(task: Task) -> tuple[ResidualStream, Task]:
 def clean_and_baseline(
     stream: ResidualStream, task: Task, n_patterns: int = 0
 ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """Yield the clean activations and those at the baseline, of as many images as fit; the task's gradients run."""
+    """Yield the clean activations and the activations at the baseline, by site of the stream.
+
+    Each pair is of a batch with as many images as fit into the memory. Call it within ``task.running(gradients=True)``.
+
+    Args:
+        stream: The stream.
+        task: The task.
+        n_patterns: Number of attention patterns that are in memory at the same time.
+    """
     at_once = images_at_once(
         stream, len(stream.readers), task.work.memory_gib, n_patterns
     )
@@ -200,13 +222,21 @@ def _linear_effects(
     gradients: Tensor,
     apart: bool,
 ) -> Float[Tensor, "images readers writers"]:
-    """Return the effects of edges to first order: on each image, or, not apart, on all together as on one."""
+    """Return the first-order effects of the changes from clean to baseline on the metric, for every edge.
+
+    Args:
+        stream: The stream.
+        clean, other: Activations of the clean run and at the baseline.
+        gradients: Gradients [readers, batch, position, d_model] with respect to the copies of the stream.
+        apart: If True, the first axis of the result has an entry for each image. If False, it has a single entry, the
+            sum over all images.
+    """
     n_rows = gradients.shape[1] if apart else 1
     effects = gradients.new_zeros(n_rows, len(stream.readers), len(stream.writers))
-    # x is positions and d_model as one axis: as two, einsum copies both sides.
+    # Positions and d_model are one axis x, because einsum would copy both sides if they were two axes.
     equation = "rbx,wbx->brw" if apart else "rbx,wbx->rw"
     for layer, change in changes(stream, clean, other):
-        # A writer has edges to later readers alone; all other entries stay 0.
+        # A writer only has edges to later readers; all other entries stay 0.
         later = slice(layer.readers.stop, None)
         effects[:, later, layer.writers] = torch.einsum(
             equation, gradients[later].flatten(2), change.flatten(2)
@@ -226,11 +256,14 @@ def _put_exact_effects(
     edges: Float[Tensor, "batch readers writers"],
     into: Float[Tensor, "batch readers"],
 ) -> None:
-    """Put exact readers' effects in the place of linear ones.
+    """Replace the first-order effects of some readers by effects that are computed with the readers' exact outputs.
 
     Args:
-        gradients: By hook points: without values and neurons, queries and keys alone are exact.
-        edges, into: Effects of each edge and of all edges into a reader, changed in place.
+        stream, metric: The stream, and the metric of its embedding.
+        clean, other: Activations of the clean run and at the baseline.
+        gradients: Gradients of the metric by the names of hook points. If there are none of the neurons, only heads are
+            exact; if there are none of the values either, only queries and keys are.
+        edges, into: Effects of each edge, and of all edges into a reader; changed in place.
     """
     everything = any(point.endswith("mlp.hook_post") for point in gradients)
     # Layers without an entry keep their linear effects.
@@ -243,7 +276,7 @@ def _put_exact_effects(
             readers[layer.name] = _exact_neurons(layer, x, gradients)
         elif everything:
             readers[layer.name] = _exact_embedding(stream, metric, layer, x)
-    # The change of the stream by all writers so far.
+    # The change of the stream that all writers up to this layer cause together.
     moved: Tensor | float = 0.0
     for place, (layer, change) in enumerate(changes(stream, clean, other), 1):
         moved = moved + change.sum(0)
@@ -251,19 +284,28 @@ def _put_exact_effects(
             reader = readers.get(later.name)
             if reader is None:
                 continue
-            # Writer by writer: all at once would take a copy of the block for each.
+            # One writer at a time, because all at once would need a copy of the block's activations for each writer.
             by_writer = torch.stack([reader(of_writer) for of_writer in change], -1)
-            # Values are linear where queries and keys alone are exact: they are the last rows of their layer.
+            # If only queries and keys are exact, values keep their linear effects in the last rows of the layer.
             first = later.readers.start
             rows = slice(first, first + by_writer.shape[1])
             edges[:, rows, layer.writers] = by_writer
-            # The next layer reads no later writer: its whole change is there.
+            # The next layer reads no later writers, so `moved` is the whole change that it reads.
             if later is stream.layers[place]:
                 into[:, rows] = reader(moved)
 
 
 def _exact_heads(layer: Layer, x: Tensor, gradients: Mapping[str, Tensor]) -> Reader:
-    """Queries and keys through the attention pattern, softmax included (Kramar et al. 2024, arXiv 2403.00745)."""
+    """Return the `Reader` of a layer of heads.
+
+    Changes of queries and keys are computed through the attention pattern, softmax included (Kramar et al. 2024,
+    arXiv 2403.00745). Values are included if there is a gradient with respect to them.
+
+    Args:
+        layer: The layer.
+        x: The clean stream that it reads.
+        gradients: Gradients of the metric by the names of hook points.
+    """
     block = layer.block
     assert block is not None
     by_pattern = gradients[f"{layer.name}.hook_pattern"]
@@ -272,7 +314,7 @@ def _exact_heads(layer: Layer, x: Tensor, gradients: Mapping[str, Tensor]) -> Re
     pattern = block.scores(q, k).softmax(-1)
 
     def effects(change: Tensor) -> Tensor:
-        # Each port reads the change alone, while the others read the clean stream.
+        # One port at a time reads the changed stream, while the other two ports read the clean stream.
         moved_q, moved_k, moved_v = block.project(block.norm_attention(x + change))
         moved_patterns = (
             block.scores(moved_q, k).softmax(-1),
@@ -287,7 +329,10 @@ def _exact_heads(layer: Layer, x: Tensor, gradients: Mapping[str, Tensor]) -> Re
 
 
 def _exact_neurons(layer: Layer, x: Tensor, gradients: Mapping[str, Tensor]) -> Reader:
-    """An MLP through its norm and nonlinearity."""
+    """Return the `Reader` of an MLP, which is computed through its norm and nonlinearity.
+
+    The arguments are those of `_exact_heads`.
+    """
     block = layer.block
     assert block is not None
     by_neuron = gradients[f"{layer.name}.hook_post"]
@@ -307,7 +352,10 @@ def _exact_neurons(layer: Layer, x: Tensor, gradients: Mapping[str, Tensor]) -> 
 def _exact_embedding(
     stream: ResidualStream, metric: Metric, layer: Layer, x: Tensor
 ) -> Reader:
-    """The embedding through the metric itself; behind a unit of it the metric is taken as linear."""
+    """Return the `Reader` of the embedding, which is computed through the last stage and the metric.
+
+    If units of the embedding are readers of their own, the metric is taken as linear in each of these units.
+    """
     last = stream.encoder.stages[-1].run
     units = list(layer.apart)
     with torch.enable_grad():
@@ -322,7 +370,7 @@ def _exact_embedding(
         whole = (metric(moved) - clean.detach())[:, None]
         if not units:
             return whole
-        # The rest of the embedding is one reader: its effect is what the units leave of the whole.
+        # All other units of the embedding are one reader. Subtracting the effects of the units gives its effect.
         alone = ((moved - embedding) * gradient).detach()[:, units]
         return torch.cat([alone, whole - alone.sum(1, keepdim=True)], 1)
 

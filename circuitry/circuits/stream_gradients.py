@@ -1,8 +1,9 @@
-"""Gradients of a metric where the heads and neurons of a transformer read its residual stream.
+"""Gradients of a metric with respect to the residual stream of a transformer, where heads and neurons read it.
 
-One run and its backward pass give the gradients by q, k, v, by the neurons' pre-activations and by the last stream;
-through the readers' weights and norms these become gradients by each reader's own copy of the stream, for all readers
-of a layer at once.
+One forward and backward pass gives the gradients with respect to q, k and v, to the pre-activations of the neurons, and
+to the last residual stream. They are then passed back through the weights and the norm of each reader (a query, key or
+value of a head, a neuron or the embedding). This gives the gradient with respect to the copy of the stream that this
+reader reads. All readers of a layer are computed at once.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -22,53 +23,56 @@ from circuitry.encoder.metrics import Metric, checked_metric
 from circuitry.encoder.tensor_batches import rows_that_fit
 
 Activations = Mapping[str, Tensor]
-"""By site of the stream."""
+"""Activations by site of the stream."""
 
 
 class Tap(NamedTuple):
-    """An activation of a run and the gradient of the metric by it."""
+    """An activation of a run, and the gradient of the metric with respect to it."""
 
     value: Tensor
     """The activation."""
     gradient: Tensor
-    """Gradient of the sum of the metric over images, of the activation's shape."""
+    """Gradient of the metric's sum over images, with the shape of the activation."""
 
 
 class StreamGradients(NamedTuple):
-    """Weighted means over a path of the gradients of a metric."""
+    """Gradients of a metric, as weighted means over the points of a path."""
 
     readers: Float[Tensor, "readers batch position d_model"]
-    """By each reader's own copy of the stream."""
+    """Gradients with respect to the copy of the stream that each reader reads."""
     points: Mapping[str, Tensor]
-    """By the activations at some hook points, by name."""
+    """Gradients with respect to the activations at some hook points, by the name of the hook point."""
 
 
 Gradients = Callable[
     [ResidualStream, Metric, Activations, Activations, QuadratureRule, Sequence[str]],
     StreamGradients,
 ]
-"""Returns the gradients, given the clean activations and those at the baseline."""
+"""Takes a stream, a metric, the clean activations, the activations at the baseline, a rule and hook points. Returns the
+gradients; see `reader_gradients`."""
 
 
 def images_at_once(
     stream: ResidualStream, n_gradients: int, memory_gib: float, n_patterns: int = 0
 ) -> int:
-    """Return the number of images that fit the memory.
+    """Return the number of images that fit into the memory.
+
+    The memory also holds a run with gradients, and the copies that are made when gradients pass the norm of a block.
 
     Args:
-        stream: The stream; a run with gradients and the copies of one block's norm count, too.
-        n_gradients: Gradients by the stream that are in memory at a time.
-        memory_gib: The memory.
-        n_patterns: Attention patterns in memory at a time.
+        stream: The stream.
+        n_gradients: Number of gradients with respect to the stream that are in memory at the same time.
+        memory_gib: The memory in GiB.
+        n_patterns: Number of attention patterns that are in memory at the same time.
     """
     encoder = stream.encoder
     with torch.no_grad():
         here = encoder(encoder.blank(), stop=stream.sites[0])
-    # Copies while a block's norm is passed back, or all of its neurons: about four times as many.
+    # Passing gradients back through a block's norm, or through all of its neurons, takes about four copies per reader.
     n_readers = [
         layer.readers.stop - layer.readers.start for layer in stream.layers[1:-1]
     ]
-    # Between the first layer and the embedding each block has two: heads, then neurons.
+    # Between the first layer and the embedding, each block has two layers: heads, then neurons.
     n_of_blocks = np.add(n_readers[::2], n_readers[1::2])
     widest = 4 * int(n_of_blocks.max())
     budget = memory_gib * 2**30
@@ -87,11 +91,15 @@ def reader_gradients(
 ) -> StreamGradients:
     """Return gradients of the metric with respect to the copy of the stream that each reader reads.
 
-    The gradients are integrated by ``rule`` along the line from the clean stream before the blocks to the stream of the
+    The gradients are integrated along the straight line from the clean stream before the blocks to the stream of the
     baseline.
 
     Args:
-        points: Hook points of each block, such as ``attn.hook_pattern``; they get gradients, too.
+        stream: The stream.
+        metric: The metric of the embedding.
+        clean, other: Activations of the clean run and at the baseline.
+        rule: Points and weights of the integral.
+        points: Hook points of each block, such as ``attn.hook_pattern``, for which gradients are returned, too.
     """
     a = clean[stream.sites[0]]
     b = other[stream.sites[0]]
@@ -111,7 +119,7 @@ def reader_gradients(
 def changes(
     stream: ResidualStream, clean: Activations, other: Activations
 ) -> Iterator[tuple[Layer, Float[Tensor, "writers batch position d_model"]]]:
-    """Yield each layer that writes, with what its writers add at the baseline beyond what they add clean."""
+    """Yield each layer that writes, with the change of what its writers add: at the baseline minus clean."""
     step = {site: other[site] - clean[site] for site in stream.sites}
     for layer in stream.layers[:-1]:
         yield layer, stream.written_by(layer, step)
@@ -120,16 +128,22 @@ def changes(
 def into_readers(
     stream: ResidualStream, layer: Layer, taps: Mapping[str, Tap]
 ) -> Float[Tensor, "readers batch position d_model"]:
-    """Return the gradient of the metric by the stream of each reader of a layer."""
+    """Return the gradient of the metric with respect to the copy of the stream that each reader of a layer reads.
+
+    Args:
+        stream: The stream.
+        layer: The layer.
+        taps: Taps of a run, as `tapped_run` returns them.
+    """
     block = layer.block
     read = taps[layer.reads]
-    if block is None:  # the embedding, and its units that are apart
+    if block is None:  # the embedding, whose units may be readers of their own
         if not layer.apart:
             return read.gradient[None]
         gradient = taps[layer.site].gradient
         alone = layer.groups(gradient.shape[-1])[:-1].to(gradient)[:, None] * gradient
         into_units = passed_back(stream.encoder.stages[-1].run, read.value, alone)
-        # The rest is one reader: it gets what the units leave of the whole gradient.
+        # All other units are one reader. Its gradient is the whole gradient minus the gradients of the units.
         rest = (read.gradient - into_units.sum(0))[None]
         return torch.cat([into_units, rest])
     if layer.of_heads:
@@ -148,7 +162,7 @@ def into_readers(
         return passed_back(block.norm_attention, read.value, normed)
     by_neuron = taps[f"{layer.name}.hook_pre"].gradient
     at = block.norm_mlp(read.value)
-    # All neurons that are not apart are one reader; a gated neuron has two pre-activations.
+    # All neurons that are not readers of their own are one reader. A gated neuron has two pre-activations.
     n_copies = by_neuron.shape[-1] // block.n_neurons
     others = layer.groups(block.n_neurons)[-1].to(by_neuron).repeat(n_copies)
     normed = passed_back(block.mlp_in, at, (by_neuron * others)[None])
@@ -160,9 +174,12 @@ def into_readers(
 def _into_neurons(
     layer: Layer, by_neuron: Tensor, at: Tensor
 ) -> Float[Tensor, "neurons batch position d_model"]:
-    """Return the gradient by what each neuron that is apart reads, behind the norm: its rows of the weights.
+    """Return the gradients with respect to the normed stream that each neuron reads, for neurons that are readers.
 
-    Where these depend on what is read, they are those ``at`` it.
+    Args:
+        layer: The layer; its ``apart`` neurons are readers of their own.
+        by_neuron: Gradients with respect to the pre-activations of all neurons.
+        at: The normed stream. If the map to the pre-activations is not affine, its derivative is taken there.
     """
     block = layer.block
     assert block is not None
@@ -171,10 +188,10 @@ def _into_neurons(
         return passed_back(block.mlp_in, at, alone[:, None, None] * by_neuron)
     width = by_neuron.shape[-1]
     read = list[Tensor]()
-    for first in range(0, width, block.n_neurons):  # two of a gated neuron
+    for first in range(0, width, block.n_neurons):  # two rounds for gated neurons
         places = first + torch.tensor(layer.apart, device=by_neuron.device)
         one_hot = F.one_hot(places, width).to(by_neuron)
-        # The map is affine, so its rows at 0 are its rows everywhere: one position serves all.
+        # The map is affine, so its rows are the same everywhere: one position at 0 gives them.
         nothing = by_neuron.new_zeros(1, block.width)
         rows = passed_back(block.mlp_in, nothing, one_hot[:, None])
         read.append(by_neuron[..., places].movedim(-1, 0)[..., None] * rows[:, None])
@@ -187,10 +204,16 @@ def tapped_run(
     x: Float[Tensor, "batch position d_model"],
     more: Sequence[str] = (),
 ) -> dict[str, Tap]:
-    """Run from the stream before the first block to the metric; return taps at the hook points where readers read.
+    """Run from the stream before the first block to the metric; return a `Tap` at each hook point of a reader.
 
-    These are the ports of the heads, the neurons before their nonlinearity, the streams that layers read, ``more``
-    points of each block, and the embedding under the name of its site.
+    These are the queries, keys and values of the heads, the neurons before their nonlinearity, the streams that layers
+    read, and the embedding, which has the name of its site.
+
+    Args:
+        stream: The stream.
+        metric: The metric of the embedding.
+        x: The stream before the first block.
+        more: Further hook points of each block.
     """
     names = [*(f"attn.hook_{port}" for port in PORTS), "mlp.hook_pre", *more]
     points = [f"blocks.{i}.{name}" for i in range(len(stream.blocks)) for name in names]
@@ -206,7 +229,7 @@ def tapped_run(
         x.detach().requires_grad_(), start=stream.sites[0], fwd_hooks=hooks
     )
     value = checked_metric(metric, embedding)
-    # A correction may cut queries and keys, or a block, off the metric: their gradient is then 0.
+    # A correction of the gradients may detach queries and keys, or a block, from the metric. Their gradient is then 0.
     gradients = torch.autograd.grad(
         value.sum(), list(seen.values()), materialize_grads=True
     )
@@ -221,7 +244,13 @@ def passed_back(
     x: Tensor,
     gradients: Float[Tensor, "readers ..."],
 ) -> Float[Tensor, "readers ..."]:
-    """Pass several gradients by a function's output back to its input, all at once."""
+    """Return gradients with respect to a function's input, given several gradients with respect to its output.
+
+    Args:
+        function: The function.
+        x: Its input.
+        gradients: Gradients with respect to the output, along the first axis; all are passed back at once.
+    """
     with torch.enable_grad():
         start = x.detach().requires_grad_()
         out = function(start)

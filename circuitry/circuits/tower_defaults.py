@@ -1,6 +1,7 @@
-"""Which quadrature rule a tower needs: defaults by kind of tower, and the error of a rule against a finer one.
+"""Defaults by kind of tower: quadrature rules and sizes. `relative_error` compares a rule with a finer rule.
 
-How sharply a metric turns on the path to the baseline, and so how many points it takes, is a property of the tower.
+It depends on the tower how sharply a metric turns on the path to the baseline, and therefore how many points a rule
+needs.
 """
 
 from collections.abc import Mapping, Sequence
@@ -33,58 +34,62 @@ DEFAULT_RULES = {
     "depthwise convolutions": (midpoint_rule(15), gauss_radau_rule(3)),
     "layer norms": (gauss_radau_rule(3), midpoint_rule(3)),
 }
-"""Rules of nodes and edges for folders, by kind of tower: the cheapest of 14 whose error was at most 0.1, in the mean
-over sites whose integral converges. On other circuits they err by .09 and .08 (a ResNet), .06 and .07
-(EfficientNet-Lite0), .09 and .02 (a ViT, paths to mean-position): `experiments/benchmark_rules.py`."""
+"""Default rules for folders by kind of tower: the rule of nodes and the rule of edges. Each is the cheapest of 14 rules
+whose error was at most 0.1, as a mean over the sites at which the integral converges. On other circuits the errors of
+nodes and edges are .09 and .08 (a ResNet), .06 and .07 (EfficientNet-Lite0), .09 and .02 (a ViT, paths to
+mean-position); see `experiments/benchmark_rules.py`."""
 
 DEFAULT_SIZES = {"batch norms": 0.5, "depthwise convolutions": 0.35, "layer norms": 0.2}
-"""Share of the components that a circuit keeps, by kind of tower; of channels it is `CHANNELS`."""
+"""Default size of a circuit by kind of tower, if the units are components of blocks (`in_components`). If the units are
+channels, the default size is `CHANNELS`."""
 CHANNELS = 0.1
-"""The study's share of channels."""
+"""Default size of a circuit of channels, as in the study."""
 
 _Settings = TypeVar("_Settings", bound=AttributionSettings)
 
 
 def kind_of(tower: nn.Module) -> str:
-    """Return the kind of a tower, a name of `DEFAULT_RULES`."""
+    """Return the kind of a tower, which is a key of `DEFAULT_RULES`."""
     if has_rescaling_norms(tower):
         return "layer norms"
     for module in tower.modules():
-        # A group for each channel; a single channel is no sign of depthwise convolutions.
+        # Depthwise: each channel is a group of its own. A convolution with a single channel does not count.
         if isinstance(module, nn.Conv2d) and module.groups == module.in_channels > 1:
             return "depthwise convolutions"
     return "batch norms"
 
 
 def default_size(encoder: Encoder) -> float:
-    """Return the share of an encoder's units that a circuit keeps."""
+    """Return the default size of a circuit: the share of the encoder's units that it keeps."""
     return DEFAULT_SIZES[kind_of(encoder.tower)] if encoder.carried else CHANNELS
 
 
 def default_sites(encoder: Encoder, budget: str) -> tuple[str, ...]:
-    """Return the sites that are scored: with a global budget the sites that compute or have features, else all.
+    """Return the default sites to score.
 
-    If no site of the encoder computes or has features, all sites are scored.
+    With a global budget these are the sites that compute (`counted_sites`) and the sites in a feature basis. With any
+    other budget, or if there are no such sites, these are all sites of the encoder.
     """
     if budget != GLOBAL:
         return encoder.sites
-    # One cut ranks units of all sites together: a site that passes on the scores of another would count them twice.
+    # A global budget ranks the units of all sites together. A site that passes on the scores of another site would
+    # count these scores twice.
     counted = {*counted_sites(encoder), *encoder.basis}
     return tuple(site for site in encoder.sites if site in counted) or encoder.sites
 
 
 def with_size(settings: _Settings, encoder: Encoder) -> _Settings:
-    """Return settings with the default size where none is given."""
+    """Return settings in which the size is the default of the encoder if it was None."""
     return replace(settings, size=settings.size or default_size(encoder))
 
 
 def with_rules(settings: _Settings, encoder: Encoder) -> _Settings:
-    """Return settings with the default size, and rules of a folder where none is given."""
+    """Return settings with the default size, and if no rule of nodes is given, with the default rules of a folder."""
     settings = with_size(settings, encoder)
     if settings.rule is not None:
         return settings
     nodes, edges = DEFAULT_RULES[kind_of(encoder.tower)]
-    # Methods that do not follow a path take one gradient.
+    # Methods of edges that do not integrate along a path compute one gradient.
     if not edge_method(encoder, settings.edges).along_path:
         edges = PLAIN
     return replace(settings, rule=nodes, edge_rule=settings.edge_rule or edges)
@@ -97,21 +102,24 @@ def relative_error(
     reference: AnyRule = "midpoint-40",
     settings: AttributionSettings | None = None,
 ) -> pd.DataFrame:
-    """Return how far the scores of a task by quadrature rules lie from those by a finer rule.
+    """Return how far scores by some quadrature rules are from the scores by a finer rule.
 
-    A finer rule is near the integral only where the integral converges: not where an embedding is proportional to the
-    activation, nor with a baseline of zero before a layer norm. There two fine rules differ, so compare two.
+    A finer rule is close to the integral only if the integral converges. It does not converge if the embedding is
+    proportional to the activation, or if the baseline before a layer norm is zero. To detect this, compare two fine
+    rules: their scores differ if the integral does not converge.
 
     Args:
-        task: All its images take part; they can be gone over more than once.
+        task: The task. All of its images are used, several times.
         rules: Rules, or their names.
-        reference: The finer rule. Edges are scored between the units that it keeps, so their error is the rule's alone.
-        settings: Share of units to keep, and method of edges; the rules in it are not used.
+        reference: The finer rule. Edges are scored between the units that this rule keeps, so that the error of an edge
+            only comes from the rule of edges.
+        settings: Share of units to keep, budget, and method of edges. The rules in the settings are ignored.
 
     Returns:
-        rule, kind, place, error. Of ``nodes`` (by site) and ``edges`` (by pair of sites) the error is the norm of the
-        difference over the norm of the reference, without places that have no effect; of ``kept alike`` it is the share
-        of a site's kept units that the reference keeps, too.
+        A table with the columns rule, kind, place and error. If kind is ``nodes`` (place is a site) or ``edges`` (place
+        is a pair of sites), the error is the norm of the difference divided by the norm of the reference; places where
+        the reference is zero are left out. If kind is ``kept alike`` (place is a site), the value is the share of the
+        kept units of the site that the reference keeps, too.
 
     Example:
         >>> task = circuitry.Task(encoder, images, metric, sites=encoder.sites[-2:])
@@ -152,7 +160,7 @@ def _edges(
     settings: AttributionSettings,
     rule: AnyRule,
 ) -> dict[str, np.ndarray]:
-    """Return scores of edges by the name of their pair of sites."""
+    """Return scores of edges by the name of the pair of sites, ``upstream->downstream``."""
     scores = score_edges(task, units, method=settings.edges, rule=rule).scores
     return {"->".join(pair): of_pair for pair, of_pair in scores.items()}
 

@@ -1,10 +1,13 @@
 """A circuit as the JSON that circuit-tracer's page and Neuronpedia open. No torch.
 
-These files are of a language model and one prompt: features at layers and tokens, and the token that they make likely.
-So sites are layers, units are features at the last token of a sentence that names class and domain, and the class is
-the token. Three habits of their readers shape the file: the probability is read out of the logit's label; a feature
-that is at more than two thirds of the tokens is left out; and a column is placed by the token before it. So the
-sentence has several tokens. The page of the explorer writes the same file (``exports.js``), and a test compares both.
+Such a file describes a language model on one prompt: features at layers and tokens, and the token that they make
+likely. Here sites take the place of layers. The prompt is a sentence that names class and domain, units are features at
+its last token, and the class is the token that they make likely.
+
+The programs that read these files have three habits. They read the probability from the label of the output node. They
+leave out a feature that is at more than two thirds of the tokens. They place a column by the token before it. Therefore
+the sentence has several tokens. The page of the explorer writes the same file (``exports.js``), and a test compares
+both.
 """
 
 import json
@@ -20,7 +23,7 @@ from circuitry.runs.arguments import Share, checked
 from circuitry.runs.files import whole_file
 
 PINNED = 10
-"""The strongest units are pinned, with the class: readers draw these at first."""
+"""Number of the strongest units that are pinned in addition to the class. Readers first draw the pinned nodes."""
 
 
 @checked
@@ -33,14 +36,15 @@ def write_tracer_json(
 ) -> None:
     """Write a circuit as the JSON that the pages of circuit-tracer and of Neuronpedia open.
 
-    Units of the last site are linked to the class by their scores. The file is of one circuit, so two domains are two
-    files.
+    The units of the last site are linked to the class, with their scores as weights. A file holds one circuit, so the
+    circuits of two domains need two files.
 
     Args:
-        circuit: With edges, such as ``graph.circuit(3)``; units alone are drawn without links.
-        path: The file; the page asks for ``<slug>.json``.
+        circuit: A circuit with edges, such as ``graph.circuit(3)``. A circuit without edges is drawn without links
+            between its units.
+        path: The file. The page of circuit-tracer asks for the name ``<slug>.json``.
         labels: Texts for units by ``site/unit``; see `unit_cards`.
-        probability: Of the class, as the model gives it, shown beside its name (default: a question mark).
+        probability: Probability of the class by the model, which is shown after the class (default: a question mark).
 
     Example:
         >>> circuitry.circuits.write_tracer_json(graph.circuit(3), "clock-real.json")
@@ -55,19 +59,19 @@ def write_tracer_json(
 def tracer_graph(
     circuit: Circuit, labels: Mapping[str, str], probability: float | None
 ) -> dict[str, Any]:
-    """Return the content of the file; see `write_tracer_json`."""
+    """Return the content of the file; see `write_tracer_json` for the arguments."""
     source = circuit.source
     class_name = source.class_name or "class"
     tokens = ["an", " image", " of", f" {class_name}"]
     if source.domain is not None:
         tokens += [" in", f" {source.domain}"]
-    # All nodes are at the last token: at more than two thirds of the tokens readers would leave them out.
+    # All nodes are at the last token. Readers leave out nodes that are at more than two thirds of the tokens.
     position = len(tokens) - 1
     top = len(source.inner_sites)
     units = _units_of(circuit, position)
     ids = dict(zip(units["name"], units["id"], strict=True))
     scores = dict(zip(units["id"], units["score"], strict=True))
-    # The class is a node of a layer of its own, above all sites.
+    # The node of the class is in a layer of its own, above all sites.
     output = _id(top, 0, position)
 
     nodes = []
@@ -82,7 +86,7 @@ def tracer_graph(
     last = units.loc[units["layer"] == units["layer"].max(), "id"]
     links += [_link(unit, output, scores[unit]) for unit in last]
     strongest = sorted(scores, key=lambda unit: -abs(scores[unit]))[:PINNED]
-    # Readers list pinned nodes as they come: from the first layer to the class.
+    # Readers list pinned nodes in the given order, so they are sorted from the first layer to the class.
     pinned = [unit for unit in scores if unit in strongest]
     return {
         "metadata": {
@@ -105,16 +109,16 @@ def tracer_graph(
             "sg_pos": "",
         },
         "nodes": nodes,
-        # In one order, so that the page of the explorer writes the same bytes.
+        # Links are sorted, so that the page of the explorer writes the same bytes.
         "links": sorted(links, key=lambda link: (link["source"], link["target"])),
     }
 
 
 def _units_of(circuit: Circuit, position: int) -> pd.DataFrame:
-    """Return the units by site and number: site, unit, score, layer, name, id."""
+    """Return a table of the units, sorted by layer and unit: columns site, unit, score, layer, name, id."""
     layers = {site: place for place, site in enumerate(circuit.source.inner_sites)}
     units = circuit.to_pandas()
-    # Without the image, whose pixels are no nodes.
+    # The image is left out, because its pixels are not nodes.
     units = units[units["site"].isin(list(layers))]
     units = units.assign(layer=units["site"].map(layers)).sort_values(["layer", "unit"])
     names = units["site"] + "/" + units["unit"].astype(str)
@@ -128,11 +132,11 @@ def _id(layer: int, unit: int, position: int) -> str:
 
 
 def _node(layer: int, unit: int, position: int) -> dict[str, Any]:
-    """Return the entries of a feature."""
+    """Return the JSON entries of the node of a unit."""
     name = _id(layer, unit, position)
     return {
         "node_id": name,
-        # Cantor's pairing: another number for each layer and unit.
+        # Cantor's pairing function gives a different number for each pair of layer and unit.
         "feature": (layer + unit) * (layer + unit + 1) // 2 + unit,
         "layer": str(layer),
         "ctx_idx": position,
@@ -148,8 +152,8 @@ def _node(layer: int, unit: int, position: int) -> dict[str, Any]:
 
 
 def _as_class(class_name: str, probability: float | None) -> dict[str, Any]:
-    """Return the entries that make a node the class."""
-    # Readers cut the label at the quotes and at "(p=", so the name may have neither.
+    """Return the JSON entries that mark a node as the output node of the class."""
+    # Readers cut the label at the quotes and at "(p=", so the name must not contain either.
     quoted = class_name.replace('"', "'").replace("(p=", "(p ")
     said = "?" if probability is None else f"{probability:.3f}"
     return {
@@ -162,7 +166,10 @@ def _as_class(class_name: str, probability: float | None) -> dict[str, Any]:
 
 
 def _plain(name: str) -> str:
-    """Return a name of a graph or model in letters, digits, dots and lines, all that readers take."""
+    """Return a name with all characters replaced that readers do not accept.
+
+    They accept ASCII letters, digits, dots, hyphens and underscores.
+    """
     return re.sub(r"[^\w.-]+", "_", name, flags=re.ASCII)
 
 

@@ -34,15 +34,16 @@ from circuitry.gates.patching import patch_effects
 
 UnitScores = Mapping[str, np.ndarray]
 FoldNumbers = Int[np.ndarray, " images"] | None
-"""The fold of each image of the class: then scores are [1 + folds, units], on all images and on those of each fold."""
+"""Index of the fold of each image of the class. If given, scores have the shape [1 + folds, units]: on all images, then
+on the images of each fold."""
 CompleteScores = tuple[NodeEffects, dict[int, NodeEffects]]
-"""Effects on all images, and on those of each fold, with their completeness."""
+"""Effects with their completeness: on all images, and on the images of each fold by its index."""
 
 
 def along_sites(
     task: Task, settings: AttributionSettings, folds: FoldNumbers = None
 ) -> CompleteScores:
-    """Score units by integrated gradients at their sites, of the image, too."""
+    """Score units by integrated gradients at their sites; the image is scored, too, if it is a site of the task."""
     with task.running(gradients=True):
         return fold_effects(own_images(task), settings.node_rule, folds)
 
@@ -50,19 +51,19 @@ def along_sites(
 def along_image(
     task: Task, settings: AttributionSettings, folds: FoldNumbers = None
 ) -> CompleteScores:
-    """Score units by their conductance along a path of the image."""
+    """Score units by their conductance as the image goes to its baseline."""
     return path_effects(task, folds)
 
 
 def gradient_at_image(task: Task, settings: AttributionSettings) -> UnitScores:
-    """Score units by the gradient at the image, times the activation less the baseline's."""
+    """Score units by the gradient on the clean run, times the difference between activation and baseline."""
     sums = defaultdict[str, Any](float)
     n_images = 0
     with task.running(gradients=True):
         # The left rule of one point takes the gradient at the clean activation.
         for of_batch in image_effects(own_images(task), left_rule(1)):
             for site, effects in of_batch.effects.items():
-                # Sums over batches in double precision, so that their size does not show.
+                # Batches are summed in double precision, so that the batch size does not change the result.
                 sums[site] = sums[site] + effects.sum(0).cpu().double().numpy()
             n_images += len(of_batch.metric)
     return {site: total / n_images for site, total in sums.items()}
@@ -76,30 +77,37 @@ def exact_effects(task: Task, settings: AttributionSettings) -> UnitScores:
 def squared_changes(
     task: Task, settings: AttributionSettings, folds: FoldNumbers = None
 ) -> UnitScores:
-    """Score each unit by the squared change of all answers by its gate."""
+    """Score each unit by the squared change of all answers when its gate changes."""
     return _by_gates(task, set_importance, folds)
 
 
 def ranks_by_rounds(
     task: Task, settings: AttributionSettings, folds: FoldNumbers = None
 ) -> UnitScores:
-    """Score each unit by its rank where units are scored again as the least important ones close."""
+    """Score each unit by its rank; units are scored again each time that the least important units have closed."""
     return _by_gates(task, iterative_ranks, folds)
 
 
 def _by_gates(
     task: Task, measure: Callable[..., Tensor], folds: FoldNumbers
 ) -> UnitScores:
-    """Return a measure of each unit's gate; 0 for error units, which have none."""
+    """Return scores of units that are measured on their gates; error units have no gate and get 0.
+
+    Args:
+        task: Images of the class and of other classes, metric, baseline and sites.
+        measure: Function of `fisher` that returns a value for each gate.
+        folds: Index of the fold of each image of the class.
+    """
     with task.running(gradients=True), task.bar("ranking", "image") as bar:
         runs = UnitsUnderGates(task)
-        # Images by their place in the runs: the class's come first. A set pairs some of them with all others.
+        # Images are named by their index; images of the class come first. Each set contains some images of the class
+        # and all images of other classes.
         others = range(runs.n_own, len(runs))
         sets: list[Any] = [(range(runs.n_own), others)]
         if folds is not None:
             own = [np.flatnonzero(folds == fold).tolist() for fold in np.unique(folds)]
             sets += [(of_fold, others) for of_fold in own]
-        # [sets, gates], of all sets in one go, as they share the runs of their images.
+        # Values [sets, gates]. All sets are measured in one call, because they share the runs of their images.
         measured = measure(runs, default_answers(task.metric), sets, bar=bar)
     of_sets = [runs.scored(row.astype(float)) for row in measured.cpu().numpy()]
     scores = dict[str, np.ndarray]()
@@ -111,7 +119,7 @@ def _by_gates(
 
 
 def mask_gates(task: Task, settings: AttributionSettings) -> UnitScores:
-    """Score each unit by its final gate in a learned mask of the size of the settings."""
+    """Score each unit by its final gate in a learned mask, whose size is that of the settings."""
     size = settings.size or default_size(task.encoder)
     return gates_of(learn_masks(task, [size]).scores)
 
@@ -119,7 +127,7 @@ def mask_gates(task: Task, settings: AttributionSettings) -> UnitScores:
 def masks_of_sizes(
     task: Task, sizes: Sequence[float], settings: MaskSettings
 ) -> list[Circuit]:
-    """Return a circuit of each size, all from one training of masks."""
+    """Return one circuit for each size; the masks of all sizes are learned one after the other in one call."""
     return learn_masks(task, sizes, settings).circuits
 
 
@@ -127,7 +135,8 @@ COMPLETE_SCORERS: Mapping[str, Callable[..., CompleteScores]] = {
     SITE_PATH: along_sites,
     CONDUCTANCE: along_image,
 }
-"""Methods with known completeness, which score all folds of the images in one pass."""
+"""Functions of the package's methods whose completeness is known, by name. They score all folds of the images in one
+pass."""
 SCORERS: Mapping[str, UnitScorer] = {
     GRADIENT: gradient_at_image,
     "patching": exact_effects,
@@ -136,7 +145,7 @@ SCORERS: Mapping[str, UnitScorer] = {
     CONTRAST: ranks_by_contrast,
     LEARNED: mask_gates,
 }
-"""The other methods of the package."""
+"""Functions of all other methods of the package, by name."""
 SEARCHERS: Mapping[str, Callable[..., list[Circuit]]] = {LEARNED: masks_of_sizes}
-"""Functions that make a circuit of each size, by methods that learn masks. Other methods rank units, and circuits of
-any size are cut from the ranking."""
+"""Functions of the methods that learn masks, by name. They take sizes, and return one circuit for each size. All other
+methods rank units, and circuits of any size are cut from the ranking."""

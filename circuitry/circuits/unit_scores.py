@@ -35,17 +35,20 @@ def score_units(
     method: MethodName = SITE_PATH,
     settings: AttributionSettings | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return the scores of all units by site, the image left out, error units after the others.
+    """Return the scores of all units by one method.
 
     Args:
-        task: Encoder, images, metric, baseline and sites. Methods with `Method.takes_others` look at its images of
-            other classes, too.
+        task: Encoder, images, metric, baseline and sites. Methods with `Method.takes_others` also use the images of
+            other classes.
         method: A name of `METHODS`.
-        settings: The rule of ``site-path``, and the size of a mask (default: ``AttributionSettings()``).
+        settings: Settings with the rule for ``site-path`` and the size for a learned mask (default:
+            ``AttributionSettings()``).
 
     Returns:
-        Scores [units] by site, positive where a unit helps. Scores of ``fisher`` are squared changes of the answers:
-        none is negative, and error units have 0.
+        Scores [units] by site, without the image. In a feature basis the error units come after the latents. If the
+        method measures effects (`Method.effects`), a positive score means that the unit helps. Otherwise the scores
+        rank the units: for example, scores of ``fisher`` are squared changes of the answers, which are not negative,
+        and 0 for error units.
 
     Example:
         >>> scores = score_units(task, "fisher")
@@ -61,9 +64,15 @@ def _scores_by(
     settings: AttributionSettings,
     folds: Int[np.ndarray, " images"] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return the scores [units] by site of a method, with folds [1 + folds, units].
+    """Return the scores of a method by site: arrays [units], or [1 + folds, units] if ``folds`` is given.
 
-    The method may come from outside, so anything but finite scores of all sites is refused.
+    The method may be registered from outside. So raise `InputError` unless it returns finite scores of all sites.
+
+    Args:
+        method: The method.
+        task: The task; the image is not scored.
+        settings: The settings.
+        folds: Index of the fold of each image, for a method with `Method.takes_folds`.
     """
     task = without_image(task)
     name = method.name
@@ -80,21 +89,21 @@ def _scores_by(
         raise _no_scores(
             name, f"there are some at {unknown[0]!r}, which is no site of the task"
         )
-    # A row for all images, and one for each fold of them.
+    # One row for all images, and one row for each fold of them.
     n_rows = None if folds is None else 1 + len(np.unique(folds))
     scores = dict[str, np.ndarray]()
     for site, values in given.items():
         scores[site] = _as_scores(name, site, values, n_rows)
-    # The package's own methods are tested; a look at the sites costs a run.
+    # Only registered methods are checked: methods of the package are tested, and the check needs a run.
     if method.function is not None:
         _check_units(name, task, scores)
     return scores
 
 
 def _check_units(method: str, task: Task, scores: Mapping[str, np.ndarray]) -> None:
-    """Refuse scores of more or fewer units than a site has."""
+    """Raise `InputError` if the number of scores at a site differs from the number of its units."""
     encoder = task.encoder
-    # Widths do not depend on the image, so a blank one shows them.
+    # The numbers of units do not depend on the image, so a blank image shows them.
     for site, activation in encoder.read_unhooked(encoder.blank(), task.sites).items():
         n_units = encoder.n_units(site, activation)
         n_scores = scores[site].shape[-1]
@@ -107,12 +116,15 @@ def _check_units(method: str, task: Task, scores: Mapping[str, np.ndarray]) -> N
 def _as_scores(
     method: str, site: str, values: object, n_rows: int | None
 ) -> np.ndarray:
-    """Return the scores of a site as an array."""
+    """Return the scores of a site as an array; raise `InputError` if they have a wrong shape or are not finite.
+
+    ``n_rows`` is the expected number of rows, or None if the scores must have a single axis.
+    """
     scores = numbers_in(values)
     if scores is None:
         raise _no_scores(method, f"at {site} it returned {shown(values)}")
     n_dims = 1 if n_rows is None else 2
-    # The number of dimensions first: an array without any has no length.
+    # The number of dimensions is checked first, because an array without dimensions has no length.
     if scores.ndim != n_dims or n_rows not in (None, len(scores)):
         raise _no_scores(method, f"at {site} it returned an array {list(scores.shape)}")
     if not np.isfinite(scores).all():
@@ -132,27 +144,34 @@ def score_folds(
     settings: AttributionSettings,
     folds: Int[np.ndarray, " images"] | None = None,
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return unit scores on all images, and on each fold of the images, by the method of the settings.
+    """Return unit scores by the method of the settings: on all images, and on each fold by its index.
 
-    The site path and conductance score all folds in one pass, and return the completeness of the scores; the site path
-    scores the pixels, too. Every other method scores the images of each fold with all images of other classes: in one
-    run where it takes folds, else in runs of their own. Methods that only rank have effects by conductance beside.
-    Gradients are running; with folds the task's images are a tensor.
+    ``site-path`` and ``conductance`` score all folds in one pass, and return the completeness of the scores;
+    ``site-path`` also scores the pixels. Every other method scores the images of a fold together with all images of
+    other classes: all folds in one call if `Method.takes_folds` is true, otherwise each fold in a call of its own. If a
+    method only ranks units, its scores become the importance, and the effects are measured by conductance.
+
+    Call it within ``task.running(gradients=True)``.
+
+    Args:
+        task: The task. With ``folds`` its images are a tensor.
+        settings: Method, size and rule.
+        folds: Index of the fold of each image. If None, the second result is empty.
     """
     method = METHODS[settings.method]
-    # A method from outside may replace one of the package, with its name.
+    # A registered method may have the name of a method of the package, which it then replaces.
     if method.function is None and method.name in COMPLETE_SCORERS:
         return COMPLETE_SCORERS[method.name](task, settings, folds)
     scores, of_folds = _scores_of_folds(method, task, settings, folds)
     if not method.effects:
-        # The ranking decides which units are kept, conductance tells whether each of them helps.
+        # The ranking decides which units are kept. Conductance says whether each unit helps.
         effects, effects_of_folds = path_effects(task, folds)
         for fold, importance in of_folds.items():
             effects_of_folds[fold] = replace(
                 effects_of_folds[fold], importance=importance
             )
         return replace(effects, importance=scores), effects_of_folds
-    # Nothing is known of how well such scores add up: completeness is empty.
+    # It is unknown how well such scores add up, so the completeness is empty.
     n_images = sum(map(len, checked_batches(task.images)))
     by_fold = dict[int, NodeEffects]()
     for fold, of_fold in of_folds.items():
@@ -166,7 +185,7 @@ def _scores_of_folds(
     settings: AttributionSettings,
     folds: Int[np.ndarray, " images"] | None,
 ) -> tuple[dict[str, np.ndarray], dict[int, dict[str, np.ndarray]]]:
-    """Return scores [units] by site of all images, and of each fold of them by its number."""
+    """Return scores [units] by site on all images, and on each fold by its index (empty without folds)."""
     if folds is None:
         return _scores_by(method, task, settings), {}
     numbers = np.unique(folds).tolist()
@@ -180,7 +199,7 @@ def _scores_of_folds(
     of_all = _scores_by(method, task, settings)
     of_folds = {}
     for fold in numbers:
-        # All images of other classes stay: they are what each fold is compared with.
+        # All images of other classes are used for every fold, because the images of a fold are compared with them.
         members = torch.from_numpy(folds == fold)
         of_fold = task.of_some(one_tensor(task.images), members)
         of_folds[fold] = _scores_by(method, of_fold, settings)
@@ -188,7 +207,7 @@ def _scores_of_folds(
 
 
 def rank_units(task: Task, method: str) -> Scores:
-    """Return the scores of all units but the image's by a method, from which circuits of any size are cut."""
+    """Return the scores of all units by a method, without the image; circuits of any size can be cut from them."""
     settings = AttributionSettings(method=method)
     with task.running(gradients=True):
         effects, _ = score_folds(without_image(task), settings)

@@ -1,6 +1,7 @@
-"""The command ``circuitry``: what each of its names does, from options to the printed result.
+"""The program ``circuitry``, which users call from the command line, and its commands.
 
-A module ``<name>_command.py`` is one name: its docstring is the help, `Config` its options, `main` its work.
+Each command has a module ``<name>_command.py``: the docstring of the module is the help text of the command, the class
+`Config` has its options, and the function `main` does its work.
 """
 
 import lazy_loader

@@ -1,15 +1,16 @@
 """What does each unit of the circuits respond to, in every domain, and what does it do?
 
-For every unit (channel, head, neuron, latent) that any circuit of a folder keeps:
+This makes a card for every unit (channel, head, neuron or latent) that a circuit of the folder keeps. The card shows:
 
-1. the images of each domain that activate it most, with its activation as a heat map, and those in which it contributes
-   most to the image's class;
-2. histograms of its activation by domain; its effect by class and domain; the exact effect of putting it to zero, to
-   its mean, and to its value in other domains, beside the attributed one;
-3. a name of at most three words, fitted on one half of the images and tested on the other.
+1. the images of each domain that activate the unit most, with its activation as a heat map, and the images in which the
+   unit contributes most to the class of the image;
+2. histograms of the unit's activation by domain, and its effect by class and domain, computed by attribution. Beside
+   them stands the exact effect of setting the unit to zero, to its mean, or to its value in other domains;
+3. a name of at most three words, which is fitted on one half of the images and tested on the other half.
 
-A name is refuted by a correlation no better than that of names of permuted cells: it is weak.
-Where the model classifies the images no better than chance, its words name nothing, and the summary says so.
+A name is called weak if it predicts the unit's activation no better than chance. For chance, names are fitted after the
+images of different classes and domains were exchanged. If the model classifies the images no better than chance, its
+words cannot name units, and the summary says so.
 
     circuitry cards      # the own parts of the quickstart
     circuitry cards --circuits runs/domainnet/circuits
@@ -33,35 +34,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Config(CardSettings, WorkSettings, QuickstartModel):
-    """Settings; the defaults are the quickstart's model, images and circuits."""
+    """Settings of the cards. The defaults are the model, images and own parts of the quickstart."""
 
     circuits: Path = Path("runs/quickstart/own-parts/circuits")
-    """Folder of circuits or own parts that the quickstart, circuitry find, own-parts or compare left; model and images
-    are those of that run, unless a model or images are given."""
+    """Folder of circuits or own parts that the quickstart, circuitry find, own-parts or compare wrote. The model and
+    images of that run are used, unless a model or images are given."""
     out: Path | None = None
-    """Folder of the results: the cards (default: cards beside the circuits)."""
+    """Folder of the results: the cards (default: the folder cards beside the circuits)."""
 
     @property
     def folder(self) -> Path:
-        """Where the cards go."""
+        """Folder of the cards."""
         return self.out or self.circuits.parent / "cards"
 
 
 def main(config: Config) -> None:
-    """Make the cards, and say how many names are better than chance."""
-    # Of several processes one goes on here; the others only make their share.
+    """Make the cards, and print how many names are better than chance."""
+    # If several processes share the work, only one of them goes on here.
     if config.share_out(partial(make, config), config.folder / "jobs"):
         summarise(make(config, config.work()), config.circuits)
 
 
 def make(config: Config, work: Work) -> "CardFolder":
-    """Do one process's share of the cards."""
+    """Make one process's share of the cards, and return their folder. Cards that are finished are not made again."""
     clip = config.clip(work.rank, components=True)
-    # The command line has more fields than cards have.
+    # The settings of the command have more fields than the settings of cards.
     asked: dict[str, Any] = {}
     for field in fields(CardSettings):
         asked[field.name] = getattr(config, field.name)
-    # A small model knows the words of its captions alone; another word would fit by chance.
+    # A small model knows only the words of its captions. Other words would fit by chance.
     if config.vocabulary is None:
         asked["vocabulary"] = config.known_words
     run = analysis.Analysis(
@@ -71,12 +72,12 @@ def make(config: Config, work: Work) -> "CardFolder":
 
 
 def summarise(cards: "CardFolder", circuits: Path) -> None:
-    """Print how well the names do, and the best named units."""
+    """Print how many units have a name that is better than chance, and the units with the best names."""
     units = [cards.card(*unit) for unit in cards.units()]
     named = [card for card in units if card.name is not None]
     strong = [(card, card.name) for card in named if card.name and not card.name.weak]
     n_of_style = sum(name.style for _, name in strong)
-    # A name that fits no better than the best class or domain says nothing that the labels do not say.
+    # A name that fits no better than the best label of a class or domain adds nothing to this label.
     n_above_labels = 0
     for _, name in strong:
         best_label = max(name.references[kind][1] for kind in ("class", "domain"))

@@ -1,19 +1,26 @@
 """Do the circuits recover the answer of the model, and in other domains, too?
 
-On images that the circuits were not found on: the metric with only a circuit's units active (all sites at once, and
-one site at a time), with all but them, and with random units; and whether the circuit still tells its class from the
-others. Then, for one circuit, the exact effects of units against their attributed scores.
+Each circuit is tested on images that it was not found on. The test measures the model's score for the class (the
+metric) when only the units of the circuit are active, when only the other units are active, and when random units are
+active. It is made at all sites of the encoder at once, and at one site at a time. Faithfulness is the share of the
+metric that the circuit alone recovers. Selectivity is the same share for the difference of the metric between images of
+the class and images of other classes. For one circuit, the exact effects of units are then compared with their
+attributed scores.
 
-A circuit works if it gives images of its class the class nearly as often as the whole model, other images hardly more
-often, and recovers half of the answers. That says nothing where random units do as well, and nothing about this class
-where circuits of other classes do; one with a selectivity near 0 answers its class for every image.
+A circuit works if three things hold. It classifies images of its class correctly nearly as often as the whole model. It
+assigns other images to its class hardly more often than the whole model. It recovers half of the model's answers. This
+result says nothing if random units do as well. It says nothing about the class if circuits of other classes do as well.
+A circuit with a selectivity near 0 assigns every image to its class.
 
-With --transfer: does one domain's circuit work in another? The causal sense of shared circuitry, beside the structural
-one. For every class, only the circuit of domain A is kept while images of domain B run through the encoder, at all
-sites at once and at one site at a time. And the activations of A's circuit, from images of A, replace those of runs on
-images of B. Circuits are shared if faithfulness and selectivity stay as high off the diagonal as on it. Structural
-similarity is meaningful if it predicts transfer; a rank correlation near 0 over the pairs of domains refutes it. Where
-circuits are kept at all sites at once, look at selectivity before faithfulness.
+The option --transfer asks whether the circuit of one domain works in another domain. This is the causal sense of shared
+circuits, while the similarity of circuits is the structural sense. There are two tests for each class and each pair of
+domains A and B. In the first, only the circuit of A is kept while images of B run through the encoder, at all sites at
+once and at one site at a time. In the second, the activations of A's circuit on images of A replace its activations on
+images of B. The circuits of two domains are shared if faithfulness and selectivity are as high between the two domains
+as within one domain. For circuits that are kept at all sites at once, look at selectivity before faithfulness.
+
+Structural similarity is meaningful if it predicts transfer. It is not meaningful if the rank correlation between
+similarity and transfer, over all pairs of domains, is near 0.
 
     circuitry check                  # the circuits of the quickstart
     circuitry check --transfer
@@ -42,31 +49,35 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Config(CheckSettings, WorkSettings, QuickstartModel):
-    """Settings of the check; the defaults are the quickstart's model, images and circuits."""
+    """Settings of the check. The defaults are the model, images and circuits of the quickstart."""
 
     circuits: Path = Path("runs/quickstart/circuits")
-    """Folder of circuits that the quickstart, circuitry find or circuitry compare left; model and images are those of
-    that run, unless a model or images are given."""
+    """Folder of circuits that the quickstart, circuitry find or circuitry compare wrote. The model and images of that
+    run are used, unless a model or images are given."""
     transfer: bool = False
-    """Check circuits in other domains, instead of each in its own."""
+    """Test each circuit in the other domains of its class, instead of only in its own domain."""
     out: Path | None = None
-    """Folder of the results: curves or tables, and the report (default: check beside the circuits, with
-    --transfer check-transfer)."""
+    """Folder of the results: curves or tables, and the report (default: the folder check beside the circuits, or
+    check-transfer with --transfer)."""
     results: SmallTables = None
     random_draws: Natural = 5
-    """Random circuits of every size."""
+    """Number of random circuits of every size."""
     one_site: bool = True
-    """With --transfer: also keep circuits at one site at a time."""
+    """With --transfer: also test circuits at one site at a time."""
 
     @property
     def folder(self) -> Path:
-        """Where curves, tables and the report go."""
-        # Two folders, so that curves and transfer of the same circuits can lie beside each other.
+        """Folder of the curves, the tables and the report."""
+        # The two tests have different folders, so that a run can have results of both.
         name = "check-transfer" if self.transfer else "check"
         return self.out or self.circuits.parent / name
 
     def analysis(self, rank: Rank = ALONE) -> "Analysis":
-        """Read model, images and circuits, for one of the processes that work on them."""
+        """Return the analysis of the model, images and circuits, for one process.
+
+        Args:
+            rank: The number of this process among the processes that share the work.
+        """
         if not self.circuits.is_dir():
             raise InputError(
                 f"There are no circuits at {self.circuits}: run circuitry quickstart or circuitry compare "
@@ -79,12 +90,15 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
 
 
 def main(config: Config) -> "Written | None":
-    """Measure, write, and say where the report is."""
-    # Of several processes one goes on to the report; the others only measure their share.
+    """Make the tests, and write the report.
+
+    The result is None in a process that only does its share of the tests.
+    """
+    # If several processes share the work, only one of them goes on to the report.
     if not config.share_out(partial(measure, config), config.folder / "jobs"):
         return None
     work = config.work()
-    # Everything is measured now, also by other processes, and is read.
+    # All processes have finished their share, so this only reads the results.
     run = measure(config, work)
     model = run.clip.name
     n_circuits = len(run.checks.chosen.tested)
@@ -93,7 +107,7 @@ def main(config: Config) -> "Written | None":
         title = f"Do the circuits of {model} work in other domains?"
         done = f"{n_circuits} circuits, each kept on images of every domain of its class, on {images}."
     else:
-        # One circuit, since exact effects take a run for each unit.
+        # This is done for one circuit, because exact effects take a run for each unit.
         run.scores(work=work)
         title = f"Do the circuits of {model} recover its answer?"
         done = f"Causal checks of {n_circuits} circuits, on {images}."
@@ -101,7 +115,7 @@ def main(config: Config) -> "Written | None":
 
 
 def measure(config: Config, work: Work) -> "Analysis":
-    """Measure one process's share; what is finished is read."""
+    """Make one process's share of the tests. Results that are finished are read from the folder."""
     run = config.analysis(work.rank)
     if config.transfer:
         run.transfer(work, one_site=config.one_site, exchange=True)

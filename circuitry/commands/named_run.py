@@ -1,4 +1,4 @@
-"""The run that a command line names: its model and images are taken where the line names none. No torch."""
+"""Take the model and images of an earlier run, if a command line names this run but no model or images. No torch."""
 
 import sys
 from collections.abc import Sequence
@@ -16,14 +16,19 @@ from circuitry.runs.manifest import NAME, check_folder
 from circuitry.runs.settings_file import SETTINGS, read_settings, words_of
 
 _SUBJECT = ("--model", "--checkpoint", "--pretrained", "--data", "--config", "--help")
-"""Options that name a model or images themselves, or end without work."""
+"""Options that name a model or images themselves, or with which a command does no work."""
 
 
 def with_the_run(kind: type[Any], words: Sequence[str]) -> list[str]:
-    """Return a command line with the model and images of its run in front; the line's own words overrule them.
+    """Return a command line with options in front that name the model and images of an earlier run.
 
-    Commands that read circuits take model and images from the settings of the run that ``--circuits`` or ``--run``
-    names, unless the line names a model or images.
+    This is done for commands that read circuits, if ``--circuits`` or ``--run`` names a run and no other option names a
+    model or images. The model and images are read from the settings of the run. Otherwise the line is returned
+    unchanged, except that ``--run`` is added for the explorer. The words of the line overrule the added options.
+
+    Args:
+        kind: The class of the command's settings.
+        words: The words of the command line after the name of the command.
     """
     named_circuits = _value(words, "--circuits")
     named_run = _value(words, "--run")
@@ -37,20 +42,28 @@ def with_the_run(kind: type[Any], words: Sequence[str]) -> list[str]:
     run = run_of(circuits)
     names = {field.name for field in fields(kind)}
     added = []
-    # The explorer shows a run, also where its line names only the circuits in it.
+    # The explorer shows a run, even if its line names only the circuits of this run.
     if "run" in names and not named_run:
         added = ["--run", str(run)]
-    # The explorer without --with-model reads files alone, so its run needs no settings.
+    # Without --with-model the explorer only reads files, so the settings of the run are not needed.
     asks_a_model = "with_model" not in names or "--with-model" in words
     says_it_itself = {word.partition("=")[0] for word in words} & {*_SUBJECT}
     if asks_a_model and not says_it_itself and (circuits / NAME).is_file():
         added += words_of(_subject_of(run))
-    # In front: of an option that is given twice, the last one counts.
+    # They are added in front, because the last value counts if an option is given twice.
     return [*added, *words]
 
 
 def check_the_quickstart(name: str, config: Any) -> None:
-    """Say that a command reads the quickstart's run, where its line names no other; refuse where there is none."""
+    """Print that a command reads the quickstart's run, if this is so.
+
+    Args:
+        name: Name of the command.
+        config: Its settings.
+
+    Raises:
+        InputError: if the quickstart was never run.
+    """
     if not isinstance(config, QuickstartModel):
         return
     read = getattr(config, "run", None) or getattr(config, "circuits", None)
@@ -69,8 +82,8 @@ def check_the_quickstart(name: str, config: Any) -> None:
 
 
 def _value(words: Sequence[str], option: str) -> str:
-    """Return the value of an option in a command line; empty if it has none."""
-    # Both --option VALUE and --option=VALUE.
+    """Return the value of an option in a command line, or an empty text if the line does not have the option."""
+    # An option is written --option VALUE or --option=VALUE.
     for word, following in zip(words, [*words[1:], ""], strict=False):
         name, sign, value = word.partition("=")
         if name == option:
@@ -79,12 +92,18 @@ def _value(words: Sequence[str], option: str) -> str:
 
 
 def _subject_of(run: Path) -> dict[str, Any]:
-    """Return the model and images of a run by option; a quickstart leaves the images to the default."""
+    """Return the settings of a run that name its model and images, by option.
+
+    The settings of a quickstart name no images, so its images are the default of the command.
+
+    Raises:
+        InputError: if the run has no file of settings.
+    """
     if not (run / SETTINGS).is_file():
         raise InputError(
             f"There is no {SETTINGS} in {run} that says model and images: give --model and --data."
         )
-    # The device is this machine's, not the one that the run was made on.
+    # The device is left out, because this machine may have other devices than the machine of the run.
     known = {field.name for field in fields(ModelOptions)} - {"device"}
     settings = read_settings(run / SETTINGS)
     return {name: value for name, value in settings.items() if name in known}

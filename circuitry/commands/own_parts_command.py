@@ -1,11 +1,14 @@
 """Which units are a class's own, and are they the same in another style?
 
-A circuit that is enough for a class holds what every class needs, too. The class's own part is found by contrast: units
-whose ablation costs the class much and other classes little. It is tested by lesion, on images that found no part: is
-the class lost, are the others spared, in each style? Beside each part stand as many random units at the same sites.
+A circuit that is enough to recognise a class also contains units that every class needs. The own part of a class
+contains only units that the class needs and other classes do not. It is found by contrast: the ablation of its units
+costs the class much and other classes little. It is then tested by a lesion, which is the ablation of the whole part,
+on images that were not used to find any part. The test asks for each style whether the class is lost, and whether other
+classes are spared. For comparison, as many random units at the same sites are ablated.
 
-The claim that classes have parts of their own would be refuted by random units that take as much, or by other classes
-that are lost, too; that a part is the same in two styles, by one that takes its class in its own style alone.
+Two results would refute that classes have parts of their own: the ablation of random units costs the class as much, or
+other classes are lost, too. It would refute that a part is the same in two styles if its ablation costs the class only
+in the style that the part was found in.
 
     circuitry own-parts --model ViT-B-32 --pretrained openai --data pictures --out runs/own
     circuitry own-parts --model efficientnet-lite0 --data RealStyles --domains photo clipart --shares 0.005 0.01 0.02
@@ -36,21 +39,24 @@ class Config(OwnPartSettings, WorkSettings, ModelOptions):
     """Settings of the search and of the test."""
 
     out: Path = Path("runs/own-parts")
-    """Folder of the results: parts, tables and the report."""
+    """Folder of the results: own parts, tables and the report."""
     results: SmallTables = None
 
 
 def main(config: Config) -> "Written | None":
-    """Find, test, write; print the answer."""
-    # Of several processes one goes on to the report.
+    """Find and test own parts, print the answer, and write the report.
+
+    The result is None in a process that only does its share of the work.
+    """
+    # If several processes share the work, only one of them goes on to the report.
     if not config.share_out(partial(find_and_test, config), config.out / "jobs"):
         return None
     run = find_and_test(config, config.work())
-    # Everything is finished now, also by other processes, and is read.
+    # All processes have finished their share, so this only reads the results.
     results = run.run(config.work())
     answer = questions.OwnPartsAnswer(results["lesions"], results["overlaps"])
     tables = answer.named_tables
-    # All rows of the table have the one share that a report tells of.
+    # All rows of the table have the same share, which the report is about.
     run.save_circuits(float(tables["told"]["share"].iloc[0]))
     print(
         "Right answers of the own class after the lesion, as a share of those before (number of classes):"
@@ -77,7 +83,7 @@ def main(config: Config) -> "Written | None":
 
 
 def find_and_test(config: Config, work: Work) -> "OwnParts":
-    """Do one process's share."""
+    """Do one process's share of finding and testing own parts."""
     clip = config.clip(work.rank, components=True)
     run = questions.OwnParts(clip, config.images(), config.out, config)
     run.run(work)

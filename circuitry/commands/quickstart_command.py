@@ -1,16 +1,20 @@
 """Which parts of a small CLIP recognise a class, and are they the same in another style? On drawn images.
 
-1. take a tiny CLIP and drawn pictures that come with the package: the CLIP was trained on photos, cliparts, infographs,
-   paintings, sketches and quickdraws, with a quarter of the classes left out of the quickdraws (compositional
-   generalization, high diversity);
-2. measure whether it knows the classes, find the own part of every class in three styles, and look whether the class is
-   lost without it, in these and in the other styles, on images that found no part: the first answer;
-3. find circuits that are enough, for six classes in every style;
-4. test them: keep only the circuit, on images that it was not found on;
-5. compare circuits between styles, make cards of the units of own parts, and write one HTML report and the explorer.
+The quickstart takes five steps:
 
-That a class has a part of its own would be refuted here by random units that take as much, or by other classes that are
-lost, too.
+1. It takes a tiny CLIP and drawn pictures, which come with the package. The CLIP was trained on photos, cliparts,
+   infographs, paintings, sketches and quickdraws. A quarter of the classes was left out of the quickdraws
+   (compositional generalization, high diversity).
+2. It measures whether the CLIP knows the classes. It finds the own part of every class in each style: units that the
+   class needs and other classes do not. It then tests whether the class is lost without these units, in this and in the
+   other styles, on images that were not used to find own parts. This gives the first answer.
+3. It finds circuits that are enough to recognise a class, for up to six classes in every style.
+4. It tests these circuits: only the circuit is kept, on images that the circuit was not found on.
+5. It compares the circuits between styles, makes cards of the units of own parts, and writes one HTML report and the
+   explorer.
+
+Two results would refute that a class has a part of its own: the ablation of random units costs the class as much, or
+other classes are lost, too.
 
     circuitry quickstart
     circuitry quickstart --domains real quickdraw --classes clock fish key car
@@ -31,26 +35,26 @@ if TYPE_CHECKING:
 
 Config = QuickstartSettings
 STEPS = "circuitry.analysis.quickstart_steps"
-"""The module of the steps that run a model: it takes seconds to load."""
+"""The module of the steps that run a model. It takes seconds to load."""
 MOST_PROCESSES = 8
-"""As many as have a dozen circuits each."""
+"""Largest default number of processes. With more, each process would have fewer than a dozen circuits."""
 
 
 def main(config: Config) -> "Written":
-    """Run all steps, and return the answer in short, and where the report is."""
+    """Take all steps. Return the answers in short and the paths of the results."""
     started = time.perf_counter()
-    # A core for each process: more threads in one would only wait for each other.
+    # Each process has one core and one thread, since several threads in a process would only wait for each other.
     workers = config.processes or min(usable_cores(), MOST_PROCESSES)
     with process_pool(workers, take_one_thread, preload=[STEPS]) as pool:
         say("1/5 a tiny CLIP and drawn pictures that come with the package")
 
         def together(step: str) -> "AnalysisAnswers":
-            """Do a step in all processes; the first of them has asked everything."""
+            """Share out a step among all processes, and return what the first process found."""
             shares = [
                 pool.submit(do, step, config, worker, workers)
                 for worker in range(workers)
             ]
-            # All are waited for: the next step reads the files of every process.
+            # All processes must finish, because the next step reads the files of every process.
             answers: list[AnalysisAnswers] = [share.result() for share in shares]
             return answers[0]
 
@@ -58,7 +62,7 @@ def main(config: Config) -> "Written":
         answers = pool.submit(do, "tell_own_parts", config, own_parts).result()
         answers.curves = together("find_circuits").curves
         say("5/5 comparison, cards of units, report and explorer")
-        # Cards and report need nothing of each other; the explorer needs both.
+        # The cards and the report do not depend on each other, but the explorer needs both.
         cards = pool.submit(do, "make_cards", config)
         written: Written = pool.submit(do, "conclude", config, answers).result()
         cards.result()
@@ -68,10 +72,15 @@ def main(config: Config) -> "Written":
 
 
 def take_one_thread() -> None:
-    """Run PyTorch in one thread, as each core has a process of its own."""
+    """Let PyTorch use one thread in this process, since each core has a process of its own."""
     importlib.import_module("torch").set_num_threads(1)
 
 
 def do(step: str, *arguments: Any) -> Any:
-    """Do a step of `STEPS`, in the process that this is called in."""
+    """Call a step in the module `STEPS`; a process of the pool runs this function.
+
+    Args:
+        step: Name of the function.
+        arguments: Arguments of the function.
+    """
     return getattr(importlib.import_module(STEPS), step)(*arguments)

@@ -1,11 +1,16 @@
 """Train a CLIP on images sorted by domain and class, or on any table of captioned images.
 
-From a folder (``--data``) it takes all images of the train lists (root/<domain>_train.txt) of the chosen domains and
-their captions (root/captions.tsv: filepath<TAB>title); ``--table`` is such a table with full paths, a training
-mixture for one. Trains through open_clip's own trainer, prints the zero-shot accuracy on the test lists of ``--data``
-and the path of the checkpoint. A killed run goes on after its last whole epoch. The loss is also measured on
-the validation table that lies beside --table. ``--preset`` takes a tiny model, or a training of the study on its
-GPUs: rn50, vit-s-32 or swin-t, with -imagenet-captions, -cc3m or -cc12m.
+With ``--data``, the training images are all images in the train lists (root/<domain>_train.txt) of the chosen domains.
+Their captions are in the table root/captions.tsv, with the columns filepath and title. With ``--table``, the training
+images are listed in another table with these columns and with full paths, such as a training mixture.
+
+The model is trained by open_clip's own trainer. The command prints the path of the checkpoint, and the zero-shot
+accuracy on the test lists of ``--data``. If the training is killed, the same command goes on after the last complete
+epoch. If a validation table lies beside ``--table``, the loss on it is measured, too.
+
+The option ``--preset`` names the settings of a training. The presets rn-tiny and vit-tiny train a tiny model. The
+presets of the study are called rn50, vit-s-32 or swin-t, followed by -imagenet-captions, -cc3m or -cc12m. They train on
+as many GPUs as the study did, unless ``--processes`` says otherwise.
 
     circuitry train --data EmojiDomains --out runs/emoji-clip
     circuitry train --preset rn50-imagenet-captions --table mixture.tsv --data DomainNet \\
@@ -37,30 +42,32 @@ class Config:
     ONE_OF: ClassVar = (("data", "table"),)
 
     out: Path
-    """Folder of the results: the run."""
+    """Folder of the results: checkpoints, logs and accuracies."""
     data: Path | None = None
-    """Folder of the images: with train and test lists and captions.tsv; with --table only its test lists are used."""
+    """Folder of the images, with train lists, test lists and captions.tsv. With --table, only its test lists are
+    used."""
     table: Path | None = None
-    """Table of training images: with the columns filepath and title."""
+    """Table of training images, with the columns filepath and title."""
     validation: Path | None = None
-    """Such a table of other images, to measure the loss on after each epoch (default: the one that lies beside --table
-    and is named like it, with -validation, if there is one)."""
+    """Table of other images, with the same columns. The loss on these images is measured after each epoch (default: a
+    table beside --table that has the same name with -validation added, if there is one)."""
     domains: tuple[str, ...] | None = None
     """Domains to look at (default: all)."""
     name_class: bool = False
-    """Add the class to every caption, "baby chick, animal bird": for captions that name something finer."""
+    """Add the class to every caption, as in "baby chick, animal bird". This is for captions that name something more
+    specific than the class."""
     training: tyro.conf.OmitArgPrefixes[ClipTraining] = TRAINING
-    """What to train, and with what; the defaults are those of the preset rn-tiny."""
+    """What is trained, and how. The defaults are the settings of the preset rn-tiny."""
     work: tyro.conf.OmitArgPrefixes[TrainingWork] = TrainingWork()
     """How the training is carried out."""
     cluster: Annotated[str | None, one_of(*CLUSTERS)] = None
-    """Work by jobs of a cluster: slurm, or local for a process on this machine (needs submitit)."""
+    """Train in a job: slurm for a job of a cluster, local for a process on this machine (needs submitit)."""
     job_options: tuple[str, ...] = ()
-    """submitit's parameters of the jobs as name=value: slurm_partition=gpu gpus_per_node=8 cpus_per_task=64."""
+    """submitit's parameters of the job as name=value: slurm_partition=gpu gpus_per_node=8 cpus_per_task=64."""
 
 
 def main(config: Config) -> None:
-    """Train and evaluate, here or in a job; print."""
+    """Train and evaluate a model, in this process or in a job. Print the accuracy and the path of the checkpoint."""
     import pandas as pd  # here, so that a wrong line is answered at once
 
     print(f"training: {config.training}")
@@ -84,8 +91,12 @@ def main(config: Config) -> None:
 
 
 def train_and_evaluate(config: Config, worker: int = 0, workers: int = 1) -> None:
-    """Train, and write the accuracy on the test lists beside the run; as a job it is the only one of its array."""
-    # Of --data only the test lists are used where there is a table.
+    """Train a model, and write its accuracy on the test lists into the folder of the results.
+
+    Args:
+        worker, workers: Ignored. `run_array` passes them to every job; here its array has a single job.
+    """
+    # If there is a table, only the test lists of --data are used.
     table = config.table or table_of_folder(config)
     out = config.out / "clip"
     checkpoint = training.train_clip(
@@ -95,14 +106,14 @@ def train_and_evaluate(config: Config, worker: int = 0, workers: int = 1) -> Non
     if config.data is not None:
         images = data.DomainFolder(config.data, split="test", domains=config.domains)
         clip = models.load_clip(config.training.model, checkpoint=checkpoint)
-        # Tests decode files as the training did.
+        # Test images are decoded in the same way as training images.
         clip = clip.with_decoding(config.training.decoding)
         accuracy = training.zero_shot_accuracy(clip, images)
         comparison.write_named_table(config.out / "accuracy.csv", accuracy)
 
 
 def validation_table(config: Config) -> Path | None:
-    """Return the table to measure the loss on, if any."""
+    """Return the table of the images on which the loss is measured, or None if there is no such table."""
     if config.validation is not None:
         return config.validation
     if config.table is None:
@@ -113,7 +124,7 @@ def validation_table(config: Config) -> Path | None:
 
 
 def table_of_folder(config: Config) -> Path:
-    """Write the table of all train lists of the folder."""
+    """Write a table of the images in the train lists of the folder, with their captions, and return its path."""
     assert config.data is not None
     records = data.DomainFolder(
         config.data, split="train", domains=config.domains
@@ -122,7 +133,7 @@ def table_of_folder(config: Config) -> Path:
     if config.name_class:
         for record in records:
             caption = captions.get(record.relative, "")
-            # A caption may be absent; the class is a caption, too.
+            # If an image has no caption, only the class follows the comma.
             captions[record.relative] = f"{caption}, {data.readable(record.class_name)}"
     captioned = training.with_captions(records, captions)
     return training.write_captioned_table(captioned, config.out / "train.tsv")

@@ -1,12 +1,17 @@
 """Train a sparse autoencoder on one site of a CLIP image encoder, and measure it.
 
-Takes all images of the train lists of the chosen domains. The input is the normalised image embedding unless a site is
-named; there every position is a sample. Prints dead features, active features per sample (L0) and explained variance,
-on the training images and on the test images. An autoencoder that explains little variance, or whose features
-are mostly dead or mostly active, says little about the model. Activations are kept on disk in pieces and streamed; a
-killed run goes on after the last thousand steps. With ``--study`` it is trained as the study did: on DomainNet's
-training images and CC12M's together, 200 times over. A table of CC12M's images is any mixture with it: images of
-DomainNet in it count once.
+The training images are all images in the train lists of the chosen domains. By default, each sample is the normalised
+embedding of an image. If a site is named, each sample is the activation at one position of this site. The command
+prints three measures, for the training images and for the test images: the number of dead features, the number of
+active features per sample (L0), and the explained variance. If an autoencoder explains little variance, or if its
+features are mostly dead or mostly active, it says little about the model.
+
+Activations are stored on disk, and read in chunks during the training. If the training is killed, the same command goes
+on after the last thousand steps.
+
+With ``--study`` the autoencoder is trained as in the study, in 200 passes over the training images of DomainNet and of
+CC12M together. The images of CC12M are given by ``--more-tables``, as any training mixture that contains them. If such
+a table also contains images of DomainNet, each of them is used only once.
 
     circuitry train-sae      # the quickstart's model
     circuitry train-sae --model RN50 --checkpoint epoch_32.pt --data DomainNet --site layer3.5 \\
@@ -33,33 +38,34 @@ FORMAT = "circuitry trained autoencoder 1"
 
 @dataclass(frozen=True)
 class Config(QuickstartModel):
-    """Settings of a training run; the defaults are the quickstart's model and the study's numbers."""
+    """Settings of a training run. The default model and images are the quickstart's."""
 
     train_split: str | None = "train"
-    """Which of DomainNet's lists to train on, where there are lists."""
+    """Which of DomainNet's lists to train on, if there are lists."""
     more_tables: tuple[Path, ...] = ()
-    """Tables of more images to train on: with the column filepath, such as a mixture with a base set. Relative paths
-    start from the table's folder; images that do not exist are refused."""
+    """Tables of more images to train on, with the column filepath, such as a training mixture. Relative paths start
+    from the folder of the table. Images that do not exist are an error."""
     site: str | None = None
-    """Site of the encoder (default: the embedding, normalised)."""
+    """Site of the encoder whose activations are encoded (default: the normalised embedding)."""
     positions_per_image: Count | None = None
-    """Positions of each image that are samples, at random (default: all). It bounds memory."""
+    """Number of positions of each image that are used as samples, chosen at random (default: all). A smaller number
+    needs less memory."""
     out: Path = Path("runs/sae")
-    """Folder of the results: sae.safetensors and history.csv; activations in it may be removed afterwards."""
+    """Folder of the results: sae.safetensors and history.csv. Activations are stored in it during the training."""
     training: tyro.conf.OmitArgPrefixes[SaeTraining] = SaeTraining()
-    """What to train with; the defaults are the study's."""
+    """Settings of the training. The default expansion, penalty, learning rate and batch size are the study's."""
 
 
 def main(config: Config) -> None:
-    """Train, measure, write, print."""
+    """Train an autoencoder, write it, and print how well it reconstructs activations."""
     import pandas as pd  # here, so that a wrong line is answered at once
 
-    # Refused at once rather than after the images of --data.
+    # A wrong table is refused at once, before the images of --data are read.
     for table in config.more_tables:
         check_file(table, "a table of images", "give one with the column filepath")
     clip = config.clip()
     images = config.images_of(config.train_split)
-    # Refuses a site before the folder is claimed.
+    # An unknown site is refused before the folder is claimed.
     clip.encoder.position(config.site or clip.encoder.sites[-1])
     path = config.out / "sae.safetensors"
     history = config.out / "history.csv"
@@ -70,7 +76,7 @@ def main(config: Config) -> None:
         "positions_per_image": config.positions_per_image,
         "tables": [training.described(table) for table in config.more_tables],
     }
-    # One job: a folder of other settings is refused, and a finished autoencoder is read.
+    # The training is a single job, so that a folder of other settings is refused, and a finished autoencoder is read.
     folder = JobFolder(
         config.out,
         FORMAT,
@@ -94,7 +100,7 @@ def main(config: Config) -> None:
         return [path, history]
 
     folder.run(train)
-    # State and activations take gigabytes, and serve only a run that goes on.
+    # The state and the activations take gigabytes, and are needed only to resume an unfinished training.
     (config.out / "state.safetensors").unlink(missing_ok=True)
     shutil.rmtree(config.out / "activations", ignore_errors=True)
     sae = models.load_sae(path, config.device)

@@ -146,18 +146,18 @@ class FoldArray(NamedTuple):
 
 def places_of(
     table: pd.DataFrame,
-    column: str,
+    kind: str,
 ) -> tuple[list[Any], np.ndarray, np.ndarray]:
-    """Return the sorted names of both sides of a table, and the place of each row's two names among them.
+    """Return the sorted names of both sides of a table, and the index of each row's two names among them.
 
     Args:
-        column: The names are in the columns ``<column>_a`` and ``<column>_b``.
+        kind: Names are in the columns ``<kind>_a`` and ``<kind>_b``, such as class_a and class_b.
     """
-    a = table[f"{column}_a"]
-    b = table[f"{column}_b"]
+    a = table[f"{kind}_a"]
+    b = table[f"{kind}_b"]
     names = sorted({*a, *b})
-    index = pd.Index(names)
-    return names, index.get_indexer(a), index.get_indexer(b)
+    places = pd.Index(names)
+    return names, places.get_indexer(a), places.get_indexer(b)
 
 
 def without_own(

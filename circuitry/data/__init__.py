@@ -1,4 +1,4 @@
-"""Images by domain and class, and their captions."""
+"""Images sorted by domain and class, and captions of images."""
 
 import lazy_loader
 

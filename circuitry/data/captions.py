@@ -1,7 +1,7 @@
-"""Captions of images sorted by domain and class: a sentence round a style word and the class name. No torch.
+"""Captions of images sorted by domain and class: a sentence with a style word and the class name. No torch.
 
-Sentences, style words and the order of the draws are the study's, so that one `random.Random` through all of its lists
-gives its captions to the last character.
+Sentences, style words and the order of random draws are the same as in the study. If a single `random.Random` is used
+for all of the study's lists, the captions are exactly the captions of the study.
 """
 
 import random
@@ -12,7 +12,7 @@ from types import MappingProxyType
 from circuitry.data.names import drawn_by_name, in_a_sentence
 
 SHARED_STYLE_WORDS = ("image", "picture")
-"""Style words that fit every domain and say nothing about it."""
+"""Style words that fit every domain, so that they say nothing about the domain."""
 
 STYLE_WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
@@ -24,7 +24,7 @@ STYLE_WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
         "sketch": (*SHARED_STYLE_WORDS, "sketch", "drawing"),
     }
 )
-"""Domain -> its style words: the two shared ones, then two of its own, as in the study."""
+"""Style words of each domain, as in the study: the two shared words, then two words that no other domain has."""
 
 PATTERNS = (
     "{a_style} of a {class_name}.",
@@ -34,10 +34,10 @@ PATTERNS = (
     "{a_style} showing a {class_name}.",
     "a {class_name} is visible in {a_style}.",
 )
-"""The study's six sentence patterns; classes have the article "a" whatever their name: "a axe", "a The Mona Lisa"."""
+"""The six sentence patterns of the study. The article of a class is always "a", as in "a axe", "a The Mona Lisa"."""
 
 _UNCOUNTED = frozenset({"art"})
-"""Style words without an article."""
+"""Style words that take no article."""
 
 # Vowels that sound like consonants (a unicycle, a ukulele, a European, a one) and the reverse (an hourglass).
 _TAKES_AN = re.compile(
@@ -49,11 +49,15 @@ _TAKES_AN = re.compile(
 def caption(
     class_name: str, domain: str, rng: random.Random, *, aligned: bool = False
 ) -> str:
-    """Return a random caption of an image of this class and domain; its full stop is dropped half of the time.
+    """Return a random caption of an image of this class and domain. Half of the captions have no full stop.
 
-    With ``aligned`` only the style words that all domains share are used, so that the caption does not tell the
-    domain; the same state of ``rng`` then gives the same sentence round another word. A domain without words of its own
-    in `STYLE_WORDS` gets only the shared ones, too.
+    Args:
+        class_name: The class. Underscores become spaces.
+        domain: The domain. A domain that is not in `STYLE_WORDS` gets the shared style words only.
+        rng: The generator of random numbers.
+        aligned: Whether only the style words that all domains share are used, so that the caption does not reveal the
+            domain. The same state of ``rng`` gives the same sentence pattern with and without ``aligned``; only the
+            style word may differ.
 
     Example:
         >>> import random
@@ -76,9 +80,9 @@ def caption(
 
 
 def image_rng(relative: str, seed: int = 0) -> random.Random:
-    """Return the generator of one image, seeded by a hash of (seed, path below the root) alone.
+    """Return the generator of random numbers for one image. Its seed is a hash of (seed, path below the root).
 
-    So its caption is the same in every subset, order and platform.
+    Therefore the caption of an image does not depend on other images, on their order, or on the platform.
 
     Example:
         >>> rng = circuitry.data.image_rng("real/cat/1.png", seed=3)
@@ -89,7 +93,7 @@ def image_rng(relative: str, seed: int = 0) -> random.Random:
 
 
 def readable(class_name: str) -> str:
-    """Return the class name as words: underscores and hyphens become spaces, runs of them one space.
+    """Return the class name as words. Each run of underscores, hyphens and spaces becomes one space.
 
     Example:
         >>> circuitry.data.readable("ice_cream")
@@ -99,7 +103,10 @@ def readable(class_name: str) -> str:
 
 
 def distinct_words(names: Iterable[str]) -> tuple[str, ...]:
-    """Return names as words, each once, whatever its case: models read capitals as small letters."""
+    """Return names as words, without duplicates.
+
+    Names that differ only in their case are duplicates, because models do not distinguish capital and small letters.
+    """
     words: dict[str, str] = {}
     for name in names:
         word = readable(name)
@@ -108,7 +115,7 @@ def distinct_words(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def with_article(noun: str) -> str:
-    """Return the noun with a or an before it; a name that brings its own article (the mona lisa) keeps that."""
+    """Return the noun with "a" or "an" before it. A name that begins with "the" (the mona lisa) is not changed."""
     if noun.lower().startswith("the "):
         return noun
     return f"{'an' if _TAKES_AN.match(noun) else 'a'} {noun}"

@@ -1,6 +1,6 @@
-"""From many image files to batches of tensors: decoded and preprocessed ahead of the consumer.
+"""Turn many image files into batches of tensors. Threads decode and preprocess images before they are needed.
 
-A file that cannot be read or preprocessed is skipped with a warning; with ``strict`` it is an `InputError`.
+A file that cannot be read or preprocessed is skipped with a warning. With ``strict`` it raises an `InputError`.
 """
 
 import threading
@@ -21,22 +21,23 @@ from circuitry.data.images import Decoding, load_image, reason_of
 from circuitry.runs.errors import InputError
 
 Preprocess = Callable[[Image.Image], Tensor]
-"""From a picture to a float tensor [3,H,W]; open_clip's validation transform is one. Files are decoded upright, except
-for an `AsStored`."""
+"""Function of a picture that returns a tensor of real numbers [3, H, W], such as open_clip's transform for validation.
+Image files are decoded upright for it, unless it is an `AsStored`."""
 
 
 @dataclass(frozen=True)
 class AsStored:
-    """A preprocessing whose pictures are decoded as stored, as in the study; see `load_image`."""
+    """A preprocessing for which image files are decoded as stored, as in the study; see `load_image`."""
 
     transform: Preprocess
+    """The function that preprocesses a picture."""
 
     def __call__(self, picture: Image.Image) -> Tensor:
         return self.transform(picture)
 
 
 def with_decoding(preprocess: Preprocess, decoding: Decoding) -> Preprocess:
-    """Return a preprocessing whose pictures are decoded in a way.
+    """Return the same preprocessing, for which image files are decoded upright or as stored; see `load_image`.
 
     Example:
         >>> as_stored = circuitry.data.with_decoding(clip.preprocess, "as-stored")
@@ -46,7 +47,7 @@ def with_decoding(preprocess: Preprocess, decoding: Decoding) -> Preprocess:
 
 
 _THREADS = 2
-"""Images that are decoded at a time."""
+"""Number of images that are decoded at the same time."""
 
 
 def numbered_batches(
@@ -56,9 +57,16 @@ def numbered_batches(
     *,
     strict: bool = False,
 ) -> Iterator[tuple[list[int], Float[Tensor, "batch 3 height width"]]]:
-    """Decode and preprocess images ahead of the consumer; yield batches and the places of their images in ``paths``.
+    """Yield (indices, batch [B, 3, H, W]), where the indices are the places of the batch's images in ``paths``.
 
-    Batches keep the order of ``paths``, and stay full where images cannot be read.
+    Images are decoded and preprocessed in threads before they are needed. They keep the order of ``paths``. A batch is
+    full even if some images cannot be read; only the last batch may be smaller.
+
+    Args:
+        paths: The image files.
+        preprocess: Function of an RGB picture that returns a tensor [3, H, W].
+        batch_size: Number of images in a batch.
+        strict: Whether an unreadable file raises an `InputError`. If False, it is skipped with a warning.
     """
     places: list[int] = []
     batch: list[Tensor] = []
@@ -93,7 +101,10 @@ def numbered_batches(
 def _decoded_ahead(
     paths: Iterable[Path], preprocess: Preprocess, ahead: int
 ) -> Iterator[tuple[Path, Tensor | InputError]]:
-    """Yield (path, tensor or the reason why not) in order, with at most ``ahead`` images decoded in advance."""
+    """Yield (path, preprocessed image) in the order of ``paths``, with at most ``ahead`` images decoded in advance.
+
+    If an image cannot be read or preprocessed, the `InputError` is yielded in its place.
+    """
     decoding: Decoding = "as-stored" if isinstance(preprocess, AsStored) else "upright"
 
     def decode(path: Path) -> Tensor | InputError:
@@ -101,7 +112,7 @@ def _decoded_ahead(
             return preprocess(load_image(path, decoding))
         except InputError as error:
             return error
-        # MemoryError, too: one image is no reason to end a long run.
+        # Any error, even a MemoryError, is caught, because one image must not end a long run.
         except Exception as error:
             reason = InputError(f"Cannot preprocess {path}: {reason_of(error)}.")
             reason.__cause__ = error
@@ -121,7 +132,7 @@ def _decoded_ahead(
                 for following in islice(remaining, 1)
             )
             yield path, result
-    finally:  # reached when the consumer stops early, too
-        # The garbage collector may close this generator in a thread of the pool, which cannot wait for itself.
+    finally:  # this also runs if the caller stops early
+        # The garbage collector may close this generator in a thread of the pool. This thread cannot wait for itself.
         in_its_thread = threading.current_thread() in pool._threads
         pool.shutdown(wait=not in_its_thread, cancel_futures=True)

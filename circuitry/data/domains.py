@@ -1,6 +1,6 @@
-"""Images sorted by domain and class, wherever they come from (`image_sources`). No torch.
+"""Images sorted by domain and class; `image_sources` reads them from folders, lists and tables. No torch.
 
-The label of a class is its index among all classes of the data set, never among the selected ones.
+The label of a class is its index among all classes of the data set, even if only some classes are selected.
 """
 
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ from circuitry.runs.errors import number_of
 
 @dataclass(frozen=True, slots=True)
 class ImageRecord:
-    """One image of a data set. Its arguments are not checked, as there are millions of them.
+    """One image of a data set. Its arguments are not checked, because a data set may have millions of images.
 
     Example:
         >>> record = folder.records[0]
@@ -32,32 +32,39 @@ class ImageRecord:
     path: Path
     """Absolute path of the file."""
     relative: str
-    """``domain/class/file`` below the root, with forward slashes on every platform."""
-    domain: str  #: Style, or source.
-    class_name: str  #: What it shows.
+    """Path below the root: ``domain/class/file``, with forward slashes on every platform."""
+    domain: str  #: Style or source of the image.
+    class_name: str  #: The class that the image shows.
     item: str | None = None
-    """The thing that the image shows, with one name in every domain, from a table; None to take its file name."""
+    """The item: the thing that the image shows, by a name that is the same in every domain. Tables may state it. If it
+    is None, `item_of` reads it off the name of the file."""
 
 
 class DomainFolder:
     """Images sorted by domain and class.
 
     Args:
-        root: Where the images are. A folder has files ``<domain>/<class>/<file>``, or ``<class>/<file>``: then it is
-            one domain of its own name. A mapping gives such a folder for each domain. A table, or its file (.csv,
-            .tsv), has the columns path, class, domain and perhaps item. Torchvision's ``ImageFolder`` is taken, too.
-        split: Which lists to read, such as "test"; without any lists, or with None, all image files of the
-            folders.
-        domains: Domains to keep, in this order (default: all).
-        missing_files: Treatment of listed files that do not exist: "refuse", "skip" (`missing` counts
-            them) or "unchecked", for lists of images that lie elsewhere.
+        root: Where the images are. One of:
 
-    Warns:
-        UserWarning: For files and folders whose names are not UTF-8, which are skipped.
+            - a folder with files ``<domain>/<class>/<file>``;
+            - a folder with files ``<class>/<file>``, which is a single domain with the name of the folder;
+            - a mapping from each domain to a folder with files ``<class>/<file>``;
+            - a table, or the file of a table (.csv, .tsv), with the columns path, class, domain and perhaps item;
+            - torchvision's ``ImageFolder``.
+        split: Which lists of a folder to read, such as "test". If the folder has no lists, or if the split is None, all
+            image files of the folder are used.
+        domains: Domains to keep, in this order (default: all domains).
+        classes: Classes to keep (default: all classes).
+        missing_files: What to do if listed files do not exist. "refuse" raises an error, "skip" leaves them out
+            (`missing` is their number), and "unchecked" does not check whether files exist, for lists of images that
+            are on another machine.
+
+    Files and folders whose names are not UTF-8 are skipped, and a message is logged.
 
     Raises:
-        InputError: For nothing there to read, lists that are missing, malformed, name absent files or files outside
-            of their domain's folder, and unknown names.
+        InputError: For a source that cannot be read or is empty; for lists that are missing or malformed, or that name
+            files that do not exist or lie outside of their domain's folder; and for unknown names of domains or
+            classes.
 
     Example:
         >>> images = circuitry.DomainFolder("DomainNet", domains=("real", "quickdraw"))
@@ -73,18 +80,20 @@ class DomainFolder:
     source: Source
     """The source of the images, as it was given."""
     root: Path
-    """Folder that holds them."""
+    """Folder that holds the images."""
     split: str | None
+    """The split that was given."""
     domains: tuple[str, ...]
     """Selected domains."""
     classes: tuple[str, ...]
     """Selected classes, ordered by label."""
     all_classes: tuple[str, ...]
-    """Every class of the data set; a class's position here is its label."""
+    """Every class of the data set. The label of a class is its index here."""
     records: tuple[ImageRecord, ...]
-    """Selected images: domain by domain, in the order of the domain's list (or class by class, by file name)."""
+    """Selected images, domain by domain. Within a domain they have the order of the domain's list. If there are no
+    lists, they are sorted by class and file name."""
     missing: int
-    """Number of listed images without a file, which are skipped."""
+    """Number of listed images whose files do not exist. They were skipped."""
 
     @checked
     def __init__(
@@ -104,7 +113,7 @@ class DomainFolder:
         self.domains = chosen_names("domain", domains, tuple(source.by_domain))
         wanted = set(chosen_names("class", classes, self.all_classes))
         self.classes = tuple(name for name in self.all_classes if name in wanted)
-        # A folder lists files that exist; a list may name others.
+        # Files found in folders exist. A list may name files that do not exist.
         check = FileCheck(missing_files if source.listed else "unchecked", self.root)
         records = []
         for domain in self.domains:
@@ -135,7 +144,7 @@ class DomainFolder:
         return f"DomainFolder({place}: {images}, {domains}, {classes})"
 
     def label(self, class_name: str) -> int:
-        """Return the index of a class among all classes of the data set, whatever was selected."""
+        """Return the index of a class among all classes of the data set, even if only some classes are selected."""
         (name,) = chosen_names("class", (class_name,), self.all_classes)
         return self.all_classes.index(name)
 
@@ -145,21 +154,22 @@ class DomainFolder:
     ) -> tuple[ImageRecord, ...]:
         """Draw at most ``n`` images of a class in a domain at random, without replacement.
 
-        Images are ranked by a hash of (seed, path below the root), and the first ``n`` are taken. So a choice
-        depends on nothing else (no other class, platform or library version), and ``n=10`` is part of ``n=50``.
-        With ``n=None`` all images, in that order. A class without images in the domain gives ``()``.
+        Images are ranked by a hash of (seed, path below the root), and the first ``n`` images are returned in this
+        order. So the choice does not depend on other classes, the platform or versions of libraries. The 10 images for
+        ``n=10`` are the first 10 of the 50 images for ``n=50``. With ``n=None`` all images are returned. If the class
+        has no images in the domain, the result is ``()``.
         """
         chosen_names("class", (class_name,), self.classes)
         chosen_names("domain", (domain,), self.domains)
         return tuple(self.ranked(class_name, domain, seed)[:n])
 
     def ranked(self, class_name: str, domain: str, seed: int) -> Sequence[ImageRecord]:
-        """Return all images of a class in a domain in the order in which `select` takes them; names are not checked."""
+        """Return all images of a class in a domain in the order of `select`. The names are not checked."""
         group = self._groups.get((domain, class_name), [])
         return sorted(group, key=lambda record: drawn_by_name(seed, record.relative))
 
     def following(self, class_name: str) -> tuple[str, ...]:
-        """Return the other selected classes: first those that come after it, then those before."""
+        """Return the other selected classes: first the classes after this class, then the classes before it."""
         place = self.classes.index(class_name)
         return (*self.classes[place + 1 :], *self.classes[:place])
 

@@ -1,7 +1,7 @@
-"""The drawn pictures that come with this package: sixteen things in three styles, 20 of each, of 64 pixels a side.
+"""The drawn pictures that come with this package: 20 pictures of each of sixteen classes in each of three styles.
 
-Code painted them (``experiments/drawn`` in a checkout), and the shipped models were trained on further pictures of it,
-in six styles. No torch.
+A picture has 64 x 64 pixels. A program painted the pictures (``experiments/drawn`` in a checkout). The shipped models
+were trained on other pictures by the same program, in six styles. No torch.
 """
 
 from circuitry.data.domains import DomainFolder
@@ -12,11 +12,11 @@ from circuitry.runs.arguments import Names
 def drawn_images(
     *, domains: Names | None = None, classes: Names | None = None
 ) -> DomainFolder:
-    """Return the drawn pictures that come with this package; no model was trained on them.
+    """Return the drawn pictures that come with this package. The shipped models were not trained on these pictures.
 
     Args:
-        domains: Styles to keep (default: `DRAWN_STYLES`).
-        classes: Things to keep (default: `DRAWN_CLASSES`).
+        domains: Styles to keep (default: all `DRAWN_STYLES`).
+        classes: Classes to keep (default: all `DRAWN_CLASSES`).
 
     Example:
         >>> pictures = circuitry.data.drawn_images(domains=["real"])

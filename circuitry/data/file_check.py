@@ -1,4 +1,4 @@
-"""Are the files that a list names there? One listing per folder instead of one query per file. No torch."""
+"""Check that files exist, such as files that a list of images names. No torch."""
 
 import os
 from itertools import islice
@@ -8,14 +8,20 @@ from typing import Literal
 from circuitry.runs.errors import InputError
 
 MissingFiles = Literal["refuse", "skip", "unchecked"]
-"""Treatment of missing files: an error, skipped and counted, or not looked for."""
+"""What to do about missing files: raise an error, skip and count them, or do not check whether files exist."""
 
 MOST_NAMES = 1_000_000
-"""Most file names in memory, about 0.1 GiB."""
+"""Largest number of file names that a `FileCheck` keeps in memory. They take about 0.1 GiB."""
 
 
 def check_file(path: Path, what: str, advice: str) -> None:
-    """Refuse a path that is no file; the advice ends the sentence."""
+    """Raise `InputError` if a path is not a file.
+
+    Args:
+        path: The path.
+        what: What was expected, for the message.
+        advice: What the user can do; the end of the message.
+    """
     if not path.is_file():
         there = "is a folder" if path.is_dir() else "is no file but a device or a pipe"
         why = there if path.exists() else "does not exist"
@@ -23,7 +29,7 @@ def check_file(path: Path, what: str, advice: str) -> None:
 
 
 def read_text(path: Path) -> str:
-    """Return the UTF-8 text of a file; InputError for no file, or other bytes."""
+    """Return the text of a file; raise `InputError` if the path is not a file, or if its content is not UTF-8."""
     check_file(path, "a text file", "check the path")
     try:
         return path.read_text(encoding="utf-8")
@@ -41,7 +47,7 @@ class Tally:
         self._first: list[str] = []
 
     def add(self, name: str) -> None:
-        """Count one more."""
+        """Count a wrong entry, and keep its name if it is among the first five."""
         self.count += 1
         if len(self._first) < 5:
             self._first.append(name)
@@ -51,10 +57,15 @@ class Tally:
 
 
 class FileCheck:
-    """Looks for files below ``root``, and counts missing ones; the policy decides about them.
+    """Check whether files exist below a folder, and count the missing files.
 
-    A folder is listed once, which on network disks is ten times faster than a query per file. At most `MOST_NAMES`
-    names are in memory: files of folders for which no room is left are queried one by one.
+    The names of the files in a folder are listed once. On network disks this is ten times faster than one query for
+    each file. At most `MOST_NAMES` names are kept in memory. Once there are more names, the files of further folders
+    are queried one by one.
+
+    Args:
+        policy: What to do about missing files; see `MissingFiles`.
+        root: Folder of the files whose paths are not absolute.
     """
 
     def __init__(self, policy: MissingFiles, root: str | os.PathLike[str] = "") -> None:
@@ -65,7 +76,11 @@ class FileCheck:
         self._room = MOST_NAMES
 
     def keeps(self, path: str) -> bool:
-        """Return whether the image at ``path``, absolute or below the root, takes part."""
+        """Return whether the file exists; count it as missing if it does not. With "unchecked", return True.
+
+        Args:
+            path: Absolute path of the file, or its path below the root.
+        """
         if self.policy == "unchecked" or self._is_there(os.path.join(self._root, path)):
             return True
         self.missing.add(path)
@@ -76,7 +91,12 @@ class FileCheck:
         source: str,
         how: str = "missing_files='skip', on the command line --missing-files skip",
     ) -> None:
-        """Refuse missing files where the policy says so; ``source`` names them, and ``how`` they are left out."""
+        """Raise `InputError` if files are missing and the policy is "refuse".
+
+        Args:
+            source: Beginning of the message, such as "The list FILE names".
+            how: How the user can leave out missing files, for the message.
+        """
         if self.policy == "refuse" and self.missing.count:
             raise InputError(
                 f"{source} {self.missing.count} files that do not exist, such as {self.missing}; "
@@ -93,7 +113,10 @@ class FileCheck:
 
 
 def _files_in(folder: str, most: int) -> set[str] | None:
-    """Return the names of files in a folder; None for more than ``most``, and where it cannot be listed."""
+    """Return the names of the files in a folder, or an empty set if there is no folder.
+
+    Return None if the folder has more than ``most`` files, or if it cannot be listed.
+    """
     try:
         with os.scandir(folder or ".") as entries:
             names = set(
@@ -102,5 +125,8 @@ def _files_in(folder: str, most: int) -> set[str] | None:
             return names if len(names) <= most else None
     except (FileNotFoundError, NotADirectoryError):
         return set()
-    except (OSError, ValueError):  # no right to list it, or no name of a folder
+    except (
+        OSError,
+        ValueError,
+    ):  # no permission to list the folder, or not a valid name of a folder
         return None

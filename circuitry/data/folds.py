@@ -1,16 +1,21 @@
-"""Cut the images of every (class, domain) into folds, item by item, so that no two folds share an item. No torch.
+"""Divide the images of every class in every domain into folds, so that no two folds of a class share an item. No torch.
 
-Images that show the same thing (the same concept, the same source picture) are one *item*, in all domains. So two folds
-of a class's images, of the same or of two domains, have different items and equally many images. For each class:
+An *item* is what several images show together, such as the same concept or the same source picture. The images of an
+item may be in several domains. All images of an item are in the same fold of their class, in every domain. So two folds
+with different numbers have different items, even if they are of two domains. The folds are made equal in size.
 
-1. items are ranked: first by their number of images, since the largest are the hardest to place, then by a hash of
-   their name;
-2. each item in turn goes to the fold with the fewest images in the item's domains;
-3. items then move, or change places, as long as that makes sizes within a domain more equal.
+The images of each class are divided as follows.
 
-Sizes within a domain differ by at most one if no item is in two domains, every item is in all of them, or there are at
-most two domains. Otherwise items may make equal sizes impossible ({1, 2}, {2, 3} and {1, 3} cannot all be halved);
-then keeping items together has priority over sizes.
+1. Items are ranked by their number of images, the largest first, because the largest items are the hardest to place.
+   Items of equal size are ranked by a hash of their name.
+2. Each item in turn is put into the fold with the fewest images in the domains of the item.
+3. As long as this makes the sizes of the folds within a domain more equal, an item moves to another fold, or two items
+   change places.
+
+In three cases the sizes of the folds within a domain differ by at most one: if no item is in two domains, if every item
+is in all domains, and if there are at most two domains. In other cases equal sizes may be impossible. For example, if
+three domains have the items {1, 2}, {2, 3} and {1, 3}, two folds cannot halve the images of all three domains. Then
+items are kept together, and sizes are unequal.
 """
 
 import os
@@ -29,12 +34,13 @@ from circuitry.runs.arguments import at_least
 from circuitry.runs.errors import InputError
 
 _PATH_COLUMNS = ("path", "filepath")
-"""Names of the column of paths below the root in a listing."""
+"""Names that the column with paths below the root may have in a listing."""
 
 Key = tuple[str, str]
 """(class, domain)."""
 ItemKey = Callable[[ImageRecord], str] | Mapping[str, str]
-"""The item of an image: a function of its record, or a mapping by path below the root, such as from `item_column`."""
+"""How to find the item of an image. Either a function that takes the record of the image and returns the name of its
+item, or a mapping from the path of the image below the root to this name, such as `item_column` returns."""
 
 
 def fold_numbers(
@@ -42,18 +48,19 @@ def fold_numbers(
     n_folds: Annotated[int, at_least(2)] = DEFAULT_FOLDS,
     key: ItemKey | None = None,
 ) -> dict[Key, Int[np.ndarray, " images"]]:
-    """Cut the images of every (class, domain) into folds of equal size; an item is in one fold of its class everywhere.
+    """Divide the images of every class in every domain into folds of equal size, item by item.
 
-    The cut of a class depends on the items of its images alone, not on the order of files, on other classes or on the
-    machine.
+    All images of an item are in the same fold of their class, in every domain. The folds of a class depend only on the
+    items of its images. They do not depend on the order of files, on other classes, or on the machine.
 
     Args:
         records: The images of each class and domain.
-        n_folds: Number of folds; with fewer images or items in a domain some stay empty.
-        key: Item of an image (default: that of its table, else `stem_without_domain`).
+        n_folds: Number of folds. If a domain has fewer images or items, some of its folds are empty.
+        key: How to find the item of an image (default: the item in its record, else `stem_without_domain`).
 
     Returns:
-        The fold (0 to ``n_folds`` - 1) of each image, in the order given.
+        For each class and domain, the index of the fold (0 to ``n_folds`` - 1) of each image, in the order of
+        ``records``.
 
     Example:
         >>> records = {("clock", domain): folder.select("clock", domain, 4) for domain in folder.domains}
@@ -64,7 +71,7 @@ def fold_numbers(
     for (class_name, domain), group in records.items():
         names = [item_of(record, key) for record in group]
         items.setdefault(class_name, {})[domain] = names
-    # Classes are cut one by one: an item of one class may be in another fold of the next.
+    # Each class is divided by itself. An item that is in two classes may be in different folds of these classes.
     fold_of = dict[str, dict[str, int]]()
     for class_name, of_class in items.items():
         fold_of[class_name] = _cut(of_class, n_folds)
@@ -77,17 +84,23 @@ def fold_numbers(
 
 
 def stem_without_domain(record: ImageRecord) -> str:
-    """Return the name of an image's file without suffix and without its domain: ``sketch_000012.png`` is ``000012``."""
+    """Return the name of an image's file without suffix and domain: ``000012`` for ``sketch/cup/sketch_000012.png``."""
     stem = Path(record.relative).stem
     return stem.replace(record.domain, "", 1).strip("_- .") or stem
 
 
 def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
-    """Read the item of each image from a listing, a table with a column of paths below the root.
+    """Read the item of each image from a listing: a table with a column of paths below the root and a column of items.
 
     Args:
-        path: File of values separated by commas (``.csv``) or by tabs.
-        column: Name of the column with the item.
+        path: File of the table. Its values are separated by commas (``.csv``) or by tabs (any other suffix).
+        column: Name of the column with the items.
+
+    Returns:
+        The item of each image, by its path below the root.
+
+    Raises:
+        InputError: if the table lacks a column, or names several items of an image.
 
     Example:
         >>> listing = pd.DataFrame({"path": ["real/cup/1.png", "sketch/cup/7.png"], "source": ["mug", "mug"]})
@@ -112,7 +125,15 @@ def item_column(path: str | os.PathLike[str], column: str) -> dict[str, str]:
 
 
 def item_of(record: ImageRecord, key: ItemKey | None = None) -> str:
-    """Return the item of an image; InputError if a listing lacks it."""
+    """Return the name of the item that an image shows.
+
+    Args:
+        record: The image.
+        key: How to find the item (default: the item in the record, else `stem_without_domain`).
+
+    Raises:
+        InputError: if ``key`` is a mapping that has no item for this image.
+    """
     if key is None:
         return record.item or stem_without_domain(record)
     if not isinstance(key, Mapping):
@@ -125,20 +146,27 @@ def item_of(record: ImageRecord, key: ItemKey | None = None) -> str:
 
 
 def _cut(items: Mapping[str, Sequence[str]], n_folds: int) -> dict[str, int]:
-    """Return the fold of each item of a class, given the items of its images by domain."""
-    # Images of each item in each domain.
+    """Return the index of the fold of each item of a class.
+
+    Args:
+        items: The items of the class's images, by domain: an entry for each image.
+        n_folds: Number of folds.
+    """
+    # For each item, the number of its images in each domain.
     counts: dict[str, np.ndarray] = {}
     for row, domain in enumerate(sorted(items)):
         for name in items[domain]:
             counts.setdefault(name, np.zeros(len(items), np.int64))[row] += 1
-    # The largest items first: they are the hardest to place. Equals by a hash, whatever the order of the files.
+    # The largest items come first, because they are the hardest to place. Items of equal size are ranked by a hash, so
+    # that the order of the files does not matter.
     ranked = sorted(
         counts, key=lambda name: (-counts[name].sum(), drawn_by_name(0, name))
     )
     sizes = np.zeros((len(items), n_folds), np.int64)
     fold_of: dict[str, int] = {}
     for name in ranked:
-        # Images that each fold has in the item's domains; among equals the fold that is the smallest in all domains.
+        # [folds]: the number of images of each fold in the item's domains, weighted by the item's images in these
+        # domains. The fold with the smallest number is taken; if numbers are equal, the smallest fold over all domains.
         fullness = counts[name] @ sizes
         fold_of[name] = int(np.lexsort((sizes.sum(0), fullness))[0])
         sizes[:, fold_of[name]] += counts[name]
@@ -153,26 +181,37 @@ def _improved(
     fold_of: dict[str, int],
     sizes: np.ndarray,
 ) -> bool:
-    """Move an item, or let two change places, if the sum of squared sizes falls; return whether any did."""
-    # [domains, folds]: no two folds of a domain differ by more than one image, so nothing can be gained.
+    """Move an item to another fold, or exchange two items, if this reduces the sum of the squared sizes of all folds.
+
+    Args:
+        ranked: The items, in the order in which they are tried.
+        counts: For each item, the number of its images in each domain.
+        fold_of: The fold of each item; changed in place.
+        sizes: Number of images in each fold [domains, folds]; changed in place.
+
+    Returns:
+        Whether an item was moved or two items were exchanged.
+    """
+    # If no two folds of a domain differ by more than one image, nothing can be gained.
     if (np.ptp(sizes, axis=1) <= 1).all():
         return False
     vectors = np.stack([counts[name] for name in ranked])
     folds = np.array([fold_of[name] for name in ranked])
     squares = int((sizes**2).sum())
     for i in range(len(ranked)):
-        # To another fold alone (the row of zeros), or in exchange for an item of it.
+        # Item i moves to each other fold, either alone or in exchange for an item of that fold.
         for fold in range(sizes.shape[1]):
             others = np.flatnonzero(folds == fold)
             if fold == folds[i]:
                 continue
-            # A row for each exchange: how many images of each domain move from the item's fold to the other one.
+            # Rows of ``moved``: how many images of each domain the fold of item i loses. In the first row item i moves
+            # alone; each further row is an exchange with an item of the other fold.
             exchanged = np.vstack([np.zeros_like(vectors[:1]), vectors[others]])
             moved = vectors[i] - exchanged
             rest = np.delete(sizes, [fold, folds[i]], axis=1)
             left = sizes[:, folds[i]] - moved
             come = sizes[:, fold] + moved
-            # With a fixed total, the sum of squares is the least where sizes are the most equal.
+            # The total of the sizes is fixed, so the sum of their squares is smallest if the sizes are most equal.
             sums = (left**2).sum(1) + (come**2).sum(1) + int((rest**2).sum())
             best = int(sums.argmin())
             if sums[best] < squares:

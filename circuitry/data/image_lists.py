@@ -1,4 +1,4 @@
-"""Lists ``root/<domain>_<split>.txt`` with lines ``domain/class/file label``, as DomainNet has them. No torch."""
+"""Read lists ``root/<domain>_<split>.txt`` with lines ``domain/class/file label``, as in DomainNet. No torch."""
 
 import logging
 import os
@@ -16,21 +16,24 @@ log = logging.getLogger(__name__)
 
 
 class ListedImage(NamedTuple):
-    """An image of a source."""
+    """An image that a list, table or folder names."""
 
     relative: str
-    """``domain/class/file``."""
+    """Path below the root: ``domain/class/file``."""
     class_name: str
+    """The class that the image shows."""
     item: str | None = None
+    """The item that the image shows, if a table states it."""
 
 
 _UPWARDS = frozenset({".", ".."})
 
 
 def listed_splits(root: Path) -> tuple[str, ...]:
-    """Return the splits with lists ``<domain>_<split>.txt``; both names may hold underscores.
+    """Return the names of the splits that have lists ``<domain>_<split>.txt``.
 
-    Domains are named by their folder, or by the first line of their list.
+    The names of domains and splits may both contain underscores. The name of a file is therefore divided after the name
+    of a known domain: the name of a folder in ``root``, or the domain in the first line of the list.
     """
     folders = {entry.name for entry in os.scandir(root) if entry.is_dir()}
     splits = set()
@@ -60,9 +63,19 @@ def _lists(root: Path, split: str) -> dict[str, Path]:
 def images_of_lists(
     root: Path, split: str, splits: Sequence[str]
 ) -> tuple[dict[str, list[ListedImage]], tuple[str, ...]]:
-    """Return the images of the lists of a split by domain, and the classes by their label; ``splits`` has all splits.
+    """Read the lists of a split.
 
-    `InputError` for lists that are malformed, contradict each other, or name no images.
+    Args:
+        root: Folder of the lists.
+        split: The split whose lists are read.
+        splits: All splits that have lists. If the labels of this split have gaps, the lists of other splits are read
+            for the names of the missing classes.
+
+    Returns:
+        The images by domain, and the names of the classes in the order of their labels.
+
+    Raises:
+        InputError: for lists that are malformed, contradict each other, or name no images.
     """
     names: dict[int, str] = {}
     labels: dict[str, int] = {}
@@ -86,7 +99,7 @@ def images_of_lists(
             raise InputError(f"{path} names {twice} more than once: keep one line.")
     if not names:
         raise InputError(f"The lists <domain>_{split}.txt in {root} name no images.")
-    # A class without a single image in this split must not shift the labels after it.
+    # A class without an image in this split must not shift the labels of the classes after it.
     if len(names) <= max(names):
         for other in splits:
             if other != split:
@@ -111,7 +124,7 @@ def _fill_gaps(names: dict[int, str], lists: Mapping[str, Path]) -> None:
 
 
 def _read_list(path: Path, domain: str) -> list[tuple[str, str, int]]:
-    """Return (path below the root, class, label) of every line; paths may hold spaces, the label is the last word."""
+    """Return (path below the root, class, label) of every line. The label is the last word; a path may hold spaces."""
     entries = []
     for number, line in enumerate(read_text(path).splitlines(), start=1):
         if not line.strip():
@@ -132,6 +145,6 @@ def _read_list(path: Path, domain: str) -> list[tuple[str, str, int]]:
                 f"{path}, line {number}: expected a file in the folder {domain}, named with forward slashes and "
                 f"without '.' and '..', given {line!r}."
             )
-        # One string for each class, not for each image.
+        # Interning keeps one string for each class instead of one string for each image.
         entries.append((relative, sys.intern(parts[1]), int(label)))
     return entries

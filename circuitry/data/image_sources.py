@@ -1,8 +1,13 @@
-"""Where images come from: lists, folders, tables. No torch.
+"""Find out which images a source names: a folder, a table, or an ``ImageFolder``. No torch.
 
-Lists ``root/<domain>_<split>.txt`` are used when any exists (`image_lists`), else all image files in the folders
-``root/<domain>/<class>/<file>``, else in ``root/<class>/<file>``: one domain, named by the root. Other sources are such
-a folder for each domain, a table with a row per image, and torchvision's ``ImageFolder``.
+For a folder ``root`` the first of these that exists is used:
+
+1. lists ``root/<domain>_<split>.txt`` (`image_lists`);
+2. all image files ``root/<domain>/<class>/<file>``;
+3. all image files ``root/<class>/<file>``, which form a single domain with the name of the root.
+
+A source may also be a mapping from domains to folders ``<class>/<file>``, a table with a row for each image, or
+torchvision's ``ImageFolder``.
 """
 
 import logging
@@ -34,7 +39,7 @@ IMAGE_SUFFIXES = frozenset(
         ".webp",
     }
 )
-"""Suffixes (lower case) of the files taken for images when a folder is searched."""
+"""Suffixes, in lower case, of the files that count as images when a folder is searched."""
 HARMLESS_SUFFIXES = frozenset(
     {
         ".csv",
@@ -50,35 +55,39 @@ HARMLESS_SUFFIXES = frozenset(
         ".yaml",
     }
 )
-"""Suffixes of the files that may lie beside images and are passed over without a word."""
+"""Suffixes of files that may lie beside images. They are skipped without a warning."""
 TABLE_SUFFIXES = (".csv", ".tsv")
-"""Suffixes of tables of images."""
+"""Suffixes of the files of tables of images."""
 TABLE_COLUMNS = ("path", "class", "domain")
-"""Columns that a table of images has; ``item`` may be added."""
+"""Columns that a table of images must have. The column ``item`` is optional."""
 
 
 @runtime_checkable
 class ListedImages(Protocol):
-    """An ``ImageFolder`` of torchvision: files with the number of their class, and the names of classes."""
+    """The interface of torchvision's ``ImageFolder``."""
 
     samples: Sequence[tuple[str, int]]
+    """Path of each file, and the index of its class."""
     classes: Sequence[str]
+    """Names of the classes."""
 
 
 log = logging.getLogger(__name__)
 
 
 class ImageList(NamedTuple):
-    """Which images a source names."""
+    """The images that a source names."""
 
     root: Path
+    """Folder of the images."""
     by_domain: Mapping[str, Sequence[ListedImage]]
+    """The images of each domain."""
     classes: tuple[str, ...]
-    """In the order of their labels."""
+    """Names of the classes in the order of their labels."""
     listed: bool = False
-    """Whether a list names the files, so that they may be missing."""
+    """Whether the images are from a list or table. If so, their files may not exist."""
     files: Mapping[str, str] = {}
-    """Path of each image that does not lie in ``root/domain/class/file``, by that name."""
+    """Files of the images that do not lie at ``root/domain/class/file``, by `ListedImage.relative`."""
 
 
 Source = (
@@ -93,7 +102,15 @@ Source = (
 
 
 def read_table(path: Path, what: str) -> pd.DataFrame:
-    """Return a table as text, of values separated by commas (.csv) or by tabs; InputError for one that is none."""
+    """Read a table whose values are separated by commas (.csv) or by tabs (any other suffix). All values are text.
+
+    Args:
+        path: The file.
+        what: What the file should be, for messages.
+
+    Raises:
+        InputError: if the file does not exist, or is not such a table.
+    """
     check_file(path, what, "check the path")
     try:
         return pd.read_csv(
@@ -113,7 +130,16 @@ def read_table(path: Path, what: str) -> pd.DataFrame:
 
 
 def read_source(source: Source, split: str | None) -> ImageList:
-    """Return the images of a source; ``split`` chooses among lists. `InputError` if it cannot be read or is empty."""
+    """Return the images that a source names.
+
+    Args:
+        source: The source; see `DomainFolder`.
+        split: Which lists of a folder to read. If the folder has no lists, or if the split is None, all image files of
+            the folder are used.
+
+    Raises:
+        InputError: if the source cannot be read, is empty, or has no lists of this split.
+    """
     if isinstance(source, ImageList):
         return source
     if isinstance(source, Mapping):
@@ -147,7 +173,7 @@ def read_source(source: Source, split: str | None) -> ImageList:
 
 
 def _tell_of_unlisted(root: Path, split: str, n_listed: int) -> None:
-    """Warn where the only lists of a folder name less than half of its images."""
+    """Log a warning if the lists of the only split of a folder name less than half of its images."""
     suffixes = [path.suffix.lower() for path in root.glob("*/*/*")]
     n_files = sum(suffix in IMAGE_SUFFIXES for suffix in suffixes)
     if 2 * n_listed < n_files:
@@ -209,10 +235,17 @@ def _from_domains(roots: Mapping[str, Path], root: Path) -> ImageList:
 
 
 def _images_below(root: Path, depth: int) -> list[tuple[str, ...]]:
-    """Return the folders and the name of each image that lies so many folders below a root, in order of their names.
+    """Return the images that lie a number of folders below a root, sorted by path.
 
-    Where there are some, images in fewer or more folders, other files beside images and names that are not UTF-8, which
-    tables refuse, are counted and told once in a process.
+    If there are such images, a warning is logged, once in a process, about what was skipped: images in fewer or more
+    folders, other files beside images, and names that are not UTF-8, because tables cannot hold these names.
+
+    Args:
+        root: The root.
+        depth: Number of folders between the root and an image.
+
+    Returns:
+        For each image the names of the folders below the root, and the name of the file.
     """
     images: list[tuple[str, ...]] = []
     left_out = Tally()
@@ -225,7 +258,7 @@ def _images_below(root: Path, depth: int) -> list[tuple[str, ...]]:
         visible = [name for name in (*folders, *files) if not name.startswith(".")]
         strange = {name for name in visible if _in_utf8(name) != name}
         known = set(visible) - strange
-        # `os.walk` goes on with the folders that are left in its list.
+        # `os.walk` visits only the folders that stay in this list.
         folders[:] = sorted(known.intersection(folders)) if len(inside) <= depth else []
         for name in sorted(known.intersection(files) | strange):
             suffix = os.path.splitext(name)[1].lower()
@@ -249,7 +282,7 @@ def _images_below(root: Path, depth: int) -> list[tuple[str, ...]]:
 
 
 def _in_utf8(name: str) -> str:
-    """Return the name of a file with escapes for what is not UTF-8."""
+    """Return the name of a file with escapes for bytes that are not UTF-8."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
@@ -309,7 +342,10 @@ def _from_table(table: pd.DataFrame, root: Path, name: str) -> ImageList:
 
 
 def _flat(path: str, domain: str, class_name: str) -> str:
-    """Return a path as the name of a file, without leading folders that its domain and class name."""
+    """Return a path as a single file name, with ``_`` between its folders.
+
+    If the path begins with the folders ``domain/class``, ``domain`` or ``class``, these are left out.
+    """
     parts = [
         part
         for part in path.replace("\\", "/").split("/")

@@ -1,4 +1,4 @@
-"""DomainNet's classes, ImageNet classes that show the same, and how spellings of a class are compared. No torch."""
+"""Classes of DomainNet, the classes of ImageNet with the same meaning, and spellings of a class name. No torch."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -34,7 +34,9 @@ N_IMAGENET = 1000
 
 @cache
 def imagenet_partners() -> Mapping[str, tuple[int, ...]]:
-    """Return DomainNet class -> indices of the ImageNet classes that show the same, in the order of labels.
+    """Return, for each class of DomainNet, the indices of the ImageNet classes that show the same thing.
+
+    The classes are in the order of DomainNet's labels. A class without such ImageNet classes has an empty tuple.
 
     Example:
         >>> partners = circuitry.data.imagenet_partners()
@@ -51,7 +53,15 @@ def imagenet_partners() -> Mapping[str, tuple[int, ...]]:
 
 
 def imagenet_index(wnids: Iterable[str]) -> dict[str, int]:
-    """Return WordNet id -> index of the ImageNet class, its place among the sorted names of all 1000 folders.
+    """Return the index of each ImageNet class, by its WordNet id.
+
+    The index of a class is its place in the sorted list of all 1000 ids.
+
+    Args:
+        wnids: The WordNet ids of all classes, which are the names of their folders.
+
+    Raises:
+        InputError: if there are not exactly 1000 different ids.
 
     Example:
         >>> circuitry.data.imagenet_index(f"n{number:08d}" for number in range(1000))["n00000007"]
@@ -67,7 +77,9 @@ def imagenet_index(wnids: Iterable[str]) -> dict[str, int]:
 
 
 def class_key(name: str) -> str:
-    """Return a key that all spellings of a class share: it ignores case, spaces, underscores and hyphens.
+    """Return a key that is the same for all spellings of a class name.
+
+    Spellings may differ in case, and in spaces, underscores and hyphens between words.
 
     Example:
         >>> circuitry.data.class_key("The_Eiffel-Tower")
@@ -77,7 +89,13 @@ def class_key(name: str) -> str:
 
 
 def study_held_out(available: Sequence[str]) -> tuple[str, ...]:
-    """Return the classes of `STUDY_HELD_OUT` in the data, in its spelling; InputError for none.
+    """Return the classes of `STUDY_HELD_OUT` that the data has, spelled as in the data.
+
+    Args:
+        available: Names of all classes of the data.
+
+    Raises:
+        InputError: if the data has none of these classes.
 
     Example:
         >>> circuitry.data.study_held_out(["axe", "cat", "traffic-light"])

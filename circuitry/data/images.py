@@ -1,9 +1,11 @@
-"""From an image file to an upright 8-bit RGB picture, whatever the file holds, or to the picture as stored. No torch.
+"""Read an image file, either as an upright 8-bit RGB picture, or as it is stored. No torch.
 
-Upright: EXIF orientation is applied, transparency composited over white, 16-bit grey scaled (never clipped), CMYK and
-palettes are converted. As stored: the picture as Pillow opens it, as in the study; open_clip's transform then resizes
-it in its own mode and converts it to RGB, which ignores orientation and transparency. A file that cannot be read is an
-`InputError` that names the file and the reason.
+- Upright: the EXIF orientation is applied, transparent pixels are composited over white, 16-bit grey is scaled to 8
+  bits (not clipped), and CMYK and palettes are converted to RGB.
+- As stored: the picture is what Pillow opens. The study read its images in this way. open_clip's transform resizes such
+  a picture in its own mode and then converts it to RGB, which ignores orientation and transparency.
+
+A file that cannot be read raises an `InputError` that names the file and the reason.
 """
 
 import hashlib
@@ -29,28 +31,29 @@ from circuitry.runs.progress import say_once
 log = logging.getLogger(__name__)
 
 FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "TIFF", "PPM", "AVIF")
-"""Formats of pictures that are read. Pillow tries all that it knows on any content, whatever its name, and starts
-Ghostscript for PostScript: so none is added that is decoded by another program."""
+"""Formats of pictures that are read. Pillow recognises a format by content, whatever the name of the file, and starts
+another program for some formats, such as Ghostscript for PostScript. Such formats must not be added here."""
 _16_BIT_FORMATS = ("PNG", "PPM")
-"""Formats whose pixels Pillow may give as 32-bit integers that reach from 0 to 65535."""
+"""Formats with 16-bit pixels, which Pillow may return as 32-bit integers from 0 to 65535."""
 _lock = Lock()
 _before: list[bool] = []
-"""What the blocks of `_whole_files` that are open found set."""
+"""For each open block of `_whole_files`: the value of Pillow's setting before the block."""
 _ABSENT = "absent"
-"""Identity of a file that is missing."""
+"""Identity of a file that does not exist."""
 MOST_STRETCHED = 1000
-"""How many times as long as wide an image may be: a model's transform enlarges its short side to 224 pixels."""
+"""Largest ratio of the long side of an image to its short side. A model's transform enlarges the short side to about
+224 pixels, and a longer image would become very large."""
 
 
 @cache
 def picture_formats() -> tuple[str, ...]:
-    """Return those of `FORMATS` that this Pillow can decode."""
+    """Return the names in `FORMATS` that the installed version of Pillow can decode."""
     Image.init()
     return tuple(name for name in FORMATS if name in Image.OPEN)
 
 
 def open_picture(file: Path | BytesIO) -> Image.Image:
-    """Open a picture of a format of `FORMATS`, its pixels undecoded; the only place that opens pictures."""
+    """Open a picture in one of `FORMATS` without decoding its pixels. No other function opens pictures."""
     return Image.open(file, formats=picture_formats())
 
 
@@ -58,15 +61,19 @@ def open_picture(file: Path | BytesIO) -> Image.Image:
 def load_image(
     path: str | os.PathLike[str], decoding: Decoding = "upright"
 ) -> Image.Image:
-    """Read an image file as an upright 8-bit RGB picture, or as stored; animations give their first frame.
+    """Read an image file as an upright 8-bit RGB picture, or as it is stored. An animation gives its first frame.
+
+    Args:
+        path: The file.
+        decoding: "upright" for an upright 8-bit RGB picture, or "as-stored" for the picture as Pillow opens it.
 
     Example:
         >>> circuitry.data.load_image(folder.records[0].path).size
         (64, 64)
 
     Raises:
-        InputError: For a file that is missing, empty, truncated, no image, of a kind without a defined 8-bit
-            range, or more than `MOST_STRETCHED` times as long as wide.
+        InputError: For a file that is missing, empty, truncated or not an image; for an image whose pixels have no
+            defined range; and for an image whose long side is more than `MOST_STRETCHED` times its short side.
     """
     file = Path(path)
     if not file.is_file():
@@ -96,7 +103,10 @@ def load_image(
 
 @contextmanager
 def _whole_files() -> Iterator[None]:
-    """Within the block Pillow refuses files that are cut short, whatever another library has set; threads share it."""
+    """Make Pillow refuse truncated files within the block, even if another library has allowed them.
+
+    All threads share this setting of Pillow. It is restored when the last open block ends.
+    """
     with _lock:
         _before.append(ImageFile.LOAD_TRUNCATED_IMAGES)
         ImageFile.LOAD_TRUNCATED_IMAGES = False
@@ -108,12 +118,16 @@ def _whole_files() -> Iterator[None]:
 
 
 def reason_of(error: Exception) -> str:
-    """Return the message of an error, or its kind if it has none, without a full stop."""
+    """Return the message of an error without a full stop, or the name of its class if the message is empty."""
     return str(error).strip().rstrip(".") or type(error).__name__
 
 
 def upright(image: Image.Image) -> Image.Image:
-    """Return a picture upright, in 8-bit RGB over white; ValueError for pixels without a defined range."""
+    """Return a picture upright, in 8-bit RGB, composited over white.
+
+    Raises:
+        ValueError: for pixels without a defined range.
+    """
     if image.mode == "F" or (image.mode == "I" and image.format not in _16_BIT_FORMATS):
         kind = "floating-point numbers" if image.mode == "F" else "32-bit integers"
         raise ValueError(
@@ -140,10 +154,10 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
 
 
 def image_listing(records: Iterable[ImageRecord]) -> dict[str, str]:
-    """Return the identity of each image's file: path below the root -> its size in bytes and its checksum.
+    """Return the identity of each image's file, by the path of the image below the root.
 
-    For `runs.manifest.claim`, so that results notice replaced, repaired and other images. A missing file is
-    ``absent``.
+    An identity is a text with the size of the file in bytes and its checksum; for a missing file it is ``absent``.
+    `runs.manifest.claim` stores the identities, so that results of replaced, repaired or other images are recognised.
 
     Example:
         >>> circuitry.data.image_listing(folder.select("clock", "sketch", n=1))
@@ -158,7 +172,12 @@ def image_listing(records: Iterable[ImageRecord]) -> dict[str, str]:
 
 
 def _tell_of_copies(records: Sequence[ImageRecord], identities: Sequence[str]) -> None:
-    """Warn of images with the content of an earlier one, which lie at another path below the root."""
+    """Log a warning if images are copies: they have the content of an earlier image with another path below the root.
+
+    Args:
+        records: The images.
+        identities: The identity of each image's file.
+    """
     first: dict[str, ImageRecord] = {}
     copies: dict[ImageRecord, ImageRecord] = {}
     for record, identity in zip(records, identities, strict=True):

@@ -1,4 +1,4 @@
-"""Look up names that users give, and draw random numbers by name. No torch."""
+"""Look up names that users give, and rank things in a random order that depends on their names. No torch."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -12,12 +12,17 @@ def chosen_names(
     available: Sequence[str],
     key: Callable[[str], str] = str,
 ) -> tuple[str, ...]:
-    """Return the given names, each once, after checking that they exist; None means all.
+    """Return the given names without duplicates, after checking that they exist.
 
-    Names with an equal ``key`` are the same name; it is returned in its available spelling.
+    Args:
+        kind: What the names are names of, for messages.
+        given: The names, or None for all available names.
+        available: All names that exist.
+        key: Function that returns the same key for all spellings of a name (default: the name itself). Names are
+            returned as they are spelled in ``available``.
 
     Raises:
-        InputError: For no names, or an unknown name; the message shows similar names of this ``kind``.
+        InputError: For an empty list, or an unknown name. The message suggests similar names.
 
     Example:
         >>> circuitry.data.chosen_names("class", ["clock"], folder.classes)
@@ -38,12 +43,14 @@ def chosen_names(
 
 
 def in_a_sentence(class_name: str) -> str:
-    """Return a class name for captions and prompts: underscores become spaces, hyphens stay."""
+    """Return a class name as it is written in captions and prompts: underscores become spaces, hyphens stay."""
     return " ".join(class_name.replace("_", " ").split())
 
 
 def drawn_by_name(seed: int, name: str) -> bytes:
-    """Return 32 random bytes that depend on seed and name alone, not on platform or library version, to rank by.
+    """Return 32 pseudo-random bytes, by which things can be ranked in a random order.
+
+    The bytes depend on the seed and the name only, and not on the platform or the versions of libraries.
 
     Example:
         >>> len(circuitry.data.drawn_by_name(0, "real/cat/1.png"))

@@ -1,7 +1,7 @@
-"""Options of command lines: how their words become a value, and those that many commands have. No torch.
+"""Options of command lines: how words become values, and the options that many commands share. No torch.
 
-An option that many commands have is an annotation here, with its help: so it has one name, one kind of value and one
-text everywhere.
+An option that many commands share is a type annotation here, which includes its help text. So the option has the same
+type and the same help text in all commands.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,9 +21,13 @@ def option(
     nargs: int | Literal["*"] = 1,
     choices: Sequence[str] | None = None,
 ) -> Any:
-    """Return the annotation of a setting that a command line reads as text, and Python may give as an object.
+    """Return the annotation of a setting that a command line reads as words, while Python may pass any object.
 
-    ``parse`` makes the value from ``nargs`` words; the word None stands for None.
+    Args:
+        parse: Function of ``nargs`` words that returns the value.
+        metavar: Name of the value in the help text.
+        nargs: Number of words, or "*" for any number of words. The single word None always means None.
+        choices: The words that are allowed (default: all words).
 
     Example:
         >>> rule: Annotated[QuadratureRule | None, option(parse_rule, "{left,midpoint}-N")] = None
@@ -39,7 +43,7 @@ def option(
         return parse(*words)
 
     return PrimitiveConstructorSpec(
-        nargs=1 if nargs == 1 else "*",  # since None is one word
+        nargs=1 if nargs == 1 else "*",  # None is one word, even if nargs is 2
         metavar=metavar if choices is None else f"{{{','.join(choices)}}}",
         instance_from_str=value,
         is_instance=lambda value: True,

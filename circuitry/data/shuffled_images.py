@@ -1,9 +1,10 @@
-"""The study's own choice of images: lists that one random stream shuffles one after the other. No torch.
+"""The study's own choice of images: a single random stream shuffles the lists of all classes in turn. No torch.
 
-The study's circuits of a class in a domain are found on the first 50 images of the class's list after a shuffle. One
-stream, seeded once, shuffles all lists: domain by domain in the order of `DOMAIN_ORDER`, and within a domain the
-held-out classes first, then the others as the domain's list names them. So the choice follows from the lists alone, and
-a class that a domain lacks takes no random numbers. It is that of one process which finds all circuits in one run.
+The study finds the circuit of a class in a domain on the first 50 images of the class's list after a shuffle. All lists
+are shuffled by one random stream, which is seeded once. The domains are shuffled in the order of `DOMAIN_ORDER`. Within
+a domain the held-out classes are shuffled first, and then the other classes in the order of the domain's list. A class
+that a domain lacks takes no random numbers. So the choice depends on the seed and the lists only. It is the choice of a
+process that finds all circuits of the study in a single run.
 """
 
 import random
@@ -15,13 +16,20 @@ from circuitry.data.imagenet_classes import class_key
 from circuitry.data.names import chosen_names
 
 DOMAIN_ORDER = ("real", "quickdraw", "sketch", "clipart", "infograph", "painting")
-"""The study's order of domains; others follow."""
+"""The study's order of domains. Any other domain comes after these."""
 
 
 class ShuffledImages(DomainFolder):
-    """Images that are chosen as the study chooses them; the choice does not depend on selected classes and domains.
+    """Images sorted by domain and class, from which `select` chooses the same images as the study.
 
-    ``first`` has the held-out classes, in any spelling, which come first in every domain.
+    The choice does not depend on which classes and domains are selected.
+
+    Args:
+        root: Where the images are; see `DomainFolder`.
+        split: Which lists to read; see `DomainFolder`.
+        first: The held-out classes, in any spelling. Their lists are shuffled first in every domain.
+        domains: Domains to keep (default: all domains).
+        classes: Classes to keep (default: all classes).
 
     Example:
         >>> images = circuitry.data.ShuffledImages("DomainNet", first=["clock"])
@@ -44,7 +52,7 @@ class ShuffledImages(DomainFolder):
         self._shuffled: dict[int, dict[tuple[str, str], tuple[ImageRecord, ...]]] = {}
 
     def ranked(self, class_name: str, domain: str, seed: int) -> Sequence[ImageRecord]:
-        """Return the images of a class in a domain as the stream of this seed shuffles them."""
+        """Return the images of a class in a domain in the order in which the stream with this seed shuffles them."""
         if seed not in self._shuffled:
             self._shuffled[seed] = self._shuffle(seed)
         return self._shuffled[seed].get((domain, class_name), ())

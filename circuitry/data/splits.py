@@ -1,15 +1,18 @@
-"""The rule by which some images find circuits and others test them, for every question. No torch.
+"""The rule by which images are divided: some are used to find circuits, and others to test them. No torch.
 
-The images of a class in a domain are ranked by the seed (`DomainFolder.ranked`).
+The rule is the same for all questions. It divides the images of each class in each domain, which are first ranked by
+the seed (`DomainFolder.ranked`).
 
-1. The first half of them, rounded up and at most ``n_images``, finds circuits and own parts.
-2. All that follow are unseen: they test.
-3. Images of other classes come in turn, the first of each class that follows, then the second of each. Beside images
-   that find they are images that find, too, and beside unseen ones they are unseen.
+1. The first half of the images (rounded up, and at most ``n_images``) is used to find circuits and own parts.
+2. All following images are *unseen*: they are used to test.
+3. Images of other classes are taken in turn: first the first image of each following class, then the second image of
+   each, and so on. Where a circuit is found, they are images that are used to find circuits of their own classes. Where
+   a circuit is tested, they are unseen images of their own classes.
 
-So no image both finds and tests, whichever questions are asked with one number and seed. Two things are outside of the
-rule: a baseline that is made of the data (`FolderBaseline`) is the same for both sides, and of images of both; and
-where a class has a single image in a domain, this image tests the own parts of its class from other domains.
+So no image is used both to find and to test, even if several questions are asked with the same number and seed. The
+rule has two exceptions. A baseline that is computed from the data (`FolderBaseline`) is the same in finding and in
+testing, and may use any image. If a class has a single image in a domain, this image is used to find circuits, but also
+to test the own parts of the class that were found in other domains.
 """
 
 from collections.abc import Iterable, Sequence, Set
@@ -27,7 +30,7 @@ Records = tuple[ImageRecord, ...]
 
 def in_turn(groups: Iterable[Sequence[ImageRecord]]) -> Records:
     """Return the first image of each group, then the second of each, and so on."""
-    # None stands where a group has no more images.
+    # zip_longest gives None for a group that has no more images.
     rounds = zip_longest(*groups)
     return tuple(filter(None, chain.from_iterable(rounds)))
 
@@ -35,7 +38,7 @@ def in_turn(groups: Iterable[Sequence[ImageRecord]]) -> Records:
 @checked
 @dataclass(frozen=True, eq=False)
 class Split:
-    """The images that find, and those that test, by class and domain.
+    """Which images of each class in each domain are used to find circuits, and which to test them.
 
     Example:
         >>> split = Split(folder, n_images=2)
@@ -48,26 +51,39 @@ class Split:
     images: DomainFolder
     """Images by class and domain."""
     n_images: Count
-    """Images of a class in a domain that find, at most."""
+    """Largest number of images of a class in a domain that are used to find a circuit."""
     seed: Seed = 0
-    """Seed of the ranks."""
+    """Seed by which images are ranked."""
     leave_unseen: bool = True
-    """Whether at most half of a class's images find; otherwise all may, and perhaps none is left to test on."""
+    """Whether at most half of the images of a class in a domain are used to find a circuit. If False, up to
+    ``n_images`` are used, so that there may be no image left to test with."""
 
     def found_on(self, key: Key) -> Records:
-        """Return the images of a class in a domain that find."""
+        """Return the images that are used to find the circuit of a class in a domain."""
         return self._halves(key)[0]
 
     def unseen(self, key: Key, n: int | None = None) -> Records:
-        """Return the images of a class in a domain that test: the first ``n``, or all."""
+        """Return the images that are used to test the circuit of a class in a domain.
+
+        Args:
+            key: The class and the domain.
+            n: Largest number of images (default: all images).
+        """
         return self._halves(key)[1][:n]
 
     def ranked(self, key: Key) -> Records:
-        """Return all images of a class in a domain, first those that find."""
+        """Return all images of a class in a domain: first the images of `found_on`, then the images of `unseen`."""
         return self.found_on(key) + self.unseen(key)
 
     def others(self, key: Key, n: int | None, *, unseen: bool = False) -> Records:
-        """Return ``n`` images of other classes in the domain, or all: of those that find, or of unseen ones."""
+        """Return images of other classes in the same domain, as the module describes.
+
+        Args:
+            key: The class, which is left out, and the domain.
+            n: Largest number of images. None means all images.
+            unseen: Whether the images are unseen images of their classes. If False, they are images that are used to
+                find circuits of their classes.
+        """
         class_name, domain = key
         side = self.unseen if unseen else self.found_on
         following = self.images.following(class_name)
@@ -75,7 +91,7 @@ class Split:
         return in_turn(by_class)[:n]
 
     def check_testable(self, key: Key) -> None:
-        """Refuse a class that has no unseen image in a domain."""
+        """Raise `InputError` if a class has no unseen image in a domain."""
         if not self.unseen(key):
             raise InputError(
                 f"A circuit is found on some images and tested on others, but there is {len(self.found_on(key))} of "
@@ -83,19 +99,24 @@ class Split:
             )
 
     def known(self, key: Key) -> Set[str]:
-        """Return paths of images that are known to have found something; a rule knows none."""
+        """Return the paths of images that are known to have been used to find a circuit of this class and domain.
+
+        The result is empty here. A subclass that knows which images were used overrides this method; `found_on` then
+        includes all of these images.
+        """
         return frozenset()
 
     def _halves(self, key: Key) -> tuple[Records, Records]:
         if key not in self._cuts:
             ranked = list(self.images.ranked(*key, self.seed))
             n = self.n_images
-            # Rounded up: of three images two find, and a single one finds rather than tests.
+            # Rounded up: two of three images are used to find a circuit, and so is a single image.
             if self.leave_unseen:
                 n = min(n, (len(ranked) + 1) // 2)
             known = self.known(key)
             if not known <= {record.relative for record in ranked[:n]}:
-                # Another draw found it, or a folder that has grown since: what it took stays seen.
+                # The circuit was found on other images than the rule gives, because another draw was used, or because
+                # images were added since. All images that were used remain images of `found_on`.
                 ranked.sort(key=lambda record: record.relative not in known)
                 n = sum(record.relative in known for record in ranked)
             self._cuts[key] = tuple(ranked[:n]), tuple(ranked[n:])
@@ -103,5 +124,5 @@ class Split:
 
     @cached_property
     def _cuts(self) -> dict[Key, tuple[Records, Records]]:
-        """The images that find and the unseen ones, by class and domain, of the halves that were asked for."""
+        """Results of `_halves` so far, by class and domain: the images of `found_on` and of `unseen`."""
         return {}

@@ -1,4 +1,4 @@
-"""A tower as a chain of stages with named sites between them: `Encoder`; its readers, and `Task`."""
+"""An image tower as a chain of stages with named sites between them (`Encoder`), adapters, metrics and `Task`."""
 
 import lazy_loader
 

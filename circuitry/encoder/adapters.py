@@ -1,8 +1,8 @@
 """Adapters: functions that turn a tower of a known architecture into a chain of stages.
 
-To support a new architecture, write a function that takes a tower and returns its `Chain`, or None for a tower of
-another architecture, and give it to `register_architecture`. The adapters of the package are in `open_clip_towers`,
-`timm_nets`, `torchvision_nets` and `transformers_towers`.
+To support a new architecture, write a function that takes a tower and returns its `Chain`. For a tower of another
+architecture the function returns None. Register the function by `register_architecture`. The adapters of the package
+are in `open_clip_towers`, `timm_nets`, `torchvision_nets` and `transformers_towers`.
 """
 
 from collections.abc import Callable
@@ -27,13 +27,14 @@ _READERS: dict[str, ReadTower] = {
 
 
 def register_architecture(name: str, read: ReadTower) -> None:
-    """Add an architecture that `Encoder.from_tower` and all loaders can wrap.
+    """Register an adapter, so that `Encoder.from_tower` and all loaders can wrap towers of its architecture.
 
-    The newest adapter is asked first.
+    Adapters are tried one after the other, and the newest adapter is tried first.
 
     Args:
-        name: Name of the architecture, for messages; an adapter of the same name is replaced.
-        read: Function that returns the chain of a tower of this architecture, and None for any other tower.
+        name: Name of the architecture in messages. If an adapter has this name already, it is replaced.
+        read: Function that takes a tower. It returns the chain of a tower of this architecture, and None for any other
+            tower.
 
     Example:
         >>> from circuitry.encoder import Chain, linked_stages, register_architecture
@@ -55,7 +56,7 @@ def register_architecture(name: str, read: ReadTower) -> None:
 
 def chain_of(tower: nn.Module) -> Chain:
     """Return the chain of a tower; raise `InputError` for an unknown architecture."""
-    # Newest first: a user's adapter may be for a class derived from one that the package knows.
+    # Newest first: a user's adapter may be for a class that is derived from a class of the package's adapters.
     for read in reversed(_READERS.values()):
         chain = read(tower)
         if chain is not None:

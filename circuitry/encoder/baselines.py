@@ -1,14 +1,18 @@
-"""Baselines: the activation that replaces an ablated one.
+"""Baselines: a baseline is the activation that replaces an ablated activation.
 
-A parameter ``baseline`` takes
+A parameter ``baseline`` accepts these values:
 
-- ``"zero"``, or, in a `Task` with others, ``"mean-position"`` or ``"mean-unit"``: the mean over the task's images;
-- a `Baseline`: an activation at every site, either one for all images or one for each image; see `mean_baseline`;
-- a `Counterfactual`: the activations of other images, either one image for all or one for each image; or the tensor of
-  these images.
+- ``"zero"``: ablated activations become zero;
+- ``"mean-position"`` or ``"mean-unit"``: the mean activation over the ``images`` and ``others`` of a `Task`. A task
+  without ``others`` does not accept these names;
+- a `Baseline`: activations at every site. There is either one activation for all images, or one activation for each
+  image; see `mean_baseline`;
+- a `Counterfactual`: images whose activations replace ablated activations. There is either one counterfactual image for
+  all images, or one counterfactual image for each image;
+- a tensor of counterfactual images.
 
-`as_baseline` turns each of them into a `Baseline` or a `Counterfactual`. Where each image has its own baseline, the
-baselines are in the order of the images in the whole run, so the division into batches changes nothing.
+`as_baseline` turns each of these values into a `Baseline` or a `Counterfactual`. If each image has a baseline of its
+own, the baselines are in the order of the images in the whole run, so the division into batches does not matter.
 """
 
 import sys
@@ -35,7 +39,9 @@ from circuitry.runs.provenance import weights_digest
 @checked
 @dataclass(frozen=True, eq=False)
 class Baseline:
-    """Activations, by site, that replace ablated activations; zero replaces them at a site that is not listed.
+    """Activations by site that replace ablated activations.
+
+    At a site that is not listed, zero replaces ablated activations.
 
     Example:
         >>> activation = encoder.read_unhooked(images, ["layer4.0"])["layer4.0"]
@@ -45,13 +51,13 @@ class Baseline:
     """
 
     name: str
-    """Name in tables and provenance, such as ``mean-position``; only graphs of the same baseline are compared."""
+    """Name in tables and provenance, such as ``mean-position``. Graphs are compared only if their baselines agree."""
     values: Mapping[str, Float[Tensor, "..."]] = field(repr=False)
-    """Activation of each site: [1, ...] for all images, or [B, ...] for each image of a run, in their order. Axes of
-    size 1 are broadcast."""
+    """Activation of each site. It is [1, ...] if all images share one activation, or [B, ...] with one activation for
+    each image of a run, in the order of the images. Other axes of size 1 are broadcast."""
 
     made_of: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Entries of the identity of the encoder that gave the activations; empty where they are not known."""
+    """Entries of the `Identity` of the encoder that computed the activations; empty if the encoder is not known."""
 
     def __post_init__(self) -> None:
         counts = dict.fromkeys(self.values, 0)
@@ -70,40 +76,44 @@ class Baseline:
 
     @property
     def n_images(self) -> int | None:
-        """Number of images with an activation of their own; None where all images share one activation."""
+        """Number of images that the baseline has activations for, or None if all images share one activation."""
         n = max((len(value) for value in self.values.values()), default=1)
         return n if n > 1 else None
 
     @property
     def digest(self) -> str:
-        """Digest of the activations: baselines with equal activations have equal digests."""
+        """Digest of the activations. Baselines with equal activations have equal digests."""
         return weights_digest(self.values)
 
     def activations(
         self, encoder: Encoder, clean: Mapping[str, Tensor], start: Natural = 0
     ) -> dict[str, Tensor]:
-        """Return the baseline of a batch, with the sites, shapes, types and devices of its activations ``clean``.
+        """Return the baseline of a batch of images.
 
         Args:
-            encoder: The encoder that gave ``clean``.
-            clean: Activations of the batch by site.
-            start: Place of the first image of the batch among all images of the run.
+            encoder: The encoder that computed ``clean``.
+            clean: Activations of the batch by site, without ablation.
+            start: Index of the first image of the batch among all images of the run.
+
+        Returns:
+            Activations by site. They have the sites, shapes, types and devices of ``clean``. If a site carries the
+            residual stream past its units, the stream is taken from ``clean``.
 
         Raises:
-            InputError: for a baseline of another shape, of a site that the encoder lacks, or of fewer images than the
-                run has.
+            InputError: if the baseline has another shape than ``clean``, a site that the encoder lacks, or activations
+                for fewer images than the run has.
         """
         for site in self.values:
             encoder.position(
                 site
-            )  # raises for an unknown site, which would else be ignored
+            )  # raises for an unknown site, which would otherwise be ignored
         replaced = {}
         for site, like in clean.items():
             replaced[site] = encoder.carry(site, self.at(site, like, start), like)
         return replaced
 
     def at(self, site: str, like: Tensor, start: Natural = 0) -> Tensor:
-        """Return the baseline at one site, shaped like the activation ``like`` [B, ...]; see `activations`."""
+        """Return the baseline at one site, in the shape of the activation ``like`` [B, ...]; see `activations`."""
         value = self.values.get(site)
         if value is None:
             # A view of one zero: a whole tensor of zeros at every site would double the memory of a run.
@@ -125,7 +135,11 @@ class Baseline:
     def select(
         self, images: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice
     ) -> "Baseline":
-        """Return the baseline of some images of a run, chosen by their places."""
+        """Return the baseline of some images of a run.
+
+        Args:
+            images: Indices of the images, a mask over the images, or a slice.
+        """
         values = dict(self.values)
         for site, value in values.items():
             if len(value) > 1:
@@ -133,8 +147,8 @@ class Baseline:
         return replace(self, values=values)
 
     def check_made_of(self, encoder: Encoder) -> None:
-        """Raise `InputError` where the baseline's activations are of another model than the encoder's."""
-        # Reading the encoder's identity reads all its weights, so it is done only where there is something to compare.
+        """Raise `InputError` if the activations of the baseline were computed by another model than ``encoder``."""
+        # The encoder's identity is read only if it is compared, because this reads all weights.
         if self.made_of:
             known = Identity(self.made_of)
             ours = f"the baseline {self.name!r}"
@@ -144,7 +158,9 @@ class Baseline:
 @checked
 @dataclass(frozen=True, eq=False)
 class Counterfactual:
-    """Images whose activations replace ablated ones, site by site; they are run without hooks, in evaluation mode.
+    """Images whose activations replace ablated activations, site by site.
+
+    Counterfactual images are run without hooks and in evaluation mode.
 
     Example:
         >>> from circuitry.encoder import Counterfactual
@@ -153,7 +169,8 @@ class Counterfactual:
     """
 
     images: Float[Tensor, "images channels h w"] = field(repr=False)
-    """Images [1, 3, H, W] for all images of a run, or [B, 3, H, W] with one for every image, in their order."""
+    """Counterfactual images: [1, 3, H, W] if all images of a run share one, or [B, 3, H, W] with one counterfactual
+    image for each image of a run, in the order of the images."""
 
     def __post_init__(self) -> None:
         if self.images.dim() != 4 or self.images.shape[1] != 3 or not len(self.images):
@@ -165,12 +182,12 @@ class Counterfactual:
 
     @property
     def name(self) -> str:
-        """For tables and provenance."""
+        """Name in tables and provenance."""
         return "counterfactual"
 
     @property
     def n_images(self) -> int | None:
-        """Number of images with a counterfactual image of their own; None where all images share one."""
+        """Number of counterfactual images, or None if all images share one counterfactual image."""
         return len(self.images) if len(self.images) > 1 else None
 
     @property
@@ -181,9 +198,10 @@ class Counterfactual:
     def activations(
         self, encoder: Encoder, clean: Mapping[str, Tensor], start: Natural = 0
     ) -> dict[str, Tensor]:
-        """Return the counterfactual activations in the place of ``clean``; see `Baseline.activations`.
+        """Return the activations of the counterfactual images that belong to a batch.
 
-        Of a site that carries the residual stream past its units, the stream is the counterfactual's, too.
+        The arguments are the arguments of `Baseline.activations`.
+        If a site carries the residual stream past its units, the stream also comes from the counterfactual images.
         """
         stop = start + max(map(len, clean.values()), default=0)
         check_count(self, stop, so_far=True)
@@ -201,7 +219,14 @@ class Counterfactual:
     def run(
         self, encoder: Encoder, sites: Iterable[str], images: slice = slice(None)
     ) -> dict[str, Tensor]:
-        """Return the activations at ``sites`` of the chosen counterfactual images, or of the one for all."""
+        """Run counterfactual images, and return their activations at ``sites``.
+
+        Args:
+            encoder: The encoder that runs the images.
+            sites: Sites whose activations are returned.
+            images: Slice of the counterfactual images to run. It is ignored if all images share one counterfactual
+                image.
+        """
         shown = self.select(images).images.to(encoder.device, encoder.dtype)
         activations = encoder.read_unhooked(shown, sites)
         check_finite(activations, "Activations of the counterfactual images")
@@ -210,20 +235,24 @@ class Counterfactual:
     def select(
         self, images: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice
     ) -> "Counterfactual":
-        """Return the counterfactual of some images of a run, chosen by their places."""
+        """Return the counterfactual of some images of a run.
+
+        Args:
+            images: Indices of the images, a mask over the images, or a slice.
+        """
         if self.n_images is None:
             return self
         return Counterfactual(self.images[images])
 
 
 AnyBaseline = str | Baseline | Counterfactual | Tensor
-"""Values that a parameter ``baseline`` accepts; see the module."""
+"""Types of the values that a parameter ``baseline`` accepts; see the module."""
 
 ZERO = Baseline("zero", {})
-"""The baseline of the study, which replaces activations by zero."""
+"""The baseline that replaces activations by zero. The study uses it."""
 
 MEANS = {"mean-position": "position", "mean-unit": "unit"}
-"""Argument ``per`` of `mean_baseline`, by the name of the baseline that it makes."""
+"""The argument ``per`` of `mean_baseline`, by the name of the baseline that it gives."""
 
 
 def as_baseline(value: object) -> Baseline | Counterfactual:
@@ -240,8 +269,8 @@ def as_baseline(value: object) -> Baseline | Counterfactual:
         return Counterfactual(value)
     if isinstance(value, str) and value == ZERO.name:
         return ZERO
-    # The names below need images or a data set. A task or `extract` resolves them before it comes here, so that a
-    # name that arrives has nothing to be computed from.
+    # The names below need images or a data set. A task or `extract` replaces these names before it calls this function.
+    # If a name arrives here, there are no images to compute the baseline from.
     if isinstance(value, str) and value in MEANS:
         raise InputError(
             f"The baseline {value!r} is a mean over images of several classes, which are not known here: give "
@@ -262,9 +291,14 @@ def as_baseline(value: object) -> Baseline | Counterfactual:
 def check_count(
     baseline: Baseline | Counterfactual, n_images: int, *, so_far: bool = False
 ) -> None:
-    """Raise `InputError` unless a baseline has one activation for all images, or one for each of ``n_images``.
+    """Raise `InputError` if the number of a baseline's activations does not fit the number of images.
 
-    With ``so_far`` a run has had ``n_images`` up to now, so the baseline may have more.
+    A baseline has either one activation for all images, or one activation for each image.
+
+    Args:
+        baseline: The baseline to check.
+        n_images: Number of images.
+        so_far: Whether further images may follow. If True, the baseline may have more activations than ``n_images``.
     """
     n = baseline.n_images
     if n is None or n == n_images or (so_far and n > n_images):
@@ -294,17 +328,17 @@ def mean_baseline(
 
     Args:
         encoder: The encoder whose activations are averaged.
-        images: Reference images: a tensor [B, 3, H, W], or batches of them.
-        per: ``"position"`` averages over images; ``"unit"`` averages over images and positions.
-        progress: Whether to show a bar if it takes longer.
+        images: Reference images: a tensor [B, 3, H, W], or an iterable of batches.
+        per: ``"position"`` averages over images. ``"unit"`` averages over images and positions.
+        progress: Whether to show a progress bar if the computation takes long.
 
     Returns:
-        A baseline named ``mean-position`` or ``mean-unit``, with one activation [1, ...] at every site for all images.
-        Sums are made in double precision.
+        A baseline named ``mean-position`` or ``mean-unit``. At every site it has one activation [1, ...] for all
+        images. Activations are summed in double precision.
 
     Raises:
-        InputError: for no images, for a value that is no batch of images, for a mean that is not finite, or for
-            another ``per``.
+        InputError: if there are no images, if a value is not a batch of images, if a mean is not finite, or if ``per``
+            is unknown.
 
     Example:
         >>> baseline = circuitry.mean_baseline(encoder, images, progress=False)
@@ -322,8 +356,8 @@ def mean_baseline(
             _, cache = encoder.run_with_cache(batch, names_filter=list(encoder.sites))
             count += len(batch)
             for site, activation in cache.items():
-                # Sums instead of means of batches, since the last batch may be smaller. In doubles the order of
-                # thousands of summands shows in no digit of single precision.
+                # Sums are collected instead of means of batches, because the last batch may be smaller. They are in
+                # double precision, so that the order of thousands of summands changes no digit in single precision.
                 of_batch = in_double(activation).sum(0, keepdim=True)
                 sums[site] = of_batch if site not in sums else sums[site] + of_batch
             bar.update(len(batch))
@@ -333,12 +367,12 @@ def mean_baseline(
         mean = summed / count
         if per == "unit":
             unit = encoder.unit_dim(site) % mean.dim()
-            # Axis 0 is the one mean image; every axis besides it and the units' is one of positions.
+            # Axis 0 is the mean image. Every axis except for axis 0 and the axis of the units is an axis of positions.
             positions = [axis for axis in range(1, mean.dim()) if axis != unit]
             if positions:
                 mean = mean.mean(positions, keepdim=True).expand_as(mean)
         values[site] = mean.to(encoder.device, encoder.dtype)
-    # Weights and stages tell whose activations these are. Hooks and precision of the run are left out: a mean baseline
-    # may be used in other runs of the same model.
+    # Weights and stages identify the model of these activations. Hooks and precision of the run are left out, because a
+    # mean baseline may be used in other runs of the same model.
     made_of = {name: identity[name] for name in (*OF_TOWER, "stages")}
     return Baseline(f"mean-{per}", values, made_of)

@@ -1,10 +1,11 @@
-"""A tower as a chain of stages: the `Chain` that an adapter returns, its notation as links, and its check.
+"""A tower as a chain of stages: the `Chain` that an adapter returns, a notation for chains, and a check of chains.
 
 A list of links describes the chain of a network. A link is one of
 
-1. the path of a module in the network. A container that runs its modules one after the other is opened, so that each
-   block ends at a site of its own. timm's down-sampling before the first block of a level belongs to that block;
-2. a tuple of paths and functions that run one after the other as one stage, which is named after the last module;
+1. the path of a module in the network. If the module is a container that runs its modules one after the other, each of
+   these modules becomes a stage of its own. In timm the down-sampling before the first block of a level belongs to the
+   stage of that block;
+2. a tuple of paths and functions. They run one after the other as one stage, which is named after the last module;
 3. a `Stage`.
 
 `check_chain` compares the output of the chain with the output of the tower itself.
@@ -30,14 +31,18 @@ TransformerBlock = nn.Module | PlacedBlock
 Link = str | tuple[str | Callable[[Tensor], Tensor], ...] | Stage
 
 _TOLERANCE = 1e-5
-"""Largest difference from the tower's own output, relative to the largest number in it."""
+"""Largest allowed difference between the outputs of a chain and of its tower, relative to the largest number in the
+tower's output."""
 _CONTAINERS = ("Sequential", "RegStage", "AnyStage")
-"""Kinds of modules that run their children one after the other; kinds derived from them are blocks."""
+"""Names of the classes of modules that only run their children one after the other. A module of a derived class is a
+block."""
 
 
 @dataclass(frozen=True)
 class Chain:
-    """The stages of a tower, its blocks and tokens; adapters return it, see `register_architecture`.
+    """The stages of a tower, its blocks and its tokens.
+
+    Adapters return a `Chain`; see `register_architecture`.
 
     Example:
         >>> from circuitry.encoder import Chain, linked_stages
@@ -47,32 +52,37 @@ class Chain:
         ['1', '2']
     """
 
-    stages: tuple[Stage, ...]  #: In the order in which they run.
+    stages: tuple[Stage, ...]  #: Stages in the order in which they run.
     image_size: tuple[int, int]
     """Height and width of the images that the tower takes."""
     blocks: Mapping[str, TransformerBlock | ConvBlock] = field(default_factory=dict)
-    """Blocks by the site that each ends at: those of a transformer, or those of a CNN whose kind of block the package
-    does not know. One stage follows the last block."""
+    """Blocks, by the site at which each block ends. They are the blocks of a transformer, or the blocks of a CNN if
+    the package does not know this kind of block. One stage follows the last block."""
     grid: TokenGrid | None = None
-    """Places of a transformer's tokens in the image; None for another tower."""
+    """The grid of a transformer's tokens in the image; None for another tower."""
     embed: Callable[[Tensor], Tensor] | None = None
-    """Function of images that returns the tower's own output; None if calling the tower does."""
+    """Function that takes images and returns the tower's own output. None if calling the tower returns this output."""
     scale: "ModelScale | None" = None
-    """How to read the scale of logits of the model that the tower is part of; a `Clip` sets it."""
+    """How to read the logit scale of the model that the tower belongs to. A `Clip` sets this field."""
     by_hand: bool = False
-    """Whether a user listed the stages. An adapter makes the same stages of a tower each time, a user may not."""
+    """Whether a user listed the stages. If so, the identity of an encoder has a digest of every stage, because a user
+    may list different stages of one tower. An adapter always makes the same stages of a tower."""
 
 
 class ModelScale(NamedTuple):
-    """How to read a model's scale of logits; it is read at each use, since training changes it."""
+    """How to read the logit scale of a model.
 
-    known_by: Tensor  #: The weight that the scale is read from; different models have different weights.
+    The scale is read at each use, because training changes the scale.
+    """
+
+    known_by: Tensor
+    """The weight from which the scale is read. It also identifies the model: two models do not share this tensor."""
     read: Callable[[Any, Tensor], float]
-    """Function of an encoder and of ``known_by`` that returns the scale."""
+    """Function that takes an encoder and ``known_by``, and returns the scale."""
 
 
 def height_and_width(size: int | Sequence[int]) -> tuple[int, int]:
-    """Return height and width of an image size as libraries write it: one number, or both."""
+    """Return (height, width) of an image size. Libraries write an image size as one number or as two numbers."""
     if isinstance(size, int):
         return size, size
     return size[0], size[1]
@@ -84,20 +94,20 @@ def class_token(x: Tensor) -> Tensor:
 
 
 def token_stages(blocks: Mapping[str, TransformerBlock]) -> list[Stage]:
-    """Return one stage for each transformer block; ``blocks`` has them by site."""
+    """Return one stage for each transformer block. ``blocks`` maps the site of each stage to its block."""
     return [Stage(site, block, FEATURE) for site, block in blocks.items()]
 
 
 def linked_stages(
     net: nn.Module, links: Sequence[Link], unit_dim: int = 1, path: str = ""
 ) -> Iterator[Stage]:
-    """Yield the stages of a network that links describe.
+    """Yield the stages of a network, given as links.
 
     Args:
         net: The network.
         links: Links in the order in which they run; see the module.
-        unit_dim: Axis of the units in the outputs of modules; -1 fits tokens [B, L, C] and pooled features [B, C].
-        path: Prefix of the names of sites, before the modules' paths.
+        unit_dim: Axis of the units in the outputs of modules. Use -1 for tokens [B, L, C] and pooled features [B, C].
+        path: Prefix of the names of sites. The path of the module follows it.
 
     Example:
         >>> from circuitry.encoder import linked_stages
@@ -120,7 +130,14 @@ def _joined_stage(
     unit_dim: int,
     path: str,
 ) -> Stage:
-    """Return one stage that runs modules, given by their paths, and functions; it has the name of the last module."""
+    """Return one stage that runs several modules and functions one after the other.
+
+    Args:
+        net: The network that holds the modules.
+        pieces: Paths of the modules, and functions. The stage is named after the last module.
+        unit_dim: Axis of the units in the output.
+        path: Prefix of the name of the site.
+    """
     runs = list[Callable[[Tensor], Tensor]]()
     name = None
     for piece in pieces:
@@ -148,7 +165,10 @@ def _module(net: nn.Module, path: str) -> nn.Module:
 
 
 def _opened(module: nn.Module, site: str, unit_dim: int) -> Iterator[Stage]:
-    """Yield a stage for a module, or for each module inside it where it only runs them one after the other."""
+    """Yield a stage for a module. If the module is a container, yield a stage for each of its blocks instead.
+
+    A container only runs its children one after the other. An `nn.Identity` gets no stage.
+    """
     level: Any = module
     # By exact name: a class derived from nn.Sequential may add a shortcut around its modules, so it is a block.
     if type(module).__name__ in _CONTAINERS:
@@ -167,9 +187,10 @@ def _opened(module: nn.Module, site: str, unit_dim: int) -> Iterator[Stage]:
 
 
 def check_chain(tower: nn.Module, chain: Chain) -> None:
-    """Raise `InputError` where a chain and its tower give different outputs for an image of noise.
+    """Raise `InputError` if a chain and its tower have different outputs for an image of noise.
 
-    The message names the first site at which they differ. Both run in the tower's present mode.
+    The message names the first site at which the chain and the tower differ. Both run in the mode, training or
+    evaluation, that the tower is in. A batch norm without running statistics raises `InputError`, too.
     """
     for name, module in tower.named_modules():
         if isinstance(module, _BatchNorm) and module.running_mean is None:
@@ -188,8 +209,8 @@ def check_chain(tower: nn.Module, chain: Chain) -> None:
         own, calls = _own_run(tower, chain, image)
         x = image
         site = INPUT
-        # The first difference between tower and chain. It is told only if the outputs differ in the end: a module that
-        # is called twice, say, may be no error.
+        # The first difference between tower and chain. It is reported only if the outputs differ in the end, because
+        # a difference on the way, such as a module that is called twice, need not be an error.
         parting = ""
         for stage in chain.stages:
             try:
@@ -216,13 +237,16 @@ def check_chain(tower: nn.Module, chain: Chain) -> None:
 
 
 Call = tuple[Any, Any]
-"""First argument of a module in one call, and the output of this call."""
+"""One call of a module: its first argument and its output."""
 
 
 def _own_run(
     tower: nn.Module, chain: Chain, image: Tensor
 ) -> tuple[Any, dict[str, list[Call]]]:
-    """Return the tower's own output and, by site, its calls of each module that is a stage by itself."""
+    """Return the tower's own output for an image, and the calls of its modules.
+
+    The calls are given as a dictionary from sites to lists of calls, for each stage that runs a single module.
+    """
     calls: dict[str, list[Call]] = {}
 
     def record(site: str, _: nn.Module, given: tuple[Any, ...], out: Any) -> None:
@@ -245,8 +269,18 @@ def _own_run(
 def _parting(
     calls: list[Call], before: str, site: str, chain_input: Tensor, chain_output: Tensor
 ) -> str:
-    """Say how the tower's calls of the module at a site differ from the chain's call; nothing if they do not."""
-    # The order matters: of several true sentences the first is the cause of the next.
+    """Describe how the tower's calls of the module at a site differ from the chain's call of this module.
+
+    Return an empty text if the calls do not differ.
+
+    Args:
+        calls: Calls of the module by the tower.
+        before: The site before.
+        site: The site of the module.
+        chain_input: Input of the module in the chain.
+        chain_output: Output of the module in the chain.
+    """
+    # The order matters: if several of these sentences are true, the first is the cause of the next.
     given, out = calls[0]
     if len(calls) > 1:
         return f"it runs {site} {len(calls)} times."
@@ -258,8 +292,8 @@ def _parting(
 
 
 def _same(of_chain: Tensor, own: Any) -> bool:
-    """Say whether two outputs are equal up to `_TOLERANCE`; numbers that are not finite count as zero."""
-    # A tower with random weights may overflow; that is no fault of its chain.
+    """Return whether two outputs are equal up to `_TOLERANCE`. Numbers that are not finite count as zero."""
+    # A tower with random weights may overflow, which is not an error of its chain.
     if not isinstance(own, Tensor) or own.shape != of_chain.shape:
         return False
     expected = _finite(own)

@@ -1,4 +1,4 @@
-"""Names of metrics and of baselines, for command lines, which do not import torch."""
+"""Names of metrics and baselines for command lines. This module does not import torch."""
 
 METRIC_NAMES = ("logit", "margin")
 BASELINE_NAMES = (

@@ -1,4 +1,4 @@
-"""Double precision on every device: whatever is added up in doubles goes through here."""
+"""Conversion to double precision on every device. Sums in double precision use it."""
 
 from torch import Tensor
 
@@ -7,7 +7,7 @@ WITHOUT_DOUBLES = "mps"
 
 
 def in_double(x: Tensor) -> Tensor:
-    """Return numbers in double precision, on their device or, if it has no doubles, on the CPU."""
+    """Return a tensor in double precision. If its device has no double precision, the result is on the CPU."""
     if x.device.type == WITHOUT_DOUBLES:
         x = x.cpu()
     return x.double()

@@ -3,12 +3,12 @@
     image -> [stage] -site-> [stage] -site-> ... -> embedding
 
 1. A `Stage` maps the activation of the site before it to the activation of its own site.
-2. Every site carries a TransformerLens HookPoint, so anything can be read or written there (`hooked_sites`).
-3. An `Encoder` runs from any site to any later one. Attribution, patching and causal checks are such runs.
+2. Every site has a TransformerLens HookPoint, so the activation can be read or replaced there (`hooked_sites`).
+3. An `Encoder` runs from any site to any later site. Attribution, patching and causal checks are such runs.
 
-The stages run the tower's own modules: with idle hooks the output is bit-equal to the tower's.
-Threads take turns: each run, and each block that changes an encoder for a while, holds the lock of its tower.
-`adapters` turns architectures into stages; `components` adds hook points inside blocks.
+The stages run the tower's own modules. As long as no hook is set, the output is bit-equal to the tower's output.
+Threads take turns, because each run holds the lock of its tower. A ``with`` block that changes an encoder for a while
+holds the lock, too. `adapters` turns architectures into stages, and `components` adds hook points inside blocks.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -49,20 +49,22 @@ T = TypeVar("T")
 class Encoder(HookedSites):
     """A CLIP image tower as a chain of stages with a hook at every site.
 
-    ``encoder(images)`` gives the tower's embeddings [B, D]. ``start`` and ``stop`` make it a partial run:
-    ``encoder(activation, start="layer3.2", stop="layer4.0")``. TransformerLens' ``run_with_cache``,
-    ``run_with_hooks`` and ``hooks`` take the same arguments and work for whole and partial runs. A hook writes the
-    whole activation. At a site of `in_components` the activation includes the residual stream that is carried past the
-    units; `Patch` leaves the stream alone (`carry`).
+    ``encoder(images)`` returns the tower's embeddings [B, D]. ``start`` and ``stop`` select a part of the chain:
+    ``encoder(activation, start="layer3.2", stop="layer4.0")`` takes the activation of one site and returns the
+    activation of another site. TransformerLens' ``run_with_cache``, ``run_with_hooks`` and ``hooks`` take the same
+    arguments and work for whole and partial runs. A hook replaces the whole activation. At a site of `in_components`
+    the activation includes the residual stream that is carried past the units. A `Patch` does not change this stream
+    (`carry`).
 
-    Hooks at sites act in every run while they are set, attribution included. The effect of a `Patch` is in the
-    `identity` of all results. The effect of another function is unknown, so its results enter no cache and no folder.
-    PyTorch's own hooks on modules of the tower are refused, since stages run modules without their containers.
+    While hooks are set at sites, they act in every run, also in attribution. The effect of a `Patch` is part of the
+    `identity` of all results. The effect of any other function is unknown, so results that are computed with such a
+    hook are neither cached nor written into folders. A tower whose modules have hooks of PyTorch is refused, because
+    stages run modules without their containers.
 
-    An encoder that you call follows PyTorch's modes and the tower's training mode. The package's own functions set
-    their modes themselves (`running`).
+    If you call an encoder, the run follows PyTorch's modes and the tower's training mode. The package's own functions
+    set these modes themselves (`running`).
 
-    Threads may share an encoder: one thread at a time runs it or holds a ``with`` block.
+    Threads may share an encoder. One thread at a time runs the encoder or is in a ``with`` block of the encoder.
 
     Example:
         >>> encoder = Encoder.from_tower(clip.model.visual)
@@ -87,34 +89,37 @@ class Encoder(HookedSites):
         points: Mapping[str, HookPoint] | None = None,
         chain: Chain | None = None,
     ) -> None:
-        """Make a chain of stages.
+        """Make an encoder from stages.
 
         Args:
-            tower: The module whose modules the stages run.
+            tower: The module whose submodules the stages run.
             stages: Stages in the order in which they run.
             image_size: Height and width of images.
-            points: Further hook points inside the stages, by name; they are no sites.
-            chain: The tower's own chain, if the stages divide it more finely (default: the stages are the chain).
+            points: Further hook points inside the stages, by name. These hook points are not sites.
+            chain: The tower's own chain. Give it if ``stages`` divides the tower more finely than this chain (default:
+                a chain of ``stages``, listed by hand).
         """
         super().__init__(
             tower, (INPUT, *(stage.site for stage in stages)), points or {}
         )
         self.stages = tuple(stages)
-        # `fast` replaces `stages` for a while. The identity reads these, so that it is the same within and without.
+        # `fast` replaces `stages` for a while. The identity reads `_own_stages`, which `fast` does not replace.
         self._own_stages = self.stages
         self.chain = chain or Chain(self.stages, image_size, by_hand=True)
         self.image_size = image_size
-        # Runs compare this with the tower's modules: stages keep the old ones when somebody replaces a module.
+        # Runs compare this with the tower's modules: if a module is replaced, the stages still run the old module.
         self._made_of = dict(tower.named_modules())
-        # Attribution asks for these a thousand times in a call, so they are dictionaries and no properties.
+        # Attribution reads these a thousand times in a call, so they are dictionaries instead of properties.
         self.kinds = {INPUT: CHANNEL} | {
             stage.site: stage.kind for stage in self.stages
         }
         """Kind of the units of each site."""
         self.error_units = {s.site: s.error_units for s in self.stages if s.error_units}
-        """By site in a feature basis: the units behind the latents, see `in_feature_basis`; else empty."""
+        """Indices of the error units, which follow the latents, by site. Sites without error units are left out; see
+        `in_feature_basis`."""
         self.carried = {s.site: s.carried for s in self.stages if s.carried}
-        """By site: places behind the units that only carry the residual stream, see `in_components`; else empty."""
+        """Indices after the units, along their axis, that only carry the residual stream, by site. Sites that carry no
+        stream are left out; see `in_components`."""
 
     def __repr__(self) -> str:
         height, width = self.image_size
@@ -126,7 +131,7 @@ class Encoder(HookedSites):
         """Wrap an image tower of open_clip (``model.visual``), timm, torchvision or transformers.
 
         Raises:
-            InputError: for a tower without an adapter, or a tower whose output differs from its chain.
+            InputError: if no adapter knows the tower, or if the tower's output differs from the output of its chain.
         """
         return cls._checked(tower, chain_of(tower))
 
@@ -139,13 +144,14 @@ class Encoder(HookedSites):
         image_size: tuple[int, int],
         unit_dim: int = 1,
     ) -> "Encoder":
-        """Wrap a tower that has no adapter, given the modules that it runs one after the other.
+        """Wrap a tower that has no adapter, given the modules that the tower runs one after the other.
 
         Args:
-            tower: The tower; on images it must give the same output as the chain.
-            links: Links in order: a path, a tuple of paths and functions, or a `Stage`; see `linked_stages`.
+            tower: The tower. Its output for images must equal the output of the chain.
+            links: Links in the order in which they run. A link is a path, a tuple of paths and functions, or a `Stage`;
+                see `linked_stages`.
             image_size: Height and width of images.
-            unit_dim: Axis of the units in the outputs of modules; -1 for tokens.
+            unit_dim: Axis of the units in the outputs of modules. Use -1 for tokens.
 
         Example:
             >>> from torch import nn
@@ -164,23 +170,26 @@ class Encoder(HookedSites):
         return encoder
 
     def blank(self, count: int = 1) -> Float[Tensor, "batch 3 h w"]:
-        """Return images of zeros, to learn shapes and memory from a run."""
+        """Return ``count`` images of zeros. A run on them shows the shapes of activations and the memory of a run."""
         return torch.zeros(
             count, 3, *self.image_size, device=self.device, dtype=self.dtype
         )
 
     def in_channels(self) -> "Encoder":
-        """Return an encoder of the tower's own stages: without heads, neurons, latents and hooks."""
+        """Return a new encoder with the stages of the tower's own chain.
+
+        Its units are never heads, neurons or latents, and no hooks are set.
+        """
         return Encoder(
             self.tower, self.chain.stages, self.chain.image_size, chain=self.chain
         )
 
     @property
     def token_grid(self) -> TokenGrid:
-        """Places of a transformer's tokens in the image.
+        """The grid of a transformer's tokens in the image.
 
         Raises:
-            InputError: for a tower without known tokens, such as a CNN.
+            InputError: if the tower has no tokens, as a CNN, or if its tokens are not known.
         """
         if self.chain.grid is None:
             raise InputError(
@@ -191,7 +200,7 @@ class Encoder(HookedSites):
         return self.chain.grid
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        """Refuse to be copied or pickled: the stages of a copy would still run the modules of this tower."""
+        """Raise `InputError` on copying or pickling. The stages of a copy would still run the modules of this tower."""
         raise InputError(
             "An encoder is bound to its tower and cannot be copied or pickled itself: copy the tower, and wrap the "
             "copy, as in Encoder.from_tower(copy.deepcopy(encoder.tower))."
@@ -209,7 +218,10 @@ class Encoder(HookedSites):
 
     @property
     def scale(self) -> float:
-        """Factor from cosines to logits in the tower's model, read at each use; CLIP's usual scale if none is known."""
+        """Logit scale of the tower's model: the factor that turns cosines into logits.
+
+        The scale is read at each use. If the encoder does not know the scale of a model, it is `SCALE`.
+        """
         # The meta device has no numbers to read.
         scale = self.chain.scale
         if scale is None or scale.known_by.is_meta:
@@ -217,15 +229,16 @@ class Encoder(HookedSites):
         return scale.read(self, scale.known_by)
 
     def of_model(self, scale: ModelScale) -> "Encoder":
-        """Return an encoder that knows its model's scale of logits.
+        """Return an encoder that knows the logit scale of its model.
 
-        It is this encoder itself, unless this one already knows the scale of another model.
+        This encoder itself gets the scale and is returned. If it already knows the scale of another model, a new
+        encoder on the same tower is returned instead.
         """
         if self.chain.scale is not None and self.chain.scale.known_by is scale.known_by:
             return self
         chain = replace(self.chain, scale=scale)
-        # Two models may share a tower, as after fitting a probe. Each gets an encoder of its own, so that neither
-        # changes the probabilities of the other.
+        # Two models may share a tower, for example after a probe was fitted. Each model gets an encoder of its own, so
+        # that neither model changes the probabilities of the other model.
         if self.chain.scale is not None:
             return Encoder(
                 self.tower,
@@ -239,13 +252,14 @@ class Encoder(HookedSites):
 
     @property
     def identity(self) -> Identity:
-        """Identity of everything that shapes an activation.
+        """Identity of everything that an activation depends on.
 
-        Its entries are weights, modules, stages, feature basis, hooks, precision, and the tower's answers to an image
-        of noise. Each access reads the weights and runs the image; within a run (`running`) only the first access does.
+        Its entries describe weights, modules, stages, feature basis, hooks, precision, and the tower's output for an
+        image of noise. Each access reads the weights and runs the image of noise. Within a run (`running`) only the
+        first access does so.
         """
         of_tower = self.once("identity", lambda: tower_digests(self.tower))
-        # A run whose identity was asked for ends with a comparison of these sums, since results carry the identity.
+        # If the identity was read within a run, results carry it. So the end of the run compares these sums.
         self.once(SUMS, lambda: weight_sums(self.tower))
         acting = {
             "behaviour": self.once(("behaviour", self), self._answers_to_noise),
@@ -257,7 +271,11 @@ class Encoder(HookedSites):
         return Identity(of_tower) | acting
 
     def _read_stages(self) -> dict[str, Any]:
-        """Return digests, by site, of stages that no adapter made: a user's, or those of heads, neurons and latents."""
+        """Return digests, by site, of the stages that weights and modules of the tower do not identify.
+
+        A stage has a digest if a user listed it, if it runs code of its own (see `stage_digests`), or if it replaces a
+        stage of the tower's chain and divides the activation into other units.
+        """
         of_chain = {stage.site: stage for stage in self.chain.stages}
         by_hand = {*of_chain} if self.chain.by_hand else set()
         finer = []
@@ -266,7 +284,7 @@ class Encoder(HookedSites):
             of_tower = of_chain.get(stage.site)
             if stage is not of_tower:
                 finer.append(stage)
-                # No code tells units along one axis of an activation from units along another.
+                # Stages with units along different axes of an activation may run the same code.
                 if of_tower is not None and stage.kind.layout != of_tower.kind.layout:
                     other_layouts.add(stage.site)
         tower, points = self.tower, self.hook_dict
@@ -274,11 +292,11 @@ class Encoder(HookedSites):
         return read | stage_digests(finer, tower, points, other_layouts)
 
     def _answers_to_noise(self) -> list[float]:
-        # Numbers of half precision are rounded by more than `same_entry` takes for equal.
+        # Half precision rounds numbers by more than the difference that `same_entry` accepts as equal.
         if self.device.type == "meta" or self.dtype in (torch.bfloat16, torch.float16):
             return []
         image = torch.from_numpy(noise_image(*self.image_size))
-        # Not `running`, which refuses a tower with hooks of PyTorch: such a tower has an identity, too.
+        # `running` is not used, because it refuses a tower with hooks of PyTorch. Such a tower has an identity, too.
         with self._runs.evaluating(self.tower), own_modes():
             return answers_to_noise(
                 self.chain.stages, image.to(self.device, self.dtype)
@@ -286,7 +304,10 @@ class Encoder(HookedSites):
 
     @property
     def basis(self) -> dict[str, Any]:
-        """Digest of the definition of the units, by site, where they are not the network's own; see `UnitKind`."""
+        """Digests, by site, of the definitions of units; see `UnitKind`.
+
+        Sites whose units are the network's own units are left out.
+        """
         digests = {}
         for site, kind in self.kinds.items():
             if kind.made_of is not None:
@@ -296,17 +317,21 @@ class Encoder(HookedSites):
     def units_of(
         self, site: str, activation: Float[Tensor, "batch ..."]
     ) -> Float[Tensor, "batch ..."]:
-        """Return the units of a site's activation, without the stream that it carries past them."""
+        """Return a site's activation without the residual stream that the site carries past its units."""
         return self.units_and_carried(site, activation)[0]
 
     def n_units(self, site: str, activation: Float[Tensor, "batch ..."]) -> int:
-        """Return the number of units of a site, error units included, which its activation tells."""
+        """Return the number of units of a site, including error units, from any activation of the site."""
         return self.units_of(site, activation).shape[self.unit_dim(site)]
 
     def units_and_carried(
         self, site: str, activation: Float[Tensor, "batch ..."]
     ) -> Sequence[Float[Tensor, "batch ..."]]:
-        """Return the units of a site's activation and, as a second tensor, the stream carried past them if there is."""
+        """Split a site's activation into its units and the residual stream that is carried past the units.
+
+        Returns:
+            One tensor, the units. If the site carries the stream, the stream follows as a second tensor.
+        """
         past = self.carried.get(site)
         if past is None:
             return [activation]
@@ -318,30 +343,35 @@ class Encoder(HookedSites):
         value: Float[Tensor, "batch ..."],
         activation: Float[Tensor, "batch ..."],
     ) -> Float[Tensor, "batch ..."]:
-        """Return ``value`` with the stream that ``activation`` carries past the units of a site."""
+        """Return ``value`` with the residual stream that ``activation`` carries past the units of a site.
+
+        If ``value`` has a stream of its own, this stream is replaced. If the site carries no stream, ``value`` is
+        returned as it is.
+        """
         units, *past = self.units_and_carried(site, activation)
         if not past:
             return value
         dim = self.unit_dim(site)
-        # A value may be of the units alone, or have a stream of its own, which is dropped.
+        # A value may hold the units alone. If it also holds a stream, this stream is dropped.
         return torch.cat([value.narrow(dim, 0, units.shape[dim]), *past], dim)
 
     def unit_dim(self, site: str) -> int:
         """Return the axis of the units in a site's activation."""
         if site not in self.kinds:
-            self.position(site)  # raises: it knows all names
+            self.position(site)  # raises, because the site is unknown
         return self.kinds[site].axis
 
     def forward(
         self, x: Float[Tensor, "batch ..."], start: str = INPUT, stop: str | None = None
     ) -> Float[Tensor, "rows ..."]:
-        """Return the activation of site ``stop`` (default: the last), given the activation ``x`` of site ``start``.
+        """Return the activation of site ``stop`` (default: the last site), given the activation ``x`` of ``start``.
 
-        The hooks of both sites run, too. Hooks may repeat images, so the output may have more rows than ``x``.
+        The hooks at ``start`` and ``stop`` run, too. A hook may repeat images, so the output may have more rows than
+        ``x``.
 
         Raises:
-            InputError: for unknown sites, a stop before the start, images of another size, or a tower whose modules
-                were replaced or have hooks or another ``forward``.
+            InputError: if a site is unknown, if ``stop`` lies before ``start``, if images have another size, or if
+                modules of the tower were replaced, have hooks, or have another ``forward``.
         """
         first = self.position(start)
         last = len(self.stages) if stop is None else self.position(stop)
@@ -351,7 +381,7 @@ class Encoder(HookedSites):
             )
         if first == 0:
             self._check_images(x)
-        # Within a run of this thread the modules were checked at its beginning and the lock is held.
+        # Within a run of this thread the lock is held, and the modules were checked when the run began.
         if self._runs.go_on:
             return self._through(x, first, last)
         with self._runs.lock:
@@ -367,7 +397,7 @@ class Encoder(HookedSites):
     def read_unhooked(
         self, images: Float[Tensor, "batch ..."], sites: Iterable[str]
     ) -> dict[str, Float[Tensor, "batch ..."]]:
-        """Return the activations of images at sites, from a run of its own without hooks and gradients."""
+        """Run images without hooks and without gradients, and return their activations at ``sites``."""
         wanted = {self.position(site): site for site in sites}
         self._check_images(images)
         x = images
@@ -389,7 +419,10 @@ class Encoder(HookedSites):
 
     @contextmanager
     def fast(self) -> Iterator[None]:
-        """Let runs within the block use the ``fast`` functions of the stages, equal up to rounding."""
+        """Let runs within the block use the ``fast`` functions of the stages.
+
+        Results are equal up to rounding.
+        """
         with self._runs.lock:
             before = self.stages
             try:
@@ -401,18 +434,23 @@ class Encoder(HookedSites):
                 self.stages = before
 
     def running(self, *, gradients: bool = False) -> AbstractContextManager[None]:
-        """Hold a run of the encoder within the block, and restore everything behind it.
+        """Treat the block as one run of the encoder, and restore all modes after it.
 
-        Within the block no other thread runs the tower, the tower is in evaluation mode, its weights take no
-        gradients, and PyTorch's modes are the package's own (`own_modes`). Activations have gradients with
-        ``gradients``.
+        Within the block no other thread runs the tower, the tower is in evaluation mode, its weights get no gradients,
+        and PyTorch's modes are the package's own modes (`own_modes`).
+
+        Args:
+            gradients: Whether PyTorch records gradients of activations.
 
         Raises:
-            InputError: for a tower whose modules were replaced or have hooks or another ``forward``, and with
-                ``gradients`` for weights that were made under ``torch.inference_mode()``.
+            InputError: if modules of the tower were replaced, have hooks, or have another ``forward``. With
+                ``gradients`` also if weights were made under ``torch.inference_mode()`` or if a layer is quantised.
         """
         return self._runs.run(self.tower, self._made_of, gradients=gradients)
 
     def once(self, name: Hashable, make: Callable[[], T]) -> T:
-        """Return the result of ``make``, a function of the weights; within a run it is called once for each name."""
+        """Return the result of ``make``, which may depend on the weights only.
+
+        Within a run, ``make`` is called once for each ``name``, and its result is kept until the run ends.
+        """
         return self._runs.once(name, make)

@@ -1,4 +1,4 @@
-"""Named sites of a tower, each with a TransformerLens hook point whose hooks act in every run."""
+"""Named sites of a tower. Each site has a TransformerLens hook point, and hooks at it act in every run."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,7 +14,10 @@ from circuitry.runs.identity import UNKNOWN
 
 
 class RunCache(dict[str, Tensor]):
-    """Activations by name of a site or hook point; ``cache["pattern", 1]`` is TransformerLens' short name of a point.
+    """A dictionary of activations by the name of a site or of a hook point.
+
+    Short names of hook points work as in TransformerLens: ``cache["pattern", 1]`` is the activation at the hook point
+    of block 1 whose name ends in ``hook_pattern``.
 
     Example:
         >>> _, cache = circuitry.in_components(vit.encoder).run_with_cache(images)
@@ -27,8 +30,8 @@ class RunCache(dict[str, Tensor]):
         if isinstance(name, tuple) and len(name) == 2:
             short, block = name
             asked = f"blocks.{block}.hook_{short}"
-            # TransformerLens expands short names by a table of the points of its own models. Ours have its names, so
-            # prefix and suffix are enough.
+            # TransformerLens expands short names by a table of the hook points of its own models. The hook points of
+            # this package have the same names, so the beginning and the end of a name are enough to find it.
             start = f"blocks.{block}."
             for full in self:
                 if full.startswith(start) and full.endswith(f".hook_{short}"):
@@ -45,9 +48,9 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
         """Make a hook point for each site.
 
         Args:
-            tower: The tower; hooks act in its runs.
+            tower: The tower. Hooks act in its runs.
             sites: Names of the sites in order.
-            points: Further hook points inside the stages, by name; they are no sites.
+            points: Further hook points inside the stages, by name. These hook points are not sites.
         """
         super().__init__()
         self.tower = tower
@@ -63,7 +66,10 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
         self.setup()
 
     def setup(self) -> None:
-        """Name the hook points after their sites; replace TransformerLens' ``setup``, which would name all modules."""
+        """Name the hook points after their sites.
+
+        This method replaces TransformerLens' ``setup``, which would name all modules.
+        """
         at_sites = zip(self.sites, self._hook_points, strict=True)
         self.hook_dict = dict(at_sites) | self._points
         for name, hook_point in self.hook_dict.items():
@@ -82,8 +88,8 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
 
     @property
     def hooked_sites(self) -> tuple[str, ...]:
-        """Sites and points where hooks act now: hooks of this thread and permanent hooks."""
-        # The lock keeps out hooks that another thread has set for its own block.
+        """Names of the sites and hook points at which this thread's hooks or permanent hooks are set now."""
+        # The lock excludes hooks that another thread has set for a block of its own.
         with self._runs.lock:
             return tuple(
                 site
@@ -93,7 +99,10 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
 
     @property
     def hook_effects(self) -> dict[str, list[str]]:
-        """Effect of each hook that acts now, by site: the digest of a `Patch`, or `UNKNOWN` for another function."""
+        """Effects of the hooks that are set now, by site or hook point. Each hook has one text in the list of its site.
+
+        The text of a `Patch` is its digest. The text of a function without a digest is `UNKNOWN`.
+        """
         effects = {}
         with self._runs.lock:
             for site in self.hooked_sites:
@@ -103,7 +112,12 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
         return effects
 
     def check_unhooked(self, why: str, up_to: str | None = None) -> None:
-        """Raise `InputError` if hooks act behind the site ``up_to``, or anywhere if None; ``why`` ends the message."""
+        """Raise `InputError` if hooks are set where they are not allowed.
+
+        Args:
+            why: End of the message: the reason why hooks are not allowed.
+            up_to: Hooks are allowed at this site and at the sites before it. By default no hooks are allowed.
+        """
         honoured = () if up_to is None else self.sites[: self.position(up_to) + 1]
         hooked = [site for site in self.hooked_sites if site not in honoured]
         if hooked:
@@ -111,19 +125,25 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
 
     @property
     def points(self) -> dict[str, Any]:
-        """The hook points inside the stages by name; they are no sites."""
+        """The hook points inside the stages, by name. These hook points are not sites."""
         return dict(self._points)
 
     @contextmanager
     def hooks(self, *args: Any, **kwargs: Any) -> Iterator[Self]:
-        """Let hooks act in every run within the block, as TransformerLens' ``hooks``; runs of other threads wait."""
+        """Set hooks for every run within the block. Runs of other threads wait until the block ends.
+
+        The arguments are the arguments of TransformerLens' ``hooks``.
+        """
         with self._runs.lock, super().hooks(*args, **kwargs):
             yield self
 
     def run_with_cache(
         self, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Run and return activations by name, as TransformerLens' ``run_with_cache``, always in evaluation mode."""
+        """Run the encoder in evaluation mode, and return its output and the activations by name.
+
+        The arguments are the arguments of TransformerLens' ``run_with_cache``.
+        """
         # TransformerLens silently returns an empty cache for a misspelt name.
         names = kwargs.get("names_filter")
         if isinstance(names, str):
@@ -131,7 +151,7 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
         elif isinstance(names, Sequence):
             for name in names:
                 self._check_hook(name)
-        # In training mode a run would move the running statistics of batch norms.
+        # In training mode a run would change the running statistics of batch norms.
         with self._runs.evaluating(self.tower):
             output, activations = super().run_with_cache(*args, **kwargs)
         return output, RunCache(activations)
@@ -139,7 +159,7 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
     def _enable_hook_with_name(
         self, name: str, hook: Callable[..., Tensor | None], dir: str
     ) -> None:
-        self._check_hook(name)  # TransformerLens itself would say just KeyError
+        self._check_hook(name)  # TransformerLens itself would only raise KeyError
         super()._enable_hook_with_name(name, hook, dir)
 
     def _check_hook(self, name: str) -> None:

@@ -19,17 +19,21 @@ from circuitry.runs.errors import InputError
 
 log = logging.getLogger(__name__)
 UNIT = 0.02
-"""Largest difference of a text weight's length from 1; half precision stays within it."""
+"""Largest difference between the length of a text weight and 1 that gives no warning.
+
+Rounding to half precision changes lengths by less than this."""
 SCALE = 100.0
-"""Factor of cosines before the softmax: CLIP's scale of logits at the end of its training."""
+"""Factor that multiplies cosines before the softmax. It is CLIP's logit scale at the end of its training."""
 NO_ANSWER = -1
-"""Stands for the row of a class where an image gets no class."""
+"""Value that replaces the row of a class if an image is classified as no class."""
 
 Metric = Callable[[Tensor], Tensor]
-"""Function of embeddings [B, D] that returns one number per image [B], independent of the other images."""
+"""Function that takes embeddings [B, D] and returns one number per image [B].
+
+The number of an image does not depend on the other images."""
 
 MetricOfClass = Callable[[Tensor, int], Metric]
-"""Function of text weights [K, D] and the row of a class that returns the metric of the class."""
+"""Function that takes text weights [K, D] and the row of a class, and returns the metric of this class."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,23 +41,25 @@ class ClassLogit:
     """The cosine logit of one class, ``normalize(embedding) @ weights[label]``, without logit scale."""
 
     weights: Tensor = field(repr=False)
-    """Weights [K, D], a row for every class: text weights of length 1, which make the logit a cosine, or margins."""
+    """Weights [K, D] with a row for every class. The rows are text weights of length 1, so that the logit is a cosine.
+    For a margin, the mean text weight of the other classes is subtracted from each row."""
     label: int
-    """Row of the class."""
+    """Row of the class in ``weights``."""
     name: str = "logit"
     """Name in tables and provenance."""
     scale: float | None = None
-    """Factor from cosines to logits, for probabilities (default: the model's own, see `Encoder.scale`).
+    """Factor that turns cosines into logits, for probabilities (default: the scale of the model, see `Encoder.scale`).
 
-    The metric and its gradients do not depend on it. Log-odds and probabilities do: those of `own_part` and `lesion`,
-    and ``kl`` of curves.
+    The metric and its gradients do not depend on this factor. Probabilities and log-odds depend on it, and so do the
+    results of `own_part` and `lesion` and the ``kl`` of curves.
     """
     stretch: float = field(default=1.0, repr=False)
-    """Factor by which the rows are longer than text weights, as those of margins are; probabilities undo it."""
+    """Factor by which differences of rows are larger than differences of text weights. It is above 1 for margins.
+    Probabilities are computed with the scale divided by this factor."""
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """Provenance: the label, and a few numbers of the weights of the class and of all classes."""
+        """Provenance: the label, and a few numbers that identify the class's weights and the weights of all classes."""
         every = self.weights.detach()
         return {
             "label": self.label,
@@ -66,7 +72,8 @@ class ClassLogit:
     ) -> Float[Tensor, "batch classes"]:
         """Return the log-probability of each class: the log-softmax of the scaled cosines, in double precision.
 
-        A metric without a scale uses CLIP's usual scale; a task gives it the scale of its model (`at_model_scale`).
+        If the metric has no scale, CLIP's usual scale is used. `at_model_scale` gives the metric of a task the scale of
+        the task's model.
         """
         check_width(self.weights, embedding)
         direction = F.normalize(in_double(embedding), dim=-1)
@@ -78,7 +85,11 @@ class ClassLogit:
     def is_given(
         self, answers: Float[Tensor, "*runs classes"]
     ) -> Bool[Tensor, "*runs"]:
-        """Return which images get this metric's class, given the answers of all classes; see `given_classes`."""
+        """Return a mask of the images that are classified as the metric's class; see `given_classes`.
+
+        Args:
+            answers: A number for each image and class, such as the log-probability of the class.
+        """
         return given_classes(answers) == self.label
 
     def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
@@ -94,12 +105,16 @@ class ClassLogit:
 
 
 def given_classes(answers: Float[Tensor, "*runs classes"]) -> Int[Tensor, "*runs"]:
-    """Return the row of the class that each image gets, or `NO_ANSWER`.
+    """Return the row of the class that each image is classified as, or `NO_ANSWER`.
 
-    An image gets the class with the largest answer. It gets none if two classes share the largest answer, since the
-    order of the list would decide, or if an answer is NaN, as of an embedding that is not finite.
+    An image is classified as the class with the largest answer. It is classified as no class if two classes share the
+    largest answer, because the order of the classes would decide between them. The same holds if an answer is NaN, for
+    example because the embedding is not finite.
+
+    Args:
+        answers: A number for each image and class, such as the log-probability of the class.
     """
-    # The maximum is NaN if one answer is; NaN equals nothing, so the count is 0 there.
+    # If an answer is NaN, the maximum is NaN. NaN equals no number, so the count is 0 in this case.
     highest, rows = answers.max(-1, keepdim=True)
     is_one = (answers == highest).sum(-1) == 1
     return rows[..., 0].masked_fill(~is_one, NO_ANSWER)
@@ -109,17 +124,18 @@ def given_classes(answers: Float[Tensor, "*runs classes"]) -> Int[Tensor, "*runs
 def class_logit(
     weights: Float[Tensor, "classes d"], label: Natural, scale: Positive | None = None
 ) -> ClassLogit:
-    """Return the cosine logit of a class, the metric of the study.
+    """Return a metric: the cosine logit of a class. The study uses this metric.
 
-    It is the cosine of an embedding [D] and the text of the class, ``normalize(embedding) @ weights[label]``, between
-    -1 and 1 and without CLIP's logit scale.
+    The cosine logit is the cosine between an image's embedding [D] and the text weight of the class,
+    ``normalize(embedding) @ weights[label]``. It lies between -1 and 1. It is not multiplied by CLIP's logit scale.
 
     Args:
-        weights: Text weights [K, D], as from `Clip.text_weights`; they are converted to the precision and device of
+        weights: Text weights [K, D], as from `Clip.text_weights`. They are converted to the precision and device of
             the embedding.
-        label: The row of the class.
-        scale: Factor from cosines to logits, for probabilities alone: those of `own_part`, `lesion` and ``kl`` of
-            curves (default: `Clip.scale` of the model whose encoder a task has).
+        label: Row of the class in ``weights``.
+        scale: Factor that turns cosines into logits before probabilities are computed, in `own_part`, in `lesion` and
+            for the ``kl`` of curves. The metric itself does not depend on it. Default: `Clip.scale` of the model whose
+            encoder the task has.
 
     Example:
         >>> metric = circuitry.class_logit(weights, label=1)
@@ -134,13 +150,14 @@ def class_logit(
 def class_margin(
     weights: Float[Tensor, "classes d"], label: Natural, scale: Positive | None = None
 ) -> ClassLogit:
-    """Return the cosine logit of a class minus the mean cosine logit of the other classes.
+    """Return a metric: the cosine logit of a class minus the mean cosine logit of the other classes.
 
     All embeddings of images lie in one narrow cone (the modality gap), so every logit has a part that is the same for
     all images and texts. The margin removes this part and measures which class is recognised.
 
     Args:
-        weights, label, scale: As for `class_logit`; margin and logit give an image the same class and probabilities.
+        weights, label, scale: As for `class_logit`. The margin and the logit classify an image as the same class, and
+            have the same probabilities.
 
     Example:
         >>> metric = circuitry.class_margin(weights, label=1)
@@ -154,16 +171,18 @@ def class_margin(
         )
     n = len(weights)
     others = (weights.sum(0) - weights) / (n - 1)
-    # A class less the mean of the others is n / (n - 1) times the class less the mean of all, which all answers share.
+    # For the weight w of a class: w - mean of the other classes = n / (n - 1) (w - mean of all classes). The mean of
+    # all classes changes all answers equally, so it changes no probability.
     own_scale = None if scale is None else float(scale)
-    # So `stretch` divides the scale by n / (n - 1), and probabilities are those of the plain logits.
+    # `stretch` divides the scale by n / (n - 1). So probabilities are equal to the probabilities of the logits.
     return ClassLogit(weights - others, label, "margin", own_scale, stretch=n / (n - 1))
 
 
 def _sketch(weights: Tensor) -> list[float]:
-    """Return length, norm and four sums of weights, rounded.
+    """Return six rounded numbers of weights: the length of the first axis, the norm, and four weighted sums.
 
-    The text encoder's rounding differs between machines. It would change a digest, but hardly changes these numbers.
+    The text encoder rounds differently on other machines. Its rounding would change a digest of the weights, but it
+    hardly changes these numbers.
     """
     flat = in_double(weights.cpu()).flatten()
     places = torch.arange(len(flat), dtype=flat.dtype, device=flat.device)
@@ -173,7 +192,7 @@ def _sketch(weights: Tensor) -> list[float]:
 
 
 def _check(weights: Tensor, label: int) -> None:
-    """Raise `InputError` for a label that is no row; warn about rows whose length is not 1."""
+    """Raise `InputError` if ``label`` is not a row of ``weights``. Warn if a row has another length than 1."""
     if label >= len(weights):
         raise InputError(
             f"A label is a row of the {len(weights)} text weights, but {label!r} was given: give a whole number "
@@ -192,7 +211,7 @@ def _check(weights: Tensor, label: int) -> None:
 
 
 def check_width(weights: Tensor, embedding: Tensor) -> None:
-    """Raise `InputError` for text weights of another width than the embedding."""
+    """Raise `InputError` if text weights and embedding have last axes of different sizes."""
     if embedding.shape[-1] != weights.shape[-1]:
         raise InputError(
             f"A text weight has as many numbers as an embedding, but they have {weights.shape[-1]} and "
@@ -201,7 +220,12 @@ def check_width(weights: Tensor, embedding: Tensor) -> None:
 
 
 def answer_metric(metric: Metric, who: str) -> ClassLogit:
-    """Return ``metric`` if it has candidate classes, else raise `InputError`; ``who`` begins the message."""
+    """Return ``metric`` if it has at least two candidate classes. Otherwise raise `InputError`.
+
+    Args:
+        metric: The metric to check.
+        who: Beginning of the message: what needs the candidate classes.
+    """
     if isinstance(metric, ClassLogit) and len(metric.weights) > 1:
         return metric
     raise InputError(
@@ -211,7 +235,10 @@ def answer_metric(metric: Metric, who: str) -> ClassLogit:
 
 
 def metric_name(metric: object) -> str:
-    """Return the name of a metric in tables and provenance: its ``name``, or that of its function or class."""
+    """Return the name of a metric in tables and provenance.
+
+    This is the metric's attribute ``name``. If there is no such attribute, it is the name of the function or class.
+    """
     if isinstance(metric, str):
         return metric
     name = getattr(metric, "name", None) or getattr(metric, "__qualname__", None)
@@ -219,20 +246,23 @@ def metric_name(metric: object) -> str:
 
 
 METRICS: Mapping[str, Any] = {"logit": class_logit, "margin": class_margin}
-"""Functions that make the metric of a class, by name: its cosine logit, or the lead over other classes' mean."""
+"""Functions that make the metric of a class, by name; see `class_logit` and `class_margin`."""
 
 
 def metric_of_class(
     metric: str | MetricOfClass | None, scale: float | None = None
 ) -> MetricOfClass:
-    """Return the function that makes the metric of a class, given itself or its name in `METRICS`.
+    """Return the function that makes the metric of a class.
 
     Args:
-        metric: A name of `METRICS`, or a function of text weights [K, D] and a label.
-        scale: Factor from cosines to logits for metrics of `METRICS` (default: that of the model of a task).
+        metric: A name in `METRICS`, or the function itself. The function takes text weights [K, D] and the row of a
+            class, and returns a `Metric`.
+        scale: Factor that turns cosines into logits, for the functions in `METRICS` (default: the scale of the task's
+            model). It is ignored for any other function.
 
     Raises:
-        InputError: for another name, or the finished metric of one class.
+        InputError: if the name is unknown, or if ``metric`` is the metric of one class instead of a function that makes
+            metrics.
 
     Example:
         >>> from circuitry.encoder import metric_of_class
@@ -256,12 +286,12 @@ def metric_of_class(
 
 
 _tried: WeakIdKeyDictionary = WeakIdKeyDictionary()
-"""Metrics that `_check_rows` has checked; each is checked once, since it takes a call."""
+"""Metrics that `_check_rows` has checked. Each metric is checked once, because a check takes a call of the metric."""
 
 
 def _check_rows(metric: Metric, embedding: Tensor, value: Tensor) -> None:
-    """Raise `InputError` for a metric that depends on the images beside an image; each metric is checked once."""
-    # The package's own metrics are known to be right, and a single row has no rows beside it.
+    """Raise `InputError` if the metric of an image depends on the other images. Each metric is checked once."""
+    # The package's own metrics need no check, and a single row cannot depend on other rows.
     if isinstance(metric, ClassLogit) or len(value) < 2 or metric in _tried:
         return
     with suppress(TypeError):  # an object without weak references is checked each time
@@ -279,7 +309,13 @@ def _check_rows(metric: Metric, embedding: Tensor, value: Tensor) -> None:
 
 
 def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
-    """Return the metric [B] of embeddings [B, D]; raise `InputError` for a metric that breaks a rule."""
+    """Return the metric [B] of embeddings [B, D], after checking what the metric returns.
+
+    Raises:
+        InputError: if the metric does not return a tensor [B] of finite numbers, or if the number of an image depends
+            on other images. If gradients are recorded, also if the metric has no gradient with respect to the
+            embeddings, or if it overwrites the embeddings.
+    """
     own = (
         embedding.clone()
     )  # a metric may write into its argument, which the caller still needs
@@ -305,7 +341,8 @@ def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
             f"The gradient of a metric by the embedding is needed, but what {metric_name(metric)!r} returned has none: "
             "compute it from the embedding by torch alone, without detach, item, no_grad or argmax."
         )
-    # The version counts writes. Autograd would give the gradient by the overwritten numbers, a wrong one.
+    # The version counts writes into the tensor. After a write autograd would return a wrong gradient: the gradient with
+    # respect to the overwritten numbers.
     if torch.is_grad_enabled() and own.requires_grad and own._version:
         raise InputError(
             f"The gradient of a metric by the embedding is needed, but {metric_name(metric)!r} writes into the "

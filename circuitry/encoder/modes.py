@@ -1,12 +1,13 @@
 """Set PyTorch's modes while the package computes, whatever the caller has set.
 
-A caller's autocast, inference mode, gradients, default type or default device would change numbers and the caches that
-hold them. `own_modes` sets these modes for a block of code or, as a decorator, for a function:
+A caller's autocast, inference mode, gradients, default type or default device would change results, and would change
+the caches that hold results. `own_modes` sets these modes for a block of code. As a decorator it sets them for a
+function:
 
-- `Encoder.running`, and so `Task.running`, uses it for runs of an image tower;
-- functions that compute with embeddings outside of such runs, run a text tower or prepare images are decorated.
+- `Encoder.running`, and so `Task.running`, uses `own_modes` for runs of an image tower;
+- `own_modes` decorates functions that run a text tower, prepare images, or compute with embeddings outside of runs.
 
-An encoder that the user calls follows the caller's modes, as its tower does.
+If the user calls an encoder directly, the caller's modes apply, as in a call of the tower.
 """
 
 import threading
@@ -17,18 +18,26 @@ import torch
 
 
 class _Blocks:
-    """State that blocks of several threads share, since PyTorch has one default type for all threads."""
+    """State of all blocks under `own_modes`.
+
+    All threads share this state, because PyTorch has one default floating-point type for all threads.
+    """
 
     lock = threading.Lock()
     count = 0
-    """Number of blocks that have begun and not ended."""
+    """Number of blocks that have begun and not ended yet."""
     outside = torch.float32
-    """The caller's default type, which the end of the last block restores."""
+    """The caller's default type. It is restored when the last block ends."""
 
 
 @contextmanager
 def own_modes(*, gradients: bool = False) -> Iterator[None]:
-    """Set the package's own modes of PyTorch within the block: new tensors are of single precision and on the CPU.
+    """Set the package's own modes of PyTorch within the block, and restore the caller's modes after it.
+
+    Within the block autocast and inference mode are off. New tensors are on the CPU and in single precision.
+
+    Args:
+        gradients: Whether PyTorch records gradients within the block.
 
     Example:
         >>> from circuitry.encoder.modes import own_modes
@@ -39,7 +48,7 @@ def own_modes(*, gradients: bool = False) -> Iterator[None]:
         False
     """
     with ExitStack() as modes:
-        # First, since setting inference mode also switches gradients on or off.
+        # This comes first, because setting inference mode also switches gradients on or off.
         modes.enter_context(torch.inference_mode(False))
         modes.enter_context(torch.set_grad_enabled(gradients))
         accelerator = torch.accelerator.current_accelerator()
@@ -47,11 +56,11 @@ def own_modes(*, gradients: bool = False) -> Iterator[None]:
         for device in kinds:
             if torch.is_autocast_enabled(device):
                 modes.enter_context(torch.autocast(device, enabled=False))
-        # Entering a device is not free: it puts a Python function before each call of PyTorch.
+        # A device is entered only if necessary, because a Python function then runs before each call of PyTorch.
         if torch.get_default_device().type != "cpu":
             modes.enter_context(torch.device("cpu"))
         with _Blocks.lock:
-            # Only the first block sees the caller's type; the next ones see the type that it set.
+            # Only the first block sees the caller's type. Later blocks see the type that the first block set.
             if not _Blocks.count:
                 _Blocks.outside = torch.get_default_dtype()
             _Blocks.count += 1
@@ -61,7 +70,7 @@ def own_modes(*, gradients: bool = False) -> Iterator[None]:
 
 
 def _end_block() -> None:
-    """End a block; at the end of the last one restore the caller's default type."""
+    """End a block. If it is the last block, restore the caller's default type."""
     with _Blocks.lock:
         _Blocks.count -= 1
         if not _Blocks.count:

@@ -1,15 +1,16 @@
 """Stages restricted to the units of some edges, which makes edge attribution on ResNets fast.
 
-Scores of edges need the values of some downstream units (rows of weights) and their gradients by some upstream units
-(columns of weights), often a tenth of each. A `NarrowStage` computes only these:
+The score of an edge needs the value of a downstream unit (a row of weights) and its gradient with respect to an
+upstream unit (a column of weights). Often the edges join only a tenth of the units of each stage. A `NarrowStage`
+computes these units alone:
 
     narrow(x, delta) = the chosen downstream units of stage(x + delta at the chosen upstream units)
 
-Only ``delta`` has a gradient. The weights are sliced. The rest of the stage does not depend on ``delta``, so autograd
-does not record it: of a bottleneck only the middle 3x3 convolution keeps its full size.
+Only ``delta`` has a gradient. Autograd does not record computations that do not depend on ``delta``. The weights are
+sliced to the chosen units. In a bottleneck only the middle 3x3 convolution keeps its full size.
 
-A stage without a narrow form of its own uses `narrow_stage`, with which tests compare every narrow form. The tower's
-own modules are never written to.
+A stage without a narrow form of its own uses `narrow_stage`. Tests compare every narrow form with `narrow_stage`. The
+tower's own modules are never changed.
 """
 
 from collections.abc import Callable
@@ -26,7 +27,7 @@ from circuitry.encoder.stages import NarrowStage, Stage
 
 
 def in_order(*functions: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Compose functions, the first one first."""
+    """Return the composition of functions. The first function is applied first."""
 
     def run(x: Tensor) -> Tensor:
         for function in functions:
@@ -43,7 +44,17 @@ def narrow_stage(
     up_dim: int,
     down_dim: int,
 ) -> NarrowStage:
-    """Narrow any function between two sites: run all of it, then select the downstream units."""
+    """Return the `NarrowStage` of any function between two sites.
+
+    It runs the whole function, and then selects the downstream units.
+
+    Args:
+        run: The function.
+        up: Indices of the chosen upstream units.
+        down: Indices of the chosen downstream units.
+        up_dim: Axis of the units in the input.
+        down_dim: Axis of the units in the output.
+    """
 
     def narrow(x: Tensor, delta: Tensor) -> Tensor:
         return run(x.index_add(up_dim, up, delta)).index_select(down_dim, down)
@@ -54,8 +65,15 @@ def narrow_stage(
 def narrowest(
     stages: tuple[Stage, ...], up: Tensor, down: Tensor, up_dim: int
 ) -> NarrowStage:
-    """Return the cheapest `NarrowStage` for the stages between two sites."""
-    # Narrow forms do not chain: behind the first stage all units have changed.
+    """Return the cheapest `NarrowStage` for the stages between two sites.
+
+    Args:
+        stages: The stages from the upstream site to the downstream site.
+        up: Indices of the chosen upstream units.
+        down: Indices of the chosen downstream units.
+        up_dim: Axis of the units at the upstream site.
+    """
+    # Narrow forms cannot be composed, because all units have changed after the first stage.
     if len(stages) == 1 and stages[0].narrow is not None:
         return stages[0].narrow(up, down)
 
@@ -64,9 +82,10 @@ def narrowest(
 
 
 def narrow_bottleneck(block: Bottleneck, up: Tensor, down: Tensor) -> NarrowStage:
-    """Narrow a ResNet bottleneck: the steps of its own ``forward``, with its 1x1 convolutions sliced.
+    """Return the `NarrowStage` of a ResNet bottleneck for the units ``up`` and ``down``.
 
-    Batch norms are folded into the convolutions before them, so values differ from the block's in rounding.
+    It takes the steps of the block's own ``forward``, with sliced 1x1 convolutions. Batch norms are folded into the
+    convolutions before them, so the values differ from the block's own values by rounding.
     """
     first = fuse_conv_bn_eval(block.conv1, block.bn1)
     middle = fuse_conv_bn_eval(block.conv2, block.bn2)
@@ -79,7 +98,7 @@ def narrow_bottleneck(block: Bottleneck, up: Tensor, down: Tensor) -> NarrowStag
         shortcut: Callable[[Tensor], Tensor] = partial(
             torch.index_select, dim=1, index=down
         )
-        # The identity as a 1x1 convolution: 1 where a downstream unit is the upstream unit of the same number.
+        # The identity as a 1x1 convolution: 1 where a downstream unit and an upstream unit have the same index.
         of_change = (down[:, None] == up).to(columns)[:, :, None, None]
     else:
         pool, conv, norm = block.downsample
@@ -91,7 +110,7 @@ def narrow_bottleneck(block: Bottleneck, up: Tensor, down: Tensor) -> NarrowStag
         with torch.no_grad():
             entry = first(x)
             constant = shortcut(x)
-        # The first convolution is linear, so the change adds to its output by the chosen columns alone.
+        # The first convolution is linear, so the chosen columns alone give the change of its output.
         hidden = block.act2(middle(block.act1(entry + F.conv2d(delta, columns))))
         out = last(block.avgpool(hidden))
         out += constant + F.conv2d(pool(delta), of_change)
@@ -102,7 +121,7 @@ def narrow_bottleneck(block: Bottleneck, up: Tensor, down: Tensor) -> NarrowStag
 
 
 def _some_rows(conv: nn.Conv2d, rows: Tensor) -> "partial[Tensor]":
-    """Return a 1x1 convolution that computes some of its output channels only."""
+    """Return a 1x1 convolution that computes only the output channels ``rows`` of ``conv``."""
     bias = None if conv.bias is None else conv.bias.detach()[rows]
     return partial(F.conv2d, weight=conv.weight.detach()[rows], bias=bias)
 
@@ -114,7 +133,14 @@ def pooled_tokens(x: Tensor) -> Tensor:
 
 
 def _attend(pool: AttentionPool2d, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-    """Return the result of attention [B, head, C / heads] of one query [B, 1, C] over k and v [B, tokens, C]."""
+    """Return the result [B, head, C / heads] of attention with a single query.
+
+    Args:
+        pool: The module, for the number of heads.
+        q: The query [B, 1, C].
+        k: The keys [B, tokens, C].
+        v: The values [B, tokens, C].
+    """
     q = _in_heads(pool, q)
     k = _in_heads(pool, k)
     weight = ((q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)).softmax(-1)
@@ -130,7 +156,7 @@ def _in_heads(pool: AttentionPool2d, x: Tensor) -> Tensor:
 
 def pooled_heads(pool: AttentionPool2d, x: Tensor) -> Tensor:
     """Return the result [B, head, d_head] of each head of CLIP's attention pooling."""
-    # Only the mean token asks: the embedding is the result at its position.
+    # The mean token is the only query, because the embedding is the result at its position.
     tokens = pooled_tokens(x) + pool.positional_embedding
     return _attend(
         pool, pool.q_proj(tokens[:, :1]), pool.k_proj(tokens), pool.v_proj(tokens)
@@ -146,7 +172,11 @@ def project_heads(pool: AttentionPool2d, heads: Tensor) -> Tensor:
 def narrow_attention_pool(
     pool: AttentionPool2d, up: Tensor, down: Tensor
 ) -> NarrowStage:
-    """Narrow CLIP's attention pooling: compute one query, of the mean token, and slice the columns of q, k and v."""
+    """Return the `NarrowStage` of CLIP's attention pooling for the units ``up`` and ``down``.
+
+    It computes a single query, the query of the mean token. The columns of the projections to q, k and v are sliced to
+    the upstream units.
+    """
     q_columns = pool.q_proj.weight[:, up]
     k_columns = pool.k_proj.weight[:, up]
     v_columns = pool.v_proj.weight[:, up]

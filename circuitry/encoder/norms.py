@@ -1,4 +1,4 @@
-"""Norms that divide by the scale of their input: which towers have them, and their output at a constant scale.
+"""Norms that divide their input by its scale: which towers have such norms, and their output at a constant scale.
 
 At a constant scale a norm over the last axis is an affine map, so contributions to its input can be summed exactly.
 """
@@ -10,13 +10,14 @@ from timm.layers import RmsNorm, RmsNorm2d
 from torch import Tensor, nn
 
 NORMS = (nn.LayerNorm, nn.RMSNorm, RmsNorm)
-"""Kinds of norms over the last axis that are known."""
+"""Classes of norms over the last axis that the package knows."""
 _RESCALING = (*NORMS, RmsNorm2d, nn.GroupNorm, nn.InstanceNorm1d, nn.InstanceNorm2d)
-"""Kinds of norms that divide by the scale of their input; batch norms in evaluation mode divide by a constant."""
+"""Classes of norms that divide their input by its scale. Batch norms are not among them, because in evaluation mode
+they divide by a constant."""
 
 
 def has_rescaling_norms(tower: nn.Module) -> bool:
-    """Return whether a tower has norms whose output hardly changes when their input is scaled towards zero."""
+    """Return whether a tower has norms whose output hardly changes if the input of the norm is scaled towards zero."""
     return any(isinstance(module, _RESCALING) for module in tower.modules())
 
 
@@ -30,7 +31,7 @@ def scale_of(norm: Any, x: Tensor) -> Tensor:
 
 
 def normed_with(norm: Any, x: Tensor, scale: Tensor) -> Tensor:
-    """Return the output of a norm that multiplies by ``scale`` instead of its own factor."""
+    """Return the output of a norm for ``x``, with ``scale`` in place of the norm's own factor."""
     y = _centred(norm, x) * scale
     if norm.weight is not None:
         y = y * norm.weight

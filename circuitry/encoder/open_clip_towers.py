@@ -1,4 +1,4 @@
-"""The image towers of open_clip as chains.
+"""The image towers of open_clip as chains, with these sites:
 
 ResNet (`ModifiedResNet`): act1 act2 act3 avgpool, each layerN.i, attnpool (the embedding)
 ViT (`VisionTransformer`): ln_pre, each transformer.resblocks.i, proj (pooled and projected: the embedding)
@@ -79,7 +79,7 @@ def _vit_stages(
         yield Stage(site, run, FEATURE)
 
     def pooled(x: Tensor) -> Tensor:
-        # Behind the pooled features come the tokens, which the tower returns only when asked to.
+        # `_pool` also returns the tokens, as its second result.
         features: Tensor = tower._pool(x)[0]
         if tower.proj is not None:
             features = features @ tower.proj
@@ -89,6 +89,6 @@ def _vit_stages(
 
 
 def _sequence_first(block: nn.Module, x: Tensor) -> Tensor:
-    # Contiguous, as the tower's own copy is: another layout would round differently.
+    # Contiguous, because the tower's own copy is contiguous, and another layout would round differently.
     y: Tensor = block(x.transpose(0, 1).contiguous())
     return y.transpose(0, 1)

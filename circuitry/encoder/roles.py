@@ -1,14 +1,17 @@
 """Find the sites whose units count in the size of a circuit.
 
-Two roles of sites do not count, since a circuit could be small at such a site without having found anything: it could
-drop the readout channels of other classes. Both roles are found by runs of the encoder, for any architecture:
+Sites with one of two roles do not count. A circuit could be small at such a site without having found anything, for
+example by dropping the readout channels of other classes. Both roles are found by runs of the encoder, for any
+architecture:
 
-- *readouts*: their units act on the embedding one by one, up to one factor for each image (a norm). The test divides
-  the units into four groups, scales each group by a random factor and computes 16 such embeddings of an image. Of a
-  readout they differ along five directions at most: one for each group, and one for activations carried past the units.
-  Of a site whose units are mixed before a nonlinearity they differ along more.
-- *repeats*: every unit depends on one unit of the site before alone, as a pooled channel does. The test zeroes half of
-  the units of the site before; of a repeat the other half of the units does not change.
+- *readout*: each unit of the site adds to the embedding independently of the other units, up to one factor for each
+  image (a norm). The test divides the units into four groups. In each of 16 runs of an image it scales every group by a
+  random factor. If the site is a readout, the 16 embeddings differ along at most five directions: one direction for
+  each group, and one for activations that are carried past the units. If the units are mixed before a nonlinearity, the
+  embeddings differ along more directions.
+- *repeat*: every unit of the site depends on a single unit of the site before, as a pooled channel does. The test
+  zeroes half of the units of the site before. If the site is a repeat, the units that depend on the other half do not
+  change.
 """
 
 from itertools import pairwise
@@ -28,26 +31,29 @@ READOUT = "readout"
 REPEAT = "repeat"
 IMAGE = "image"
 N_GROUPS = 4
-"""Number of groups into which a site's units are divided; the units of a group are scaled together."""
+"""Number of groups into which a site's units are divided. The units of a group are scaled together."""
 N_RUNS = 16
-"""Number of runs, each with other factors."""
+"""Number of runs. Each run has other random factors."""
 TOLERANCE = 1e-3
-"""Largest share of the change that rounding may explain, at a readout or a repeat."""
+"""Largest change, as a share of the whole change, that is put down to rounding at a readout or a repeat."""
 N_IMAGES = 2
-"""Number of noise images; all of them must agree."""
+"""Number of noise images. A site has a role only if the test holds for all of these images."""
 _known: WeakKeyDictionary[Encoder, dict[str, str]] = WeakKeyDictionary()
 
 
 @checked
 def site_roles(encoder: Encoder, *, progress: bool = True) -> dict[str, str]:
-    """Return the role of each of an encoder's sites: ``counted``, ``readout``, ``repeat`` or ``image``.
+    """Return the role of each site of an encoder: ``counted``, ``readout``, ``repeat`` or ``image``.
 
-    A site that is both readout and repeat is called a readout. The roles of an encoder are found once, with two images
-    of noise and without hooks.
+    A site that is both a readout and a repeat has the role ``readout``. The roles are computed once for each encoder,
+    with two images of noise and without hooks.
 
     Args:
         encoder: The encoder.
-        progress: Whether to show a bar if it takes longer.
+        progress: Whether to show a progress bar if the computation takes long.
+
+    Returns:
+        A dictionary from sites to roles.
 
     Example:
         >>> from circuitry.encoder import site_roles
@@ -56,7 +62,7 @@ def site_roles(encoder: Encoder, *, progress: bool = True) -> dict[str, str]:
         ('image', 'readout')
     """
     if encoder not in _known:
-        # Another encoder on the same tower: it has the same stages and none of the hooks.
+        # A second encoder on the same tower has the same stages, but no hooks.
         unhooked = Encoder(
             encoder.tower, encoder.stages, encoder.image_size, chain=encoder.chain
         )
@@ -66,11 +72,11 @@ def site_roles(encoder: Encoder, *, progress: bool = True) -> dict[str, str]:
 
 @checked
 def counted_sites(encoder: Encoder, *, progress: bool = True) -> tuple[str, ...]:
-    """Return the sites that count in a circuit's size; causal runs ablate units at no other site.
+    """Return the sites whose units count in the size of a circuit. Causal runs ablate units at these sites only.
 
     Args:
         encoder: The encoder.
-        progress: Whether to show a bar if it takes longer.
+        progress: Whether to show a progress bar if the computation takes long.
 
     Example:
         >>> from circuitry.encoder import counted_sites
@@ -97,7 +103,7 @@ def _roles(encoder: Encoder, progress: bool) -> dict[str, str]:
     with encoder.running(), encoder.fast(), bar:
         clean = {site: encoder(images, stop=site) for site in encoder.sites[1:]}
         for before, site in pairwise(encoder.sites):
-            # No site counts as a repeat of the image: three colours are no units that a circuit could drop.
+            # A site after the image is never a repeat, because a circuit does not choose among the three colours.
             if _reads_out(encoder, site, clean[site]):
                 roles[site] = READOUT
             elif before != INPUT and _repeats(encoder, before, site, clean):
@@ -113,7 +119,7 @@ def _seeded() -> torch.Generator:
 
 
 def _reads_out(encoder: Encoder, site: str, clean: Tensor) -> bool:
-    """Return whether units act on the embedding one by one, up to a factor for each image."""
+    """Return whether a site is a readout; see the module. ``clean`` is the activation of the site for noise images."""
     generator = _seeded()
     n_units = encoder.n_units(site, clean)
     n_groups = min(N_GROUPS, n_units)
@@ -124,7 +130,7 @@ def _reads_out(encoder: Encoder, site: str, clean: Tensor) -> bool:
         embeddings.append(encoder(_scaled(encoder, site, clean, gates), site))
     runs = in_double(torch.stack(embeddings, 1))
     # Squared singular values [image, direction], largest first: how much of the difference between runs lies along
-    # each direction. A readout has none beyond the groups and the carried stream.
+    # each direction. A readout has one direction for each group of units, and one for the carried stream.
     spread = torch.linalg.svdvals(runs - runs.mean(1, keepdim=True)).square()
     further = spread[:, n_groups + 1 :].sum(1)
     return bool((further <= TOLERANCE**2 * spread.sum(1)).all())
@@ -133,18 +139,21 @@ def _reads_out(encoder: Encoder, site: str, clean: Tensor) -> bool:
 def _repeats(
     encoder: Encoder, before: str, site: str, clean: dict[str, Tensor]
 ) -> bool:
-    """Return whether each unit depends on the unit of the same number at the site before alone."""
+    """Return whether each unit of ``site`` depends only on the unit with the same index at the site ``before``.
+
+    ``clean`` holds the activations of both sites for noise images.
+    """
     units = _units_first(encoder, site, clean[site])
     n_units = encoder.n_units(before, clean[before])
     if len(units) != n_units:
         return False
-    # A random half and its complement, so that neighbours that a grouped convolution mixes fall apart.
+    # The halves are random, because a grouped convolution mixes neighbouring units.
     half = torch.randperm(n_units, generator=_seeded()) < n_units // 2
     for left in (half, ~half):
         ablated = encoder(_scaled(encoder, before, clean[before], left), before, site)
         moved = _units_first(encoder, site, ablated) - units
         change = moved.flatten(1).norm(dim=1)
-        # Written with `not` so that NaN is no repeat: no comparison with it is true.
+        # With `not`, a change of NaN gives False, because no comparison with NaN is true.
         if not change[left].max() <= TOLERANCE * change[~left].max():
             return False
     return True
@@ -155,7 +164,10 @@ def _units_first(encoder: Encoder, site: str, activation: Tensor) -> Tensor:
 
 
 def _scaled(encoder: Encoder, site: str, clean: Tensor, gates: Tensor) -> Tensor:
-    """Return an activation with each unit scaled by its gate; the stream carried past the units stays."""
+    """Return an activation with each unit multiplied by its gate.
+
+    The residual stream that is carried past the units does not change.
+    """
     dim = encoder.unit_dim(site)
     factors = torch.ones(clean.shape[dim])
     factors[: len(gates)] = gates.float()

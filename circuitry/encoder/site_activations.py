@@ -13,10 +13,10 @@ from circuitry.runs.errors import InputError
 def clean_activations(
     encoder: Encoder, images: Tensor, sites: Sequence[str]
 ) -> dict[str, Tensor]:
-    """Return the activations of ``images`` at ``sites``, checked to be finite."""
+    """Return the activations of ``images`` at ``sites``. Raise `InputError` if an activation is not finite."""
     wanted = set(sites)
     with torch.no_grad():
-        # Stages behind the last wanted site need not run.
+        # Stages after the last wanted site need not run.
         last = max(sites, key=encoder.position, default=None)
         _, cache = encoder.run_with_cache(
             images, stop=last, names_filter=lambda name: name in wanted
@@ -26,11 +26,16 @@ def clean_activations(
 
 
 def check_finite(activations: Mapping[str, Tensor], what: str = "Activations") -> None:
-    """Raise `InputError` for the first site with a NaN or infinite value; ``what`` begins the message."""
+    """Raise `InputError` if a value is NaN or infinite. The message names the first site with such a value.
+
+    Args:
+        activations: Activations by site.
+        what: Beginning of the message: what the activations are.
+    """
     verdicts = [activation.isfinite().all() for activation in activations.values()]
     if not verdicts:
         return
-    # One answer for all sites: each answer that Python reads waits for the GPU.
+    # The results of all sites are read together, because Python waits for the GPU at each read.
     finite = torch.stack([verdict.to(verdicts[0].device) for verdict in verdicts])
     if bool(finite.all()):
         return
@@ -42,7 +47,7 @@ def check_finite(activations: Mapping[str, Tensor], what: str = "Activations") -
 
 
 def checked_sites(encoder: Encoder, sites: Names | None) -> tuple[str, ...]:
-    """Return ``sites`` (default: all) after checking that they exist and are in the encoder's order."""
+    """Return ``sites`` after checking that all sites exist and are in the encoder's order. None means all sites."""
     if sites is None:
         return encoder.sites
     order = [encoder.position(site) for site in sites]

@@ -3,4 +3,4 @@
 INPUT = "input"
 """Name of the first site, the image itself."""
 FIRST_LAYER = "embed"
-"""Name of the first layer of a residual stream, whose layers are no sites; see `ResidualStream`."""
+"""Name of the first layer of a residual stream. The layers of a residual stream are not sites; see `ResidualStream`."""

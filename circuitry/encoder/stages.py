@@ -13,12 +13,12 @@ from circuitry.runs.errors import shown
 Step = Callable[[Tensor], Tensor]
 NO_STEP = nn.Identity()
 NarrowStage = Callable[[Tensor, Tensor], Tensor]
-"""Function of an activation x and a change ``delta`` of the chosen upstream units. It returns the chosen downstream
-units of ``stage(x + delta)``, differentiable in ``delta`` alone; see `narrowing`."""
+"""Function that takes an activation x and a change ``delta`` of the chosen upstream units. It returns the chosen
+downstream units of ``stage(x + delta)``, with gradients with respect to ``delta`` alone; see `narrowing`."""
 
 
 def _no_block(given: object) -> str | None:
-    """Describe a value that is no block; return None for a block."""
+    """Return None for a block, and a description of any other value."""
     # `Block` is in bases, above this room, so it cannot be imported here.
     return None if hasattr(given, "n_neurons") else shown(given)
 
@@ -39,23 +39,26 @@ class Stage:
     site: str
     """Name of the site at the output: the module's path in the tower."""
     run: Callable[[Tensor], Tensor]
-    """Function from the activation of the site before to the activation of this site."""
+    """Function that takes the activation of the site before and returns the activation of this site."""
     units: UnitKind | int
-    """Kind of the output's units, or only their axis: 1 of channels [B, C, H, W] and [B, C], -1 of features [B, L, C]
-    and [B, H, W, C]."""
+    """Kind of the output's units, or only their axis. The axis is 1 for channels [B, C, H, W] and [B, C], and -1 for
+    features [B, L, C] and [B, H, W, C]."""
     fast: Callable[[Tensor], Tensor] | None = None
-    """Optional: a faster ``run`` that leaves out work without effect on the output; equal up to rounding."""
+    """Optional: a faster form of ``run``. It leaves out computations that do not affect the output, and returns the
+    same output up to rounding."""
     narrow: Callable[[Tensor, Tensor], NarrowStage] | None = None
-    """Optional: function of the kept upstream units and the kept downstream units that returns a `NarrowStage`."""
+    """Optional: function that takes the indices of the chosen upstream units and of the chosen downstream units, and
+    returns a `NarrowStage`."""
     error_units: range = range(0)
-    """In a feature basis: the units behind the latents, which hold the error of their reconstruction."""
+    """Indices of the error units in a feature basis. They follow the latents, and hold what the latents do not
+    reconstruct."""
     carried: range = range(0)
-    """Places behind the units that only carry the residual stream past them; they are never scored or written, see
-    `components`."""
+    """Indices after the units, along their axis, that only carry the residual stream past the units. The stream is
+    never scored or replaced; see `components`."""
     block: Annotated[
         Any, Condition("a Block", _no_block, "take that of `block_of`, or leave it out")
     ] = None
-    """If the units are neurons: their `Block`."""
+    """The `Block` of the units if the units are neurons; otherwise None."""
 
     @property
     def kind(self) -> UnitKind:
@@ -69,19 +72,19 @@ class Stage:
 
 
 def nowhere() -> None:
-    """Return None: the `PlacedBlock.places` of a block that needs no positions."""
+    """Return None. A `PlacedBlock` whose second argument is None has this function as its ``places``."""
 
 
 @dataclass(frozen=True)
 class PlacedBlock:
-    """A transformer block that takes a second argument: rotary embeddings, a bias of scores, or a mask."""
+    """A transformer block that takes a second argument: rotary embeddings, a bias of attention scores, or a mask."""
 
     module: nn.Module
     argument: str
     """Name of the second argument."""
     places: Callable[[], Any]
-    """Function that returns the second argument, perhaps None. Each run calls it, since the argument may be a learned
-    weight and moves with the trunk to another device."""
+    """Function that returns the second argument, which may be None. Each run calls this function, because the argument
+    may be a learned weight, and moves to another device together with the trunk."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Run the block."""
@@ -91,7 +94,7 @@ class PlacedBlock:
 
 @dataclass(frozen=True)
 class EnteredBlock:
-    """The first block of a level, and the step of the level before it, such as a down-sampling."""
+    """The first block of a level, together with the step that the level runs before it, such as a down-sampling."""
 
     module: Any
     entry: Callable[[Tensor], Tensor]
@@ -104,7 +107,9 @@ class EnteredBlock:
 
 @dataclass(frozen=True)
 class ConvBlock:
-    """The steps of a convolutional block: ``after(add(hidden(entry(x))) + shortcut(entry(x)))`` of the stream x.
+    """The steps of a convolutional block.
+
+    The block maps the stream x to ``after(add(hidden(entry(x))) + shortcut(entry(x)))``.
 
     Example:
         >>> from torch import nn
@@ -118,13 +123,14 @@ class ConvBlock:
     """
 
     hidden: Sequence[tuple[str, Step]]
-    """Name of each hidden activation and the step that makes it, of the stream or of the activation before it."""
+    """Name of each hidden activation, and the step that computes it. The first step takes the stream after ``entry``.
+    Each further step takes the hidden activation before."""
     add: Step
-    """Step from the last hidden activation to the block's addition to the stream."""
+    """Step that takes the last hidden activation and returns what the block adds to the stream."""
     shortcut: tuple[str, Step] | None
-    """Name and step of a projection of the stream past the hidden channels. An empty name stands for the stream itself,
-    None for a block without a shortcut."""
+    """Name and step of the projection that takes the stream past the hidden channels. If the stream itself is the
+    shortcut, the name is empty. None for a block without a shortcut."""
     after: Step = NO_STEP
-    """Step behind the sum, such as a ReLU."""
+    """Step after the sum, such as a ReLU."""
     entry: Step = NO_STEP
-    """Step of the stream before the block reads it, such as a down-sampling."""
+    """Step that is applied to the stream before the block reads it, such as a down-sampling."""

@@ -1,8 +1,11 @@
-"""A task: an encoder, images and a metric. Every function that scores, patches or ablates units takes one.
+"""A task: an encoder, images, a metric and a baseline.
 
-1. `Task.running` holds a run of its encoder (`Encoder.running`) with the stages' fast functions;
-2. `Task.batches` is the one loop over images: it yields batches that fit memory, each with its part of the baseline;
-3. `Task.identity` identifies everything that shapes the numbers; results are compared if their identities are equal.
+Every function that scores, patches or ablates units takes a task.
+
+1. `Task.running` makes a block of code one run of the encoder (`Encoder.running`), with the stages' fast functions.
+2. `Task.batches` is the only loop over images. It yields batches that fit memory. Each batch knows its baseline.
+3. `Task.identity` identifies everything that the results depend on, except for the images. Results are compared only if
+   their identities are equal.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -49,18 +52,18 @@ class Batch(NamedTuple):
     images: Tensor
     """Images [batch, 3, height, width] on the encoder's device and in its precision."""
     start: int
-    """Place of the first image of the batch among all images."""
+    """Index of the first image of the batch among the task's images."""
     task: "Task"
-    """The task that the images are of."""
+    """The task that the images belong to."""
 
     def clean(self, sites: Sequence[str]) -> dict[str, Tensor]:
-        """Return the activations of the batch at ``sites``; raise `InputError` if they are not finite."""
+        """Return the activations of the batch at ``sites``. Raise `InputError` if an activation is not finite."""
         return clean_activations(self.task.encoder, self.images, sites)
 
     def ends(self, clean: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the ``clean`` activations with all units at the baseline.
+        """Return the activations ``clean`` with all units replaced by the baseline.
 
-        The stream that a site carries past its units stays that of the batch, even if the baseline is counterfactual.
+        The residual stream that a site carries past its units is not replaced, even if the baseline is counterfactual.
         """
         encoder = self.task.encoder
         ends = self.task.baseline.activations(encoder, clean, self.start)
@@ -84,19 +87,21 @@ class Task:
 
     HOW_TO_GET: ClassVar = "make one with Task(clip.encoder, images, metric)"
 
-    encoder: Encoder  #: The tower that runs.
+    encoder: Encoder  #: The encoder that runs the images.
     images: Images
-    """Images of one class: a tensor [B, 3, H, W] or an iterable of batches, whose sizes change nothing."""
+    """Images of one class: a tensor [B, 3, H, W] or an iterable of batches. The sizes of the batches do not matter."""
     metric: Metric
-    """Function of embeddings [B, D] that returns one number per image [B], independent of the other images."""
+    """Function that takes embeddings [B, D] and returns one number per image [B]. The number of an image does not
+    depend on the other images."""
     baseline: Baseline | Counterfactual
-    """Replacement of ablated activations; see `circuitry.encoder.baselines`."""
+    """What replaces ablated activations; see `circuitry.encoder.baselines`."""
     others: Images | None
-    """Images of other classes, for selectivity, learned masks, and means by name."""
+    """Images of other classes. Selectivity, learned masks and the baselines ``mean-position`` and ``mean-unit`` use
+    them."""
     sites: Annotated[tuple[str, ...], DISTINCT]
     """Sites to score or to ablate, in the encoder's order."""
     work: Work
-    """Memory and progress; they change no number."""
+    """Memory and progress bars. They do not change results."""
 
     @checked
     def __init__(
@@ -113,15 +118,18 @@ class Task:
         """Make a task.
 
         Args:
-            encoder: The encoder; images are moved to its device and precision.
-            images: Images of one class. Images of a one-shot iterator stay in memory, so that every pass sees them.
+            encoder: The encoder. Images are moved to its device and precision.
+            images: Images of one class. If they come from a one-shot iterator, they stay in memory, so that every pass
+                sees them.
             metric: A metric such as `class_logit`.
-            baseline: One of ``"zero"``; ``"mean-position"`` or ``"mean-unit"``, the mean over ``images`` and
-                ``others``, which are needed then; a `Baseline`, as from `mean_baseline` or another task; or
-                counterfactual images, [1, 3, H, W] for all images or [B, 3, H, W] with one for each image.
-            others: Images of other classes, for selectivity, learned masks, and means by name.
-            sites: Sites to score or to ablate, in the encoder's order (default: all).
-            work: Memory and progress.
+            baseline: What replaces ablated activations. ``"zero"`` replaces them by zero. ``"mean-position"`` and
+                ``"mean-unit"`` replace them by the mean over ``images`` and ``others``; both names require ``others``.
+                A `Baseline` comes from `mean_baseline` or from another task. Counterfactual images are a tensor
+                [1, 3, H, W] for all images, or [B, 3, H, W] with a counterfactual image for each image.
+            others: Images of other classes. Selectivity, learned masks and the baselines ``"mean-position"`` and
+                ``"mean-unit"`` use them.
+            sites: Sites to score or to ablate, in the encoder's order (default: all sites).
+            work: Memory and progress bars.
         """
         images, others = images_of_task((images, others), encoder, work.memory_gib)
         if isinstance(baseline, str) and baseline in MEANS and others is not None:
@@ -143,8 +151,11 @@ class Task:
 
     @contextmanager
     def running(self, *, gradients: bool = False) -> Iterator[None]:
-        """Hold a run of the encoder within the block, with the stages' fast functions; see `Encoder.running`."""
-        # Memory is measured before `fast`, so that batches do not depend on who asks first.
+        """Treat the block as one run of the encoder, with the stages' fast functions; see `Encoder.running`.
+
+        Raise `InputError` if the baseline was computed by another model.
+        """
+        # Memory is measured before `fast`, so that batches do not depend on which function measures it first.
         rows_that_fit(self.encoder, self.work.memory_gib)
         with self.encoder.running(gradients=gradients), self.encoder.fast():
             if isinstance(self.baseline, Baseline):
@@ -152,11 +163,11 @@ class Task:
             yield
 
     def batches(self, rows: Count | None = None) -> Iterator[Batch]:
-        """Yield the images in batches of at most ``rows`` images that also fit the memory of ``work``."""
+        """Yield the images in batches. A batch has at most ``rows`` images, and fits the memory of ``work``."""
         fit = rows_that_fit(self.encoder, self.work.memory_gib)
         count = 0
         for images in ImageBatches(self.images, self.encoder, min(rows or fit, fit)):
-            # The first batch is enough: a hook that repeats rows does so for all images.
+            # Only the first batch is checked, because a hook that repeats rows repeats the rows of all images.
             if count == 0 and self.encoder.hooked_sites:
                 n_rows = len(self.encoder(images))
                 if n_rows != len(images):
@@ -169,10 +180,12 @@ class Task:
         check_count(self.baseline, count)
 
     def bar(self, name: str, unit: str, total: int | None = None) -> Bar:
-        """Return a progress bar of a step of the work, which is hidden where `work` shows none.
+        """Return a progress bar for a step of the computation. The bar is hidden if `work` shows no progress.
 
         Args:
-            total: Number of units, if it is known; None or 0 for images that are read as they are needed.
+            name: Name of the step.
+            unit: Word for the things that the bar counts.
+            total: Number of these things. None or 0 if it is not known, because images are read as they are needed.
         """
         desc = self.work.bar(name)
         hidden = desc is None
@@ -183,16 +196,18 @@ class Task:
         images: Tensor,
         chosen: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice,
     ) -> "Task":
-        """Return the task for the chosen images, with their part of the baseline; images of other classes stay.
+        """Return the task with some of its images, and with the baseline of these images.
+
+        The images of other classes stay the same.
 
         Args:
             images: The task's own images as a tensor.
-            chosen: Places, a mask or a slice of the chosen images.
+            chosen: Indices of the chosen images, a mask over the images, or a slice.
         """
         of_baseline = chosen
         n = self.baseline.n_images
         if self.others is not None and n is not None:
-            # A baseline with a value for each image has those of other classes behind those of the task's images.
+            # A baseline with a value for each image lists the task's own images first, then images of other classes.
             places = torch.arange(n)
             own = places[: len(images)][chosen]
             of_baseline = torch.cat([own, places[len(images) :]])
@@ -208,7 +223,7 @@ class Task:
 
     @property
     def identity(self) -> Identity:
-        """Identity of encoder, metric and baseline; images and the settings of a method are not in it."""
+        """Identity of the encoder, the metric and the baseline, without the images and the settings of a method."""
         asked: dict[str, Any] = {
             "baseline": self.baseline.name,
             "baseline_digest": self.baseline.digest,
@@ -222,14 +237,15 @@ class Task:
 
 
 def _count(images: Images) -> str:
-    # Other images would have to be read to be counted.
+    # Images that are not a tensor would have to be read to count them.
     return number_of(len(images), "image") if isinstance(images, Tensor) else "images"
 
 
 def at_model_scale(task: Task) -> Task:
-    """Return a task whose metric has a scale of logits: that of the model, if it has none itself.
+    """Return the task with a logit scale in its metric.
 
-    To read the scale of a classifier takes a run.
+    If the metric is a `ClassLogit` without a scale, it gets the scale of the task's model. Any other task is returned
+    as it is. Reading the scale of a classifier takes a run of the model.
     """
     metric = task.metric
     if isinstance(metric, ClassLogit) and metric.scale is None:
@@ -238,7 +254,10 @@ def at_model_scale(task: Task) -> Task:
 
 
 def with_others(task: Task) -> tuple[Task, int]:
-    """Return a task whose images are the task's own, then those of other classes; and the number of its own images."""
+    """Return a task with the own images and the images of other classes together, and the number of own images.
+
+    The own images come first. The returned task has no ``others``.
+    """
     batches = list[Tensor]()
     counts = []
     for images in (task.images, task.others):

@@ -1,4 +1,4 @@
-"""Turn images of any supported type into batches that several passes can read."""
+"""Turn images of any supported type into batches, which can be read several times."""
 
 import logging
 import math
@@ -18,24 +18,28 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import weights_digest
 
 Images = Tensor | Iterable[Tensor] | Iterable[Sequence[Any]] | Dataset[Any]
-"""A tensor [B, 3, H, W]; or an iterable or data set of batches, of images [3, H, W], or of pairs (images, labels)."""
+"""Images: a tensor [B, 3, H, W], an iterable or a data set. The elements of an iterable or a data set are batches
+[B, 3, H, W], images [3, H, W], or pairs (images, labels)."""
 
 log = logging.getLogger(__name__)
 LARGEST = 20.0
-"""No normalised image has a larger value: with CLIP's, white is 2.1, and with a standard deviation of 0.05 it is 20."""
+"""Largest value that is accepted in images if their normalisation is not known. With CLIP's normalisation white is 2.1.
+With a standard deviation of 0.05 white is 20."""
 _SLACK = 0.02
-"""Distance by which rounding may move black and white."""
+"""Largest change of the values of black and white by rounding."""
 _DIGESTS = "pixel_digests"
-"""Attribute of a tensor of images: their `pixel_digests`, after the first use."""
+"""Name of the attribute of a tensor of images that keeps the tensor's `pixel_digests` after their first use."""
 _MARK = "times_written"
-"""Attribute of a checked tensor of images: PyTorch's count of writes into it when it was checked."""
+"""Name of the attribute that marks a tensor of images as checked. Its value is PyTorch's count of writes into the
+tensor at the time of the check."""
 
 
 class ImageBatches:
-    """Batches of at most ``rows`` images on the encoder's device; every pass yields the same batches.
+    """Batches of at most ``rows`` images on the encoder's device. Every pass yields the same batches.
 
-    Images of a one-shot iterator stay in memory, since attribution needs all images twice (for nodes, then for edges).
-    The first pass warns about values that are not normalised. A later pass that begins with other images is refused.
+    If the images come from a one-shot iterator, they stay in memory, because attribution needs all images twice (for
+    nodes, then for edges). The first pass warns about values that are not normalised. A later pass raises `InputError`
+    if it begins with other images.
     """
 
     def __init__(self, images: Images, encoder: Encoder, rows: int) -> None:
@@ -65,12 +69,12 @@ class ImageBatches:
                 is_empty = False
         if is_empty:
             raise InputError("A run needs at least one image, but there were none.")
-        # Only here, behind a whole pass: a pass that was broken off has the digests of some images.
+        # Digests are kept only after a whole pass. A pass that stops early has the digests of some images only.
         self._digests = self._digests or tuple(digests)
 
     def _check_same_first(self, batch: Tensor) -> None:
         """Raise `InputError` if a pass begins with other images than the pass before."""
-        # Eight images are cheap, and enough to notice a loader that shuffles.
+        # Eight images are cheap to compare, and enough to notice a loader that shuffles.
         before = self._first
         self._first = weights_digest({"images": batch[:8]})
         if before not in ("", self._first):
@@ -81,7 +85,7 @@ class ImageBatches:
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """The `pixel_digests` of all images, which the first whole pass computes."""
+        """The `pixel_digests` of all images. They are computed by the first whole pass."""
         if isinstance(self._images, ImageBatches | Tensor):
             return digests_of(self._images)
         if self._digests is None:
@@ -100,9 +104,15 @@ class ImageBatches:
 def images_of_task(
     sets: Sequence[Images | None], encoder: Encoder, memory_gib: float
 ) -> list[Any]:
-    """Return sets of images as a task holds them: checked tensors, or `ImageBatches` of anything else.
+    """Return sets of images in the form in which a task holds them.
 
-    Warn about images that are in both sets, and about values that are not normalised.
+    A tensor becomes a checked tensor. Images of any other type become `ImageBatches`. Warn about images that are in
+    both sets, and about values that are not normalised.
+
+    Args:
+        sets: The images of the class and the images of other classes. None stays None.
+        encoder: The encoder of the task.
+        memory_gib: Memory for the batches of `ImageBatches`.
     """
     fresh: list[Any] = [images for images in sets if _is_fresh(images)]
     if len(fresh) == 2:
@@ -128,24 +138,27 @@ def images_of_task(
 
 
 def _is_fresh(images: Images | None) -> bool:
-    """Return whether images are a tensor with values that was not checked before."""
+    """Return whether images are a tensor that was not checked before and that is not on the meta device."""
     if not isinstance(images, Tensor) or images.dim() != 4 or images.is_meta:
         return False
     return _MARK not in vars(images)
 
 
 def seen(images: Tensor) -> Tensor:
-    """Mark a tensor of images as checked and return it; `checked_batches` refuses it once it was written into."""
+    """Mark a tensor of images as checked, and return it.
+
+    If the tensor is written into afterwards, `checked_batches` raises `InputError`.
+    """
     vars(images)[_MARK] = 0 if images.is_inference() else images._version
     return images
 
 
 def pixel_digests(images: Float[Tensor, "images _ _ _"]) -> tuple[str, ...]:
-    """Return a short digest of the pixels of each image, equal for equal pictures in different files.
+    """Return a short digest of the pixels of each image. Equal pictures in different files have equal digests.
 
     Pixels are rounded to bfloat16 first, so that the device and the precision of the encoder make no difference.
     """
-    # bfloat16 still tells neighbouring grey values apart, or nearly.
+    # In bfloat16 nearly all neighbouring grey values still differ.
     if images.is_meta:
         return ()
     return tuple(
@@ -155,7 +168,10 @@ def pixel_digests(images: Float[Tensor, "images _ _ _"]) -> tuple[str, ...]:
 
 
 def digests_of(images: Images) -> tuple[str, ...]:
-    """Return the `pixel_digests` of images of any supported type; those of a checked tensor are computed once."""
+    """Return the `pixel_digests` of images of any supported type.
+
+    The digests of a checked tensor are computed once and kept.
+    """
     if isinstance(images, ImageBatches):
         return images.digests
     if not isinstance(images, Tensor):
@@ -169,7 +185,7 @@ def digests_of(images: Images) -> tuple[str, ...]:
 
 
 def _count_shared(own: Tensor, others: Tensor) -> int:
-    """Return how many images of the first set are also in the second."""
+    """Return how many images of the first set are also in the second set."""
     known = {*_some_bytes(others)}
     return sum(image in known for image in _some_bytes(own))
 
@@ -186,11 +202,12 @@ def one_tensor(images: Images) -> Float[Tensor, "images 3 h w"]:
 
 
 def checked_batches(images: object) -> Iterator[Tensor]:
-    """Return an iterator over the batches of images; each batch is checked when it is reached, and may be empty.
+    """Return an iterator over the batches of images.
 
-    Labels of pairs (images, labels), as from a `DataLoader` or a torchvision data set, are dropped.
+    Each batch is checked when the iterator reaches it. A batch may be empty. Labels of pairs (images, labels), as from
+    a `DataLoader` or a torchvision data set, are dropped.
     """
-    # A map-style data set may lack an end of iteration; by index its length ends it.
+    # Iteration over a map-style data set need not end, so its elements are read by index, up to its length.
     if isinstance(images, Dataset) and isinstance(images, Sized):
         images = map(images.__getitem__, range(len(images)))
     if not isinstance(images, Iterable):
@@ -208,7 +225,7 @@ def checked_batches(images: object) -> Iterator[Tensor]:
 def count_batches(images: object, rows: int) -> int | None:
     """Return the number of batches that `ImageBatches` makes, for a progress bar.
 
-    It is None if the images would have to be read to count them.
+    Return None if the images would have to be read to count the batches.
     """
     if isinstance(images, ImageBatches):
         return count_batches(images._images, min(rows, images._rows))
@@ -225,7 +242,7 @@ def count_batches(images: object, rows: int) -> int | None:
 
 
 def _checked(batch: object) -> Tensor:
-    """Return a batch of images [B, 3, H, W] without labels; raise `InputError` for anything else."""
+    """Return a batch of images [B, 3, H, W] without labels. Raise `InputError` for a value that is not a batch."""
     if isinstance(batch, (tuple, list)) and len(batch) == 2:
         first, second = batch
         if isinstance(first, Tensor) and _is_label(second, first):
@@ -252,18 +269,18 @@ def _checked(batch: object) -> Tensor:
 
 
 def _is_label(value: object, images: Tensor) -> bool:
-    """Return whether the second value of a pair is a label and no second image."""
-    # Two images of a pair have equal numbers of channels; labels of floating point have other axes.
+    """Return whether the second value of a pair is a label, not a second image."""
+    # Two images of a pair have equal numbers of channels. Labels in floating point have other axes.
     if not isinstance(value, Tensor) or not value.is_floating_point():
         return True
     return value.shape[-3:-2] != images.shape[-3:-2]
 
 
 def name_values(images: Tensor, encoder: Encoder) -> bool:
-    """Warn about values that no preprocessing gives, and return whether there are any.
+    """Warn about images whose values seem not to be normalised, and return whether there was a warning.
 
-    The tower of a whole model knows the means and deviations of its preprocessing, and so the values of black and
-    white. For another tower values up to `LARGEST` pass.
+    The tower of a whole model knows the means and standard deviations of its preprocessing, and so the values of black
+    and white. For any other tower, values from -`LARGEST` to `LARGEST` are accepted.
     """
     if not images.numel() or images.is_meta:
         return False
@@ -278,8 +295,8 @@ def name_values(images: Tensor, encoder: Encoder) -> bool:
     where = ""
     if (low < black - _SLACK or high > white + _SLACK) and max(-low, high) < math.inf:
         where = f"reach from {low:.3g} to {high:.3g}, beyond {black:.3g} to {white:.3g}"
-    # Pixels in [0, 1] or [-1, 1] that were never normalised lie within black and white. They show by their ends, unless
-    # the model's own black is such an end.
+    # Pixels in [0, 1] or [-1, 1] that were never normalised lie between black and white. Their smallest and largest
+    # values show it, unless the model's own black is near such a smallest value.
     for least, known in ((0, black < -_SLACK), (-1, ends and black < -1.2)):
         if known and least <= low < least + 0.1 and 0.9 < high <= 1:
             where = f"lie between {least} and 1"
@@ -303,18 +320,19 @@ def _no_images(given: object) -> InputError:
 _measured: weakref.WeakKeyDictionary[
     Encoder, dict[tuple[torch.device, torch.dtype], int]
 ] = weakref.WeakKeyDictionary()
-"""Bytes per image by encoder, device and type; measuring takes two runs."""
+"""Bytes per image, by encoder, then by device and type. They are kept, because a measurement takes two runs."""
 
 
 def bytes_per_image(encoder: Encoder) -> int:
-    """Return the bytes that one more image adds to a run with gradients."""
-    # The difference of two runs leaves out weights. Twice, since each saved activation gets a gradient as large.
+    """Return how many bytes of memory one more image adds to a run with gradients."""
+    # The difference of two runs leaves out weights. It is doubled, because each saved activation gets a gradient of the
+    # same size.
     with encoder.running(gradients=True):
         return 2 * (_bytes_kept(encoder, 2) - _bytes_kept(encoder, 1))
 
 
 def _bytes_kept(encoder: Encoder, n_images: int) -> int:
-    """Return the bytes of all tensors that autograd saves in a run."""
+    """Return the bytes of all tensors that autograd saves in a run of ``n_images`` images."""
     # By address: several saved tensors may be views of one storage.
     kept: dict[int, int] = {}
 
@@ -330,7 +348,10 @@ def _bytes_kept(encoder: Encoder, n_images: int) -> int:
 
 
 def rows_that_fit(encoder: Encoder, memory_gib: float) -> int:
-    """Return how many images a run may take within ``memory_gib``: at least one."""
+    """Return how many images a run can take within ``memory_gib``.
+
+    The number is at least 1, even if a single image needs more memory.
+    """
     measured = _measured.setdefault(encoder, {})
     setting = encoder.device, encoder.dtype
     if setting not in measured:

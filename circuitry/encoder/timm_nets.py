@@ -1,10 +1,12 @@
 """The networks of timm as chains, by themselves or as the trunk of an open_clip tower.
 
-Convolutional networks and Swin are described by links (`chain`): to add one, add a line to `FEATURES`. MobileNet v1
-and v2 and MNASNet are EfficientNets in timm, MobileCLIP's FastViT is a FastVit. ViTs may have learned positions, rotary
-embeddings (EVA, EVA-02, PE) or biases of scores by relative position (`PlacedBlock`).
+Convolutional networks and Swin are described by links (`chain`). To add such a network, add a line to `FEATURES`. In
+timm, MobileNet v1, MobileNet v2 and MNASNet are of the class EfficientNet, and MobileCLIP's FastViT is of the class
+FastVit. ViTs may have learned positions, rotary embeddings (EVA, EVA-02, PE) or biases of attention scores by relative
+position (`PlacedBlock`).
 
-The last stages of a network by itself are its pooling and its classifier, if it has one; a ViT has one stage of both.
+If a network is not a trunk, its last stage is its classifier, and the stage before is its pooling. Without a classifier
+the pooling is the last stage. A ViT has a single stage for its pooling and its classifier.
 """
 
 from collections.abc import Iterator
@@ -45,7 +47,7 @@ FEATURES: dict[type, tuple[Link, ...]] = {
     timm_models.SwinTransformer: ("patch_embed", "layers"),
     timm_models.SwinTransformerV2: ("patch_embed", "layers"),
 }
-"""The links of each network up to the last feature map."""
+"""The links of each class of networks, from the image up to the last feature map."""
 VITS = (
     timm_models.VisionTransformer,
     timm_models.Eva,
@@ -64,7 +66,12 @@ def read_timm(net: nn.Module) -> Chain | None:
 
 
 def trunk_stages(trunk: Any, path: str) -> Iterator[Stage]:
-    """Yield the stages up to the last feature map or the last block; ``path`` is a prefix of the sites' names."""
+    """Yield the stages of a network up to its last feature map or its last block.
+
+    Args:
+        trunk: The network.
+        path: Prefix of the sites' names.
+    """
     if isinstance(trunk, timm_models.VisionTransformer):
         entry = in_order(
             trunk.patch_embed, trunk._pos_embed, trunk.patch_drop, trunk.norm_pre
@@ -94,7 +101,14 @@ def trunk_stages(trunk: Any, path: str) -> Iterator[Stage]:
 
 
 def trunk_blocks(trunk: Any, path: str) -> dict[str, TransformerBlock]:
-    """Return the transformer blocks of a ViT by the site that each ends at; an empty dictionary for another trunk."""
+    """Return the transformer blocks of a ViT, by the site at which each block ends.
+
+    Return an empty dictionary for a network that is not a ViT.
+
+    Args:
+        trunk: The network.
+        path: Prefix of the sites' names.
+    """
     if not isinstance(trunk, VITS):
         return {}
     blocks = dict[str, TransformerBlock]()
@@ -102,7 +116,7 @@ def trunk_blocks(trunk: Any, path: str) -> dict[str, TransformerBlock]:
         if isinstance(trunk, timm_models.Eva):
             block = PlacedBlock(block, "rope", partial(_rotary, trunk, i))
         elif isinstance(trunk, timm_models.VisionTransformerRelPos):
-            # One bias of scores may serve all blocks; else each block's attention has its own.
+            # All blocks may share a bias of attention scores. Otherwise each block's attention has its own bias.
             shared = trunk.shared_rel_pos
             places = nowhere if shared is None else shared.get_bias
             block = PlacedBlock(block, "shared_rel_pos", places)
@@ -111,7 +125,7 @@ def trunk_blocks(trunk: Any, path: str) -> dict[str, TransformerBlock]:
 
 
 def trunk_grid(trunk: Any) -> TokenGrid | None:
-    """Return the places of a ViT's tokens in the image; None for another trunk."""
+    """Return the grid of a ViT's tokens in the image; None for a network that is not a ViT."""
     if not isinstance(trunk, VITS):
         return None
     first = () if trunk.cls_token is None else (CLASS_TOKEN,)
@@ -120,15 +134,15 @@ def trunk_grid(trunk: Any) -> TokenGrid | None:
 
 
 def last_norm(trunk: Any) -> nn.Module:
-    """Return the norm between the last feature map and the head; the identity if there is none."""
-    # ConvNeXt's `norm` is part of its head; the norm before the head has another name there.
+    """Return the norm between the last feature map and the head. If there is no such norm, return the identity."""
+    # The `norm` of a ConvNeXt may belong to its head. The norm before the head is called `norm_pre`.
     name = "norm_pre" if isinstance(trunk, timm_models.ConvNeXt) else "norm"
     norm: nn.Module = getattr(trunk, name, nn.Identity())
     return norm
 
 
 def _ends(net: Any) -> Iterator[Stage]:
-    """Yield the stages behind the last feature map of a network that is no trunk."""
+    """Yield the stages after the last feature map, for a network that is not a trunk."""
     if isinstance(net, VITS):
         answered = in_order(last_norm(net), net.forward_head)
         yield Stage("head", answered, EMBEDDING_FEATURE)
@@ -139,7 +153,7 @@ def _ends(net: Any) -> Iterator[Stage]:
     name = "head" if hasattr(net, "head") else "global_pool"
     yield Stage(name, pooled, EMBEDDING_FEATURE if is_last else CHANNEL)
     if not is_last:
-        # timm does not say the path of the classifier, which names its site.
+        # The site of the classifier is named by its path, which timm does not tell.
         names = {module: name for name, module in net.named_modules()}
         yield Stage(names[classifier], classifier, EMBEDDING_FEATURE)
 
@@ -152,10 +166,10 @@ def _links(trunk: object) -> tuple[Link, ...] | None:
 
 
 def _rotary(trunk: Any, block: int) -> Tensor | None:
-    """Return the rotary embedding of a block, as the trunk itself makes it."""
+    """Return the rotary embedding that the trunk gives to the block with this index, or None."""
     if trunk.rope is None:
         return None
-    # Without a fixed shape the embedding is made for the grid at hand, as the trunk's own forward does.
+    # Without a fixed shape the embedding is computed for the grid of this image size, as in the trunk's own forward.
     if getattr(trunk.rope, "feat_shape", None) is None:
         rotary: Tensor = trunk.rope.get_embed(shape=trunk.patch_embed.grid_size)
     else:

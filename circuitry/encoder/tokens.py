@@ -1,4 +1,4 @@
-"""The tokens of a transformer: tokens without a place in the image, then the patches, row by row. No torch."""
+"""The tokens of a transformer: first the tokens that belong to no patch, then the patches, row by row. No torch."""
 
 from dataclasses import dataclass
 
@@ -7,7 +7,7 @@ CLASS_TOKEN = "class token"
 
 @dataclass(frozen=True)
 class TokenGrid:
-    """Places of a tower's tokens in the image; see `Encoder.token_grid`.
+    """The tokens of a tower, and the grid of its patches in the image; see `Encoder.token_grid`.
 
     Example:
         >>> vit.encoder.token_grid
@@ -17,16 +17,16 @@ class TokenGrid:
     """
 
     first: tuple[str, ...]
-    """Names of the tokens before the patches: the class token and registers."""
-    height: int  #: Rows of the grid of patches.
+    """Names of the tokens before the patches: the class token, then the registers."""
+    height: int  #: Number of rows of the grid of patches.
     width: int
-    """Columns of the grid of patches."""
+    """Number of columns of the grid of patches."""
 
     def __len__(self) -> int:
-        """Return how many tokens there are."""
+        """Return the number of tokens."""
         return len(self.first) + self.height * self.width
 
 
 def register_names(count: int) -> tuple[str, ...]:
-    """Return the names of a tower's registers."""
+    """Return the names of ``count`` register tokens."""
     return tuple(f"register {i + 1}" for i in range(count))

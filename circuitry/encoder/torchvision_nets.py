@@ -1,4 +1,4 @@
-"""The networks of torchvision as chains: links of each convolutional network, and a function for the ViT."""
+"""The networks of torchvision as chains: links for each convolutional network, and a function for the ViT."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -57,9 +57,9 @@ NETS: dict[type, tuple[Link, ...]] = {
         "classifier.3",
     ),
 }
-"""The links of each network, its last layer included; see `chain`."""
+"""The links of each class of networks, including the last layer; see `chain`."""
 USUAL_SIZE = 224
-"""Height and width of images if the network has no setting for them."""
+"""Height and width of images if the network has no setting for the size of images."""
 
 
 def read_torchvision(net: nn.Module) -> Chain | None:

@@ -1,4 +1,4 @@
-"""Identify the computation of a tower or model: modules, weights, stages and answers to noise of an `Identity`."""
+"""Entries of an `Identity` that describe a tower or model: modules, weights, stages, and its outputs for noise."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -30,16 +30,16 @@ _CHANGE_NO_NUMBER = {
     "_attn_implementation_autoset",
     "_gradient_checkpointing_func",
 }
-"""Settings of modules that do not change the output: ways to compute it, and notes on its origin."""
+"""Settings of modules that do not change the output. They choose a way of computing, or note where a module is from."""
 _OF_PYTORCH = {*vars(nn.Module())} | _CHANGE_NO_NUMBER
-"""Attributes of a module that are not read as settings: the above, and PyTorch's own attributes. Of these the weights
+"""Attributes of a module that are not read as settings: the settings above, and PyTorch's own attributes. The weights
 are read separately, and hooks are refused."""
 _DIRECTIONS = 5
-"""Number of directions along which an answer to noise is measured."""
+"""Number of directions along which the output for an image of noise is measured."""
 _SHORTEST = 1e-12
-"""Length in place of zero, to divide by."""
+"""Smallest length by which an output is divided, so that no output is divided by zero."""
 _KNUTH = 2654435761
-"""The prime near 2^32 times the golden ratio of Knuth's multiplicative hash."""
+"""The factor of Knuth's multiplicative hash: a prime near 2^32 divided by the golden ratio."""
 _GLOBAL_HOOKS = (
     "_global_forward_hooks",
     "_global_forward_pre_hooks",
@@ -49,14 +49,19 @@ _GLOBAL_HOOKS = (
 
 
 def tower_digests(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, Any]:
-    """Return a digest of the ``weights`` and buffers of a tower or model, and one of the settings of its ``modules``.
+    """Return the entries ``weights`` and ``modules`` of the `Identity` of a tower or model.
 
-    All weights are read: this takes 0.12 seconds for the tower of RN50 and 0.24 for that of ViT-B/32, on one core. A
-    setting that cannot be read is `UNKNOWN`, by its place.
+    All weights are read. This takes 0.12 seconds for the tower of RN50 and 0.24 seconds for the tower of ViT-B/32, on
+    one core.
 
     Args:
         tower: A tower or a whole model.
-        without: Prefixes of the names of modules that are left out, each with its dot at the end.
+        without: Prefixes, each with a dot at its end. Modules and weights whose names begin with a prefix are left out.
+
+    Returns:
+        A dictionary with two keys. ``weights`` is a digest of all weights and buffers. ``modules`` is a digest of the
+        settings of all modules. If some settings cannot be read, ``modules`` is instead a dictionary from the names of
+        these settings to `UNKNOWN`.
     """
     tensors = dict(tower.named_parameters()) | dict(tower.named_buffers())
     for name in list(tensors):
@@ -65,7 +70,7 @@ def tower_digests(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, 
     weights = weights_digest(tensors)
     # Quantised layers have weights that are neither parameters nor buffers.
     packed = tower.state_dict()
-    # Shared weights have several names in the state dict; all were read above.
+    # Shared weights have several names in the state dict. They were read above, under one of these names.
     names = {name for name, _ in tower.named_parameters(remove_duplicate=False)}
     names |= {name for name, _ in tower.named_buffers(remove_duplicate=False)}
     for name in list(packed):
@@ -88,30 +93,34 @@ def stage_digests(
     points: Mapping[str, nn.Module],
     sites: Collection[str],
 ) -> dict[str, Any]:
-    """Return a digest, by site, of each stage that runs other code than the tower's modules and libraries.
-
-    Code that cannot be read is left out where the kind of units has a ``made_of``, see `UnitKind`.
+    """Return digests of stages that run other code than modules of the tower and code of known libraries.
 
     Args:
-        stages: Stages of an encoder in order, since a stage may hold the stages before it.
-        tower: The tower whose modules they run.
+        stages: Stages of an encoder, in the order in which they run, because a stage may hold the stages before it.
+        tower: The tower whose modules the stages run.
         points: Hook points inside the stages, by name.
-        sites: Sites whose stages have a digest in any case.
+        sites: Sites whose stages get a digest in any case.
+
+    Returns:
+        A dictionary from sites to digests. If the code of a stage cannot be read and its kind of units has a
+        ``made_of`` (see `UnitKind`), the digest does not include the code. If the kind has no ``made_of``, the value
+        is instead a dictionary from the names of unreadable values to `UNKNOWN`.
     """
-    # Modules of the tower stand for themselves: `tower_digests` has read their weights and settings.
+    # Modules of the tower are read as their names, because `tower_digests` has read their weights and settings.
     modules = {id(module): name for name, module in tower.named_modules()}
     inside = {id(point): name for name, point in points.items()}
     leaves = Leaves(modules | inside)
     digests = dict[str, Any]()
     for stage in stages:
-        # One reader for all stages, so that what an earlier stage holds is read once; the verdicts are for each stage.
+        # All stages share `leaves`, so that values of earlier stages are not read again. Each stage starts with the
+        # results `foreign` and `unknown` empty.
         leaves.foreign = False
         leaves.unknown = {}
         place = f"the stage of {stage.site}"
         layout = [stage.kind.layout, stage.carried, stage.error_units]
         read = leaves.read([stage.run, layout], place)
         if leaves.unknown and stage.kind.made_of is not None:
-            # The definition of its units, which the basis holds, stands for code that cannot be read.
+            # The definition of the units is in `Encoder.basis`. It identifies the stage in place of its code.
             leaves.unknown = {}
             read = leaves.read(layout, place)
         if stage.site in sites or leaves.foreign or leaves.unknown:
@@ -120,15 +129,18 @@ def stage_digests(
 
 
 def noise_numbers(*shape: int) -> np.ndarray:
-    """Return whole numbers from 0 to 255 that look random: Knuth's hash of their places."""
-    # Random generators differ between versions and devices; arithmetic of whole numbers does not.
+    """Return an array of whole numbers from 0 to 255 that look random: Knuth's hashes of the numbers' indices."""
+    # Random generators differ between versions and devices. Arithmetic of whole numbers does not differ.
     places = np.arange(np.prod(shape)).reshape(shape)
     return (places * _KNUTH >> 13) % 256
 
 
 def noise_image(height: int, width: int) -> np.ndarray:
-    """Return an image [1, 3, H, W] of numbers from -2 to 2, the same on every machine: noise above, waves below."""
-    # Two kinds of picture in one image: a change that noise does not show may show in waves.
+    """Return an image [1, 3, H, W] with values from -2 to 2, which is the same on every machine.
+
+    The upper half of the image is noise, and the lower half is waves.
+    """
+    # A change of the computation that does not show in noise may show in waves.
     shape = 1, 3, height, width
     waves = 2 * np.sin(np.arange(3 * height * width).reshape(shape) / 7)
     noise = noise_numbers(*shape) / 64 - 2
@@ -137,10 +149,10 @@ def noise_image(height: int, width: int) -> np.ndarray:
 
 
 def answers_to_noise(stages: Iterable[Stage], images: Tensor) -> list[float]:
-    """Return the length of the output of the stages for each image, and its cosines with five fixed directions.
+    """Run the stages on images of noise, and return six numbers that describe the output for each image.
 
-    The numbers change with any change of the computation, even by code that no digest can read, and hardly with
-    rounding.
+    The numbers are the cosines of the output with five fixed directions, then the length of the output. They change if
+    the computation changes in any way, even in code that no digest can read. They hardly change by rounding.
     """
     x = images
     for stage in stages:
@@ -151,7 +163,7 @@ def answers_to_noise(stages: Iterable[Stage], images: Tensor) -> list[float]:
         places = torch.arange(len(answer), dtype=answer.dtype)
         for frequency in range(1, _DIRECTIONS + 1):
             wave = torch.cos(frequency * places)
-            # Directions are cosine waves over the units: fixed for any width, without a table or a generator.
+            # Directions are cosine waves over the units. They are defined for any width, without a random generator.
             along = float(answer @ wave / wave.norm())
             numbers.append(round(along / max(length, _SHORTEST), 6))
         numbers.append(round(length, 6))
@@ -159,14 +171,17 @@ def answers_to_noise(stages: Iterable[Stage], images: Tensor) -> list[float]:
 
 
 def global_hooks() -> dict[str, list[str]]:
-    """Return an `UNKNOWN` effect if PyTorch has hooks for all modules, in the form of `HookedSites.hook_effects`."""
+    """Return the effects of PyTorch's hooks for all modules, in the form of `HookedSites.hook_effects`.
+
+    If such a hook is set, the effect is `UNKNOWN`. Otherwise the dictionary is empty.
+    """
     if any(getattr(of_all_modules, name) for name in _GLOBAL_HOOKS):
         return {"all modules": [UNKNOWN]}
     return {}
 
 
 def precision_of(device: torch.device) -> list[str]:
-    """Return names of the modes that make products or convolutions on a device less precise than float32."""
+    """Return the names of active modes that make matrix products or convolutions less precise than float32."""
     low = []
     products = torch.get_float32_matmul_precision()
     if products != "highest":
@@ -177,13 +192,24 @@ def precision_of(device: torch.device) -> list[str]:
 
 
 def _settings(module: nn.Module, name: str, leaves: Leaves, packed: set[str]) -> Any:
-    """Return the settings of a module: attributes of the object, and of its classes that belong to no library."""
+    """Return the settings of a module in a form for `digest`.
+
+    Settings are the attributes of the object and the attributes of its classes. Classes of libraries are left out. If
+    the module has a text ``identity``, this text is returned instead.
+
+    Args:
+        module: The module.
+        name: Name of the module in the tower.
+        leaves: Reader of the values, which collects the values that it cannot read.
+        packed: Names of attributes that are read as weights.
+    """
     # A module may identify itself by a text.
     own = getattr(module, "identity", None)
     if isinstance(own, str):
         return own
     settings = dict[str, Any]()
-    # From base to derived class, so that a derived class overrides; attributes of the object override both.
+    # From base class to derived class, so that attributes of a derived class override attributes of its base class.
+    # Attributes of the object override both.
     for kind in reversed(type(module).__mro__):
         if not is_of_library(kind.__module__):
             for attribute, value in vars(kind).items():

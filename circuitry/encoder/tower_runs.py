@@ -1,11 +1,12 @@
 """Runs of a tower: who may run it, and what is certain within a run.
 
-1. Threads take turns: a run holds the lock of its tower, which all encoders on the tower share.
-2. Weights do not change within a run, so values that depend on them are computed once in a run (`TowerRuns.once`) and
-   forgotten at its end. No such value outlives a change of the weights, however they were changed.
-3. Stages run the modules that the tower had when the stages were made, without their containers. Therefore a run
-   refuses a tower whose modules were replaced, or have hooks or another ``forward`` (`check_modules`): these would act
-   in some stages and not in others.
+1. Threads take turns: a run holds the lock of its tower. All encoders on a tower share its lock.
+2. Weights do not change within a run. So values that depend on the weights are computed once in a run
+   (`TowerRuns.once`) and forgotten when the run ends. No such value is used after a change of the weights, however the
+   weights were changed.
+3. Stages run the modules that the tower had when the stages were made, without the containers of these modules. A run
+   raises `InputError` if a module was replaced, has hooks, or has another ``forward`` (`check_modules`). Such changes
+   would act in some stages and not in other stages.
 """
 
 import weakref
@@ -23,7 +24,7 @@ from circuitry.runs.errors import InputError
 T = TypeVar("T")
 
 SUMS = "sums"
-"""Name of the sums of the weights in `TowerRuns.once`; at the end of a run they must be the same."""
+"""Name of the sums of the weights in `TowerRuns.once`. If the sums change within a run, the run raises `InputError`."""
 _HOOKS = (
     "_forward_hooks",
     "_forward_pre_hooks",
@@ -42,19 +43,20 @@ class TowerRuns:
 
     @classmethod
     def of(cls, tower: nn.Module) -> "TowerRuns":
-        """Return the runs of a tower: one object for all encoders on it."""
+        """Return the `TowerRuns` of a tower. All encoders on the tower share this object."""
         return _RUNS.setdefault(tower, cls())
 
     @property
     def go_on(self) -> bool:
-        """Whether this thread is within a run."""
+        """Whether the calling thread is within a run."""
         return self._thread == get_ident()
 
     @contextmanager
     def evaluating(self, tower: nn.Module) -> Iterator[None]:
-        """Keep the tower in evaluation mode within the block, and restore the mode of each module behind it."""
+        """Keep the tower in evaluation mode within the block, and restore the mode of each module after it."""
         with self.lock:
-            # Module by module: a caller may train a head above frozen layers. Within a run all are in evaluation mode.
+            # The mode is restored module by module, because a caller may train a head above frozen layers. Within a run
+            # all modules are in evaluation mode already.
             was_training = list[nn.Module]()
             if not self.go_on:
                 was_training = [m for m in tower.modules() if m.training]
@@ -74,7 +76,13 @@ class TowerRuns:
         *,
         gradients: bool = False,
     ) -> Iterator[None]:
-        """Hold a run within the block; see `Encoder.running`. An inner run only switches gradients on or off."""
+        """Treat the block as one run; see `Encoder.running`. A run within a run only switches gradients on or off.
+
+        Args:
+            tower: The tower that runs.
+            made_of: The modules that the tower had when the encoder was made, by name.
+            gradients: Whether PyTorch records gradients of activations.
+        """
         if gradients:
             _check_followed(tower)
         if self.go_on:
@@ -83,7 +91,7 @@ class TowerRuns:
             return
         with self.evaluating(tower), own_modes(gradients=gradients):
             check_modules(tower, made_of)
-            # Gradients by weights would cost time and memory, and add up in the caller's ``grad``.
+            # Gradients with respect to weights would cost time and memory, and would add up in the caller's ``grad``.
             had_gradient = [p for p in tower.parameters() if p.requires_grad]
             try:
                 for parameter in had_gradient:
@@ -96,7 +104,7 @@ class TowerRuns:
                 self._made = {}
                 for parameter in had_gradient:
                     parameter.requires_grad_(True)
-            # Behind `finally`: an error of the block itself is more important than this one.
+            # After `finally`, because an error of the block itself is more important than this error.
             if SUMS in made and made[SUMS] != weight_sums(tower):
                 raise InputError(
                     f"The weights of the {type(tower).__name__} changed within a run, whose results are of neither "
@@ -104,7 +112,10 @@ class TowerRuns:
                 )
 
     def once(self, name: Hashable, make: Callable[[], T]) -> T:
-        """Return the result of ``make``, a function of the weights; within a run it is called once for each name."""
+        """Return the result of ``make``, which may depend on the weights only.
+
+        Within a run, ``make`` is called once for each ``name``, and its result is kept until the run ends.
+        """
         if not self.go_on:
             return make()
         if name not in self._made:
@@ -114,7 +125,10 @@ class TowerRuns:
 
 
 def _check_followed(tower: nn.Module) -> None:
-    """Raise `InputError` for weights or layers that pass no gradients: scores would miss all paths through them."""
+    """Raise `InputError` if weights or layers of a tower pass no gradients.
+
+    Scores would miss all paths through such layers.
+    """
     if any(parameter.is_inference() for parameter in tower.parameters()):
         raise InputError(
             "Gradients need weights that PyTorch follows, but these were made under torch.inference_mode(): load "
@@ -130,8 +144,11 @@ def _check_followed(tower: nn.Module) -> None:
 
 
 def weight_sums(tower: nn.Module) -> list[str]:
-    """Return the sum of each parameter and buffer as text; it takes a tenth of the time of their digest."""
-    # As text, since NaN as a number would differ from itself.
+    """Return the sum of each parameter and buffer as text.
+
+    Computing the sums takes a tenth of the time of a digest of the weights.
+    """
+    # The sums are texts, because NaN as a number would differ from itself.
     return [
         str(complex(tensor.detach().sum()))
         for tensor in (*tower.parameters(), *tower.buffers())
@@ -143,7 +160,12 @@ _RUNS: weakref.WeakKeyDictionary[nn.Module, TowerRuns] = weakref.WeakKeyDictiona
 
 
 def check_modules(tower: nn.Module, made_of: Mapping[str, nn.Module]) -> None:
-    """Raise `InputError` if a tower's modules are not ``made_of``, or if one has hooks or another ``forward``."""
+    """Raise `InputError` if a module of a tower was replaced, has hooks, or has another ``forward``.
+
+    Args:
+        tower: The tower to check.
+        made_of: The modules that the tower had when the encoder was made, by name.
+    """
     modules = dict(tower.named_modules())
     if modules != made_of:
         names = (*modules, *made_of)
@@ -154,7 +176,7 @@ def check_modules(tower: nn.Module, made_of: Mapping[str, nn.Module]) -> None:
         )
     for name, module in modules.items():
         own = vars(module)
-        # A ``forward`` among the attributes of the object replaces that of its class, as wrappers of libraries do.
+        # Some libraries wrap a module by setting ``forward`` on the object. This replaces the ``forward`` of its class.
         has_forward = "forward" in own
         if has_forward or any(own.get(hooks) for hooks in _HOOKS):
             kind = type(module).__name__

@@ -1,12 +1,12 @@
-"""The vision transformers of the library transformers as chains, by the role of their modules.
+"""The vision transformers of the library transformers as chains. Modules are found by their roles.
 
-The stages are the embeddings (for CLIP with the norm before the blocks), each block, and one last stage: the last norm,
-the class token or attention pooling, and the projection or classifier if there is one. transformers renames modules
-within one major version, so a module may have one of several names, and the chain is compared with the model's own
-output when an encoder is made.
+The stages are the embeddings (for CLIP with the norm before the blocks), each block, and a last stage. The last stage
+is the last norm, then the class token or attention pooling, then the projection or classifier if there is one. The
+library renames modules even within one major version, so a module may have one of several names. When an encoder is
+made, the output of the chain is compared with the model's own output.
 
-The embedding is the model's own image features or pooled output. For a ViT it is the class token behind the last norm,
-since its pooler is often not trained.
+The embedding is the model's own image features or pooled output. For a ViT it is the class token after the last norm,
+because the pooler of a ViT is often not trained.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ from circuitry.encoder.unit_kinds import EMBEDDING_FEATURE, FEATURE
 from circuitry.runs.errors import InputError
 
 FAMILIES = ("CLIP", "SigLIP", "DINOv2", "DINOv2 with registers", "DINOv3", "ViT")
-"""Families of models that can be wrapped, for messages; SigLIP 2 of a fixed resolution counts as SigLIP."""
+"""Families of models that can be wrapped, for messages. SigLIP 2 with a fixed resolution counts as SigLIP."""
 _KINDS = {
     "clip": "clip",
     "clip_vision_model": "clip",
@@ -56,7 +56,7 @@ _BLOCK_ARGUMENTS = {
 
 
 def from_transformers(module: nn.Module) -> bool:
-    """Return whether a module's class, or a class that it derives from, is from transformers."""
+    """Return whether the class of a module, or one of its base classes, is from the library transformers."""
     return any(
         kind.__module__.startswith("transformers.models.")
         for kind in type(module).__mro__
@@ -64,7 +64,10 @@ def from_transformers(module: nn.Module) -> bool:
 
 
 def vision_kind(config: Any) -> str:
-    """Return the kind of vision tower that a configuration of transformers describes."""
+    """Return the kind of vision tower that a configuration of the library transformers describes.
+
+    The kind is a value of `_KINDS`. Raise `InputError` if the type of the model is not known.
+    """
     name = str(getattr(config, "model_type", type(config).__name__))
     if name in _KINDS:
         return _KINDS[name]
@@ -80,14 +83,14 @@ def vision_kind(config: Any) -> str:
 
 
 def read_transformers(tower: nn.Module) -> Chain | None:
-    """Return the chain of a vision model of transformers; None for a model of another library."""
+    """Return the chain of a vision model of the library transformers; None for a model of another library."""
     model: Any = tower
     if not from_transformers(tower) or not hasattr(tower, "config"):
         return None
     kind = vision_kind(model.config)
     path, vision = _vision(model)
-    # A whole CLIP or SigLIP has a configuration for images inside its own. The size of its own processor goes first:
-    # it may cut images otherwise than the model was configured for.
+    # A whole CLIP or SigLIP has a configuration for images inside its own configuration. If the processor has a size,
+    # this size is used, because the processor may cut images to another size than the model's configuration says.
     config = getattr(model.config, "vision_config", None) or model.config
     size = getattr(tower, "preprocess_cfg", {}).get("size") or config.image_size
     height, width = height_and_width(size)
@@ -103,12 +106,15 @@ def read_transformers(tower: nn.Module) -> Chain | None:
 
 
 def found_by_role(module: nn.Module, role: str, *names: str) -> tuple[str, Any]:
-    """Return the first of ``names`` that is the path of a member of a module, and the member.
+    """Return the path and the object of a submodule that has one of several paths.
 
     Args:
-        module: The module.
-        role: What the member does, for the message.
-        names: Paths of the member in the versions of the library.
+        module: The module that has the submodule.
+        role: What the submodule does, for the message.
+        names: Paths of the submodule in different versions of the library. The first path that exists is used.
+
+    Raises:
+        InputError: if the module has no submodule under these paths.
     """
     for name in names:
         with suppress(AttributeError):
@@ -122,12 +128,15 @@ def found_by_role(module: nn.Module, role: str, *names: str) -> tuple[str, Any]:
 
 
 def member_by_role(module: nn.Module, role: str, *names: str) -> Any:
-    """Return the member of a module that has one of several names; see `found_by_role`."""
+    """Return the object of a submodule that has one of several paths; see `found_by_role`."""
     return found_by_role(module, role, *names)[1]
 
 
 def _vision(model: Any) -> tuple[str, Any]:
-    """Return the path (with a dot) of the vision model inside a model, and that; or no path and the model."""
+    """Return (path, vision model) for the vision model inside a model. The path ends with a dot.
+
+    If there is no vision model inside the model, return an empty path and the model itself.
+    """
     for name in _VISION:
         if hasattr(model, name):
             return f"{name}.", getattr(model, name)
@@ -137,14 +146,21 @@ def _vision(model: Any) -> tuple[str, Any]:
 def _blocks(
     path: str, vision: Any, kind: str, size: tuple[int, int]
 ) -> dict[str, TransformerBlock]:
-    """Return the blocks by the site that each ends at."""
+    """Return the blocks of a vision model, by the site at which each block ends.
+
+    Args:
+        path: Path of the vision model in the model, with a dot at its end.
+        vision: The vision model.
+        kind: Kind of the model; a value of `_KINDS`.
+        size: Height and width of images.
+    """
     name, modules = found_by_role(vision, "list of blocks", *_BLOCKS)
     argument = _BLOCK_ARGUMENTS.get(kind)
     rotary = partial(_rotary, vision, size)
     blocks = dict[str, TransformerBlock]()
     for i, block in enumerate(modules):
         if argument is not None:
-            # CLIP and SigLIP require a mask as an argument, which is None for images.
+            # CLIP and SigLIP require a mask as an argument. It is None for images.
             places = rotary if kind == "dinov3" else nowhere
             block = PlacedBlock(block, argument, places)
         blocks[f"{path}{name}.{i}"] = block
@@ -153,7 +169,7 @@ def _blocks(
 
 def _rotary(vision: Any, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
     """Return cosines and sines of the rotary embedding of the patches."""
-    # It reads the shape, type and device of images, not their values.
+    # `rope_embeddings` reads the shape, type and device of images, but not their values.
     weight: Tensor = next(vision.parameters())
     image = weight.new_empty(1, 3, *size)
     rotary: tuple[Tensor, Tensor] = vision.rope_embeddings(image)
@@ -169,7 +185,7 @@ def _last_stage(model: Any, path: str, vision: Any, kind: str) -> Stage:
     registers = int(getattr(model.config, "num_register_tokens", 0))
 
     def class_and_mean(x: Tensor) -> Tensor:
-        # DINOv2's classifier reads the class token beside the mean patch; registers are no patches.
+        # DINOv2's classifier reads the class token and the mean over patches. Registers are not patches.
         return torch.cat([x[:, 0], x[:, 1 + registers :].mean(1)], 1)
 
     site = f"{path}{name}"
@@ -178,7 +194,7 @@ def _last_stage(model: Any, path: str, vision: Any, kind: str) -> Stage:
         site = site if head is None else f"{path}head"
         steps = [norm, head or _mean]
     elif kind == "clip":
-        # CLIP norms the class token alone; to norm all tokens first gives the same number and costs more.
+        # CLIP norms the class token alone. Norming all tokens first would give the same output and cost more.
         steps = [class_token, norm]
         if projection is not None:
             site = "visual_projection"
@@ -202,14 +218,17 @@ def _grid(config: Any, kind: str, height: int, width: int) -> TokenGrid:
 
 
 def pooled_output(out: Any) -> Tensor:
-    """Return the pooled output of a model of transformers, whose methods return it or an object with it."""
+    """Return the pooled output from the result of a method of a model of the library transformers.
+
+    The result is either the pooled output itself or an object that holds it.
+    """
     # Version 5 returns an object where version 4 returned a tensor.
     output: Tensor = out if isinstance(out, Tensor) else out.pooler_output
     return output
 
 
 def _embed(model: Any, kind: str, images: Tensor) -> Tensor:
-    """Return the model's own image features, logits of classes or pooled output."""
+    """Return the model's own image features, class logits or pooled output for images."""
     if hasattr(model, "get_image_features"):
         return pooled_output(model.get_image_features(images))
     out = model(images)

@@ -1,8 +1,8 @@
-"""Kinds of units: each `Stage` has the kind of the units of its output.
+"""Kinds of units. Each `Stage` has a `UnitKind`, which says what the units of its output are.
 
-To add a kind, give a `UnitKind` with a name and an axis to the stage whose output has such units. Units that are no
-entries of the network's own activation, such as directions in it, need a definition in ``made_of``: two encoders count
-as the same only if their definitions are equal.
+To add a kind, give a `UnitKind` with a name and an axis to the stage whose output has such units. If the units are not
+entries of the network's own activation, such as directions in this activation, they need a definition in ``made_of``.
+Two encoders count as the same only if the definitions of their units are equal.
 """
 
 from dataclasses import dataclass, field
@@ -28,22 +28,29 @@ class UnitKind:
     name: str
     """Word for one unit, for cards and messages."""
     axis: int
-    """Axis of the units in an activation: 1 of feature maps [B, C, H, W], -1 of tokens [B, L, C]."""
+    """Axis of the units in an activation: 1 for feature maps [B, C, H, W], -1 for tokens [B, L, C]."""
     is_vector: bool = False
-    """Whether a unit is a vector at each position, along the last axis, as a head is. Its strength is the length of the
-    vector."""
+    """Whether a unit is a vector at each position, along the last axis. A head is such a unit. The strength of such a
+    unit is the length of the vector."""
     made_of: Any = field(default=None, repr=False, compare=False)
-    """Definition of the units, such as a rotation or an autoencoder; None for the network's own units. It is made of
-    numbers, arrays, tensors, functions and objects of these, or has a text ``identity``, so that it has a `digest`."""
+    """Definition of the units, such as a rotation or an autoencoder. None for the network's own units. To have a
+    `digest`, the definition consists of numbers, arrays, tensors, functions and objects of these types, or it has a
+    text ``identity``."""
 
     @property
     def layout(self) -> tuple[int, bool]:
-        """How units lie in an activation. Kinds that differ in their name alone are the same units."""
+        """How units lie in an activation: their axis, and whether a unit is a vector.
+
+        Two kinds with equal layouts describe the same units, even if the names of the kinds differ.
+        """
         return self.axis, self.is_vector
 
     @property
     def digest(self) -> Any:
-        """Digest of ``made_of`` for an `Identity`; unknown, and so equal to nothing, if it cannot be read."""
+        """Digest of ``made_of`` for an `Identity`.
+
+        If ``made_of`` cannot be read, the digest is unknown, and an unknown digest equals no other digest.
+        """
         own = getattr(self.made_of, "identity", self.made_of)
         if isinstance(own, str):
             return own
@@ -62,7 +69,7 @@ NEURON = UnitKind("neuron", -1)
 
 
 def kind_along(axis: int) -> UnitKind:
-    """Return the kind of units whose axis alone is known."""
+    """Return a kind for units if only their axis is known."""
     for kind in (CHANNEL, FEATURE):
         if kind.axis == axis:
             return kind

@@ -1,4 +1,4 @@
-"""The explorer: a page in which circuits, units and comparisons are looked at, from disk or any web host."""
+"""The explorer: a page that shows circuits, units and comparisons. It opens from disk or from any web host."""
 
 import lazy_loader
 

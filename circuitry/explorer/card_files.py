@@ -1,4 +1,8 @@
-"""Cards of units as the page reads them: a script for each site, unseen images by class, and thumbnails. No torch."""
+"""Write the cards of units for the explorer's page. No torch.
+
+There is a script with the cards of each site, a script with the unseen images of each class, and a thumbnail of each
+image.
+"""
 
 from collections.abc import Mapping, Sequence
 from functools import cached_property
@@ -21,15 +25,16 @@ from circuitry.explorer.packing import DataFolder
 from circuitry.explorer.view_files import ModelView, answer_arrays
 
 MATCHED = "matched"
-"""The page's name for images of the same things in several domains, beside those by activation and by effect."""
+"""The page's name for the list of images that show the same things in several domains. Its other lists of a unit's
+images are by activation and by effect."""
 NO_PICTURE = np.uint32(0xFFFFFFFF)
-"""Number of a place without a picture, as the page knows it."""
+"""The number that tells the page that a place in a list of pictures is empty."""
 _STEPS = 15
-"""Steps of heat and of activations: the largest number of four bits."""
+"""Largest value of heat and of activations, which are stored in four bits."""
 
 
 class Pictures(dict[str, int]):
-    """Numbers of the images that the page shows, by id; an id that is looked up first gets the next number."""
+    """Numbers of the images that the page shows, by id. Looking up a new id gives it the next number, starting at 0."""
 
     def __missing__(self, image_id: str) -> int:
         self[image_id] = len(self)
@@ -37,7 +42,7 @@ class Pictures(dict[str, int]):
 
 
 class ImageActivations:
-    """Activations of all units with a card in all images, read from disk when they are used."""
+    """Activations in all images of all units that have a card. They are read from disk when they are used."""
 
     def __init__(self, cards: CardFolder) -> None:
         self.images = cards.images
@@ -45,43 +50,47 @@ class ImageActivations:
         """Column of each (site, unit)."""
         self._tables = {domain: cards.activations(domain) for domain in cards.domains}
         self._rows: dict[str, np.ndarray] = {}
-        # Rows are views of files on disk: a row is read when its image is asked for.
+        # Rows are views of files on disk. A row is read when the activations of its image are used.
         for ids, table in self._tables.values():
             self._rows |= zip(ids, table, strict=True)
         self._things: dict[tuple[str, str], dict[str, str]] = {}
-        """By class and item: the id of one image in each domain."""
+        """For each (class, item): a dictionary from each domain to the id of one image of the item."""
         for image in cards.images.values():
             if image.item:
                 thing = self._things.setdefault((image.class_name, image.item), {})
                 thing.setdefault(image.domain, image.id)
 
     def of(self, image_id: str) -> np.ndarray:
-        """Return the activation of every unit in an image."""
+        """Return the activation of every unit in an image [units]. The units are in the order of `columns`."""
         return self._rows[image_id]
 
     @cached_property
     def largest(self) -> np.ndarray:
-        """Each unit's largest activation in any image; zero for a unit that is never above zero."""
+        """The largest activation of each unit in any image [units]; 0 if the unit's activation is never above 0."""
         largest = np.zeros(len(self.columns), np.float32)
         for _, table in self._tables.values():
             largest = np.maximum(largest, table.max(0, initial=0))
         return largest
 
     def things_of(self, card: UnitCard, most: int) -> list[dict[str, str]]:
-        """Return things that a unit's top images show and that several domains have: an image id by domain.
+        """Return the things that a unit's top images show, if images of several domains show them.
 
-        The first top images of all domains come first, then the second ones, and so on.
+        The things of the first top image of each domain come first, then the things of the second top images, etc.
 
         Args:
+            card: The card of the unit.
             most: Largest number of things.
+
+        Returns:
+            For each thing a dictionary from each domain to the id of an image that shows the thing.
         """
         tops = [card.top[ACTIVATION][domain].ids for domain in card.domains]
         things: list[dict[str, str]] = []
-        # A domain with fewer top images gives None in its turn.
+        # zip_longest gives None for a domain that has fewer top images.
         for image_id in chain.from_iterable(zip_longest(*tops)):
             if image_id is not None:
                 image = self.images[image_id]
-                # An image without a known item is of no thing.
+                # An image without a known item belongs to no thing.
                 thing = self._things.get((image.class_name, image.item), {})
                 if len(thing) > 1 and thing not in things:
                     things.append(thing)
@@ -95,13 +104,26 @@ def pack_cards(
     view: ModelView | None,
     settings: ExplorerSettings,
 ) -> dict[str, object]:
-    """Write the cards, unseen images and thumbnails, and return their entries of the index.
+    """Write the cards, unseen images and thumbnails into the folder of an explorer.
 
-    Pictures get their numbers while cards and images are packed, so their list and their thumbnails are written last.
+    Images get their numbers while the cards and the unseen images are packed. Therefore the list of images and the
+    thumbnails are written last.
+
+    Args:
+        folder: The folder of the explorer.
+        cards: The cards of units.
+        circuits: The units of the circuits.
+        view: Answers of the model to images, if there are any.
+        settings: How many images are written.
+
+    Returns:
+        Entries for the index of the explorer: ``cards`` has the indices of sites with cards, ``images`` the indices of
+        classes with unseen images, ``names`` the named units of each site, and ``words`` a sentence on whether the
+        model's words work.
     """
     pictures = Pictures()
     activations = ImageActivations(cards)
-    # Files are called by the place of a site, since its name may have any characters.
+    # Files are named by the index of a site, because the name of a site may have any characters.
     sites = list(circuits.kept)
     with_cards: list[int] = []
     names: dict[str, list[list[object]]] = {}
@@ -118,7 +140,7 @@ def pack_cards(
         arrays = _card_arrays(of_site, pictures, most)
         arrays |= _matched_arrays(of_site, activations, pictures, most)
         folder.script(f"cards/{place}", _card_header(of_site), arrays)
-        # The search of the page needs the names before it reads any card.
+        # The page searches these names before it has read any card.
         named: list[list[object]] = []
         for card in of_site:
             if card.name is not None:
@@ -130,7 +152,7 @@ def pack_cards(
     with_images: list[int] = []
     for place, class_name in enumerate(circuits.classes):
         images = unseen.get(class_name, [])
-        # Circuits that are newer than the cards may have units without one.
+        # If circuits are newer than the cards, some of their units may not have a card.
         of_class = circuits.kept_by_class(class_name)
         units = [pair for pair in of_class if pair in activations.columns]
         if not images or not units:
@@ -204,17 +226,20 @@ def _card_arrays(
     pictures: Pictures,
     most: int,
 ) -> dict[str, np.ndarray]:
-    """Return the cards of a site as arrays [units, ...].
+    """Return the cards of a site as arrays by name.
 
-    Exact effects are measured for few units, classes and domains: ``exactCells`` has the numbers of the measured cells
-    of all units one after another, ``exactCounts`` how many are of each unit, ``exactEffects`` their effects.
+    Most arrays have the shape [units, ...]. Exact effects are an exception, because they are measured for few units,
+    classes and domains. A cell is a (class, domain), numbered row by row. ``exactCells`` has the measured cells of the
+    first unit, then of the second unit, and so on. ``exactCounts`` [units] has the number of measured cells of each
+    unit. ``exactEffects`` has a row for each measured cell: first the attributed effect, then the exact effect by each
+    replacement.
     """
     counts = np.stack([card.counts for card in cards])
     edges = np.stack([card.bin_edges for card in cards])
     arrays = {
         "units": np.array([card.unit for card in cards], np.uint32),
         "edges": edges.astype(np.float32),
-        # Two bytes a number; a bin of more images is drawn as full.
+        # A number has two bytes. A bin with more images is stored as the largest number.
         "histogram": np.minimum(counts, 65535).astype(np.uint16),
     }
     for ranking in RANKINGS_OF_IMAGES:
@@ -224,10 +249,10 @@ def _card_arrays(
     cells: list[np.ndarray] = []
     effects: list[np.ndarray] = []
     for card in cards:
-        # The attributed effect, then one by each replacement, of every class and domain.
+        # [1 + replacements, cells]: the attributed effects, then the exact effects by each replacement.
         measured = np.stack([card.effects, *card.exact.values()])
         measured = measured.reshape(len(measured), -1)
-        # A cell counts if any replacement was measured there.
+        # A cell is stored if the effect of any replacement was measured there.
         unknown = np.isnan(measured[1:]).all(0)
         cells.append(np.flatnonzero(~unknown))
         effects.append(measured[:, cells[-1]].T)
@@ -243,9 +268,18 @@ def _top_arrays(
     pictures: Pictures,
     most: int,
 ) -> dict[str, np.ndarray]:
-    """Return the top images of a ranking: picture numbers and values [units, domains, images], and heat.
+    """Return the top images of the units of a site as arrays by name.
 
-    Heat has 4 bits for each position of the map, two positions in a byte.
+    Args:
+        ranking: What images are ranked by: one of `RANKINGS_OF_IMAGES`.
+        cards: The cards of the site.
+        pictures: Numbers of the images.
+        most: Largest number of images of a unit in a domain.
+
+    Returns:
+        ``pictures`` [units, domains, images]: numbers of the images, or `NO_PICTURE`. ``values`` [units, domains,
+        images]: what the images are ranked by. ``heat`` [units, domains, images, bytes]: maps of heat with 4 bits for
+        each position, so that a byte holds two positions. ``grid``: height and width of the maps.
     """
     domains = cards[0].domains
     shape = (len(cards), len(domains), most)
@@ -261,10 +295,10 @@ def _top_arrays(
             numbers[i, j, :n] = [pictures[image_id] for image_id in shown]
             values[i, j, :n] = top.values[:n]
             if n and top.heat is not None:
-                # The size of maps is known when the first one is read; all maps of a site have it.
+                # The first map tells the size, which is the same for all maps of a site.
                 if not heat.size:
                     grid = top.heat.shape[1:]
-                    # An even number of positions, so that they pair.
+                    # The number of positions is made even, so that two positions share a byte.
                     n_cells = grid[0] * grid[1]
                     heat = np.zeros((*shape, n_cells + n_cells % 2), np.uint8)
                 steps = top.heat[:n].reshape(n, -1) // (255 // _STEPS)
@@ -285,9 +319,17 @@ def _matched_arrays(
     pictures: Pictures,
     most: int,
 ) -> dict[str, np.ndarray]:
-    """Return picture numbers and values [units, domains, things] of things that several domains have.
+    """Return images of things that several domains have, for the units of a site; see `ImageActivations.things_of`.
 
-    Return no arrays if there is no such thing.
+    Args:
+        cards: The cards of the site.
+        activations: Activations of the units in images.
+        pictures: Numbers of the images.
+        most: Largest number of things of a unit.
+
+    Returns:
+        Two arrays [units, domains, things] by name: numbers of the images, or `NO_PICTURE`; and the activations of the
+        unit in these images. The dictionary is empty if there is no such thing.
     """
     shape = (len(cards), len(cards[0].domains), most)
     numbers = np.full(shape, NO_PICTURE)
@@ -309,16 +351,22 @@ def _unseen(
     most: int,
     answered: Mapping[str, object],
 ) -> dict[str, list[CardImage]]:
-    """Return at most ``most`` images of each domain, by class.
+    """Return images of each class: at most ``most`` images of each domain.
 
-    Images that the model answered come first, then images that no circuit was found on.
+    Images that the model has classified are taken first, then images on which no circuit was found, then all other
+    images.
+
+    Args:
+        cards: The cards, whose images are chosen from.
+        most: Largest number of images of a class in a domain.
+        answered: The model's answers by path of the image.
     """
     by_key: dict[Key, list[CardImage]] = {}
     for image in cards.images.values():
         by_key.setdefault((image.class_name, image.domain), []).append(image)
     unseen: dict[str, list[CardImage]] = {}
     for (class_name, _), images in by_key.items():
-        # The id, a digest, breaks ties: an order that depends on no folder.
+        # Ties are broken by the id, which is a digest, so that the order does not depend on folders.
         images.sort(key=lambda i: (i.relative not in answered, i.found_on, i.id))
         unseen.setdefault(class_name, []).extend(images[:most])
     return unseen
@@ -329,10 +377,13 @@ def _fired(
     units: Sequence[tuple[str, int]],
     activations: ImageActivations,
 ) -> np.ndarray:
-    """Return activations [images, units] in 15 steps; step 15 is the largest activation of a unit in any image."""
+    """Return activations [images, units] as whole numbers from 0 to 15.
+
+    For each unit, 15 is its largest activation in any image, and 0 is no activation.
+    """
     columns = [activations.columns[unit] for unit in units]
     largest = activations.largest[columns]
-    # A unit that is never above zero never fires.
+    # The activations of a unit that is never above 0 are divided by 1, and become 0.
     scale = np.where(largest > 0, largest, 1)
     values = np.stack([activations.of(image.id)[columns] for image in images])
     shares = np.clip(values / scale, 0, 1)

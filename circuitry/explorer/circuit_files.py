@@ -1,9 +1,10 @@
-"""Circuits as the page reads them: a script for each class, and one for each site, with its units. No torch.
+"""Circuits in the form that the page reads: arrays of the circuits of each class, and of the units of each site.
 
-A *series* is one circuit that the page can draw: the circuit of a class in a domain, found on all images or on one fold
-of them. Its arrays hold the kept units of all sites one after another. Within a site the strongest unit comes first, so
-the first units of every site are a smaller cut. `order` ranks the units of all sites together. Edges are sorted by the
-unit that they lead into, then by falling score. Scores of edges have one digit in circuits of folds.
+A *series* is a circuit that the page can draw. It is the circuit of a class in a domain, found on all images or on one
+fold of the images. Its arrays hold the kept units of the first site, then of the second site, and so on. Within a site
+the strongest unit comes first, so the first units of every site are a smaller cut. The array ``order`` ranks the units
+of all sites together. Edges are sorted by the unit that they lead into; edges into the same unit are sorted by falling
+score. In circuits of folds, the scores of edges are rounded to one digit. No torch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,16 +20,18 @@ from circuitry.explorer.explorer_settings import ExplorerSettings
 from circuitry.explorer.packing import one_digit
 
 TWINS = 2
-"""Folds of the images whose circuits are shown beside each other."""
+"""Number of folds of the images whose circuits the page shows beside each other."""
 
 
 class Series(NamedTuple):
-    """One circuit, as the page reads it."""
+    """One circuit in the form that the page reads."""
 
     header: dict[str, object]
+    """Domain, fold, number of images, and names of the arrays."""
     arrays: dict[str, np.ndarray]
+    """Units, scores and edges; see `series_of`."""
     graph: AttributionGraph
-    """The graph that the circuit was cut from, with the scores of all units."""
+    """The graph from which the circuit was cut. It has the scores of all units."""
 
 
 def class_series(
@@ -37,14 +40,24 @@ def class_series(
     class_name: str,
     settings: ExplorerSettings,
 ) -> Iterator[Series]:
-    """Yield the series of a class, at some sites: of each domain, and of its first folds for the twin view."""
+    """Yield the series of a class.
+
+    For each domain there is the circuit of all images. If ``settings.twins``, the circuits of the first `TWINS` folds
+    of the images follow; the page shows them beside each other.
+
+    Args:
+        graphs: The folder of circuits.
+        sites: The sites whose units are included.
+        class_name: The class.
+        settings: How much the page gets.
+    """
     edges_per_node = settings.edges_per_node
     for domain in graphs.domains:
         if (class_name, domain) not in graphs:
             continue
         circuit = graphs[class_name, domain].circuit(edges_per_node)
         folds = graphs.folds(class_name, domain)
-        # Stability of edges takes the edges of the folds, which an extraction may not have kept.
+        # The stability of edges needs the edges of all folds, which an extraction may not have kept.
         consensus = None
         has_edges = graphs.file(class_name, domain, EDGES).is_file()
         if len(folds) > 1 and has_edges:
@@ -65,18 +78,33 @@ def series_of(
     fold: int | None = None,
     consensus: Consensus | None = None,
 ) -> Series:
-    """Return the series of a circuit: its units and edges, and how stable they are."""
+    """Return the series of a circuit.
+
+    Args:
+        circuit: The circuit.
+        sites: The sites whose units are included.
+        domain: Domain of the images on which the circuit was found.
+        fold: Fold of the images on which the circuit was found (default: all images).
+        consensus: How stable the units and edges are over folds (default: the series has no stability).
+
+    Returns:
+        The series. Its arrays are: ``units``, the indices of the units within their sites; ``counts``, the number of
+        units of each site; ``scores`` of the units; ``order``, the units from strongest to weakest; ``into``, the
+        number of edges into each unit; ``from``, the unit from which each edge leads; ``weights``, the score of each
+        edge; and, with a consensus, ``unitStability`` and ``edgeStability``. ``order`` and ``from`` name a unit by its
+        place in ``units``.
+    """
     graph = circuit.source
-    # Circuits of a folder are cut of graphs.
+    # Circuits in a folder are always cut from graphs.
     assert isinstance(graph, AttributionGraph)
-    # Units of all sites one after another; ``first`` has the place at which those of a site begin.
+    # The units of all sites are concatenated. ``first`` has the place of the first unit of each site.
     units: list[np.ndarray] = []
     scores: list[np.ndarray] = []
     ranked_by: list[np.ndarray] = []
     first: dict[str, int] = {}
     n_units = 0
     for site in sites:
-        # A small cut may have no unit at a site, which is then absent.
+        # A small circuit may have no unit at a site. Then ``circuit.units`` lacks the site.
         kept = circuit.units.get(site, np.zeros(0, np.int64))
         first[site] = n_units
         n_units += len(kept)
@@ -84,7 +112,7 @@ def series_of(
         if len(kept):
             scores.append(graph.node_scores[site][kept])
             ranked_by.append(graph.ranked_by[site][kept])
-    # The place of an edge's ends among the units of all sites.
+    # ``up`` and ``down`` name the two ends of an edge by their places among the units of all sites.
     edges = circuit.its_edges
     up: list[np.ndarray] = []
     down: list[np.ndarray] = []
@@ -99,7 +127,7 @@ def series_of(
             stability.append(consensus.edges[pair])
     into = _joined(down).astype(np.int64)
     weight = _joined(weights)
-    # By the unit that an edge leads into, then by falling score: numpy sorts by the last key first.
+    # Edges are sorted by the unit that they lead into, then by falling score. lexsort sorts by its last key first.
     order = np.lexsort((-weight, into))
     weight = weight[order]
     strongest_first = np.argsort(-np.abs(_joined(ranked_by)), kind="stable")
@@ -108,7 +136,7 @@ def series_of(
         "counts": np.array([len(kept) for kept in units], np.uint32),
         "scores": _joined(scores),
         "order": _small(strongest_first, n_units),
-        # How many edges lead into each unit says where its edges begin.
+        # From these counts the page computes where the edges into each unit begin.
         "into": np.bincount(into, minlength=n_units).astype(np.uint16),
         "from": _small(_joined(up)[order], n_units),
         "weights": weight if fold is None else one_digit(weight),
@@ -127,39 +155,45 @@ def series_of(
 
 
 def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
-    # An empty array first, since a circuit may have no edge.
+    # The empty array is for circuits without edges, because numpy cannot concatenate an empty list.
     return np.concatenate([np.zeros(0), *arrays])
 
 
 def _small(numbers: np.ndarray, limit: int | None = None) -> np.ndarray:
-    """Return whole numbers in two bytes if the largest fits, else in four; ``limit`` stands for the largest."""
+    """Return whole numbers as 16-bit integers if all numbers fit, and as 32-bit integers otherwise.
+
+    Args:
+        numbers: The numbers, which are not negative.
+        limit: A number that is larger than all numbers (default: the largest of the numbers).
+    """
     largest = numbers.max(initial=0) if limit is None else limit
     return numbers.astype(np.uint16 if largest < 1 << 16 else np.uint32)
 
 
 def _bytes(shares: np.ndarray) -> np.ndarray:
-    """Return shares as bytes; 255 is all."""
+    """Return shares from 0 to 1 as bytes from 0 to 255."""
     return np.round(shares * 255).astype(np.uint8)
 
 
 _MOST = 31
-"""Steps of an effect to each side of zero."""
+"""Largest absolute value of an effect that is stored as a whole number."""
 _NOTHING = -128
-"""Step of a class and domain without a circuit."""
+"""The value that is stored for a class and domain without a circuit."""
 
 
 def site_effects(circuits: CircuitUnits, site: str) -> dict[str, np.ndarray]:
-    """Return the units of a site that any circuit keeps, with their effects and the circuits that keep them.
+    """Return the units of a site that at least one circuit keeps, with their effects and the circuits that keep them.
 
     Returns:
-        ``units``: their numbers. ``effects`` [units, circuits]: whole numbers from -31 to 31, where 31 stands for the
-        unit's ``scale``, and -128 for no circuit. ``members``: a bit for each circuit, the first circuit in the highest
-        bit of the first byte.
+        ``units``: the indices of the units. ``scale`` [units]: the largest absolute effect of each unit. ``effects``
+        [units, circuits]: whole numbers from -31 to 31, where 31 means the ``scale`` of the unit, and -128 where there
+        is no circuit. ``members`` [units, bytes]: a bit for each circuit, which is 1 if the circuit keeps the unit. The
+        first circuit has the highest bit of the first byte.
     """
     units = circuits.kept_by_any(site)
     scores = circuits.scores[site][units].astype(np.float32)
     scale = np.nanmax(np.abs(scores), 1, initial=0.0)
-    # A unit without an effect anywhere is divided by 1.
+    # The effects of a unit without any effect are divided by 1.
     divisor = np.where(scale > 0, scale, 1.0)
     steps = scores / divisor[:, None] * _MOST
     steps = np.round(np.nan_to_num(steps, nan=_NOTHING))

@@ -1,4 +1,4 @@
-"""How much of the circuits the explorer's page gets. No torch."""
+"""Settings of the explorer: how much data its page gets. No torch."""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -12,7 +12,7 @@ from circuitry.runs.arguments import Count, checked
 @checked
 @dataclass(frozen=True)
 class ExplorerSettings:
-    """How much of the circuits the page gets.
+    """How many edges, circuits and images the explorer's page gets.
 
     Example:
         >>> from circuitry.explorer import ExplorerSettings, export_explorer
@@ -22,7 +22,8 @@ class ExplorerSettings:
 
     edges_per_node: EdgesPerNode = 3
     twins: bool = True
-    """Circuits of two folds of the images, for the twin view; they treble the size of the circuits."""
+    """Whether the page also gets the circuits of two folds of the images, which its twin view shows. They make the data
+    of the circuits three times as large."""
     images_per_list: Annotated[Count, tyro.conf.arg(name="top")] = 6
-    """Top images of a unit in a domain: by activation and by effect."""
+    """Number of top images of a unit in a domain, in the list by activation and in the list by effect."""
     held_out_images: Annotated[NUnseen, tyro.conf.arg(name="n-unseen")] = 4

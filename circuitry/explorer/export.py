@@ -1,15 +1,18 @@
-"""Write the explorer of a folder of circuits: a page and its data, to open from disk or from any web host. No torch.
+"""Write the explorer of a folder of circuits: a page and its data. It opens from disk or from any web host. No torch.
 
     index.html             the page, with all of its code
-    data/index.js          classes, domains, sites; comparisons, measured cuts, names of units
+    data/index.js          classes, domains, sites, comparisons, measured circuits, names of units
     data/class/<n>.js      the circuits of a class, in all domains and on folds of the images
     data/site/<n>.js       effects of each unit of a site in all circuits
     data/cards/<n>.js      cards of the units of a site
+    data/pictures.js       paths, classes and domains of the images
     data/images/<n>.js     unseen images of a class
-    data/direct/<n>.js     components' contributions to embeddings of a class; data/words.js: vectors of words
-    thumbnails/<id>.webp
+    data/direct/<n>.js     contributions of components to the embeddings of a class
+    data/words.js          vectors of words
+    thumbnails/<id>.webp   a small picture of each image
 
-The page reads a file when it needs it. Names are in the data alone; files are called by numbers.
+The page reads a data file when the reader opens a view that needs it. Files are named by numbers, because names of
+classes and sites may have any characters.
 """
 
 import json
@@ -52,9 +55,9 @@ from circuitry.runs.manifest import NAME, check_format, write_json
 from circuitry.runs.provenance import digest, versions
 
 INDEX_PAGE = "index.html"
-"""The page, which is written when its data are complete."""
+"""Name of the page, which is written after all of its data."""
 MOST_BYTES = 64 << 20
-"""Size of an export above which a warning says so."""
+"""Number of bytes above which the export logs a warning."""
 
 _MADE_BY = {
     "cards": "cards --circuits",
@@ -67,7 +70,7 @@ log = logging.getLogger(__name__)
 
 
 class ExplorerPage(NamedTuple):
-    """The page that `export_explorer` wrote, and its sizes; as text, the line that a command prints.
+    """The page that `export_explorer` wrote, and the sizes of its files. Its text is the line that a command prints.
 
     Example:
         >>> from circuitry.explorer import export_explorer
@@ -80,7 +83,7 @@ class ExplorerPage(NamedTuple):
 
     page: Path  #: The page to open.
     n_bytes: dict[str, int]
-    """Size by kind of file: the page, index, class, site, cards, images, thumbnails."""
+    """Number of bytes by kind of file, such as page, index, class, site, cards, images, thumbnails."""
 
     def __str__(self) -> str:
         return f"explorer: {self.page} ({sum(self.n_bytes.values()) / 2**20:.1f} MiB)"
@@ -100,16 +103,18 @@ def export_explorer(
     """Write the explorer of a folder of circuits.
 
     Args:
-        graphs: The circuits; an extraction that is unfinished is shown as far as it is.
-        out: Folder of the page; an earlier explorer there is replaced.
-        comparisons: Ways into the circuits, from `compare_domains`.
-        curves: Faithfulness curves of the circuits, which the page shows beside its cuts.
-        cards: Images, names and exact effects of their units, from `unit_cards`.
-        model: Predictions and direct effects on words, from `view_model`.
-        settings: How much of them the page gets.
+        graphs: The circuits. If their extraction is not finished, the page shows the circuits found so far.
+        out: Folder of the page. An earlier explorer in this folder is replaced.
+        comparisons: Comparisons of the circuits by measure, from `compare_domains`. The page leads from them to the
+            circuits. A folder of own parts shows its lesions in their place.
+        curves: Faithfulness curves of the circuits. The page shows them beside the circuits.
+        cards: Cards of the units, from `unit_cards`: images, names and exact effects.
+        model: Answers of the model and direct effects on words, from `view_model`.
+        settings: How much data the page gets.
 
     Raises:
-        InputError: for a folder without circuits, cards of other circuits, and an output folder with other files.
+        InputError: for a folder without circuits; for comparisons, curves, cards or answers of other circuits; and for
+            an output folder that holds files of anything but an explorer.
 
     Example:
         >>> from circuitry.explorer import export_explorer
@@ -135,36 +140,38 @@ def export_explorer(
     _check_free(target)
     make_folder(target)
 
-    # What the page needs at first.
+    # The index: all that the page needs when it is opened.
     first = graphs[next(iter(graphs))]
     header = _describe(graphs, first, settings)
     beside = target.resolve().parent / REPORT_PAGE
     header["report"] = f"../{REPORT_PAGE}" if beside.is_file() else None
     header["comparisons"] = [describe_comparison(c) for c in comparisons.values()]
-    # A folder of own parts has been tested by lesions, and its page compares these.
+    # A folder of own parts was tested by lesions. Its page shows the lesions in place of comparisons.
     lesions = graphs.lesions
     if lesions is not None:
         header["comparisons"] = [describe_lesions(lesions)]
         header["tested"] = tested_cells(lesions)
         header["known"] = KNOWN
         if "share" in lesions:
-            # As it was asked for: of 1,104 units 1 % are 12, which are 1.1 %.
+            # The share that the user asked for. The share of the units that were cut may differ: 1 % of 1,104 units
+            # are 12 units, which are 1.1 %.
             header["nodeFraction"] = float(lesions["share"].iloc[0])
     header["curves"] = describe_curves(curves, first.inner_sites, str(header["budget"]))
 
-    # The page reads data of its own export alone, and is there when they are complete.
+    # Every data file names its export by this digest. The page refuses data of another export.
     of_units = (
         None if cards is None else cards.manifest["config"],
         None if model is None else model.digest,
     )
     export = digest([header, list(graphs), of_units, repr(settings), versions()])
     folder = DataFolder(target, export)
-    # The page goes first and comes last: an interrupted export leaves none, rather than one with half its data.
+    # The old page is deleted first and the new page is written last. So an interrupted export leaves no page, rather
+    # than a page that lacks data.
     page.unlink(missing_ok=True)
     about = {"study": header["study"], "title": header["title"], "export": export}
     write_json(target / NAME, {"format": EXPLORER_FORMAT, **about})
 
-    # Data that it reads when it needs them.
+    # Data that the page reads later, when a view needs them.
     circuits = _write_classes(folder, graphs, first, settings)
     counts: dict[str, np.ndarray] = {}
     for place, site in enumerate(circuits.kept):
@@ -175,7 +182,7 @@ def export_explorer(
     if model is not None:
         header |= pack_view(folder, model, graphs.classes)
     folder.script("index", header, counts)
-    # Files of an earlier export that this one does not have.
+    # Delete files of an earlier export that this export did not write.
     for old in [*target.glob("data/**/*.js"), *target.glob("thumbnails/*.webp")]:
         if old not in folder.written:
             old.unlink()
@@ -192,10 +199,16 @@ def export_explorer(
 
 
 def _check_of(graphs: GraphFolder, what: str, made_of: Mapping[str, Any]) -> None:
-    """Raise `InputError` for cards, comparisons or curves of other circuits, or of another model."""
+    """Raise `InputError` for cards, comparisons, curves or answers of other circuits, or of another model.
+
+    Args:
+        graphs: The circuits of the explorer.
+        what: One of the keys of `_MADE_BY`, for the message.
+        made_of: The configuration from which they were made.
+    """
     identity = graphs.identity
     identity.check(made_of, f"the circuits in {graphs.path}", f"the {what}")
-    # Comparisons made by hand do not say which circuits they are of.
+    # A comparison that was made by hand does not name its circuits.
     theirs = made_of.get("circuits", identity.key)
     if theirs != identity.key:
         raise InputError(
@@ -205,14 +218,14 @@ def _check_of(graphs: GraphFolder, what: str, made_of: Mapping[str, Any]) -> Non
 
 
 def _check_free(target: Path) -> None:
-    """Refuse a folder that holds other files than those of an explorer."""
+    """Raise `InputError` if a folder holds files but no explorer."""
     manifest = target / NAME
     if manifest.is_file():
-        # An explorer of any version may be replaced, also one whose manifest is damaged.
+        # An explorer of any version may be replaced, even if its manifest is damaged.
         text = manifest.read_text(encoding="utf-8", errors="replace")
         if "circuitry explorer" in text:
             return
-    # Locks and torn files of killed processes are nobody's work.
+    # Locks, and incomplete files of killed processes, may be overwritten.
     ours = (LOCK, TORN)
     files = [file for file in target.glob("*") if not file.name.startswith(ours)]
     if files:
@@ -228,7 +241,16 @@ def _write_classes(
     first: AttributionGraph,
     settings: ExplorerSettings,
 ) -> CircuitUnits:
-    """Write the circuits of every class, and return the units of all circuits; each graph is read once."""
+    """Write the circuits of every class, and return tables of the units of all circuits.
+
+    Each graph is read once.
+
+    Args:
+        folder: The folder of the explorer.
+        graphs: The circuits.
+        first: Any of the graphs; all graphs have the same sites.
+        settings: How much data the page gets.
+    """
     circuits = CircuitUnits(list(graphs))
     for place, class_name in enumerate(graphs.classes):
         headers: list[Mapping[str, object]] = []
@@ -237,7 +259,7 @@ def _write_classes(
             for name, array in series.arrays.items():
                 arrays[f"{len(headers)}/{name}"] = array
             headers.append(series.header)
-            # Only circuits of all images count as the units of the folder; twins are for comparison.
+            # The tables have the circuits that were found on all images, and not the circuits of folds.
             if series.header["fold"] is None:
                 domain = str(series.header["domain"])
                 circuits.add((class_name, domain), series.graph)
@@ -253,19 +275,21 @@ def _describe(
     first: AttributionGraph,
     settings: ExplorerSettings,
 ) -> dict[str, object]:
-    """Return the entries of the index that the page needs before it reads a circuit."""
+    """Return the entries of the index that describe the circuits: classes, domains, sites and settings."""
     config = graphs.manifest["config"]
     kind = "Circuits" if graphs.lesions is None else "Own parts"
-    # Settings as text, for the page's list of them.
+    # The page lists the settings as text.
     made: dict[str, str] = {}
     for name, value in graphs.settings.items():
         values = value if isinstance(value, list | tuple) else [value]
         made[name] = ", ".join(map(str, values))
     scored = f"the metric ({made.get('metric')})"
-    # Scores of an own part are costs, and it names the price that it was chosen by; a graph that only ranks has none.
+    # The scores of an own part are costs in log-odds. The settings of such a graph contain a price; other graphs have
+    # no price.
     if "price" in first.settings:
         scored = "the class's log-odds"
-    # As `domain_marks` has them, but more domains than marks share some, in place of an error.
+    # The marks are those of `domain_marks`. If there are more domains than marks, domains share marks; `domain_marks`
+    # would raise an error.
     sorted_domains = sorted(graphs.domains)
     marks = []
     for domain in graphs.domains:
@@ -297,7 +321,9 @@ def _describe(
 
 
 def read_about(folder: Path) -> dict[str, str]:
-    """Return ``study`` (the digest of the circuits), ``title`` and ``export`` (its digest) of an explorer.
+    """Return ``study``, ``title`` and ``export`` of an explorer, from its manifest.
+
+    ``study`` is the digest of the circuits, and ``export`` is the digest of the export.
 
     Raises:
         InputError: for a folder without a complete explorer.
@@ -319,7 +345,7 @@ def read_about(folder: Path) -> dict[str, str]:
 
 
 def exported_study(folder: str | PathLike[str]) -> str | None:
-    """Return the digest of the circuits that the explorer in a folder shows; None without a complete explorer.
+    """Return the digest of the circuits that the explorer in a folder shows, or None if it has no complete explorer.
 
     Example:
         >>> from circuitry.explorer import export_explorer, exported_study

@@ -1,7 +1,9 @@
-"""Answer the reader of the page by a model: exact effects of units, and its view of an image that the reader gives.
+"""Answer requests of the page with a model: exact effects of units, and the model's answers to a reader's image.
 
-The effect is the class's metric on images that its circuit was not found on, minus the metric with the units replaced,
-in one run at all their sites. For one unit this is `patch_effects`; for a group it is not the sum over its units.
+Effects are measured on images of a class in a domain on which the circuit of this class and domain was not found. The
+effect of some units is the mean of the class's metric on these images, minus the mean when the units are replaced. All
+units are replaced in the same run, at all of their sites. For a single unit this is the effect that `patch_effects`
+returns. The effect of several units is not the sum of their single effects.
 """
 
 import warnings
@@ -38,11 +40,13 @@ from circuitry.runs.errors import InputError, shown
 from circuitry.runs.workers import Work
 
 MOST_PIXELS = 50_000_000
-"""Largest image that is read; a larger image is refused by its header, before it takes time and memory."""
+"""Largest number of pixels of an image. The header of a larger image is read, but its pixels are not decoded."""
 
 
 class LiveModel:
-    """A model that measures effects of units and looks at images; it remembers the images and means that it needed.
+    """A model that measures effects of units and classifies images.
+
+    It keeps images and mean activations in memory after their first use.
 
     Example:
         >>> from circuitry.explorer import LiveModel
@@ -60,7 +64,7 @@ class LiveModel:
         self.work = replace(work, progress=False)
         self._images: dict[Key, Tensor] = {}
         self._largest: dict[str, dict[str, Tensor]] = {}
-        """The units' largest activations in images of a class, by class and site."""
+        """By class and site: the largest activation of each unit in images of the class."""
         self._choices = exact_baselines(checks)
         self._baselines: dict[tuple[str, Key], Baseline | Counterfactual] = {}
 
@@ -71,12 +75,14 @@ class LiveModel:
         units: Sequence[str],
         by: Replacement,
     ) -> dict[str, Effects]:
-        """Return the exact joint effect of units on a class in each domain.
+        """Return the exact joint effect of units on a class, by domain.
 
         Args:
-            units: The units, as nodes of circuits are called: ``site/unit``.
-            by: ``zero``, ``mean`` over the images of all classes and domains, or the class's mean in
-                ``other-domains``; both means are taken at each position.
+            class_name: The class.
+            units: Names of the units in the form ``site/unit``.
+            by: What replaces the activations of the units. ``zero`` is zero. ``mean`` is the mean over images of all
+                classes and domains. ``other-domains`` is the mean over images of the class in the other domains. Both
+                means are computed at each position.
         """
         keys = self._keys_of(class_name)
         by_site = self._by_site(units)
@@ -97,7 +103,7 @@ class LiveModel:
         for name in dict.fromkeys(units):
             site, _, unit = name.rpartition("/")
             n_units = len(first.node_scores[site]) if site in first.inner_sites else 0
-            # As text, since int would take "+1" and " 1", too.
+            # Compared as text, because int() would also accept "+1" and " 1".
             if unit not in map(str, range(n_units)):
                 raise InputError(
                     f"Expected units as site/unit, such as {first.inner_sites[0]}/0, but {shown(name)} was given."
@@ -125,17 +131,17 @@ class LiveModel:
             work=self.work,
         )
         circuit = Circuit(self.checks.graphs[key], units)
-        # Two runs: with all units, and without those of the circuit.
+        # Two runs: the whole model, and the model without the given units.
         everything = circuit.nothing().complement()
         embeddings = kept_embeddings(task, [everything, circuit.complement()])
-        # In double precision, since the effect is a small difference of two means.
+        # Double precision is needed because the effect is a small difference of two means.
         by_image = [in_double(metric(of_run)) for of_run in embeddings]
         whole = float(by_image[0].mean())
         cut = float(by_image[1].mean())
         return {"effect": whole - cut, "metric": whole, "images": len(images)}
 
     def _own(self, key: Key) -> Tensor:
-        """Return images of a class and domain that its circuit was not found on."""
+        """Return images of a class in a domain on which the circuit was not found [images, 3, H, W]."""
         if key not in self._images:
             self._images[key] = self.checks.read(
                 self.checks.chosen.own(key), strict=self.work.strict
@@ -148,10 +154,15 @@ class LiveModel:
 
     @checked
     def look(self, class_name: str, domain: str, content: bytes) -> dict[str, Any]:
-        """Return the model's answers to an image with and without a circuit, and the units that are active.
+        """Return the model's answers to an image with and without a circuit, and how active the units are.
 
         Args:
-            class_name: The class whose circuits, in all domains, hold the units.
+            class_name: The class of the circuit. The units are the units of this class's circuits in all domains.
+            domain: The domain of the circuit.
+            content: Content of the image file.
+
+        Returns:
+            ``answers``, ``baseline`` and ``fire``; see `LiveAnswers.look`.
         """
         key = (class_name, domain)
         keys = self._keys_of(class_name)
@@ -176,14 +187,14 @@ class LiveModel:
 
     def _read(self, content: bytes) -> Tensor:
         pixels = 0
-        # Whoever decodes the file below says what is wrong with it.
+        # Errors are ignored here, because decoding the file below raises an error that says what is wrong.
         with suppress(Exception), warnings.catch_warnings(action="ignore"):
             pixels = prod(open_picture(BytesIO(content)).size)
         if pixels > MOST_PIXELS:
             raise InputError(
                 f"The image has {pixels:,} pixels: give one of at most {MOST_PIXELS:,}."
             )
-        # Images are read from files everywhere, so that all are decoded and preprocessed alike.
+        # The image is written to a file, so that it is decoded and preprocessed by the same code as all other images.
         with TemporaryDirectory() as folder:
             file = Path(folder) / "image"
             file.write_bytes(content)
@@ -191,13 +202,18 @@ class LiveModel:
             try:
                 return self.checks.read([record], strict=True)
             except InputError as error:
-                # The reader knows nothing of the temporary file.
+                # The message must not name the temporary file, which the reader of the page does not know.
                 raise InputError(str(error).replace(str(file), "the image")) from error
 
     def _fire(self, keys: Sequence[Key], image: Tensor) -> dict[str, float]:
         """Return how active the units of some circuits are in an image, by ``site/unit``.
 
-        An activation is a share of the unit's largest one in images of the class and in this image.
+        Each number is a share from 0 to 1: the unit's activation in the image, divided by its largest activation in
+        images of the class and in this image.
+
+        Args:
+            keys: Class and domain of each circuit; all have the same class.
+            image: The image [1, 3, H, W].
         """
         circuits = CircuitUnits(keys)
         for key in keys:
@@ -217,7 +233,7 @@ class LiveModel:
             active = activations[site][0].clamp_min(0)
             # The reader's image may activate a unit more than any image of the class does.
             largest = torch.maximum(self._largest[class_name][site], active)
-            # 0 / 0 of a unit that is active nowhere becomes 0.
+            # A unit that is active in no image gives 0 / 0, which becomes 0.
             shares = (active / largest).nan_to_num().tolist()
             for unit, share in zip(numbers, shares, strict=True):
                 fire[f"{site}/{unit}"] = share
@@ -228,7 +244,7 @@ class LiveModel:
         units: Mapping[str, np.ndarray],
         images: Tensor,
     ) -> dict[str, Tensor]:
-        """Return the largest activation over positions [images, units] by site."""
+        """Return the largest activation over positions of each unit in each image: arrays [images, units] by site."""
         encoder = self.checks.clip.encoder
         with encoder.running():
             clean = clean_activations(encoder, images, list(units))

@@ -1,8 +1,10 @@
-"""The model's part of the explorer: its answers with and without a circuit, and direct effects on words.
+"""What a model adds to the explorer: its answers with and without a circuit, and direct effects on words.
 
-The logit of any text is linear in the components' contributions to the embedding. So the page gets, by class and
-domain, the mean of that vector for the strongest components (heads and MLPs of a transformer, pooling pairs of a CLIP
-ResNet), and a vector for every word; a dot product is the direct effect.
+The embedding of an image is a sum of contributions: a vector from each component of the tower. Components are the heads
+and MLPs of a transformer, or the pooling pairs of a CLIP ResNet. The logit of any text is linear in the embedding, so
+the direct effect of a component on a word is the dot product of its contribution and the vector of the word. The page
+computes these products. It gets the mean contribution of the strongest components, for each class and domain, and a
+vector for every word.
 """
 
 from collections.abc import Mapping, Sequence
@@ -31,13 +33,13 @@ from circuitry.runs.workers import Work
 STRONGEST_COMPONENTS = 32
 """Number of components whose vectors are exported for a class."""
 WORD_TEMPLATES = ("a {}.",)
-"""Text that stands for a word."""
+"""Templates of the text whose embedding is the vector of a word."""
 SHOWN_ANSWERS = 3
-"""Classes that an answer names."""
+"""Number of classes in an answer of the model: the likeliest classes."""
 
 
 _Vectors = tuple[tuple[str, ...], np.ndarray]
-"""Names of components, and their mean contributions to embeddings of length 1 [components, d]."""
+"""Names of components, and their mean contributions [components, d] to embeddings that were scaled to length 1."""
 
 
 def view_model(
@@ -47,14 +49,15 @@ def view_model(
     vocabulary: Names | None = None,
     work: Work = Work(),
 ) -> ModelView:
-    """Compute a model's answers and direct effects for the explorer.
+    """Compute a model's answers to images, and direct effects of its components, for the explorer.
 
     Args:
-        checks: The model, its circuits, and images to check them on.
-        n_images: Number of images of a class and domain that the model answers; the circuit was not found on them.
-        vocabulary: Words that direct effects are shown on, beside the classes (default: `default_vocabulary`). A
-            classifier, which reads no text, has its classes alone.
-        work: How the work is done.
+        checks: The model, its circuits, and images to check the circuits on.
+        n_images: Largest number of images of a class in a domain that the model classifies. The circuit was not found
+            on these images.
+        vocabulary: Words, in addition to the names of the classes, on which direct effects are shown (default:
+            `default_vocabulary`). It is ignored for a classifier, which reads no text.
+        work: How the work is carried out.
 
     Example:
         >>> from circuitry.explorer import export_explorer, view_model
@@ -68,7 +71,7 @@ def view_model(
     class_names = checks.images.all_classes
     answers: dict[str, ImageAnswers] = {}
     vectors: dict[Key, _Vectors] = {}
-    # Why the model has no direct effects; found at the first circuit, and then the same for all.
+    # Why the model has no direct effects. The reason is found at the first circuit, and holds for all circuits.
     reason = ""
     for key in Bar(
         checks.chosen.tested,
@@ -88,7 +91,7 @@ def view_model(
             try:
                 vectors[key] = _vectors(checks, images, embeddings[0], work)
             except InputError as error:
-                # The embedding of such a tower is not linear in its components.
+                # The embedding of this tower is not linear in its components.
                 reason = str(error)
     words: tuple[str, ...] = ()
     texts = np.zeros((0, 0))
@@ -97,7 +100,7 @@ def view_model(
         words = tuple(class_names)
         if not isinstance(checks.clip, Classifier):
             others = vocabulary or checks.clip.known(default_vocabulary())
-            # Words that name a class are listed as the class alone.
+            # A word that names a class is listed once, as the class.
             named = len(distinct_words(class_names))
             words += distinct_words([*class_names, *others])[named:]
         texts = _texts(checks, words)
@@ -122,9 +125,19 @@ def circuit_embeddings(
     images: Tensor,
     work: Work,
 ) -> Tensor:
-    """Return the embeddings [runs, images, d] of some images; see `RUNS`."""
+    """Return the embeddings of some images [runs, images, d], one run for each of `RUNS`.
+
+    The runs are: the whole model, only the circuit, and all units except the circuit. Units that a run leaves out are
+    at the baseline.
+
+    Args:
+        checks: The model and its circuits.
+        key: Class and domain of the circuit.
+        images: Images of this class and domain.
+        work: How the work is carried out.
+    """
     circuit = checks.circuit(key)
-    # In the order of `RUNS`: the whole model, only the circuit, all but the circuit.
+    # In the order of `RUNS`.
     runs = [circuit.nothing().complement(), circuit, circuit.complement()]
     return kept_embeddings(checks.task(key, images, work=work), runs)
 
@@ -135,9 +148,15 @@ def image_answers(
     domain: str,
     embeddings: Tensor,
 ) -> list[ImageAnswers]:
-    """Return the model's answer to each image, given embeddings [runs, images, d] and the domain of its texts."""
+    """Return the model's answer to each image: the likeliest classes in each run, with their probabilities.
+
+    Args:
+        checks: The model.
+        domain: Domain of the images, which decides the texts of the classes.
+        embeddings: Embeddings of the images [runs, images, d], from `circuit_embeddings`.
+    """
     weights = checks.weights(domain)
-    # Runs and images in one batch [runs x images, d], apart again after the softmax.
+    # [runs x images, d]: all runs are one batch until the softmax.
     rows = embeddings.flatten(0, 1)
     if isinstance(checks.clip, Classifier):
         logits = F.normalize(rows, dim=-1) @ weights.T
@@ -161,6 +180,12 @@ def _vectors(
 ) -> _Vectors:
     """Return the mean contributions of a tower's components to the embeddings of some images.
 
+    Args:
+        checks: The model.
+        images: The images.
+        embeddings: Embeddings of these images by the whole model [images, d].
+        work: How the work is carried out.
+
     Raises:
         InputError: for a tower whose embedding is not linear in its components.
     """
@@ -168,10 +193,11 @@ def _vectors(
     try:
         pairs = pooling_pairs(encoder, images)
     except InputError:
-        # Without attention pooling: a transformer, whose heads and MLPs write into a residual stream.
+        # The tower has no attention pooling, so it must be a transformer, whose heads and MLPs write into a residual
+        # stream.
         stream = ResidualStream.of(encoder)
         added = direct_vectors(stream, images, work)
-        # Logits are of embeddings of length 1, so contributions are divided by the length.
+        # Logits use embeddings scaled to length 1, so each contribution is divided by the length of its embedding.
         lengths = embeddings.norm(dim=-1).cpu().double().numpy()
         means = (added / lengths[:, None, None]).mean(0)
         return tuple(map(str, stream.writers)), means
@@ -180,13 +206,17 @@ def _vectors(
     names: list[str] = []
     for head, unit in np.ndindex(*read.shape):
         names.append(f"head {head} x {encoder.sites[-2]}/{unit}")
-    # A pair of head and unit writes one direction, by the mean that the head reads of the unit.
+    # The contribution of a pair (head, unit) is a direction, times the mean of what the head reads from the unit.
     written = read[..., None] * pairs.directions
     return tuple(names), written.reshape(len(names), -1)
 
 
 def _texts(checks: CausalChecks, words: Sequence[str]) -> np.ndarray:
-    """Return a vector for each word; a class has the vector that its circuit in the first domain was found with."""
+    """Return a vector for each word [words, d].
+
+    The first words are the names of all classes. The vector of a class is its text weight in the first domain of the
+    circuits. The vector of any other word is the text weight of the word in `WORD_TEMPLATES`.
+    """
     n_classes = len(checks.images.all_classes)
     own = checks.weights(checks.graphs.domains[0]).cpu().numpy()
     if len(words) == n_classes:
@@ -200,10 +230,18 @@ def _by_class(
     all_domains: Sequence[str],
     texts: Mapping[str, np.ndarray],
 ) -> dict[str, ClassVectors]:
-    """Return the strongest components of each class, by their largest effect on it in any domain."""
+    """Return the contributions of the strongest components for each class.
+
+    The strongest components are those with the largest absolute direct effect on the class in any domain.
+
+    Args:
+        vectors: Names and contributions of all components, by class and domain.
+        all_domains: The domains in the order of the result.
+        texts: The vector of each class [d].
+    """
     by_class: dict[str, ClassVectors] = {}
     for class_name in dict.fromkeys(name for name, _ in vectors):
-        # In the order of the folder; the class may lack images in a domain.
+        # A class may lack images in a domain.
         domains = [name for name in all_domains if (class_name, name) in vectors]
         names, _ = vectors[class_name, domains[0]]
         means = np.stack([vectors[class_name, domain][1] for domain in domains])

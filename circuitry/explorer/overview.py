@@ -1,6 +1,6 @@
-"""Describe comparisons, lesions and faithfulness curves as plain values, from which the page leads to circuits.
+"""Describe comparisons, lesions and faithfulness curves as values that JSON can hold, for the explorer's page.
 
-No torch.
+The page shows them in its overview, from which a reader opens circuits. No torch.
 """
 
 from collections.abc import Sequence
@@ -27,12 +27,16 @@ _RATIO = [*_PAIR, *_INTERVAL, "n_classes", "similarity", "ceiling_a", "ceiling_b
 
 
 def describe_comparison(comparison: Comparison) -> dict[str, object]:
-    """Return a comparison as plain values: matrix, ratios to the ceiling, by class, and over depth.
+    """Return a comparison as values that JSON can hold.
 
-    Rows are lists; see the page's ``ways.js`` for who reads them.
+    Returns:
+        ``measure``, ``alike`` and ``directions`` of the comparison, and tables as lists of rows. ``matrix`` has the
+        mean similarity of each pair of domains. ``byClass`` has the similarity of each pair, by class. ``ratios`` has
+        the ratios to the ceiling with intervals. ``depth`` has a value with interval for each domain and site, and
+        ``depthIs`` says what this value is. The page's ``ways.js`` reads these entries.
     """
     values = comparison.values
-    # As in means over sites: sites that repeat another do not count.
+    # Means over sites leave out sites that repeat another site, and so does the matrix.
     values = values[~values["site"].isin(list(comparison.left_out))]
     pairs = values.groupby(["class", *_PAIR], sort=False)
     by_class = pairs["value"].mean()
@@ -63,10 +67,10 @@ def describe_comparison(comparison: Comparison) -> dict[str, object]:
 
 
 def describe_lesions(lesions: pd.DataFrame) -> dict[str, object]:
-    """Return lesions of own parts in the form of `describe_comparison`.
+    """Return the effects of lesions of own parts in the form of `describe_comparison`.
 
-    Rows of the matrix are the domain that a part was found on and the domain that it was tested on, with the share of
-    right answers that is left, its interval and the number of classes, as in a report.
+    A row of ``matrix`` has the domain on which own parts were found, the domain in which they were tested, the share of
+    right answers that is left after the lesion, its interval, and the number of classes.
     """
     by_class = lesion_summary(lesions, ("part_class", *BY_STYLE))
     is_own = (by_class["cut"] == "part") & (by_class["answers"] == OWN)
@@ -85,15 +89,21 @@ def describe_lesions(lesions: pd.DataFrame) -> dict[str, object]:
 
 
 def tested_cells(lesions: pd.DataFrame) -> list[list[object]]:
-    """Return the classes and domains that lesions were tested on, with the whole model's right answers there."""
+    """Return a row for each class and domain on which lesions were tested.
+
+    A row has the class, the domain, and the share of right answers that the whole model gives there.
+    """
     cells = lesions.drop_duplicates(["class", "domain"])
     return _rows(cells, ["class", "domain", "whole_right"])
 
 
 def lesions_of(lesions: pd.DataFrame, class_name: str) -> dict[str, object]:
-    """Return the share of right answers after each lesion of a class's parts: by domain of the part, then by cut.
+    """Return the shares of right answers after lesions of the own parts of a class.
 
-    Shares are lists in the order of `tested_cells`, with null where the part was not tested.
+    Returns:
+        A dictionary from the domain on which an own part was found to another dictionary. This dictionary has
+        ``units``, the number of units of the own part. Under the name of each cut it has a list of shares of right
+        answers, in the order of `tested_cells`. A share is NaN if the cut was not tested there.
     """
     cells = pd.MultiIndex.from_frame(lesions[["class", "domain"]].drop_duplicates())
     of_class = lesions[lesions["part_class"] == class_name]
@@ -102,7 +112,7 @@ def lesions_of(lesions: pd.DataFrame, class_name: str) -> dict[str, object]:
         right = table.pivot_table("right", index=["class", "domain"], columns="cut")
         entry: dict[str, object] = {"units": int(table["n_units"].iloc[0])}
         for cut, values in right.reindex(cells).items():
-            # NaN, where a cell was not tested, becomes null in the script.
+            # A cell that was not tested has NaN, which `script_json` turns into null.
             entry[str(cut)] = [round(float(value), 3) for value in values]
         by_domain[str(domain)] = entry
     return by_domain
@@ -132,15 +142,25 @@ def describe_curves(
     sites: Sequence[str],
     budget: str,
 ) -> dict[str, object]:
-    """Return the measurements of the circuits that the page draws, by ``class/domain``.
+    """Return the measurements of circuits from faithfulness curves.
 
-    The page draws circuits of the given sites and budget, cut by absolute score; curves of other circuits are left out.
-    Each size has a verdict. Each measure has a row [value, low, high] for each size, of the circuit (``kept``), of
-    random circuits (``random``) and of circuits of other classes (``foreign``).
+    The page draws circuits that were cut at the given sites, with the given budget, by absolute score. Curves of other
+    circuits are left out.
+
+    Args:
+        curves: The curves.
+        sites: Sites of the circuits that the page draws.
+        budget: Name of the budget of the circuits that the page draws.
+
+    Returns:
+        A dictionary from ``class/domain`` to the entry of a curve. The entry has the sizes (``fractions``), numbers of
+        images, the baseline, and a verdict for each size. For each measure it has three lists with a row [value, low,
+        high] for each size: for the circuit (``kept``), for random circuits (``random``), and for circuits of other
+        classes (``foreign``).
     """
     described: dict[str, object] = {}
     for curve in curves:
-        # A curve of other sites, of another budget or ranking measures other cuts than the page draws.
+        # A curve of other sites, or of another budget or ranking, measures circuits that the page does not draw.
         of_page = (
             curve.ranking == "absolute"
             and list(curve.settings["sites"]) == list(sites)
@@ -170,14 +190,20 @@ def _rows_by(
     column: str,
     columns: Sequence[str],
 ) -> dict[str, list[list[object]]]:
-    """Return the rows of each value of a column, in the order of the values."""
+    """Return the rows of a table for each value of one column.
+
+    Args:
+        table: The table.
+        column: The column by whose values the rows are grouped. The values become the keys of the result.
+        columns: The columns of the rows.
+    """
     groups = table.groupby(column, sort=False)
     return {str(name): _rows(group, columns) for name, group in groups}
 
 
 def _rows(table: pd.DataFrame, columns: Sequence[str]) -> list[list[object]]:
-    """Return rows with numbers to four digits."""
-    # Column by column: a row of a mixed table would lose its types.
+    """Return the rows of some columns of a table, with numbers rounded to four digits."""
+    # Values are converted column by column, because a row of pandas has one type for all of its values.
     rounded = [table[column].map(_rounded).tolist() for column in columns]
     return list(map(list, zip(*rounded, strict=True)))
 

@@ -1,11 +1,13 @@
 """Write data as scripts: a call of `circuitry.load` with a JSON header and arrays in base64. No torch.
 
-A page that was opened from disk may not fetch files, but it may run scripts. So every file of data is a script. Arrays
-lie one after another. Each array has the first bytes of all its numbers, then the second bytes, and so on, because
-similar bytes in a row compress well. zlib compresses all arrays together, and base64 makes text of them.
+A page that was opened from disk may not fetch files, but it may run scripts. So every file of data is a script.
 
-Floats become half floats times a power of two by array, which keeps three digits of numbers above 1/16,000 of the
-array's largest; integers and booleans stay.
+1. Floating-point numbers are divided by a power of two, which is the same for all numbers of an array, and stored as
+   half-precision numbers. This keeps three digits of a number, unless the number is below 1/16,000 of the largest
+   number in the array. Integers keep their type, and booleans become bytes.
+2. The first bytes of all numbers of an array are stored first, then all second bytes, and so on. Similar bytes in a row
+   compress well.
+3. The arrays are concatenated and compressed by zlib. base64 turns the result into text.
 """
 
 import base64
@@ -21,23 +23,23 @@ from jaxtyping import Float
 from circuitry.runs.files import make_folder
 
 EXPLORER_FORMAT = "circuitry explorer 2"
-"""Name and version of the data; the page refuses another one."""
+"""Name and version of the format of the data. The page refuses data of another format."""
 
 _EIGHTHS = 8
 
 
 @dataclass
 class DataFolder:
-    """The folder of an explorer while it is filled; it knows which files are new."""
+    """The folder of an explorer while an export fills it. It records the files that this export has written."""
 
     path: Path
-    """Where it is."""
+    """Path of the folder."""
     export: str
-    """Digest of the export, which every script repeats."""
+    """Digest of the export. It is written into every script."""
     sizes: dict[str, int] = field(default_factory=dict)
-    """Bytes written, by kind of file."""
+    """Number of bytes written, by kind of file."""
     written: set[Path] = field(default_factory=set)
-    """Files of this export."""
+    """Files that this export has written."""
 
     def script(
         self,
@@ -45,14 +47,18 @@ class DataFolder:
         header: Mapping[str, object],
         arrays: Mapping[str, np.ndarray],
     ) -> None:
-        """Write a script of data; its kind is the first word of the key."""
+        """Write the script of a header and arrays into ``data/<key>.js``; see `pack_script`.
+
+        The kind of the file, for `sizes`, is the part of the key before the slash.
+        """
         content = pack_script(key, self.export, header, arrays).encode()
         self.file(f"data/{key}.js", content, key.partition("/")[0])
 
     def file(self, name: str, content: bytes, kind: str) -> None:
-        """Write a file, and count its bytes as of a kind.
+        """Write a file, and add its bytes to the size of its kind.
 
-        A killed process may leave it torn. That is harmless: the page, which reads it, is written last.
+        If the process is killed, the file may be incomplete. This is harmless, because the page that reads the file is
+        written last.
         """
         path = self.path / name
         make_folder(path.parent)
@@ -67,10 +73,13 @@ def pack_script(
     header: Mapping[str, object],
     arrays: Mapping[str, np.ndarray],
 ) -> str:
-    """Return a script that hands a header and arrays to the page.
+    """Return the text of a script that passes a header and arrays to the page.
 
-    ``key``, e.g. ``class/3``, names the script and its file; ``export`` is the digest of the export; in the header
-    not-a-number becomes null.
+    Args:
+        key: Name of the script and of its file, such as ``class/3``.
+        export: Digest of the export.
+        header: Values that JSON can hold. NaN and infinity become null.
+        arrays: Arrays by name.
     """
     listed = []
     content = b""
@@ -81,7 +90,7 @@ def pack_script(
         shape = list(stored.shape)
         listed.append([name, dtype, shape, factor])
         little_endian = stored.astype(stored.dtype.newbyteorder("<")).tobytes()
-        # [numbers, bytes of a number]; the transpose puts equal places beside each other.
+        # [numbers, bytes of a number]: the transpose puts the first bytes of all numbers beside each other.
         numbers = np.frombuffer(little_endian, np.uint8).reshape(-1, stored.itemsize)
         content += numbers.T.tobytes()
     packed = ""
@@ -93,7 +102,7 @@ def pack_script(
 
 
 def one_digit(values: Float[np.ndarray, " values"]) -> Float[np.ndarray, " values"]:
-    """Round numbers to about one digit: to eighths of a power of two, which take half the space when compressed."""
+    """Round numbers to about one digit: to eighths of a power of two. They then compress to half the space."""
     shares, powers = np.frexp(values)
     eighths = np.round(shares * _EIGHTHS)
     rounded: np.ndarray = np.ldexp(eighths / _EIGHTHS, powers)
@@ -101,9 +110,9 @@ def one_digit(values: Float[np.ndarray, " values"]) -> Float[np.ndarray, " value
 
 
 def script_json(value: object) -> str:
-    """Return JSON that is safe within a script, whatever names hold: ASCII without ``<``, NaN as null."""
+    """Return a value as JSON text that is safe within a script: ASCII without ``<``. NaN and infinity become null."""
     text = json.dumps(value, default=lambda scalar: scalar.item())
-    # Python writes NaN and infinity, which JSON does not have; numbers of numpy are plain ones by now.
+    # Python writes NaN and Infinity, which are not valid JSON, so the text is read and written once more.
     plain = json.loads(text, parse_constant=lambda name: None)
     text = json.dumps(plain, ensure_ascii=True, separators=(",", ":"))
     # A name with "</script>" would end the script.
@@ -111,7 +120,10 @@ def script_json(value: object) -> str:
 
 
 def _stored(array: np.ndarray) -> tuple[np.ndarray, float | None]:
-    """Return an array as it is stored, and the factor of half floats."""
+    """Return the array that is stored, and the factor by which the page multiplies its numbers.
+
+    The factor is None for integers and booleans, whose values are stored unchanged.
+    """
     if array.dtype == bool:
         return array.astype(np.uint8), None
     if array.dtype.kind in "ui":

@@ -1,13 +1,15 @@
-"""The explorer, served to one reader on this machine: it keeps notes on disk, and asks the model. No torch.
+"""Serve the explorer to one reader on this machine. A served page can store notes on disk and ask the model. No torch.
 
-1. The server listens on 127.0.0.1 alone, and refuses requests for any other host: a page that points its own name here
-   gets nothing.
-2. The address that is printed holds a token, which works once. It is exchanged for a cookie; whoever has neither gets
-   nothing. Pages of other sites cannot read or use the cookie, but the browser sends it to every port of 127.0.0.1: a
-   server of someone else on this machine sees it when the reader visits that server.
-3. Requests that another site makes are refused, also those of another port of this machine.
-4. Only files of the folder are served. The server writes one file, the notes of the study: a reader replaces it as a
-   unit, and only after reading its latest version.
+1. The server listens on 127.0.0.1 only, and refuses requests for any other host than 127.0.0.1 and localhost. So a web
+   site cannot reach the server by pointing the site's own name to this machine.
+2. The address that is printed contains a token, which works once. The server exchanges the token for a cookie, and
+   refuses requests without the cookie. Pages of other sites cannot read or use the cookie. However, the browser sends
+   the cookie to every port of 127.0.0.1. If the reader visits a server of another user on this machine, that server
+   sees the cookie.
+3. Requests that a page of another site makes are refused, and so are requests by a page from another port of this
+   machine.
+4. Only files of the explorer's folder are served. The server writes a single file, the notes of the study. A request
+   replaces the whole file, and is refused unless it names the latest version of the file.
 """
 
 import hashlib
@@ -49,18 +51,18 @@ from circuitry.runs.files import file_lock, whole_file
 
 HOST = "127.0.0.1"
 STATE_FORMAT = "circuitry explorer state 1"
-"""Format of the notes, the same as of the page's state files."""
+"""Name and version of the format of the notes. The state files that the page exports have the same format."""
 SHELF = {
     "pins": list[str],
     "groups": list[dict[str, Any]],
     "notes": dict[str, str],
     "labels": dict[str, str],
 }
-"""The fields of notes; a group has a name and units."""
+"""The fields of notes, with the types of their values. A group has the fields ``name`` and ``units``."""
 MOST_SENT = 4 << 20
-"""Bytes of a request."""
+"""Largest number of bytes of a request without an image."""
 MOST_IMAGE = 32 << 20
-"""Bytes of a request with an image."""
+"""Largest number of bytes of a request with an image."""
 HEADERS = {
     "Cache-Control": "no-cache",
     "Content-Security-Policy": "frame-ancestors 'none'",
@@ -70,7 +72,8 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""Headers of all answers but refusals of other hosts and failures; the page has its own policy for what it loads."""
+"""Headers of the server's answers. Refusals of other hosts, and answers after an unexpected error, lack these headers.
+The content security policy for what the page loads is in the page itself."""
 
 
 @checked
@@ -81,13 +84,14 @@ def serve_explorer(
     port: int = 0,
     open_page: bool = False,
 ) -> None:
-    """Serve an explorer on this machine until the process is interrupted; print its address.
+    """Serve an explorer on this machine until the process is interrupted. Its address is printed.
 
     Args:
         folder: The folder that `export_explorer` wrote.
-        live: Measures units and looks at images for the page: a `LiveModel`.
-        port: Where to listen; 0 for a free one.
-        open_page: Whether the page is opened in a browser.
+        live: A `LiveModel`, which measures effects of units and classifies images for the page (default: the page
+            cannot ask a model).
+        port: The port to listen on; 0 chooses a free port.
+        open_page: Whether to open the page in a browser.
 
     Raises:
         InputError: for a folder without an explorer, and a port that is in use.
@@ -119,7 +123,7 @@ def serve_explorer(
 
 def _listening(port: int) -> socket.socket:
     listening = socket.socket()
-    # A port that was in use a moment ago can be taken again.
+    # With this option a port can be used again right after another process has released it.
     listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
         listening.bind((HOST, port))
@@ -133,21 +137,23 @@ def _listening(port: int) -> socket.socket:
 
 @dataclass
 class Access:
-    """The reader comes in once with the token, and then with the cookie."""
+    """Decide which requests the server answers. The first request needs a token, and later requests need a cookie."""
 
     token: str = field(default_factory=secrets.token_urlsafe)
+    """The token in the address that is printed. It works once."""
     secret: str = field(default_factory=secrets.token_urlsafe)
     """The value of the cookie."""
     used: bool = False
+    """Whether the token was used."""
 
     @property
     def cookie(self) -> str:
-        """The cookie's name, which differs between servers: browsers share cookies between ports."""
+        """Name of the cookie. Each server has its own name, because browsers send a cookie to all ports of a host."""
         return f"circuitry-{hashlib.sha256(self.secret.encode()).hexdigest()[:8]}"
 
     def exchange(self, token: str) -> Response | None:
-        """Return the answer that sets the cookie; None for a wrong token, or one that was used before."""
-        # Compared in constant time, so that answers do not tell how much of a guess is right.
+        """Return the answer that sets the cookie, or None if the token is wrong or was used before."""
+        # The comparison takes constant time, so that its duration does not tell how much of a guess is right.
         if self.used or not secrets.compare_digest(token.encode(), self.token.encode()):
             return None
         self.used = True
@@ -156,15 +162,16 @@ class Access:
         return answer
 
     def refusal(self, request: Request) -> str | None:
-        """Return why a request is refused, if it is."""
+        """Return the reason why a request is refused, or None if it is allowed."""
         cookie = request.cookies.get(self.cookie, "")
         if not secrets.compare_digest(cookie.encode(), self.secret.encode()):
             return "Open the address that the server printed; it works once. Start the server again for another one."
-        # Browsers say who asks; programs, which send no such header, have the cookie at least.
+        # A browser states in this header which site makes the request. A program does not send the header, but has
+        # shown that it knows the cookie.
         headers = request.headers
         if headers.get("sec-fetch-site", "none") not in ("same-origin", "none"):
             return "Another site made this request."
-        # A page of another port of this machine may send the cookie, but cannot fake its origin.
+        # A page from another port of this machine may send the cookie, but it cannot change the header "origin".
         reads = request.method in ("GET", "HEAD")
         if not reads and headers.get("origin") != f"http://{headers['host']}":
             return "Only the page itself may change something."
@@ -175,7 +182,12 @@ class Access:
         request: Request,
         go_on: Callable[[Request], Awaitable[Response]],
     ) -> Response:
-        """Answer a request, or refuse it."""
+        """Return the answer to a request: the cookie for a token, the result of ``go_on``, or a refusal.
+
+        Args:
+            request: The request.
+            go_on: Function that answers an allowed request.
+        """
         answer: Response | None = None
         if request.url.path == "/" and "token" in request.query_params:
             answer = self.exchange(request.query_params["token"])
@@ -194,7 +206,13 @@ def explorer_app(
     access: Access,
     live: LiveAnswers | None = None,
 ) -> Starlette:
-    """Return the application that serves an explorer, for any ASGI server; see `serve_explorer`."""
+    """Return the application that serves an explorer. Any ASGI server can run it; see `serve_explorer`.
+
+    Args:
+        folder: The folder that `export_explorer` wrote.
+        access: Decides which requests are answered.
+        live: A `LiveModel`, or None if the page cannot ask a model.
+    """
     path = Path(folder)
     about = read_about(path)
     notes = Notes(path / f"notes-{about['study']}.json", about["study"])
@@ -204,11 +222,11 @@ def explorer_app(
     not_found = PlainTextResponse("Not Found", 404)
 
     async def shown(scope: Scope, receive: Receive, send: Send) -> None:
-        # Hidden files, such as the lock of the notes, are no part of the page.
+        # Hidden files, such as the lock of the notes, are not served.
         hidden = "/." in scope["path"]
         await (not_found if hidden else files)(scope, receive, send)
 
-    # In this order: everything that is no service is a file of the folder.
+    # The order matters: a path that no other route takes is a file of the folder.
     routes = [
         Route("/", lambda request: HTMLResponse(page)),
         Route("/notes", notes.answer, methods=["GET", "PUT"]),
@@ -220,7 +238,8 @@ def explorer_app(
         allowed_hosts=[HOST, "localhost"],
         www_redirect=False,
     )
-    # What went wrong, as text that the page shows: input, disk, and a reader who left.
+    # Errors become answers whose text the page shows. The three kinds are wrong input, a failing disk, and a reader who
+    # has closed the connection.
     failures: dict[Any, Callable[[Request, Any], Response]] = {
         InputError: lambda _, error: PlainTextResponse(str(error), 422),
         OSError: lambda _, error: PlainTextResponse(
@@ -255,7 +274,7 @@ def _tag(content: bytes) -> str:
 
 @dataclass(frozen=True)
 class Notes:
-    """The file of the pins, groups, labels and notes of a study."""
+    """The file with the pins, groups, labels and notes that a reader has made on a study."""
 
     path: Path
     """The file, which may not exist yet."""
@@ -263,7 +282,11 @@ class Notes:
     """Digest of the circuits that the notes are about."""
 
     async def answer(self, request: Request) -> Response:
-        """Answer a GET with the file, and a PUT by replacing it if the tab has read its latest version."""
+        """Answer a GET request with the file. For a PUT request, replace the file.
+
+        The header ``If-Match`` of a PUT request names the version of the file that the page has read. If the file has
+        changed since, the request is refused.
+        """
         if request.method != "PUT":
             notes = self._read()
             headers = {"ETag": _tag(notes)}
@@ -276,7 +299,7 @@ class Notes:
                 f"Expected notes of the study {self.study} as a state file with {fields}.",
             )
         tag = request.headers.get("if-match")
-        # In a thread, since the lock may take a while and would stop all other requests.
+        # This runs in a thread, because waiting for the lock would block all other requests.
         replaced = await to_thread.run_sync(self._replace, content, tag)
         if not replaced:
             raise HTTPException(
@@ -288,8 +311,8 @@ class Notes:
         return self.path.read_bytes() if self.path.is_file() else b""
 
     def _replace(self, content: bytes, tag: str | None) -> bool:
-        """Replace the notes that have a tag; return False if the file has changed since."""
-        # Another server of the folder may write, too.
+        """Replace the file if its present content has this tag, and return whether it was replaced."""
+        # The lock is needed because another server of the same folder may write the file, too.
         with file_lock(self.path.parent, self.path.stem):
             if tag != _tag(self._read()):
                 return False
@@ -298,7 +321,7 @@ class Notes:
         return True
 
     def _fits(self, content: bytes) -> bool:
-        """Return whether the content is a state file of this study that holds notes and nothing else."""
+        """Return whether the content is a state file of this study, and has no other fields than those of notes."""
         try:
             about = json.loads(content.decode())
             state = about.pop("state")
@@ -308,7 +331,7 @@ class Notes:
             for group in state.get("groups", ()):
                 fitting(group["name"], str, "name")
                 fitting(group["units"], list[str], "units")
-                # No field but the name and the units.
+                # A group has no fields besides the name and the units.
                 if len(group) > 2:
                     return False
             of_study = about["study"] == self.study
@@ -318,8 +341,8 @@ class Notes:
 
 
 def _questions(live: LiveAnswers | None) -> list[Route]:
-    """Return the routes of questions to the model, which answers one after another."""
-    # Hooks of one run would change another run of the same model.
+    """Return the routes by which the page asks the model. The model answers one request at a time."""
+    # Two runs at the same time would disturb each other, because the hooks of a run act on the whole model.
     one_at_a_time = CapacityLimiter(1)
 
     async def answer(ask: Callable[..., Any], *given: Any) -> Response:

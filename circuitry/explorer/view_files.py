@@ -1,4 +1,4 @@
-"""Write the model's answers, and the vectors of components and words, as the page reads them. No torch."""
+"""Write what a model adds to the explorer: its answers, and the vectors of components and words. No torch."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -13,20 +13,21 @@ from circuitry.explorer.packing import DataFolder
 from circuitry.runs.provenance import digest
 
 RUNS = ("the whole model", "only the circuit", "all but the circuit")
-"""Runs of the model on an image, in the order of an answer's rows."""
+"""The three runs of the model on an image, in words. Arrays with an axis ``runs`` have the runs in this order."""
 
 
 Replacement = Literal["zero", "mean", "other-domains"]
-"""Replacements of a unit."""
+"""Names of what may replace the activation of a unit."""
 
 
 Effects = dict[str, float]
-"""``effect``: the metric's loss without some units; ``metric``: its mean over ``images`` images with all units."""
+"""Entries: ``metric``, the mean of the metric with all units; ``effect``, how much lower this mean is when some units
+are replaced; and ``images``, the number of images."""
 
 
 @runtime_checkable
 class LiveAnswers(Protocol):
-    """A model that answers the page while somebody looks at it; see `LiveModel`."""
+    """Interface of a model that answers requests of the page while a reader uses it; `LiveModel` implements it."""
 
     def effects(
         self,
@@ -34,40 +35,47 @@ class LiveAnswers(Protocol):
         units: Sequence[str],
         by: Replacement,
     ) -> Mapping[str, Effects]:
-        """Return the joint effect of units on a class in each domain."""
+        """Return the joint effect of units on a class, by domain; see `LiveModel.effects`."""
         ...
 
     def look(self, class_name: str, domain: str, content: bytes) -> Mapping[str, Any]:
-        """Return the model's answers to an image, given the content of its file.
+        """Return the model's answers to an image, with and without a circuit.
+
+        Args:
+            class_name: The class of the circuit.
+            domain: The domain of the circuit.
+            content: Content of the image file.
 
         Returns:
-            ``answers``: for each of `RUNS` the likeliest classes, with their shares; ``baseline``: the replacement of
-            units that a run leaves out; ``fire``: the active units of the class's circuits by ``site/unit``, as shares
-            of their largest activation.
+            ``answers`` has, for each of `RUNS`, the likeliest classes with their probabilities. ``baseline`` is the
+            name of what replaces the units that a run leaves out. ``fire`` has the activation of each unit of the
+            class's circuits, by ``site/unit``, as a share of the unit's largest activation.
         """
         ...
 
 
 class ImageAnswers(NamedTuple):
-    """The model's answer to one image: the likeliest classes, and their shares."""
+    """The model's answer to one image: the likeliest classes in each of `RUNS`, and their probabilities."""
 
     classes: Int[np.ndarray, "runs shown"]
-    """Rows of `RUNS`; numbers of classes, the likeliest first."""
+    """Indices of the likeliest classes, the likeliest first; a row for each of `RUNS`."""
     shares: Float[np.ndarray, "runs shown"]  #: Probabilities of these classes.
 
 
 class ClassVectors(NamedTuple):
-    """Contributions of the strongest components to the embedding of a class's images."""
+    """Mean contributions of the strongest components of a model to the embeddings of images of a class."""
 
-    components: tuple[str, ...]  #: Names of heads and MLPs.
-    domains: tuple[str, ...]  #: Domains of the rows of `vectors`.
+    components: tuple[str, ...]  #: Names of components, such as heads and MLPs.
+    domains: tuple[
+        str, ...
+    ]  #: Domains of the images, in the order of the first axis of `vectors`.
     vectors: Float[np.ndarray, "domains components d"]
-    """Mean over the images of the class in a domain."""
+    """The contribution of each component, averaged over the images of the class in each domain."""
 
 
 @dataclass(frozen=True, eq=False)
 class ModelView:
-    """A model's answers and direct effects, from `view_model`.
+    """A model's answers to images and direct effects on words, as `view_model` returns them.
 
     Example:
         >>> from circuitry.explorer import view_model
@@ -81,25 +89,25 @@ class ModelView:
     """
 
     class_names: tuple[str, ...]
-    """Classes among which the model answers."""
+    """Names of all classes. The indices in `answers` refer to them."""
     answers: Mapping[str, ImageAnswers]
-    """Answers by the path of the image below the root of the data."""
+    """Answers to images, by the path of the image below the root of the data set."""
     baseline: str
-    """The replacement of units outside of a run."""
+    """Name of the baseline that replaces the units that a run leaves out."""
     words: tuple[str, ...]  #: The word of each row of `texts`.
     texts: Float[np.ndarray, "words d"]
     """A vector of length 1 for each word."""
     direct: Mapping[str, ClassVectors]
-    """Contributions of components by class; empty where the embedding is not linear in the components."""
+    """Contributions of components, by class. Empty if the embedding is not linear in the components."""
     reason: str = ""
-    """Why there are no direct effects."""
+    """Why there are no direct effects; empty if there are direct effects."""
     circuits: str | None = None
-    """Key of the identity of the circuits, where it is known."""
+    """Key of the identity of the circuits, or None if it is not known."""
 
     @property
     def digest(self) -> str:
         """Short digest of all answers and vectors."""
-        # Arrays by their bytes, everything else as plain values.
+        # Arrays are hashed by their bytes; all other values are hashed as JSON.
         total = hashlib.sha256()
         arrays = [self.texts]
         arrays += [direct.vectors for direct in self.direct.values()]
@@ -121,7 +129,17 @@ def pack_view(
     view: ModelView,
     classes: Sequence[str],
 ) -> dict[str, object]:
-    """Write the vectors of components and words, and return the view's entries of the index."""
+    """Write the vectors of components and words into the folder of an explorer.
+
+    Args:
+        folder: The folder of the explorer.
+        view: The model's answers and direct effects.
+        classes: The classes of the circuits. Files are named by the index of a class in this list.
+
+    Returns:
+        Entries for the index of the explorer: names of the classes, the baseline, the indices of classes with direct
+        effects, and the reason if there are no direct effects.
+    """
     places: list[int] = []
     for place, class_name in enumerate(classes):
         if class_name in view.direct:
@@ -143,10 +161,20 @@ def answer_arrays(
     view: ModelView | None,
     paths: Sequence[str],
 ) -> dict[str, np.ndarray]:
-    """Return the answers to some images [images, runs, shown]; an image without an answer has NaN as shares."""
+    """Return the model's answers to some images as arrays.
+
+    Args:
+        view: The model's answers, or None.
+        paths: Paths of the images below the root of the data set.
+
+    Returns:
+        Two arrays [images, runs, shown], where runs are `RUNS` and the last axis has the likeliest classes, the
+        likeliest first. ``answers`` has the indices of the classes, and ``shares`` their probabilities, which are NaN
+        for an image without an answer. The dictionary is empty if there are no answers.
+    """
     if view is None or not view.answers:
         return {}
-    # All answers have one shape; an image without an answer gets shares that are not numbers.
+    # All answers have the same shape.
     shape = next(iter(view.answers.values())).classes.shape
     no_classes = np.zeros(shape, np.int64)
     none = ImageAnswers(no_classes, np.full(shape, np.nan))

@@ -1,19 +1,21 @@
-"""Gates on edges: each edge is kept, cut, or mixed with what its upstream unit has at the baseline.
+"""Gates on edges: a gate keeps an edge (1), cuts it (0), or does something in between.
 
-A downstream unit reads its own mixture of upstream activations and baselines. Which way edges run depends on the
-encoder:
+A downstream unit reads a mixture of the activation and the baseline of each upstream unit. The gate of the edge sets
+the mixture: the activation if the edge is kept, the baseline if it is cut. Where edges lead depends on the encoder:
 
-- in a chain an edge leads to the next site, and past sites that carry a stream past their units (`joined_sites`).
-  Each downstream unit has a run of its own from the first site with a cut edge to it: at every site up to its own,
-  units whose edge to it is cut have the baseline's activation, and the others the activation that all readers see;
-  only what is carried goes on. So an edge is the direct path, and none of its effect passes units in between;
-- in heads and neurons that add up an edge leads to any later site, through the residual stream, and every reader has
-  its own stream (`circuitry.bases.gated_stream`), which takes no run. The names of sites may also be the names that
-  `attribute_components` gives to layers of heads and whole MLPs.
+- In most encoders the sites form a chain. An edge leads to the next site. If the sites in between carry a stream past
+  their units, an edge also leads to later sites (`joined_sites`). Each downstream unit is computed in a run of its own,
+  which starts at the first site with a gated edge to this unit. In this run, at every site before the unit, the
+  upstream units whose edge is cut have the activation of the baseline. All other units have the activation that is the
+  same for all readers, and only the carried stream changes. So an edge is the direct path: no part of its effect passes
+  through units in between.
+- In an encoder of heads and neurons that add up independently, an edge leads to any later site through the residual
+  stream. Every reader then reads its own stream (`circuitry.bases.gated_stream`), and no separate runs are needed. Here
+  a site can also be given by the names of layers of heads and whole MLPs that `attribute_components` uses.
 
-With all edges kept this is the clean run; with all edges cut, the output on the baseline. A unit without kept outgoing
-edges has no effect. (Path patching, Goldowsky-Dill et al. 2023, arXiv 2304.05969; edges as in ACDC, Conmy et al. 2023,
-arXiv 2304.14997.)
+If all edges are kept, the output is the output of the clean run. If all edges are cut, it is the output on the
+baseline. A unit without kept outgoing edges has no effect. See path patching (Goldowsky-Dill et al. 2023, arXiv
+2304.05969) and the edges of ACDC (Conmy et al. 2023, arXiv 2304.14997).
 """
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -36,10 +38,15 @@ from circuitry.gates.edges import Edges, Pair
 from circuitry.runs.errors import InputError
 
 EdgeMasks = Mapping[Pair, Bool[np.ndarray, "_ _"]]
-"""Kept edges as booleans [all units downstream, all units upstream] by pair of sites, see `Edges.masks`; all edges of
-other pairs are kept."""
+"""Masks of the kept edges [all units downstream, all units upstream] by pair of sites, see `Edges.masks`.
+
+All edges between a pair of sites that is not listed are kept.
+"""
 EdgeGates = Mapping[Pair, Gates]
-"""Gates [down, up] by pair of sites: booleans or real numbers; without any, edges are open."""
+"""Gates [down, up] by pair of sites, as booleans or real numbers.
+
+All edges between a pair of sites that is not listed are open.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,18 +54,21 @@ class GatedEdges:
     """An encoder with gates on edges."""
 
     rows: int
-    """Images that a run may take."""
+    """Largest number of images in one run."""
     sites: tuple[str, ...]
-    """The sites whose activations and baselines are read; runs start at the first."""
+    """The sites whose activations and baselines are needed. Runs start at the first of these sites."""
     sizes: Mapping[str, int]
-    """Number of units by site, error units included, in the order of the encoder."""
+    """Number of units by site, including error units, in the order of the encoder."""
     reads: Callable[[str, str], bool]
-    """Whether edges lead from one site to another."""
+    """Function of two sites that returns whether edges lead from the first site to the second."""
     embeddings: Callable[
         [Tensor, Mapping[str, Tensor], EdgeGates, int], Float[Tensor, "b d"]
     ]
-    """Returns the embeddings, given the activations at the first site, the baselines, the gates, and how many rows of
-    gates a run takes at once."""
+    """Function that returns the embeddings under gates.
+
+    It takes the activations at the first site, the baselines by site, the gates, and the largest number of rows of
+    gates in one run.
+    """
 
     @property
     def start(self) -> str:
@@ -68,7 +78,19 @@ class GatedEdges:
     def run(
         self, start: Tensor, ends: Mapping[str, Tensor], gates: EdgeGates
     ) -> Float[Tensor, "1 b d"]:
-        """Return the embeddings, given the activations at the first site and the baselines."""
+        """Return the embeddings under gates on edges.
+
+        Args:
+            start: Activations of the images at the first site.
+            ends: Baselines by site.
+            gates: Gates by pair of sites.
+
+        Returns:
+            Embeddings [1, images, d]. The first axis is there to match `GatedUnits.run`.
+
+        Raises:
+            InputError: if no edges lead from one site of a pair to the other, or if gates have another shape.
+        """
         for (up, down), gate in gates.items():
             n_down = self.size(down)
             n_up = self.size(up)
@@ -82,12 +104,12 @@ class GatedEdges:
                     f"{list(gate.shape)} where there are {n_down} and {n_up} units: take edges of a circuit of "
                     "this encoder."
                 )
-        # Each different row of gates is one more copy of all images.
+        # A run holds one copy of all images for each distinct row of gates.
         at_once = max(1, self.rows // len(start))
         return self.embeddings(start, ends, gates, at_once)[None]
 
     def size(self, site: str) -> int:
-        """Return the number of units of a site."""
+        """Return the number of units of a site; raise `InputError` if the site has no gates."""
         if site not in self.sizes:
             raise InputError(
                 f"There is no site {site!r} between which edges run; they are {', '.join(self.sizes)}."
@@ -95,7 +117,7 @@ class GatedEdges:
         return self.sizes[site]
 
     def masks(self, circuit: Edges | EdgeMasks) -> EdgeMasks:
-        """Return the kept edges as masks over all units."""
+        """Return the kept edges of a circuit as masks over all units. Masks are returned as they are."""
         if not isinstance(circuit, Edges):
             return circuit
         return circuit.masks({site: self.size(site) for site in circuit.units})
@@ -106,21 +128,28 @@ class GatedEdges:
         clean: Mapping[str, Tensor],
         at_once: int,
     ) -> tuple[Iterator[EdgeGates], list[int]]:
-        """Return the gates of each circuit, and the number of each circuit in these; see `GatedUnits.stacks`."""
+        """Return an iterator over the gates of each circuit, and the index of each circuit in it.
+
+        This is what `GatedUnits.stacks` returns for units. Here each stack has one circuit, so ``at_once`` is ignored.
+        """
         device = clean[self.start].device
-        # A generator: the masks of one circuit are on the device at a time.
+        # A generator is used, so that the masks of only one circuit are on the device at a time.
         gates = (gates_of_masks(self.masks(circuit), device) for circuit in circuits)
         return gates, list(range(len(circuits)))
 
 
 def gated_edges_of(task: Task, pairs: Iterable[Pair]) -> GatedEdges:
-    """Return a task's encoder with gates on the edges between some pairs of sites."""
+    """Return the encoder of a task with gates on the edges between some pairs of sites.
+
+    Raises:
+        InputError: if no pairs are given, or if no edges lead between the sites of a pair.
+    """
     encoder = task.encoder
     pairs = list(pairs)
     rows = rows_that_fit(encoder, task.work.memory_gib)
     if in_stream(encoder):
         stream = ResidualStream.of(encoder)
-        # Every block holds a stream for each reader, so a run takes more memory by the number of blocks.
+        # Every block holds a stream for each reader. So a run needs as many times more memory as there are blocks.
         rows = max(1, rows // len(stream.blocks))
         return GatedEdges(
             rows, stream.sites, stream.sizes, stream.reads, partial(run_gated, stream)
@@ -139,8 +168,14 @@ def gated_edges_of(task: Task, pairs: Iterable[Pair]) -> GatedEdges:
 
 
 def gated_chain(encoder: Encoder, sites: Sequence[str], rows: int) -> GatedEdges:
-    """Return an encoder with gates on the edges between some sites that follow each other."""
-    # The sizes of sites are known from a run alone.
+    """Return an encoder with gates on the edges between consecutive sites.
+
+    Args:
+        encoder: The encoder.
+        sites: Sites of the encoder that follow each other without a gap.
+        rows: Largest number of images in one run.
+    """
+    # Only a run shows how many units each site has.
     activations = encoder.read_unhooked(encoder.blank(), sites)
     sizes = dict[str, int]()
     for site in sites:
@@ -163,16 +198,19 @@ def _run_chain(
     gates: EdgeGates,
     at_once: int,
 ) -> Float[Tensor, "b d"]:
-    """Return the embeddings, site by site from the activation of the first."""
+    """Return the embeddings under gates.
+
+    The sites are computed one after another, from the activation ``x`` of the first site.
+    """
     earlier = {sites[0]: x}
     for up, down in pairwise(sites):
         into = dict[str, Gates]()
         for site in earlier:
             gate = gates.get((site, down))
-            # Where every edge is open, the clean run is the answer, and the cheaper one.
+            # If every edge is open, these gates change nothing, and a run without them is cheaper.
             if gate is not None and not (gate.dtype == torch.bool and gate.all()):
                 into[site] = gate
-        # A site that carries a stream needs the run for it, though its units are read by their own paths.
+        # If the site carries a stream, this run computes the stream. Its gated units are computed below.
         if not into or down in encoder.carried:
             x = encoder(x, start=up, stop=down)
         if into:
@@ -191,11 +229,11 @@ def _read_chain(
     down: str,
     at_once: int,
 ) -> Float[Tensor, "image ..."]:
-    """Return the units of a site under gates on those of sites before."""
+    """Return the units of site ``down`` under gates ``into`` on the units of earlier sites."""
 
     def read(rows: Tensor) -> Tensor:
         of_rows = {site: gate[rows] for site, gate in into.items()}
-        # The paths go on behind the site, at the price of a stage each: stop at it.
+        # `read_paths` would go on to later sites, and run a stage for each. So the loop ends at this site.
         for site, units in read_paths(encoder, earlier, ends, of_rows):
             if site == down:
                 return units
@@ -205,5 +243,5 @@ def _read_chain(
 
 
 def gates_of_masks(masks: EdgeMasks, device: torch.device) -> EdgeGates:
-    """Return masks of edges as gates of true and false on a device."""
+    """Return masks of edges as boolean gates on a device."""
     return {pair: torch.from_numpy(mask).to(device) for pair, mask in masks.items()}

@@ -1,7 +1,11 @@
-"""A set of edges with their scores: scorers return it, circuits are cut from it, runs keep it. No torch.
+"""A set of edges with their scores.
 
-An edge runs from an upstream unit to a downstream unit. Scores come in blocks [downstream, upstream] by pair of sites;
-they are means over images, and positive scores help. An entry that is NaN is no edge, so a subset has the same blocks.
+Functions that score edges return such a set. The edges of a circuit are a subset of it, and a run can keep such a
+subset and cut all other edges. No torch.
+
+An edge leads from an upstream unit to a downstream unit. Each pair of sites has a block of scores
+[downstream, upstream]. A score is a mean over images, and is positive if the edge helps the metric. An entry of NaN
+means that there is no edge. So a subset of edges has blocks of the same shapes.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,7 +23,7 @@ from circuitry.runs.arguments import Count, Share
 from circuitry.runs.errors import InputError
 
 Pair = tuple[str, str]
-"""Upstream and downstream site."""
+"""Upstream site and downstream site, in this order."""
 EDGE_COLUMNS = (
     "upstream_site",
     "upstream_unit",
@@ -45,16 +49,21 @@ class Edges:
     )
 
     units: Mapping[str, np.ndarray]
-    """Units [k] by site, in order; they are the rows and columns of the scores."""
+    """Indices of units [k] by site. The rows and columns of the scores are these units, in this order."""
     scores: Mapping[Pair, np.ndarray]
-    """Scores [downstream, upstream] by pair of sites, NaN where there is no edge."""
+    """Scores [downstream, upstream] by pair of sites. NaN means that there is no edge."""
 
     def __repr__(self) -> str:
         return f"Edges: {self.count} between {sum(map(len, self.units.values()))} units"
 
     @classmethod
     def between(cls, units: Mapping[str, np.ndarray], pairs: Iterable[Pair]) -> "Edges":
-        """Return all edges between some units at some pairs of sites, see `joined_sites`, with scores of 0."""
+        """Return all edges between some units, with scores of 0.
+
+        Args:
+            units: Indices of units by site.
+            pairs: The pairs of sites that edges join, see `joined_sites`.
+        """
         scores = dict[Pair, np.ndarray]()
         for up, down in pairs:
             scores[up, down] = np.zeros((len(units[down]), len(units[up])))
@@ -62,7 +71,7 @@ class Edges:
 
     @cached_property
     def places(self) -> dict[Pair, tuple[np.ndarray, ...]]:
-        """Rows and columns of the edges in the scores of each pair, row by row."""
+        """For each pair of sites, the rows and the columns of its edges in the scores."""
         return {
             pair: np.nonzero(~np.isnan(block)) for pair, block in self.scores.items()
         }
@@ -73,11 +82,11 @@ class Edges:
         return sum(len(rows) for rows, _ in self.places.values())
 
     def strongest(self, into: Count, *, any_sign: bool = False) -> "Edges":
-        """Return the edges with the largest score into every unit, whichever site they come from.
+        """Return the edges with the largest scores into each unit; edges from all upstream sites compete.
 
         Args:
-            into: Edges into a unit, fewer where there are not as many.
-            any_sign: Whether edges may have a score of zero or less.
+            into: Largest number of edges to keep into each unit.
+            any_sign: If True, edges with a score of zero or less can be kept, too.
         """
         places = strongest_edges(self.scores, into, any_sign)
         scores = dict[Pair, np.ndarray]()
@@ -85,12 +94,19 @@ class Edges:
             scores[pair] = np.full(self.scores[pair].shape, np.nan)
             scores[pair][place] = self.scores[pair][place]
         strongest = replace(self, scores=scores)
-        # The places are known: a comparison of many circuits need not search the scores for them again.
+        # The places are known here. So they are stored, and need not be searched for in the scores again.
         strongest.__dict__["places"] = places
         return strongest
 
     def top(self, share: Share) -> "Edges":
-        """Return a share of the edges, those with the largest absolute scores of all pairs of sites; one at least."""
+        """Return the edges with the largest absolute scores; edges of all pairs of sites compete.
+
+        Args:
+            share: Share of all edges to return. At least one edge is returned.
+
+        Raises:
+            InputError: if there are no edges.
+        """
         if not self.count:
             raise InputError(
                 "The strongest edges are a share of scored edges, but there are none: give more units."
@@ -98,14 +114,17 @@ class Edges:
         flat = self._flat(self.scores)
         edges = np.flatnonzero(~np.isnan(flat))
         n_strongest = max(1, round(share * len(edges)))
-        # A stable order keeps the first among equals on every machine.
+        # With a stable sort, the first of equal edges is kept on every machine.
         by_strength = np.argsort(-np.abs(flat[edges]), kind="stable")
         marks = np.zeros(len(flat), bool)
         marks[edges[by_strength[:n_strongest]]] = True
         return self._where(self._blocks(marks, list(self.scores)))
 
     def among(self, units: Mapping[str, Sequence[int] | np.ndarray]) -> "Edges":
-        """Return the edges between some of the units; units and pairs of other sites are left out."""
+        """Return the edges between the given units.
+
+        All other units, and all pairs with a site that is not given, are left out.
+        """
         rows = dict[str, np.ndarray]()
         subset = dict[str, np.ndarray]()
         for site, of_site in self.units.items():
@@ -119,11 +138,15 @@ class Edges:
         return replace(self, units=subset, scores=scores)
 
     def onto(self, units: Mapping[str, np.ndarray]) -> "Edges":
-        """Return the edges with both ends among the given units, whose order they take; all other scores are 0."""
+        """Return the edges between the given units, with rows and columns in the order in which these units are given.
+
+        If this set has no edge between two units of a pair of sites, the result has this edge with the score 0. A pair
+        of sites that this set does not have is left out.
+        """
         places = dict[str, np.ndarray]()
         for site, of_site in units.items():
             if site in self.units:
-                # -1 for a unit that is not among the given ones.
+                # The place is -1 for a unit that was not given.
                 places[site] = pd.Index(of_site).get_indexer(self.units[site])
         blocks = dict[Pair, np.ndarray]()
         for (up, down), scores in self.scores.items():
@@ -138,15 +161,16 @@ class Edges:
         return Edges(units, blocks)
 
     def without(self, other: "Edges") -> "Edges":
-        """Return the edges that another set of edges between the same units does not have."""
+        """Return the edges that ``other`` does not have. It is a set of edges between the same units."""
         return self._where(
             {pair: np.isnan(scores) for pair, scores in other.scores.items()}
         )
 
     def random(self, rng: np.random.Generator) -> "Edges":
-        """Return as many edges between the same units, at random; the scores move with them.
+        """Return equally many random edges between the same units. The scores are permuted among all places.
 
-        As many between the same sites, where edges join neighbouring sites alone; else as many in all.
+        If edges join only neighbouring sites, each pair of sites gets as many edges as it has in this set. Otherwise
+        only the total number of edges is the same.
         """
         pairs = list(self.scores)
         groups = [pairs]
@@ -159,7 +183,7 @@ class Edges:
         return replace(self, scores=scores)
 
     def without_each(self) -> Iterator["Edges"]:
-        """Yield these edges without each of them in turn."""
+        """Yield, for each edge in turn, the set of all other edges."""
         for pair, (rows, columns) in self.places.items():
             for row, column in zip(rows, columns, strict=True):
                 left = self.scores[pair].copy()
@@ -167,10 +191,13 @@ class Edges:
                 yield replace(self, scores={**self.scores, pair: left})
 
     def masks(self, n_units: Mapping[str, Count]) -> dict[Pair, np.ndarray]:
-        """Return the edges as booleans [all units downstream, all units upstream] by pair of sites, for runs.
+        """Return masks of the edges [all units downstream, all units upstream] by pair of sites, as runs need them.
 
         Args:
-            n_units: Number of all units by site.
+            n_units: Number of all units of each site.
+
+        Raises:
+            InputError: if a site has fewer units than the edges need.
         """
         for site, units in self.units.items():
             if len(units) and (n := n_units.get(site, 0)) <= max(units):
@@ -181,13 +208,16 @@ class Edges:
         masks = dict[Pair, np.ndarray]()
         for (up, down), (rows, columns) in self.places.items():
             mask = np.zeros((n_units[down], n_units[up]), bool)
-            # Rows and columns count the units of the scores; a mask counts all units of a site.
+            # Rows and columns are places in `units`. The mask has a place for each unit of a site.
             mask[self.units[down][rows], self.units[up][columns]] = True
             masks[up, down] = mask
         return masks
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return a row for every edge: upstream_site, upstream_unit, downstream_site, downstream_unit, score."""
+        """Return a table with a row for each edge.
+
+        The columns are upstream_site, upstream_unit, downstream_site, downstream_unit and score.
+        """
         tables = list[pd.DataFrame]()
         for (up, down), (rows, columns) in self.places.items():
             table = {
@@ -203,9 +233,13 @@ class Edges:
         return pd.concat(tables, ignore_index=True)
 
     def to_networkx(self) -> nx.DiGraph:
-        """Return a graph with all units as nodes ``site/unit`` (site, unit) and these edges (weight)."""
+        """Return a graph whose nodes are all units, and whose edges are these edges.
+
+        A node has the name ``site/unit`` and the attributes ``site`` and ``unit``. The attribute ``weight`` of an edge
+        is its score.
+        """
         graph = nx.DiGraph()
-        # All units, since those without an edge are nodes, too.
+        # Units without edges are nodes, too.
         for site, units in self.units.items():
             for unit in units.tolist():
                 graph.add_node(f"{site}/{unit}", site=site, unit=unit)
@@ -219,7 +253,7 @@ class Edges:
         return graph
 
     def _where(self, marks: Mapping[Pair, np.ndarray]) -> "Edges":
-        """Return the marked edges."""
+        """Return the edges that ``marks`` marks with True."""
         scores = dict[Pair, np.ndarray]()
         for pair, block in self.scores.items():
             scores[pair] = np.where(marks[pair], block, np.nan)
@@ -227,14 +261,15 @@ class Edges:
 
     @staticmethod
     def _flat(blocks: Mapping[Pair, np.ndarray]) -> np.ndarray:
-        """Return all scores in one row, as float64: the empty array sees to that, and to no blocks at all."""
+        """Return the entries of all blocks as one array [entries] of float64."""
+        # The empty array makes the type float64, and makes the result empty if there are no blocks.
         rows = [block.ravel() for block in blocks.values()]
         return np.concatenate([np.zeros(0), *rows])
 
     def _blocks(
         self, flat: np.ndarray, pairs: Sequence[Pair]
     ) -> dict[Pair, np.ndarray]:
-        """Return the blocks of some pairs of sites from one row; the inverse of `_flat`."""
+        """Return the blocks of some pairs of sites, given their entries as one array; the inverse of `_flat`."""
         blocks = dict[Pair, np.ndarray]()
         start = 0
         for pair in pairs:
@@ -247,14 +282,17 @@ class Edges:
 def _strongest_columns(
     scores: Shaped[np.ndarray, "down up"], n: int
 ) -> Int[np.ndarray, "down strongest"]:
-    """Return, for each row, the columns of its n largest scores, by sign, largest first; the first among equals."""
+    """Return the columns of the n largest scores of each row, the largest score first.
+
+    Positive scores are larger than negative scores. Of equal scores, the first one in the row comes first.
+    """
     n = min(n, scores.shape[1])
     left = np.array(scores, dtype=float)
-    # NaN comes last, yet before the columns that are taken already, which get -inf.
+    # NaN comes after all scores. Columns that are taken get -inf, so they come even after NaN.
     left[np.isnan(left)] = np.finfo(float).min
     rows = np.arange(len(left))
     columns = np.empty((len(left), n), dtype=np.int64)
-    # n passes are cheaper than a sort of each row: circuits keep a few edges of hundreds.
+    # n passes are cheaper than sorting each row, because circuits keep a few of hundreds of edges.
     for k in range(n):
         columns[:, k] = left.argmax(1)
         left[rows, columns[:, k]] = -np.inf
@@ -266,15 +304,16 @@ def strongest_edges(
     n: int,
     any_sign: bool = False,
 ) -> dict[Pair, tuple[np.ndarray, ...]]:
-    """Return the n strongest edges into every unit, whichever earlier site they come from.
+    """Return the n strongest edges into each unit; edges from all upstream sites compete.
 
     Args:
-        edge_scores: Scores by (upstream, downstream) pair of sites.
-        n: Most edges into a unit.
-        any_sign: Whether edges may have a score of zero or less.
+        edge_scores: Scores by pair (upstream site, downstream site).
+        n: Largest number of edges into a unit.
+        any_sign: If True, edges with a score of zero or less can be returned, too.
 
     Returns:
-        Rows and columns of the edges in the scores of each pair, row by row, by falling score.
+        For each pair of sites, the rows and the columns of its edges in the scores. Rows are in rising order, and the
+        edges of a row are in the order of falling scores.
     """
     into: dict[str, list[Pair]] = {}
     for pair in edge_scores:
@@ -282,12 +321,12 @@ def strongest_edges(
     lowest = -np.inf if any_sign else 0
     places = dict[Pair, tuple[np.ndarray, ...]]()
     for pairs in into.values():
-        # All sites that lead to one site stand side by side, so that their edges compete.
+        # The scores from all upstream sites are put side by side, so that their edges compete.
         scores = np.concatenate([edge_scores[pair] for pair in pairs], 1)
         strongest = _strongest_columns(scores, n)
         rows = np.repeat(np.arange(len(scores)), strongest.shape[1])
         columns = strongest.ravel()
-        # NaN, which is no edge, is not above the lowest score either.
+        # A comparison with NaN is False, so an entry that is no edge is not returned.
         are_edges = scores[rows, columns] > lowest
         start = 0
         for pair in pairs:
@@ -295,5 +334,5 @@ def strongest_edges(
             of_pair = are_edges & (start <= columns) & (columns < end)
             places[pair] = (rows[of_pair], columns[of_pair] - start)
             start = end
-    # In the order of the scores, which the order of files and tables follows.
+    # The pairs keep the order that they have in the scores, because files and tables have this order.
     return {pair: places[pair] for pair in edge_scores}

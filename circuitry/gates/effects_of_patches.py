@@ -1,4 +1,4 @@
-"""Exact effects of patches: what `patch_effects` measures. No torch."""
+"""Exact effects of patches, which `patch_effects` measures. No torch."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -15,9 +15,9 @@ DIRECTIONS = ("noise", "denoise")
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
 class PatchEffects:
-    """Exact effects on the metric of moving one thing from its clean activation to the baseline.
+    """Exact effects on the metric of replacing the activation of a unit, site or position by the baseline.
 
-    Positive means that the thing helps the metric, as for `AttributionGraph.node_scores`.
+    An effect is positive if the unit, site or position helps the metric, as in `AttributionGraph.node_scores`.
 
     Example:
         >>> exact = circuitry.patch_effects(task, units={"layer4.0": [0, 5]})
@@ -28,21 +28,31 @@ class PatchEffects:
     sites: Annotated[tuple[str, ...], DISTINCT]
     """Sites in order."""
     scores: dict[str, np.ndarray]
-    """Mean effect over images by site: [units], [] for all units of a site, or [height, width] or [tokens] for
-    positions. NaN for units that were not asked for."""
+    """Mean effects over images, by site.
+
+    The shape is [units] for effects of units, [] for the effect of a whole site, and [height, width] or [tokens] for
+    effects of positions. Units that were not chosen have NaN.
+    """
     by: Annotated[str, one_of(*PATCHED_BY)]
-    """The thing that moves: ``unit``, ``site`` or ``position``."""
+    """What is patched at a time: a ``unit``, a ``site`` or a ``position``."""
     direction: Annotated[str, one_of(*DIRECTIONS)]
-    """``noise``: the clean run with the baseline written in; ``denoise``: the baseline's run with the clean
-    activation written back, effect = metric(written back) - metric(baseline)."""
+    """Which activations are written into which run.
+
+    ``noise``: the baseline is written into the clean run, and effect = metric(clean) - metric(patched).
+    ``denoise``: the clean activation is written into the run of the baseline, and
+    effect = metric(patched) - metric(baseline).
+    """
     clean_metric: float
     """Mean metric of the clean images."""
     baseline_metric: dict[str, float]
-    """Mean metric, by site, of the run that effects are read against. ``noise``: the clean run with all units of the
-    site at the baseline. ``denoise``: the baseline's run, which the clean activation is written into."""
-    n_images: Count  #: Images that effects are means over.
+    """Mean metric at the baseline, by site.
+
+    ``noise``: the mean metric of the clean run with all units of the site at the baseline. ``denoise``: the mean metric
+    of the run of the baseline, before the clean activation is written into it.
+    """
+    n_images: Count  #: Number of images that effects are means over.
     settings: dict[str, Any] = field(default_factory=dict)
-    """Settings of the computation: the task's, with its baseline."""
+    """Identity of the task that effects were measured on, including its baseline."""
 
     def __repr__(self) -> str:
         return (
@@ -51,12 +61,16 @@ class PatchEffects:
         )
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the effects as a tidy table: site, index (unit or position, row by row), value."""
+        """Return a table with a row for each effect.
+
+        The columns are site, index and value. The index is the index of the unit, or of the position counted row by
+        row.
+        """
         tables = list[pd.DataFrame]()
         for site, scores in self.scores.items():
             values = scores.reshape(-1)
             index = np.arange(len(values))
             tables.append(pd.DataFrame({"site": site, "index": index, "value": values}))
         table = pd.concat(tables, ignore_index=True)
-        # Units that were not asked for are NaN, and get no row.
+        # Units that were not chosen have NaN, and get no row.
         return table.dropna(subset="value", ignore_index=True)

@@ -1,9 +1,10 @@
-"""Fisher scores of gates: how much the model's answers depend on each.
+"""Fisher scores of gates: how much the answers of the model depend on each gate.
 
-Answers are numbers made of embeddings. Learned masks keep them and start from this dependence; units are ranked by it.
-With J_i = d answers of image i / d gate, closing a gate a little costs |J_i|^2 of squared distance. Its mean over
-images is the diagonal of the Fisher information, as in pruning (Theis et al. 2018, arXiv 1801.05787): unlike the mean
-effect, it spares a unit that raises the answers of one image and lowers the answers of another.
+Answers are numbers that are computed from an embedding. Learned masks preserve them, and start from these scores. The
+scores can also rank units. Let J_i be the derivative of the answers of image i with respect to a gate. If the gate is
+closed by a small amount, the answers move by a squared distance in proportion to |J_i|^2. The mean of |J_i|^2 over
+images is the diagonal of the Fisher information, as in pruning (Theis et al. 2018, arXiv 1801.05787). Unlike the mean
+effect, it is large for a unit that raises the answers of one image and lowers the answers of another image.
 """
 
 import math
@@ -23,41 +24,47 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.progress import Bar
 
 Answers = Callable[[Tensor], Tensor]
-"""Embeddings [B, D] -> the numbers [B, answers] that a mask preserves, such as the logits of all classes."""
+"""Function that takes embeddings [B, D] and returns answers [B, answers], such as the logits of all classes."""
 ImageSets = Sequence[tuple[Sequence[int], Sequence[int]]]
-"""Places of images of the class, and of other classes, of each set."""
+"""For each set of images, the indices of its images of the class, and the indices of its images of other classes."""
 ROUNDS = 8
-"""Rounds in which units are scored again."""
+"""Number of rounds of `iterative_ranks`. In each round the open gates are scored again."""
 SMALLEST = 0.1
-"""Share of the units that the last round leaves open."""
+"""Share of the gates that are open after the last round of `iterative_ranks`."""
 
 
 def default_answers(metric: Metric) -> Answers:
-    """Return the answers that a mask preserves for a metric: the metric, or all logits for a `class_logit`.
+    """Return the function that computes the answers which a mask preserves, given the metric.
 
-    Answers of a class are its lead over the mean of all classes, and all cosine logits less their mean; the lead counts
-    as much as all logits together.
+    If the metric is a `class_logit` with several classes, the first answer is the lead of its class: the cosine logit
+    of the class minus the mean of the logits of all classes. Then follows the same difference for every class. These
+    further answers are scaled so that together they count as much as the lead. For any other metric, the only answer
+    is the metric.
     """
     if not isinstance(metric, ClassLogit) or len(metric.weights) < 2:
         return lambda embedding: metric(embedding)[:, None]
     weights, label = metric.weights, metric.label
-    # Less their mean, since what all classes share moves no answer.
+    # The mean is subtracted, because a change that all classes share must not move the answers.
     centred = weights - weights.mean(0)
 
     def answers(embedding: Tensor) -> Tensor:
         check_width(weights, embedding)
         logits = F.normalize(embedding, dim=-1) @ centred.to(embedding).T
         lead = logits[:, label : label + 1]
-        # Divided so, the squares of all logits together weigh as much as that of the lead.
+        # With this divisor, the squares of all logits together weigh as much as the square of the lead.
         return torch.cat([lead, logits / len(weights) ** 0.5], 1)
 
     return answers
 
 
 def variance_of(answers: Float[Tensor, "images answers"]) -> Tensor:
-    """Return the variance of answers over images; raise `InputError` where all images have the same."""
+    """Return the variance of the answers over images, summed over the answers.
+
+    Raises:
+        InputError: if all images have the same answers.
+    """
     variance = (answers - answers.mean(0)).square().sum(1).mean()
-    # Put so, NaN is refused, too.
+    # Written in this way, the condition also refuses NaN.
     if not variance > 0:
         raise InputError(
             "What keeps the answers in which images differ needs some, but the model's are the same for all of these: "
@@ -69,7 +76,15 @@ def variance_of(answers: Float[Tensor, "images answers"]) -> Tensor:
 def gate_importance(
     runs: Gated[Any], answers: Answers, n_images: int | None = None
 ) -> Float[Tensor, " gates"]:
-    """Return the squared change of the answers by each open gate, on all images or so many of each side."""
+    """Return the mean over images of the squared derivative of the answers with respect to each gate.
+
+    All gates are open. See `set_importance`.
+
+    Args:
+        runs: Images under gates.
+        answers: Function that computes the answers.
+        n_images: Largest number of images of the class, and also of images of other classes (default: all images).
+    """
     own = range(runs.n_own)[:n_images]
     others = range(runs.n_own, len(runs))[:n_images]
     return set_importance(runs, answers, [(own, others)])[0]
@@ -83,21 +98,28 @@ def set_importance(
     generators: Sequence[torch.Generator] | None = None,
     bar: Bar | None = None,
 ) -> Float[Tensor, "sets gates"]:
-    """Return an estimate of the mean over images of the squared change of the answers by each gate, of each set.
+    """Return an estimate of the squared derivative of the answers with respect to each gate, for each set of images.
 
-    Images of the class and of other classes count alike, however many there are of each. All sets are run together.
-    Each image has one gradient: of its answers times a normal random vector, whose mean square is that of all answers.
+    The squared derivative is summed over the answers, and averaged over the images of a set. In this mean, the images
+    of the class together weigh as much as the images of other classes, however many images there are of each. To save
+    gradients, only one gradient is computed for each image: the gradient of the product of its answers and a normal
+    random vector. The expected square of this gradient is the sum over the answers. All sets are run together.
 
     Args:
-        runs, answers, sets: Images under gates, as `Gated` holds them, what they are asked, and which are a set.
-        gates, generators: Where the change is taken (default: while all are open), and what draws the random vectors
-            (default: generators that begin alike in every call).
-        bar: Goes on by the images, of a total that is set here where there is none.
+        runs: Images under gates.
+        answers: Function that computes the answers.
+        sets: Indices of the images of each set.
+        gates: Gates of each set at which the derivative is taken (default: all gates are open).
+        generators: Generator of the random vectors of each set (default: new generators with the same seed).
+        bar: Progress bar that advances by one for each image. If it has no total, its total is set.
+
+    Returns:
+        Estimates [sets, gates].
     """
     generators = generators or [torch.Generator().manual_seed(0) for _ in sets]
     if gates is None:
         gates = torch.ones(len(sets), runs.n_gates, device=runs.embeddings.device)
-    # One row for each image of each set: the set, the image's place, and how much the image counts.
+    # For each image of each set: the index of the set, the index of the image, and the weight of the image.
     set_numbers = list[int]()
     places = list[int]()
     shares = list[float]()
@@ -113,15 +135,15 @@ def set_importance(
     for i in range(0, len(places), runs.rows):
         some = slice(i, i + runs.rows)
         numbers = set_numbers[some]
-        # Each image has a copy of its set's gates, and so a gradient of its own.
+        # Each image gets its own copy of the gates of its set, and so it gets its own gradient.
         at = gates[numbers].detach().requires_grad_()
         given = answers(runs.run(at, torch.tensor(places[some])))
-        # Each set draws from its own generator: its scores are the same whichever sets run beside it.
+        # Each set has its own generator. So its scores do not depend on which other sets run at the same time.
         directions = torch.stack(
             [torch.randn(given.shape[1], generator=generators[n]) for n in numbers]
         )
         slopes = torch.autograd.grad(given, [at], [directions.to(given)])[0]
-        # [images, sets]: how much an image counts in its set, 0 in all others.
+        # [images, sets]: the weight of an image in its set, and 0 in all other sets.
         of_sets = F.one_hot(torch.tensor(numbers), len(sets))
         weights = of_sets * torch.tensor(shares[some])[:, None]
         importance += weights.T.to(slopes) @ slopes.square()
@@ -133,11 +155,22 @@ def set_importance(
 def iterative_ranks(
     runs: Gated[Any], answers: Answers, sets: ImageSets, bar: Bar | None = None
 ) -> Float[Tensor, "sets gates"]:
-    """Return the rank in (0, 1] of each gate, where the least important close first and the others are scored again.
+    """Rank the gates by importance in several rounds: close the least important gates, and score all other gates again.
 
-    Units that replace each other hide each other while all are open. So the importance of the open gates is
-    measured in `ROUNDS` rounds, between which their number falls to `SMALLEST` by the same factor. After FORCE (de
-    Jorge et al. 2021, arXiv 2006.09081), which prunes weights so. Each set of images has gates of its own.
+    While all units are open, two units that can replace each other both seem unimportant. So the importance of the open
+    gates is measured in `ROUNDS` rounds. In each round the number of open gates falls by the same factor, until the
+    share `SMALLEST` is left after the last round. FORCE (de Jorge et al. 2021, arXiv 2006.09081) prunes weights in the
+    same way.
+
+    Args:
+        runs: Images under gates.
+        answers: Function that computes the answers.
+        sets: Indices of the images of each set. Each set has its own gates, which close in its own order.
+        bar: Progress bar.
+
+    Returns:
+        Ranks in (0, 1] for each set and gate [sets, gates]. The most important gate has rank 1, and gates that closed
+        earlier have lower ranks.
     """
     if bar is not None:
         n_images = sum(map(len, chain.from_iterable(sets)))
@@ -147,10 +180,10 @@ def iterative_ranks(
     opened = torch.ones(len(sets), n, device=runs.embeddings.device)
     ranks = torch.ones_like(opened)
     for number in range(1, ROUNDS + 1):
-        # By the same factor in every round, down to `SMALLEST`.
+        # The number falls by the same factor in every round, and ends at the share `SMALLEST`.
         n_left = math.ceil(n * SMALLEST ** (number / ROUNDS))
         importance = set_importance(runs, answers, sets, opened, generators, bar)
-        # A loop over the sets: each closes its own gates.
+        # Each set closes its own gates.
         for row in range(len(sets)):
             still_open = opened[row].nonzero()[:, 0]
             rising = still_open[importance[row, still_open].argsort(stable=True)]
@@ -162,7 +195,7 @@ def iterative_ranks(
 
 
 def normal_ranks(values: Float[Tensor, " units"]) -> Float[Tensor, " units"]:
-    """Return the normal quantiles of the ranks of values, the first the lower among equals."""
+    """Return the normal quantiles of the ranks of values. Of equal values, the first one gets the lower rank."""
     # Sorting the order of the values gives the rank of each.
     ranks = in_double(torch.argsort(torch.argsort(values, stable=True)))
     quantiles: Tensor = torch.special.ndtri((ranks + 0.5) / len(values))

@@ -1,11 +1,15 @@
 """Images of a task, held in memory for many runs under gates on units or on edges.
 
-Gates are real numbers, one for each unit or each edge: 1 keeps it, 0 puts it to the baseline, and embeddings are
-differentiable in them. What is learned of gates, or scored by them, asks the same four things of both kinds: how many
-gates there are (`n_gates`), the embeddings under some (`run`), values of gates as values of what they act on
-(`scored`), and some of it (`chosen`).
+A gate is a real number for a unit or an edge: 1 keeps the unit or edge, and 0 replaces it by the baseline. Embeddings
+are differentiable with respect to gates. Functions that learn or score gates use the same four members, whether the
+gates are on units or on edges:
 
-How gates act is in `unit_gates` and `edge_gates`.
+- `n_gates`: the number of gates;
+- `run`: return the embeddings under given gates;
+- `scored`: convert a value for each gate to scores of the units or edges;
+- `chosen`: convert a mask of the gates to the chosen units or edges.
+
+How gates act is described in `unit_gates` and `edge_gates`.
 """
 
 from abc import ABC, abstractmethod
@@ -29,18 +33,18 @@ from circuitry.runs.arguments import FINITE
 from circuitry.runs.errors import InputError
 
 Scored = TypeVar("Scored")
-"""What has gates, with a number for each."""
+"""The units or edges that have gates, with a value for each: `UnitValues` or `Edges`."""
 UnitValues = dict[str, np.ndarray]
-"""By site: a number of every unit, or the numbers of some units."""
+"""An array by site. It holds either a value for each unit of the site, or the indices of some units."""
 AnyGates = Annotated[Float[Tensor, "*some gates"], FINITE]
-"""The same gates for all images, or each image's own."""
+"""Gates [gates] for all images, or [images, gates] with a row for each image."""
 
 
 class Gated(ABC, Generic[Scored]):
-    """Images of a task, held for many runs under gates: `UnitsUnderGates` or `EdgesUnderGates`.
+    """Images of a task, held in memory for many runs under gates; see `UnitsUnderGates` and `EdgesUnderGates`.
 
-    Stages before the first gated site are run once. Images of other classes come after the task's own. Use it within
-    ``task.running(gradients=True)``.
+    The images are ``task.images`` followed by ``task.others``. Stages before the first gated site are run only once.
+    Create and use the object within ``task.running(gradients=True)``.
 
     Example:
         >>> with task.running(gradients=True):
@@ -55,7 +59,7 @@ class Gated(ABC, Generic[Scored]):
         everything, self.n_own = with_others(task)
         self.encoder = task.encoder
         self.rows = gated.rows
-        """Images that a run may take."""
+        """Largest number of images in one run."""
         first = gated.sites[0]
         last = gated.sites[-1]
         # A baseline of counterfactual images differs from image to image.
@@ -70,18 +74,18 @@ class Gated(ABC, Generic[Scored]):
                 starts.append(clean[first])
                 embeddings.append(task.encoder(clean[last], start=last))
                 if batch.start and not each_has_an_end:
-                    continue  # the end of the first image serves all
+                    continue  # the end of the first image is used for all images
                 if not each_has_an_end:
                     clean = {site: a[:1] for site, a in clean.items()}
                 for site, end in batch.ends(clean).items():
                     ends[site].append(end)
         start = torch.cat(starts)
-        if start.dim() == 4:  # the layout in which convolutions on a CPU are fastest
+        if start.dim() == 4:  # convolutions on a CPU are fastest in this layout
             start = start.contiguous(memory_format=torch.channels_last)
         self._start = start
         self._ends = {site: torch.cat(pieces) for site, pieces in ends.items()}
         self.embeddings: Float[Tensor, "images d"] = torch.cat(embeddings)
-        """Embeddings of the model without cuts."""
+        """Embeddings of all images by the model without gates."""
 
     def __len__(self) -> int:
         return len(self._start)
@@ -90,20 +94,33 @@ class Gated(ABC, Generic[Scored]):
     def run(
         self, gates: AnyGates, chosen: Int[Tensor, " some"] | None = None
     ) -> Float[Tensor, "some d"]:
-        """Return the embeddings of the images, or of the chosen ones, under gates; differentiable in the gates."""
+        """Return the embeddings under gates. They are differentiable with respect to the gates.
+
+        Args:
+            gates: The gates, either the same for all images or a row for each image.
+            chosen: Indices of the images to run (default: all images).
+        """
 
     @abstractmethod
     def scored(self, values: Shaped[np.ndarray, " gates"]) -> Scored:
-        """Return values of the gates as scores of what has gates."""
+        """Return the units or edges that have gates, with the value of each gate as the score."""
 
     @abstractmethod
     def chosen(
         self, mask: Bool[np.ndarray, " gates"], values: Float[np.ndarray, " gates"]
     ) -> Scored:
-        """Return what the mask chooses of all that has gates."""
+        """Return the units or edges whose gates the mask chooses.
+
+        Args:
+            mask: Mask of the gates.
+            values: Values of the gates. They become the scores of edges; for units they are ignored.
+        """
 
     def _places_of(self, chosen: Tensor | None) -> Tensor:
-        """Return the places of the images of a run, moved to the device once, where each use would copy and wait."""
+        """Return the indices of the images of a run, on the device.
+
+        They are moved once, because otherwise each use would copy them and wait.
+        """
         places = torch.arange(len(self)) if chosen is None else chosen
         return places.to(self._start.device)
 
@@ -119,7 +136,7 @@ class Gated(ABC, Generic[Scored]):
 
 
 def _ends_of(ends: Mapping[str, Tensor], images: Tensor) -> dict[str, Tensor]:
-    """Return the baselines of some images by site; an end that serves all images stays as it is."""
+    """Return the baselines of some images by site. A single baseline for all images is returned as it is."""
     chosen = dict[str, Tensor]()
     for site, end in ends.items():
         chosen[site] = end[images] if len(end) > 1 else end
@@ -127,11 +144,13 @@ def _ends_of(ends: Mapping[str, Tensor], images: Tensor) -> dict[str, Tensor]:
 
 
 class UnitsUnderGates(Gated[UnitValues]):
-    """Images of a task in memory, with a gate on every unit at the task's sites.
+    """Images of a task in memory, with a gate on every unit at the sites of the task.
+
+    Error units of feature bases have no gates. The site `input` has no gates either.
 
     Args:
-        task: All units at its sites have a gate.
-        keep_error: Whether error units of feature bases, which have no gate, are kept; else they are at the baseline.
+        task: The task.
+        keep_error: If True, error units are kept. If False, they are at the baseline.
 
     Example:
         >>> with task.running(gradients=True):
@@ -148,7 +167,7 @@ class UnitsUnderGates(Gated[UnitValues]):
         self._gate_of_errors = float(keep_error)
         self._n_units = self._gated.sizes(self._ends)
         self._with_gate = dict[str, np.ndarray]()
-        """Numbers of the units that have a gate, by site."""
+        """Indices of the units that have a gate, by site."""
         for site, n in self._n_units.items():
             errors = task.encoder.error_units.get(site, ())
             self._with_gate[site] = np.setdiff1d(np.arange(n), errors)
@@ -165,10 +184,13 @@ class UnitsUnderGates(Gated[UnitValues]):
         chosen: Int[Tensor, " some"] | None = None,
         shift: Float[Tensor, " gates"] | None = None,
     ) -> Float[Tensor, "some d"]:
-        """Return the embeddings of the images, or of the chosen ones, under gates.
+        """Return the embeddings under gates. They are differentiable with respect to ``gates`` and ``shift``.
 
-        They are differentiable in the gates, and in a ``shift`` of each unit, which is added to the baseline at all
-        positions.
+        Args:
+            gates: The gates, either the same for all images or a row for each image.
+            chosen: Indices of the images to run (default: all images).
+            shift: A number for each unit with a gate. It is added to the baseline of the unit at all positions
+                (default: no shift).
         """
         images = self._places_of(chosen)
         ends = self._ends if shift is None else self.shifted(shift)
@@ -178,7 +200,7 @@ class UnitsUnderGates(Gated[UnitValues]):
         placed = dict[str, Tensor]()
         pieces = torch.split(rows, self._sizes, 1)
         for (site, units), piece in zip(self._places.items(), pieces, strict=True):
-            # Error units have no gate, but the run gates all units of a site: one fixed gate for these.
+            # The run needs a gate for each unit of a site. So error units get a fixed gate.
             everywhere = piece.new_full(
                 (len(piece), self._n_units[site]), self._gate_of_errors
             )
@@ -188,13 +210,13 @@ class UnitsUnderGates(Gated[UnitValues]):
         return self._gated.run_each(self._start[images], ends, placed)
 
     def shifted(self, shift: Float[Tensor, " gates"]) -> dict[str, Tensor]:
-        """Return the baselines of the sites with a number for each unit added at all its positions."""
+        """Return the baselines by site after a number for each unit was added at all positions of the unit."""
         shifted = dict(self._ends)
         pieces = torch.split(shift, self._sizes)
         for (site, units), piece in zip(self._places.items(), pieces, strict=True):
             unit_dim = self.encoder.unit_dim(site)
             end = shifted[site].movedim(unit_dim, -1)
-            # All units of the site, since the baseline has them all: error units are shifted by 0.
+            # The baseline has all units of the site, so `added` has them, too. Error units are shifted by 0.
             added = piece.new_zeros(end.shape[-1]).index_put((units,), piece)
             shifted[site] = (end + added).movedim(-1, unit_dim)
         return shifted
@@ -202,14 +224,14 @@ class UnitsUnderGates(Gated[UnitValues]):
     def flat(
         self, values: Mapping[str, Shaped[np.ndarray, " units"]]
     ) -> Shaped[Tensor, " gates"]:
-        """Return values [units] by site in the order of the gates."""
+        """Return one array of values in the order of the gates, given the values [units] of each site."""
         rows = list[Tensor]()
         for site, units in self._with_gate.items():
             rows.append(torch.from_numpy(values[site][units]))
         return torch.cat(rows)
 
     def scored(self, values: Shaped[np.ndarray, " gates"]) -> UnitValues:
-        """Return values of the gates by site [units], NaN for error units."""
+        """Return the values of the gates as arrays [units] by site. Error units get NaN."""
         self._check(len(values), "values")
         scores = UnitValues()
         pieces = np.split(values, np.cumsum(self._sizes)[:-1])
@@ -221,18 +243,20 @@ class UnitsUnderGates(Gated[UnitValues]):
     def chosen(
         self, mask: Bool[np.ndarray, " gates"], values: Float[np.ndarray, " gates"]
     ) -> UnitValues:
-        """Return the numbers of the chosen units by site; their values play no part."""
-        # NaN, an error unit, is not 1, and so is never chosen.
+        """Return the indices of the chosen units by site. ``values`` is ignored."""
+        # An error unit has NaN. NaN is not 1, so an error unit is never chosen.
         marks = self.scored(mask)
         return {site: np.flatnonzero(of_site == 1) for site, of_site in marks.items()}
 
 
 class EdgesUnderGates(Gated[Edges]):
-    """Images of a task in memory, with a gate on some edges; all other edges between the same sites are cut.
+    """Images of a task in memory, with gates on some edges.
+
+    All other edges between the same pairs of sites are cut.
 
     Args:
-        task: Its sites play no part.
-        edges: Edges that have a gate.
+        task: The task. Its sites are ignored.
+        edges: The edges that have gates.
 
     Example:
         >>> edges = circuit.edges
@@ -247,7 +271,7 @@ class EdgesUnderGates(Gated[Edges]):
         self._edges = edges
         self._masks = dict(self._gated.masks(edges))
         self._places = dict[Pair, tuple[Tensor, Tensor]]()
-        """Rows and columns of the edges of a pair of sites; what is written on a device has to know them there."""
+        """Rows and columns of the edges in the mask of each pair of sites, on the device where gates are written."""
         for pair, mask in self._masks.items():
             rows, columns = torch.from_numpy(mask).nonzero(as_tuple=True)
             device = self._start.device
@@ -258,16 +282,22 @@ class EdgesUnderGates(Gated[Edges]):
     def run(
         self, gates: AnyGates, chosen: Int[Tensor, " some"] | None = None
     ) -> Float[Tensor, "some d"]:
-        """Return the embeddings of the images, or of the chosen ones, under gates; differentiable in the gates."""
+        """Return the embeddings under gates. They are differentiable with respect to the gates.
+
+        Args:
+            gates: The gates, either the same for all images or a row for each image. With a row for each image, the
+                images are run one by one.
+            chosen: Indices of the images to run (default: all images).
+        """
         images = self._places_of(chosen)
         gates = self._on_device(gates)
         if gates.dim() == 2:
-            # A run under gates on edges has the same gates for all its images.
+            # All images of a run have the same gates on edges. So each image gets a run of its own.
             alone = [self.run(own, images[i : i + 1]) for i, own in enumerate(gates)]
             return torch.cat(alone)
         ends = _ends_of(self._ends, images)
         opened = dict[Pair, Tensor]()
-        # Lifted, else closed gates had no gradient and stayed closed for good.
+        # Gates are lifted, because otherwise closed gates would get no gradient and would never open again.
         pieces = torch.split(lifted(gates), self._sizes)
         for (pair, places), piece in zip(self._places.items(), pieces, strict=True):
             closed = piece.new_zeros(self._masks[pair].shape)
@@ -275,13 +305,14 @@ class EdgesUnderGates(Gated[Edges]):
         return self._gated.run(self._start[images], ends, opened)[0]
 
     def scored(self, values: Shaped[np.ndarray, " gates"]) -> Edges:
-        """Return the edges with values of the gates as scores; where a value is NaN, there is no edge."""
+        """Return the edges with the values of the gates as scores. An edge whose value is NaN is left out."""
         self._check(len(values), "values")
         scores = dict[Pair, np.ndarray]()
         units = self._edges.units
         pieces = np.split(values, np.cumsum(self._sizes)[:-1])
         for (pair, mask), piece in zip(self._masks.items(), pieces, strict=True):
-            # Gates follow the mask over all units, row by row; the scores have rows and columns of `units` alone.
+            # Gates are in the order of the mask over all units, row by row. The scores have only the rows and the
+            # columns of `units`.
             of_all_units = np.full(mask.shape, np.nan)
             of_all_units[mask] = piece
             up, down = pair
@@ -291,5 +322,5 @@ class EdgesUnderGates(Gated[Edges]):
     def chosen(
         self, mask: Bool[np.ndarray, " gates"], values: Float[np.ndarray, " gates"]
     ) -> Edges:
-        """Return the chosen edges with these values as scores."""
+        """Return the chosen edges with their ``values`` as scores."""
         return self.scored(np.where(mask, values, np.nan))

@@ -1,7 +1,7 @@
-"""Interventions: frozen values that say where and what, and the context manager that writes them at the sites.
+"""Patches: values to write into activations, and the context manager `patched`, which writes them.
 
-A patch acts whenever a run, whole or partial, passes its site, the start of the run included. All patches of a site are
-written at once, each from the unpatched activation.
+A `Patch` says where to write and what. It acts in every run that passes its site, even if the run is partial or starts
+at this site. All patches of a site are written at once, and each is computed from the activation before any of them.
 """
 
 import math
@@ -32,31 +32,45 @@ class ArrayLike(Protocol):
 
 
 Chosen = int | float | Sequence[Any] | ArrayLike
-"""The number of one place, several numbers, or a boolean mask over all places: lists, arrays or tensors on the CPU."""
+"""An index, several indices, or a boolean mask over all units or positions.
+
+Several indices and masks are lists, arrays or tensors on the CPU.
+"""
 
 
 @dataclass(frozen=True)
 class Places:
-    """Some of the units or positions of a site."""
+    """Chosen units of a site, or chosen positions of a site."""
 
     indices: tuple[int, ...]
-    """Their numbers, from 0."""
+    """Indices of the chosen units or positions."""
     mask_length: int | None = None
-    """Length of the boolean mask that chose them, which must be that of the site."""
+    """Length of the boolean mask that was given, or None if indices were given.
+
+    It must be the number of units, or of positions, of the site.
+    """
 
     @classmethod
     def read(cls, given: Chosen, what: str) -> "Places":
-        """Read places as a user gives them; ``what`` (units or positions) is for messages."""
+        """Read the units or positions that a user gives.
+
+        Args:
+            given: An index, several indices, or a boolean mask.
+            what: ``units`` or ``positions``, for error messages.
+
+        Raises:
+            InputError: if ``given`` is none of these.
+        """
         try:
             array = np.asarray(given)
         except (ValueError, TypeError, RecursionError):
-            # Lists of several lengths, or within themselves: refused below as any text is.
+            # Lists of unequal lengths, or lists that contain themselves, are refused below like any text.
             array = np.asarray("no numbers")
         if array.dtype == bool and array.ndim:
             mask = array.reshape(-1)
             return cls(tuple(np.flatnonzero(mask).tolist()), len(mask))
         is_list_of_numbers = array.dtype.kind in "iuf" and array.ndim <= 1
-        # The first test spares floor and isfinite from arrays that they do not take.
+        # The type is tested first, because floor and isfinite fail for arrays without numbers.
         if (
             not is_list_of_numbers
             or not (array == np.floor(array)).all()
@@ -68,7 +82,16 @@ class Places:
         return cls(tuple(int(i) for i in array.reshape(-1)))
 
     def mask(self, size: int, site: str, what: str) -> Bool[np.ndarray, " size"]:
-        """Return where the places are among ``size`` of them."""
+        """Return a boolean mask over all units or positions of a site, True at the chosen ones.
+
+        Args:
+            size: Number of units or positions of the site.
+            site: Name of the site, for error messages.
+            what: ``units`` or ``positions``, for error messages.
+
+        Raises:
+            InputError: if the given mask has another length, or if an index is not from 0 to size - 1.
+        """
         if self.mask_length not in (None, size):
             raise InputError(
                 f"Site {site!r} has {size} {what}, but the boolean mask has {self.mask_length}: give one per place."
@@ -83,14 +106,24 @@ class Places:
 
 
 def mark_kept(units: Chosen, size: int, site: str) -> Bool[np.ndarray, " size"]:
-    """Return which of a site's units are chosen, as a boolean mask."""
+    """Return a boolean mask over the units of a site, True at the chosen units.
+
+    Args:
+        units: An index, several indices, or a boolean mask.
+        size: Number of units of the site.
+        site: Name of the site, for error messages.
+    """
     return Places.read(units, "units").mask(size, site, "units")
 
 
 _Finite = Annotated[float, FINITE] | Annotated[Float[Tensor, "..."], FINITE]
 PatchValue = int | _Finite | Baseline | Counterfactual | Callable[[Tensor], Tensor]
-"""A constant; an activation of the site [B, ...] or [1, ...]; a `Baseline`; `Counterfactual` images; or a function of
-the site's whole activation that returns one of the same shape. Only the patched part of each is written."""
+"""The value of a `Patch`.
+
+It is a number; an activation of the site [B, ...] or [1, ...]; a `Baseline`; `Counterfactual` images; or a function
+that takes the whole activation of the site and returns an activation of the same shape. Only the patched units and
+positions of an activation are written.
+"""
 
 
 @checked
@@ -109,12 +142,18 @@ class Patch:
 
     site: str  #: Where to write.
     value: PatchValue
-    """A number, an activation, a baseline, counterfactual images or a function; see `PatchValue`."""
+    """What to write: a number, an activation, a baseline, counterfactual images or a function; see `PatchValue`."""
     units: Chosen | None = None
-    """Units to write: one, several, or a boolean mask over all of them (default: all); kept as a tuple."""
+    """Units to write: an index, several indices, or a boolean mask over all units (default: all units).
+
+    They are stored as a tuple.
+    """
     positions: Chosen | None = None
-    """Positions to write, likewise; counted row by row: row * width + column of a map, index of a token, 0 where a
-    site has no positions."""
+    """Positions to write: an index, several indices, or a boolean mask over all positions (default: all positions).
+
+    The index of a position is row * width + column in a feature map, and the index of the token in a transformer. A
+    site without positions has the single index 0.
+    """
 
     def __post_init__(self) -> None:
         for name in ("units", "positions"):
@@ -123,19 +162,23 @@ class Patch:
                 continue
             kept = places.indices
             if places.mask_length is not None:
-                # A mask stays one: its length is compared with that of the site when a run comes.
+                # A mask is stored as a mask, because a run compares its length with the site.
                 kept = tuple(np.ravel(getattr(self, name)).tolist())
-            # A tuple, since the caller may change a list later; the dataclass is frozen.
+            # A tuple is stored, because the caller may later change a list. The dataclass is frozen.
             object.__setattr__(self, name, kept)
 
     def places(self, what: Literal["units", "positions"]) -> Places | None:
-        """Return the ``units`` or ``positions`` that are written; None for all."""
+        """Return the units or positions that are written, or None if all are written.
+
+        Args:
+            what: ``units`` or ``positions``.
+        """
         given = getattr(self, what)
         return None if given is None else Places.read(given, what)
 
     @property
     def identity(self) -> str:
-        """Digest of everything that it writes, or `UNKNOWN` for a function."""
+        """Digest of where the patch writes and what it writes; `UNKNOWN` if the value is a function."""
         value = self.value
         if isinstance(value, int | float):
             written: object = float(value)
@@ -147,7 +190,7 @@ class Patch:
             return UNKNOWN
         chosen = list[list[int] | None]()
         for places in (self.places("units"), self.places("positions")):
-            # Sorted: the order in which places are given changes no run.
+            # They are sorted, because the order in which they were given changes no result.
             chosen.append(None if places is None else sorted(set(places.indices)))
         return digest([self.site, *chosen, written])
 
@@ -165,13 +208,14 @@ class Patch:
 @checked
 @contextmanager
 def patched(encoder: Encoder, patches: Patch | Sequence[Patch]) -> Iterator[Encoder]:
-    """Have one patch, or several, written in every run of the encoder within the block, whole or partial.
+    """Write one or several patches in every run of the encoder within the ``with`` block, whole or partial.
 
-    A block inside another one sees, and overwrites, what the outer one wrote.
+    If such blocks are nested, the patches of the inner block are computed from the activation that the outer block has
+    patched, and overwrite it.
 
     Raises:
-        InputError: for an unknown site or two patches of the same place; and, from the run inside the block,
-            for units, positions or a value that do not fit the activation.
+        InputError: if a site is unknown, or if two patches write the same unit at the same position. A run inside the
+            block raises it if units, positions or a value do not fit the activation.
 
     Example:
         >>> with patched(encoder, Patch("layer4.0", 0.0, units=3)):
@@ -194,14 +238,18 @@ def patched(encoder: Encoder, patches: Patch | Sequence[Patch]) -> Iterator[Enco
     by_site: dict[str, list[_Write]] = {}
     for patch in several:
         by_site.setdefault(patch.site, []).append(_Write(encoder, patch))
-    # One hook a site, so that each patch of it is computed from the unpatched activation.
+    # Each site gets one hook for all its patches, so that each patch is computed from the unpatched activation.
     hooks = [(site, _Hook(writes)) for site, writes in by_site.items()]
     with encoder.hooks(fwd_hooks=hooks):
         yield encoder
 
 
 class _Write:
-    """A patch with what it writes computed and its mask made once per shape."""
+    """A patch that is ready to be written.
+
+    Activations of counterfactual images are computed once. The mask of units and positions is computed once for each
+    shape of an activation.
+    """
 
     def __init__(self, encoder: Encoder, patch: Patch) -> None:
         self.patch = patch
@@ -211,13 +259,13 @@ class _Write:
         if isinstance(value, Baseline):
             value.check_made_of(encoder)
         if isinstance(value, Counterfactual):
-            # Run before the hooks are set, so that no patch of this block changes its activation.
+            # The counterfactual images are run before the hooks are set, so that no patch of this block acts on them.
             value = value.run(encoder, [patch.site])[patch.site]
         self.value = value
         self._masks: dict[torch.Size, Tensor] = {}
 
     def written(self, activation: Tensor) -> Tensor:
-        """Return the value to write, broadcastable to the activation."""
+        """Return the value to write, in a shape that can be broadcast to the activation."""
         value = self.value
         if isinstance(value, int | float):
             return activation.new_full((), value)
@@ -234,13 +282,13 @@ class _Write:
         return given
 
     def mask(self, activation: Tensor) -> Tensor:
-        """Return where to write, [1, ...] broadcastable to the activation."""
+        """Return a mask of where to write [1, ...], which can be broadcast to the activation."""
         shape = activation.shape[1:]
         if shape not in self._masks:
             unit_axis = self.unit_dim % activation.dim() - 1
             sizes = list(shape)
             n_units = sizes.pop(unit_axis)
-            # What a site carries past its units is no unit: patches of all units leave it alone.
+            # A stream that the site carries past its units is not a unit, so it is never written.
             units = self._chosen("units", n_units - self.n_carried)
             units = torch.cat([units, torch.zeros(self.n_carried, dtype=torch.bool)])
             positions = self._chosen("positions", math.prod(sizes))
@@ -273,12 +321,12 @@ class _Hook:
         for write in self.writes:
             value = write.written(activation)
             patched = torch.where(write.mask(activation), value, patched)
-        # In the memory layout of the activation the next stage rounds as in the clean run.
+        # The result gets the memory layout of the activation, so that the next stage rounds as in the clean run.
         return torch.empty_like(activation).copy_(patched)
 
 
 def _meet(a: Places | None, b: Places | None) -> bool:
-    """Whether two sets of places share one, None being all of them; the empty set meets none."""
+    """Return whether two choices of units, or of positions, have an element in common. None chooses all of them."""
     for places in (a, b):
         if places is not None and not places.indices:
             return False

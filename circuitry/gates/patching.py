@@ -1,19 +1,20 @@
-"""Activation patching: the exact effect of every unit, site or position, by running with it replaced.
+"""Activation patching: measure the exact effect of each unit, site or position by a run in which it is replaced.
 
 For each batch of images:
 
-1. one clean run gives the activations a at all sites; the baseline gives the activations o at the same sites, one for
-   every image if it is made of counterfactual images;
-2. for each site, copies of the base activation are stacked, each with one unit (or position) taken from the
-   other side, and the rest of the tower runs on the stack, as many copies at a time as memory allows;
-3. ``noise``: base a, o written in, effect = metric(a) - metric(patched);
-   ``denoise``: base o, a written in, effect = metric(patched) - metric(o).
+1. A clean run gives the activations a at all sites. The baseline gives the activations o at the same sites. They differ
+   between images if the baseline is made of counterfactual images.
+2. Either a or o is the base, see step 3. For each site, copies of the base activation are stacked. In each copy one
+   unit (or position) has the other activation. The stages after the site run on the stack, in chunks that fit into
+   memory.
+3. ``noise``: the base is a, o is written into it, and effect = metric(a) - metric(patched).
+   ``denoise``: the base is o, a is written into it, and effect = metric(patched) - metric(o).
 
-Both are positive where the unit helps, as node scores are, which they are the oracle for. Where
-the rest of the tower is linear both equal the attribution. (Heimersheim & Nanda 2024, arXiv 2404.15255.)
+Both effects are positive if the unit helps the metric, like node scores. Node scores are estimates of them. If the
+stages after the site are linear, both effects equal the attribution. See Heimersheim & Nanda 2024 (arXiv 2404.15255).
 
-Units alone are written. What a site carries past its units (`in_components`) stays that of the base's run, as with
-`Patch`; so a site of heads or neurons moves these and no residual stream.
+Only units are written. A stream that a site carries past its units (`in_components`) stays as in the run of the base,
+as with a `Patch`. So patching a site of heads or neurons does not change the residual stream that passes them.
 """
 
 import math
@@ -46,15 +47,17 @@ def patch_effects(
     """Return the exact effect on the metric of patching each unit, each site or each position.
 
     Args:
-        task: Whose baseline is patched in, at whose sites.
-        by: The patched thing: one ``"unit"`` at all its positions, ``"position"`` with all its units, or all units
-            of the ``"site"``. What is carried past the units is never written.
-        direction: ``"noise"`` or ``"denoise"``; see the module.
-        units: Units to patch by site, at these sites alone (default: all units at the task's sites).
+        task: The task, with the baseline that is patched in and the sites that are patched.
+        by: What is patched at a time: a ``"unit"`` at all its positions, a ``"position"`` with all its units, or a
+            ``"site"`` with all its units and positions.
+        direction: ``"noise"`` writes the baseline into clean runs. ``"denoise"`` writes clean activations into runs of
+            the baseline.
+        units: Units to patch by site. Only the sites that are listed are patched (default: all units at the sites of
+            the task).
 
     Raises:
-        InputError: for another ``by`` or direction, units with another ``by`` than ``"unit"``, unknown units, and what
-            `Task.batches` raises.
+        InputError: if ``by`` or ``direction`` has another value, if ``units`` is given and ``by`` is not ``"unit"``, if
+            units are unknown, or if `Task.batches` raises it.
 
     Example:
         >>> exact = patch_effects(task, units={"layer4.0": [0, 5]})
@@ -89,7 +92,7 @@ def patch_effects(
     ):
         for batch in task.batches():
             clean = batch.clean(sites)
-            # 1. The base of the run, and the other side, whose things are written into it.
+            # 1. The base of the run, and the activations that are written into it.
             if noise:
                 bases = clean
                 written = batch.ends(clean)
@@ -105,17 +108,17 @@ def patch_effects(
                 base = bases[site]
                 moved[site] += float(run(at_baseline[site], site).sum())
                 axes = _patched_axes(base, by, encoder.unit_dim(site))
-                # Without the stream that is carried past the units, which is never written.
+                # A stream that is carried past the units is left out, because it is never written.
                 units_there = encoder.units_of(site, base)
                 size = math.prod(units_there.shape[axis] for axis in axes)
                 wanted = np.ones(size, dtype=bool)
                 if site in chosen:
                     wanted = mark_kept(chosen[site], size, site)
-                # 2. and 3. One run for each thing, at the site where it is.
+                # 2. and 3. A run from this site for each unit or position.
                 falls = _effects(
                     partial(run, site=site), base, written[site], axes, wanted, rows
                 )
-                # Noise lowers the metric where a thing helps, its clean activation raises it.
+                # If a unit helps, writing its baseline lowers the metric, and writing its clean activation raises it.
                 sums[site] = (falls if noise else -falls) + sums[site]
                 bar.update()
     scores = {site: np.asarray(total / count) for site, total in sums.items()}
@@ -133,7 +136,11 @@ def patch_effects(
 
 
 def _patched_axes(activation: Tensor, by: str, unit_dim: int) -> list[int]:
-    """Return the axes along which one thing at a time is patched, in order."""
+    """Return the axes of an activation over which patching iterates, in rising order.
+
+    ``by`` says what is patched at a time: for a unit the axis of units, for a position all axes of positions, and for a
+    site no axis.
+    """
     unit_axis = unit_dim % activation.dim()
     if by == "unit":
         return [unit_axis]
@@ -150,9 +157,18 @@ def _effects(
     wanted: np.ndarray,
     rows: int,
 ) -> np.ndarray:
-    """Return metric(base) - metric(patched), summed over images, for everything that is patched at a site."""
+    """Return metric(base) - metric(patched), summed over images, for each unit or position of a site.
+
+    Args:
+        run: Function that returns the metric of each image, given the activation of the site.
+        base: The activation that is patched.
+        written: The activation that is written into it.
+        axes: Axes over which patching iterates, see `_patched_axes`.
+        wanted: Mask of the units or positions to patch. All others get NaN.
+        rows: Largest number of images in one run.
+    """
     reference = run(base)
-    # The patched axes keep their size; along all others a mask is the same.
+    # A mask differs along the patched axes. It is the same along all other axes, so these get size 1.
     shape = [1] * (base.dim() - 1)
     for axis in axes:
         shape[axis - 1] = base.shape[axis]
@@ -160,7 +176,7 @@ def _effects(
     falls = np.full(len(wanted), np.nan)
     numbers = torch.from_numpy(np.flatnonzero(wanted))
     for chunk in torch.split(numbers, max(1, rows // len(base))):
-        # [copies, 1, ...]: each copy has one place taken from the other side.
+        # [copies, 1, ...]: in each copy, one unit or position is taken from `written`.
         mask = torch.zeros(len(chunk), places, dtype=torch.bool)
         mask[torch.arange(len(chunk)), chunk] = True
         mask = mask.view(len(chunk), 1, *shape).to(base.device)

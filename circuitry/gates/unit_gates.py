@@ -1,7 +1,8 @@
-"""Gates on units: each unit of a site is kept, put to its baseline, or mixed with it.
+"""Gates on units: a gate keeps a unit, replaces it by its baseline, or mixes the two.
 
-With gate g, activation a and baseline b a unit is b + g (a - b). Gates act at all sites in one run, so a site reads
-what the gated sites before it make. The image itself is never gated; the embedding is a site like the others.
+With gate g, activation a and baseline b, the unit gets the value b + g (a - b). The gates of all sites act in the same
+run. So the activation a of a site depends on the gates of all earlier sites. The image itself never has gates, but the
+embedding can have gates like any other site.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -23,7 +24,10 @@ from circuitry.gates.patches import Chosen, mark_kept
 from circuitry.runs.errors import InputError
 
 UnitGates = Mapping[str, Shaped[Tensor, "stack units"]]
-"""Gates by site, of error units too: booleans or real numbers. A site without gates is left alone."""
+"""Gates by site [stack, units], as booleans or real numbers. The units include error units.
+
+A site that is not listed has no gates, so its activation is not changed.
+"""
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +39,15 @@ class GatedUnits:
     sites: tuple[str, ...]
     """Sites with gates, in the encoder's order."""
     rows: int
-    """Images that a run may take, each under one row of gates."""
+    """Largest number of images in one run. An image under several rows of gates counts once for each row."""
 
     @classmethod
     def of(cls, task: Task, sites: Sequence[str]) -> "GatedUnits":
-        """Return a task's encoder with gates at some sites."""
+        """Return the encoder of a task with gates at some sites.
+
+        Raises:
+            InputError: if `input` is among the sites.
+        """
         if INPUT in sites:
             raise InputError(
                 "The image itself is never ablated, but units at 'input' were given: leave out 'input'."
@@ -50,11 +58,11 @@ class GatedUnits:
 
     @property
     def start(self) -> str:
-        """The site where runs start; no gate changes what lies before."""
+        """The site where runs start. No gate acts before it."""
         return self.sites[0] if self.sites else INPUT
 
     def sizes(self, activations: Mapping[str, Tensor]) -> dict[str, int]:
-        """Return the number of units by site, error units included."""
+        """Return the number of units of each gated site, including error units, given the activations."""
         n_units = self.encoder.n_units
         return {site: n_units(site, activations[site]) for site in self.sites}
 
@@ -64,9 +72,18 @@ class GatedUnits:
         clean: Mapping[str, Tensor],
         at_once: int,
     ) -> tuple[Iterator[UnitGates], list[int]]:
-        """Return the gates of all different circuits, ``at_once`` at a time, and the number of each circuit in these.
+        """Return gates that keep each circuit, in stacks for `run`.
 
-        Equal circuits are run once, and so are equal to the last bit. Gates are on the CPU, where `run` compares them.
+        Equal circuits share a row of gates. So they run once, and their results are equal to the last bit.
+
+        Args:
+            circuits: Kept units of each circuit by site. All units of a site that is not listed are kept.
+            clean: Activations by site, which give the numbers of units.
+            at_once: Largest number of circuits in a stack.
+
+        Returns:
+            An iterator over stacks of gates, and for each circuit the index of its row when all stacks are
+            concatenated. The gates are on the CPU, where `run` compares them.
         """
         sizes = self.sizes(clean)
         numbers = dict[bytes, int]()
@@ -78,7 +95,7 @@ class GatedUnits:
             }
             for site, units in circuit.items():
                 kept[site] = torch.from_numpy(mark_kept(units, sizes[site], site))
-            # Circuits are equal if all their masks are, whatever the order in which units were given.
+            # Circuits are equal if all their masks are equal. The order in which their units were given is ignored.
             key = b"".join(kept[site].numpy().tobytes() for site in self.sites)
             if key not in numbers:
                 numbers[key] = len(different)
@@ -98,20 +115,22 @@ class GatedUnits:
     def run(
         self, start: Tensor, ends: Mapping[str, Tensor], gates: UnitGates
     ) -> Float[Tensor, "stack b d"]:
-        """Return the embeddings under each row of gates; rows that begin alike are one run up to where they part.
+        """Return the embeddings of all images under each row of gates.
+
+        Rows of boolean gates that are equal at the first sites share a run up to the first site where they differ.
 
         Args:
-            start: Activations of the images at the first site.
-            ends: Baselines by site, one for every image or one for all.
-            gates: Gates of the units; only different ones are moved to the device. The embeddings are differentiable in
-                real gates.
+            start: Activations of the images at the first gated site.
+            ends: Baselines by site. A baseline has an activation for each image, or a single activation for all images.
+            gates: Gates of the units. Only distinct rows are moved to the device. The embeddings are differentiable
+                with respect to real gates.
         """
         n = len(next(iter(gates.values()), start[:1]))
         hooks = list[tuple[str, Callable[..., Tensor]]]()
-        # The run that each row of gates shares so far; before the first gate all rows share one.
+        # For each row of gates, the index of the run that it shares so far. Before the first gate all rows share a run.
         runs = [0] * n
         for site, of_site in gates.items():
-            # Rows of real gates are never merged: each has a gradient of its own.
+            # Rows of real gates are never merged, because each row needs its own gradient.
             is_mask = of_site.dtype == torch.bool
             rows = of_site.cpu().numpy() if is_mask else np.arange(n)
             numbers = dict[tuple[int, bytes], int]()
@@ -139,9 +158,15 @@ class GatedUnits:
     def run_each(
         self, start: Tensor, ends: Mapping[str, Tensor], gates: UnitGates
     ) -> Float[Tensor, "b d"]:
-        """Return the embeddings of the images, each under its own row of real gates."""
+        """Return the embeddings of the images, where each image has its own row of real gates.
+
+        Args:
+            start: Activations of the images at the first gated site.
+            ends: Baselines by site, as in `run`.
+            gates: Gates [images, units] by site.
+        """
         hooks = list[tuple[str, Callable[..., Tensor]]]()
-        # All images go on from the one run that there is: the parent of each row is 0.
+        # There is a single run of all images, so every row continues run 0.
         parent = torch.arange(1)
         for site, own in gates.items():
             hooks.append((site, self._hook(own, ends[site], parent, len(start))))
@@ -152,14 +177,20 @@ class GatedUnits:
     def _hook(
         self, gates: Tensor, end: Tensor, parents: Tensor, n_images: int
     ) -> Callable[..., Tensor]:
-        """Return a hook, by which the runs ``parents`` go on, each under its own gates.
+        """Return a hook that continues earlier runs under the gates of one site.
 
-        It is a function, since TransformerLens prints every hook, and tensors take long to print.
+        The hook is a plain function, because TransformerLens prints every hook, and tensors take long to print.
+
+        Args:
+            gates: Distinct rows of gates at the site.
+            end: Baseline at the site.
+            parents: For each row of gates, the index of the earlier run that it continues.
+            n_images: Number of images in each run.
         """
 
         def gated(activation: Tensor, hook: Any) -> Tensor:
             n_runs = len(activation) // n_images
-            if len(parents) > n_runs:  # rows part here: the run before serves several
+            if len(parents) > n_runs:  # several rows of gates continue the same run
                 stacked = rearrange(
                     activation, "(stack b) ... -> stack b ...", b=n_images
                 )
@@ -176,9 +207,17 @@ def gate_units(
     end: Float[Tensor, "b ..."],
     activation: Float[Tensor, "rows ..."],
 ) -> Float[Tensor, "rows ..."]:
-    """Return an activation of stacked images [stack * b, ...] with its units under gates."""
+    """Return an activation after gates have acted on its units.
+
+    Args:
+        encoder: The encoder.
+        site: Site of the activation.
+        gates: Rows of gates [stack, units], each for an equal share of the rows of ``activation``.
+        end: Baseline: an activation for each image, or a single activation for all images.
+        activation: Activations of the images under each row of gates [stack * b, ...], row by row.
+    """
     n = len(gates)
-    # Error units and streams that a site carries past its units have no gate.
+    # The stream that a site carries past its units has no gates.
     x, *past = encoder.units_and_carried(site, activation)
     end = encoder.units_of(site, end).to(activation)
     unit_dim = encoder.unit_dim(site)
@@ -187,11 +226,11 @@ def gate_units(
     gates = gates.view(shape)
     if n > 1:
         gates = gates.repeat_interleave(len(x) // n, 0)
-        if 1 < len(end) < len(x):  # an end for each image, and the images n times
+        if 1 < len(end) < len(x):  # each image has its own end, and occurs n times
             end = end.expand(n, *end.shape).flatten(0, 1)
     value = mixed(gates, x, end)
     if gates.dtype == torch.bool:
-        # In the memory layout of the activation the next stage rounds as in the clean run.
+        # The result gets the memory layout of the activation, so that the next stage rounds as in the clean run.
         value = torch.empty_like(x).copy_(value)
     if not past:
         return value

@@ -1,8 +1,8 @@
 """Attribution against patching: do attributed scores agree with the effects of replacing units?
 
-1. At each site, take the units with the largest |score|, which circuits keep, and a random sample of all units,
-   which represents the site.
-2. Measure the exact effect of each, by activation patching from the same baseline on the same images.
+1. At each site, take two samples of units. The units with the largest |score| represent what circuits keep. A random
+   sample of all units represents the site.
+2. Measure the exact effect of each of these units by activation patching, with the same baseline and the same images.
 3. At each site, correlate attributed and exact effects: Pearson for the values, Spearman for the ranks.
 """
 
@@ -19,26 +19,28 @@ from circuitry.runs.arguments import Natural, checked
 from circuitry.runs.errors import InputError
 
 N_TOP = 20
-"""Units of every site with the largest |score| that are checked; all where a site has fewer."""
+"""The number of units with the largest |score| that are checked at every site. A site with fewer units is checked
+whole."""
 N_RANDOM = 20
-"""Units of every site that are checked at random; all where a site has fewer."""
+"""The number of units that are checked at random at every site. A site with fewer units is checked whole."""
 
 
 @checked
 def check_attribution(
     task: Task, graph: Scores, *, top: Natural = N_TOP, random: Natural = N_RANDOM
 ) -> AttributionCheck:
-    """Return the exact effects of a graph's top units and of a random sample beside their attributed scores.
+    """Return the exact effects of a graph's top units and of a random sample, next to their attributed scores.
 
     Args:
-        task: The encoder, images, metric and baseline of the attribution; with other images the numbers also say how
-            the two sets differ.
-        top: Number of units with the largest absolute score of every site.
-        random: Number of units of every site that are drawn at random.
+        task: The encoder, images, metric and baseline of the attribution. If other images are given, the differences
+            also show how much the effects depend on the images.
+        graph: The graph whose scores are checked.
+        top: The number of units of every site that are checked because their absolute scores are largest.
+        random: The number of units of every site that are drawn at random.
 
     Raises:
-        InputError: for a graph of another encoder, metric, class or baseline, no units at all, and the errors of
-            `patch_effects`.
+        InputError: for a graph of another encoder, metric, class or baseline, if both ``top`` and ``random`` are 0, and
+            the errors of `patch_effects`.
 
     Example:
         >>> task = circuitry.Task(encoder, images, metric, baseline="mean-position", others=others)
@@ -67,7 +69,7 @@ def check_attribution(
             "attributed": scores,
         }
         table = pd.DataFrame(columns)
-        # A unit may be in both samples; its effect is measured once.
+        # A unit that is in both samples is measured once.
         tables[site] = table[table["top"] | table["random"]]
         chosen[site] = tables[site]["unit"].to_numpy()
     exact = nodes_of(task.encoder, patch_effects(task, units=chosen).scores)

@@ -1,18 +1,21 @@
-"""Read a faithfulness curve: contrasts between images, alone or as a share of the model's, with intervals. No torch.
+"""Read measures off a faithfulness curve: contrasts between images and their intervals. No torch.
 
-1. A run gives three numbers for each image (`CURVE_NUMBERS`). A measure takes one of them, averages it over the images
-   of the class and over images of other classes, and adds the two means with weights (`CURVE_MEASURES`). The sum is a
-   contrast. With several classes it is averaged over classes.
-2. Shares of answers (``right``, ``false``) are contrasts. Each other measure is the share of the whole model's lead
-   that a circuit keeps: (contrast of the circuit - contrast of the baseline) / (contrast of the whole model - contrast
-   of the baseline). Contrasts are averaged over classes before the division. Where resampling shows that the lead is
-   within the noise, the measure has no value.
-3. The interval of one class resamples images, and the draws of random circuits, and takes percentiles. It is about
-   this class and other images of it: with a single image, of the class or of others, there is none.
-4. The interval of several classes resamples classes, and the draws of random circuits. Classes have images of their
-   own, so this includes the spread of images (see `comparison.bootstrap`). With n classes it is the value plus and
-   minus Student's quantile with n - 1 degrees of freedom times the root of n / (n - 1) times the resampled variance.
-   Percentiles would be too narrow: of 8 classes they hold the truth in 88 % of simulated studies in place of 95 %.
+1. A run of the model gives up to three numbers for each image (`CURVE_NUMBERS`). A measure (`CURVE_MEASURES`) takes one
+   of these numbers. It averages the number over the images of the class, and over the images of other classes, and adds
+   the two means with weights. The sum is called a contrast. If there are several classes, contrasts are averaged over
+   classes.
+2. The measures ``right`` and ``false`` (shares of answers) are contrasts. Every other measure is the share of the whole
+   model's lead that a circuit keeps: (contrast of the circuit - contrast of the baseline) / (contrast of the whole
+   model - contrast of the baseline). The denominator is the lead. Contrasts are averaged over classes before the
+   division. If resampling shows that the lead is within the noise, the measure has no value.
+3. For one class, the interval comes from percentiles of resamples. Images are resampled, and so are the draws of random
+   circuits. The interval describes other images of this class. If there is only one image of the class, or only one
+   image of other classes, there is no interval.
+4. For several classes, classes are resampled, and so are the draws of random circuits. Each class has images of its
+   own, so this includes the spread of images (see `comparison.bootstrap`). With n classes the half-width of the
+   interval is Student's quantile with n - 1 degrees of freedom, times the root of n / (n - 1) times the resampled
+   variance. Percentiles would be too narrow: with 8 classes, intervals of 95 % contained the true value in only 88 % of
+   simulated studies.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,8 +30,9 @@ from circuitry.comparison.bootstrap import known_variance
 from circuitry.comparison.statistics import Spread
 
 CURVE_NUMBERS = ("metric", "kl", "top")
-"""Numbers of an image in a run: the metric; with a `ClassLogit` also KL(whole model || run) of the answers among the
-candidate classes, and whether the class of the metric has the largest logit."""
+"""The numbers of an image in a run. The metric is always known. With a `ClassLogit` there are two more: ``kl``, the
+KL(whole model || run) of the answers among the candidate classes, and ``top``, which is 1 if the class of the metric
+has the largest logit."""
 
 
 class CurveMeasure(NamedTuple):
@@ -36,15 +40,16 @@ class CurveMeasure(NamedTuple):
 
     number: int
     own: float
-    """Weight of the mean over images of the class."""
+    """The weight of the mean over images of the class."""
     others: float
-    """Weight of the mean over images of other classes."""
+    """The weight of the mean over images of other classes."""
     least: float | None = 0.0
-    """The least lead of the whole model that is divided by; None: the contrast is read as it is."""
+    """The smallest lead of the whole model that the measure may be divided by; None if the contrast itself is the
+    measure."""
 
 
 LEAST_KL = 1e-3
-"""KL in nats of the answers with nothing kept, below which they are those of the whole model."""
+"""A KL in nats. If the KL with nothing kept is smaller, the answers with nothing kept are those of the whole model."""
 CURVE_MEASURES: Mapping[str, CurveMeasure] = {
     "faithfulness": CurveMeasure(0, 1.0, 0.0),
     "selectivity": CurveMeasure(0, 1.0, -1.0),
@@ -54,73 +59,83 @@ CURVE_MEASURES: Mapping[str, CurveMeasure] = {
 }
 NO_OTHERS = "no images of other classes"
 NO_CANDIDATES = "the metric has no candidate classes to choose from"
-"""Why a measure is not known."""
+"""Reasons why a measure is not known."""
 CONFIDENCE = 0.95
-"""Share of the resamples that a bootstrap band holds."""
+"""The share of the resamples that lie in a bootstrap interval."""
 RESAMPLES = 2000
-"""Number of resamples."""
+"""The number of resamples of a bootstrap."""
 
 
 def faithfulness_ratio(kept: float, full: float, empty: float) -> tuple[float, str]:
-    """Return (m(circuit) - m(baseline)) / (m(model) - m(baseline)), or NaN and the reason why there is none.
+    """Return the share of the model's lead that a circuit keeps, and an empty text; or NaN and the reason.
 
-    All three are metrics averaged over the images, before any division.
+    The share is (m(circuit) - m(baseline)) / (m(model) - m(baseline)). The reason says why there is no share.
+
+    Args:
+        kept: The metric m with the circuit kept, averaged over the images.
+        full: The same mean for the whole model.
+        empty: The same mean with every unit at the baseline.
     """
-    # A lead within rounding would make the ratio noise; a negative lead would turn its sign.
+    # A lead within rounding would make the ratio noise, and a negative lead would reverse the sign of the ratio.
     if full - empty <= 1e-6 * max(abs(full), abs(empty)):
         return float("nan"), describe_missing_lead(full, empty)
     return (kept - empty) / (full - empty), ""
 
 
 def describe_missing_lead(full: float, empty: float) -> str:
-    """Say that a ratio is undefined because the whole model has no lead over the baseline."""
+    """Return a sentence which says that a ratio is undefined because the model has no lead over the baseline."""
     return f"the model does no better than the baseline: {round(full, 9):.4g} against {round(empty, 9):z.4g}"
 
 
 def percentile_band(
     ratios: Float[np.ndarray, "resamples *rest"],
 ) -> Float[np.ndarray, "2 *rest"]:
-    """Return the percentiles of resampled ratios that hold `CONFIDENCE` of them.
+    """Return the percentiles between which `CONFIDENCE` of the resampled ratios lie: [low and high, ...].
 
-    NaN where more than a tail of the resamples has no ratio: the interval is not bounded there.
+    The percentiles are NaN if so many resamples have no ratio that a tail of the interval would consist of them.
     """
     percentiles = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
     bounded = np.isnan(ratios).mean(0) < (1 - CONFIDENCE) / 2
     if not bounded.any():
-        # `nanpercentile` warns of columns that are all NaN.
+        # `nanpercentile` warns if a column contains only NaN.
         return np.full((2, *bounded.shape), np.nan)
     return np.where(bounded, np.nanpercentile(ratios, percentiles, axis=0), np.nan)
 
 
 def draw_counts(rng: np.random.Generator, n: int) -> Int[np.ndarray, "resamples n"]:
-    """Return how often each of n things is in each of `RESAMPLES` resamples."""
+    """Return how often each of n members is drawn in each of `RESAMPLES` resamples, as an array [resamples, n]."""
     return rng.multinomial(n, np.full(n, 1 / n), RESAMPLES)
 
 
 Weights = tuple[
     Float[np.ndarray, "rows images"], Mapping[str, Float[np.ndarray, "rows draws"]]
 ]
-"""Weights of the sum over images (NaN without a contrast), and of the sums over random and foreign circuits. There is
-one row for the value itself, or one row for each resample."""
+"""Two kinds of weights: of the images, and of the random circuits and the circuits of other classes. A weighted sum
+over images is a contrast; the weights of the images are NaN if there is no contrast. There is one row for the value
+itself, or one row for each resample."""
 Statistic = Callable[[Weights], dict[str, np.ndarray]]
-"""A function from weights to a statistic of a curve: values [rows, ...] by circuit."""
+"""A function from weights to a statistic of a curve: arrays [rows, ...] by name of the circuit."""
 
 
 @dataclass(frozen=True, eq=False)
 class CurveReading:
-    """A curve read as one measure."""
+    """A curve that is read as one measure."""
 
     measure: CurveMeasure
     curve: Any
-    """A `FaithfulnessCurve`, which is not imported here."""
+    """The `FaithfulnessCurve`. The class is not imported here, because it imports this module."""
 
     @cached_property
     def weights(self) -> Weights:
-        """The weights of the measure itself."""
+        """The weights that give the value of the measure, without resampling."""
         return self._weights(lambda n: np.ones((1, n)), rows=1)
 
     def values(self, statistic: Statistic | None = None) -> dict[str, np.ndarray]:
-        """Return a statistic (default: the measure [sizes]) by circuit; NaN where there is a `reason`."""
+        """Return the values of a statistic by name of the circuit; NaN if there is a `reason`.
+
+        Args:
+            statistic: The statistic. By default it is the measure, with one value for each size.
+        """
         if statistic is None:
             statistic = self.ratios
         by_circuit = dict[str, np.ndarray]()
@@ -132,9 +147,10 @@ class CurveReading:
         return by_circuit
 
     def ratios(self, weights: Weights) -> dict[str, np.ndarray]:
-        """Return the measure [rows, sizes] by circuit; NaN where the whole model has no lead.
+        """Return the measure by name of the circuit, as arrays [rows, sizes]; NaN if the whole model has no lead.
 
-        Shares of answers are also those of the whole model (``full``) and with nothing kept (``empty``).
+        For shares of answers (``right``, ``false``) there are also values of the whole model (``full``) and with
+        nothing kept (``empty``).
         """
         images, draws = weights
         number = self.measure.number
@@ -147,7 +163,7 @@ class CurveReading:
             contrasts[name] = images @ getattr(self.curve, name)[number].T
         for name, of_draws in draws.items():
             if of_draws.shape[1]:
-                # The mean over draws (or foreign classes) of each row's contrast, with the row's own weights of draws.
+                # The contrast of each row, averaged over draws (or other classes) with the weights of this row.
                 contrasts[name] = np.einsum(
                     "dfi,ri,rd->rf",
                     getattr(self.curve, name)[number],
@@ -165,7 +181,7 @@ class CurveReading:
         return {name: (value - empty) / lead for name, value in contrasts.items()}
 
     def intervals(self, statistic: Statistic) -> dict[str, np.ndarray]:
-        """Return [value, low, high] of a statistic by circuit."""
+        """Return arrays [value, low, high] of a statistic by name of the circuit."""
         resampled = statistic(self._resampled)
         by_circuit = dict[str, np.ndarray]()
         for name, value in self.values(statistic).items():
@@ -174,17 +190,22 @@ class CurveReading:
         return by_circuit
 
     def _interval(self, value: np.ndarray, resampled: np.ndarray) -> np.ndarray:
-        """Return the interval [2, rest] around a value [rest] from resampled values [resamples, rest]."""
+        """Return the low and the high end of the interval around values: an array [2, ...].
+
+        Args:
+            value: The values [...].
+            resampled: The values in each resample, [resamples, ...].
+        """
         band = percentile_band(resampled)
         n = len(self._classes)
         if n > 1:
-            # Resampling n classes gives (n - 1) / n of the variance of their mean. Where the percentiles are not
-            # bounded, there is no interval either.
+            # Resampling n classes gives (n - 1) / n of the variance of their mean. If the percentiles are NaN, there is
+            # no interval either.
             variance = n / (n - 1) * known_variance(resampled)
             variance = np.where(np.isnan(band[0]), np.nan, variance)
             spread = Spread(value, variance, np.full_like(value, n - 1.0))
             band = np.stack(spread.interval())
-            # Student's interval may leave [0, 1], where shares of answers lie.
+            # Shares of answers lie in [0, 1], but Student's interval may extend beyond.
             if self.measure.least is None:
                 band = band.clip(0, 1)
             return band
@@ -195,7 +216,7 @@ class CurveReading:
 
     @cached_property
     def reason(self) -> str:
-        """Why there is no value; empty where there is."""
+        """The reason why there is no value; an empty text if there is a value."""
         number = self.measure.number
         if len(self.curve.full) <= number:
             return NO_CANDIDATES
@@ -210,24 +231,24 @@ class CurveReading:
             if self.measure.least:
                 return f"with nothing kept the answers are the whole model's: a KL of {-empty:.2g} nats"
             return describe_missing_lead(full, empty)
-        # As many resamples without a lead as a tail of the interval has: zero cannot be told from the lead.
+        # If a whole tail of the resamples has no lead, the interval of the lead contains zero.
         if np.isnan(self._lead(self._resampled[0])).mean() >= (1 - CONFIDENCE) / 2:
             return f"the lead of the model over the baseline is within the noise: {full:.4g} against {empty:.4g}"
         return ""
 
     @cached_property
     def _sides(self) -> list[tuple[float, Bool[np.ndarray, " images"]]]:
-        """The images whose means the contrast adds, each with its weight."""
+        """The sets of images whose means the contrast adds, each with the weight of its mean."""
         sides = [
             (self.measure.own, self.curve.own),
             (self.measure.others, ~self.curve.own),
         ]
-        # A side of weight 0 is left out: its classes need not have images.
+        # A set of images with weight 0 is left out, because its classes need not have images.
         return [(weight, side) for weight, side in sides if weight]
 
     @cached_property
     def _classes(self) -> list[int]:
-        """The classes that have all the images that the contrast takes."""
+        """The classes that have images in every set of images that the contrast uses."""
         of_sides = [set(self.curve.group[side].tolist()) for _, side in self._sides]
         return sorted(set.intersection(*of_sides))
 
@@ -237,11 +258,16 @@ class CurveReading:
         return self._weights(lambda n: draw_counts(rng, n), rows=RESAMPLES)
 
     def _weights(self, count: Callable[[int], np.ndarray], rows: int) -> Weights:
-        """Return weights from a function that says how often each of n things counts, [rows, n].
+        """Return weights from a function that counts how often each of n members is drawn.
 
-        Counted are classes, all images of each alike; of a single class its images.
+        With several classes, classes are drawn, and all images of a class count alike. With a single class, its images
+        are drawn.
+
+        Args:
+            count: A function from n to counts [rows, n].
+            rows: The number of rows.
         """
-        # The order of the calls of `count` is the order of the random draws, and so part of every interval.
+        # The calls of `count` draw random numbers, so another order of the calls would change every interval.
         n = len(self._classes)
         images = np.full((rows, len(self.curve.own)), 0.0 if n else np.nan)
         by_class = count(n) / n if n > 1 else np.ones((rows, n))
@@ -249,7 +275,7 @@ class CurveReading:
             for weight, side in self._sides:
                 mine = np.flatnonzero(side & (self.curve.group == number))
                 counts = count(len(mine)) if n == 1 else np.ones((1, len(mine)))
-                # A mean over the class's images, times the class's share.
+                # A mean over the class's images, weighted by the class's share of the draws.
                 images[:, mine] = weight * by_class[:, place, None] * counts / len(mine)
         draws = dict[str, np.ndarray]()
         for name in ("random", "foreign"):
@@ -260,11 +286,11 @@ class CurveReading:
         return images, draws
 
     def _lead(self, images: np.ndarray) -> np.ndarray:
-        """Return the contrast of the whole model less the baseline's; NaN where it is within rounding."""
+        """Return the contrast of the whole model minus the contrast of the baseline; NaN if it is within rounding."""
         full = self.curve.full[self.measure.number]
         empty = self.curve.empty[self.measure.number]
         lead = images @ (full - empty)
-        # The largest sum that the weights could make: rounding is a share of it.
+        # The largest absolute value that the sum could have; rounding errors are relative to this value.
         size = np.abs(images) @ np.maximum(np.abs(full), np.abs(empty))
         least = np.maximum(1e-6 * size, self.measure.least or 0)
         return np.where(lead > least, lead, np.nan)

@@ -1,7 +1,7 @@
-"""Faithfulness curves as they are stored: three numbers of every image with circuits of growing size kept. No torch.
+"""Faithfulness curves as they are stored: numbers of every image, for circuits of growing size. No torch.
 
-`pool_curves` makes one curve of the curves of several classes. `curves_by_domain` and `areas_by_domain` make a table
-with the rows of each domain. `mean_over_depth` and `most_selective_site` return the numbers that reports state.
+`pool_curves` joins the curves of several classes into one curve. `curves_by_domain` and `areas_by_domain` return a
+table with rows for each domain. `mean_over_depth` and `most_selective_site` return the numbers that reports state.
 """
 
 import os
@@ -27,29 +27,34 @@ from circuitry.runs.errors import InputError, naming_damage, number_of
 from circuitry.runs.identity import OF_MODEL, Identity
 
 TENTH = 0.1
-"""The share of units that circuits of the study keep; for curves that do not say the size."""
+"""The share of units that circuits of the study keep. It is used for curves that do not say the size of their circuits.
+"""
 
 RANKING_OF = {"CPR": "signed", "CMD": "absolute"}
-"""The ranking of the units that each area belongs to (MIB, arXiv 2504.13151)."""
+"""The ranking of the units that is used for each area (MIB, arXiv 2504.13151)."""
 
 CURVE_FORMAT = "circuitry faithfulness curve 4"
-"""Name and version of the file format."""
+"""The name and version of the file format."""
 
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
 class FaithfulnessCurve:
-    """The metric and the answer of every image with circuits of growing size kept; the circuits are nested.
+    """The metric and the answer of every image while only a circuit is kept, for nested circuits of growing size.
 
-    Numbers are stored image by image, so that intervals come from resampling images. Every image has the metric in
-    every run; for a `ClassLogit` also ``kl`` = KL(whole model || run) of the answers among the candidate classes, and
-    ``top``: whether the run gives the image the class (`CURVE_NUMBERS`). From them come the `CURVE_MEASURES`:
+    Numbers are stored image by image, so that intervals can be computed by resampling images. The metric of every image
+    is stored for every run. With a `ClassLogit` there are two more numbers (`CURVE_NUMBERS`): ``kl`` = KL(whole model
+    || run) of the answers among the candidate classes, and ``top``, whether the run classifies the image as the class
+    of the metric. The `CURVE_MEASURES` are computed from these numbers:
 
-    - faithfulness: (m(circuit) - m(baseline)) / (m(model) - m(baseline)), means over images of the class;
-    - selectivity: the same ratio of differences, the mean over images of the class less the mean over images of other
-      classes. A circuit that gives every image the same answer may be faithful; its selectivity is 0;
-    - kl recovered: 1 - kl(circuit) / kl(baseline), images of the class and others with half the weight each;
-    - right, false: the share of the class's images, and of other images, that get the class.
+    - faithfulness: (m(circuit) - m(baseline)) / (m(model) - m(baseline)), where m is the mean of the metric over images
+      of the class.
+    - selectivity: the same ratio, where m is the mean over images of the class minus the mean over images of other
+      classes. A circuit that gives the same answer for every image may be faithful, but its selectivity is 0.
+    - kl recovered: 1 - kl(circuit) / kl(baseline), where images of the class and images of other classes each have half
+      the weight.
+    - right: the share of the class's images that are classified as the class.
+    - false: the share of images of other classes that are classified as the class.
 
     Example:
         >>> curve = faithfulness_curve(task, graph, AblationSettings(sizes=(0.2, 1.0), random_draws=1))
@@ -61,60 +66,70 @@ class FaithfulnessCurve:
     """
 
     sizes: tuple[float, ...]
-    """Share of the units kept, ascending."""
+    """The share of the units that each circuit keeps, in ascending order."""
     ranking: str
-    """Which units come first, see `budgets.RANKINGS`."""
+    """Which units come first; see `budgets.RANKINGS`. For circuits of edges it is ``edges``."""
     n_units: tuple[int, ...]
-    """Units kept over all sites, by size."""
+    """The number of units (or edges) that each circuit keeps, over all sites."""
     full: Float[np.ndarray, "numbers images"]
     """The `CURVE_NUMBERS` of the whole model."""
     empty: Float[np.ndarray, "numbers images"]
     """The numbers with every unit ablated."""
     kept: Float[np.ndarray, "numbers sizes images"]
-    """The numbers with only the circuit."""
+    """The numbers with only the circuit kept."""
     complement: Float[np.ndarray, "numbers sizes images"]
-    """The numbers with everything but the circuit."""
+    """The numbers with everything except the circuit kept."""
     random: Float[np.ndarray, "numbers draws sizes images"]
-    """The numbers with random units only, as many at every site as the circuit has."""
+    """The numbers with only random units kept, as many at every site as the circuit has."""
     foreign: Float[np.ndarray, "numbers others sizes images"]
-    """The numbers with circuits of other classes only, of the same sizes."""
+    """The numbers with only a circuit of another class kept. That circuit has the same size."""
     own: Bool[np.ndarray, " images"]
-    """True for images of the class, false for images of other classes."""
+    """True for images of the class, False for images of other classes."""
     group: Int[np.ndarray, " images"]
-    """The number of the class that each image belongs to: 0, or of a pooled curve (`pool_curves`) one for each."""
+    """For each image, the index of the measurement that it belongs to. All are 0, unless curves were pooled
+    (`pool_curves`): then each of these curves has an index of its own."""
     class_name: str | None = None
-    """The class of the images; None of a curve of several."""
+    """The class of the images; None if the curve is pooled over several classes."""
     domain: str | None = None
-    """The domain of the images; None of a curve of several."""
+    """The domain of the images; None if the curve is pooled over several domains."""
     settings: dict[str, Any] = field(default_factory=dict)
-    """Model, metric, baseline and seed of the measurement; curves that are pooled agree on them."""
+    """Model, metric, baseline and seed of the measurement. Curves can be pooled only if their settings agree."""
     weights: tuple[float, ...] = ()
-    """Share of the tower's weights that each circuit touches (`weights_touched`); empty where it is not known."""
+    """The share of the tower's weights that each circuit touches (`weights_touched`); empty if the shares are not
+    known."""
 
     @property
     def size(self) -> float:
-        """The size of the curve that is nearest, by ratio, to the size that the circuits were found with."""
+        """The size of the curve that is nearest to the size at which the circuits were found.
+
+        Distances between sizes are ratios. If the curve does not say at which size the circuits were found, `TENTH` is
+        taken.
+        """
         asked = self.settings.get("size") or TENTH
         return min(self.sizes, key=lambda size: abs(np.log(size / asked)))
 
     @property
     def numbers(self) -> tuple[str, ...]:
-        """Which of the `CURVE_NUMBERS` are known."""
+        """The names of the `CURVE_NUMBERS` that this curve has."""
         return CURVE_NUMBERS[: len(self.full)]
 
     @property
     def faithfulness(self) -> Float[np.ndarray, " sizes"]:
-        """1 is the whole model, 0 the baseline."""
+        """The faithfulness of each circuit: 1 for the whole model, 0 for the baseline."""
         return self._readings["faithfulness"].values()["kept"]
 
     @property
     def completeness(self) -> Float[np.ndarray, " sizes"]:
-        """Faithfulness of the complement: near 0 when the circuit holds all that matters."""
+        """The faithfulness of each complement: near 0 if the circuit contains everything that matters."""
         return self._readings["faithfulness"].values()["complement"]
 
     @property
     def selectivity(self) -> Float[np.ndarray, " sizes"]:
-        """1: the class is told from others as well as by the whole model; 0: not at all. NaN without other images."""
+        """The selectivity of each circuit.
+
+        It is 1 if the circuit separates the class from other classes as well as the whole model, and 0 if it does not
+        separate them at all. It is NaN if there are no images of other classes.
+        """
         return self._readings["selectivity"].values()["kept"]
 
     def __repr__(self) -> str:
@@ -132,16 +147,20 @@ class FaithfulnessCurve:
         )
 
     def to_pandas(self, measure: str = "faithfulness") -> pd.DataFrame:
-        """Return a measure of the circuit, its complement and circuits beside it, with 95 % bootstrap intervals.
+        """Return one measure of each kind of circuit at each size, with 95 % bootstrap intervals.
 
-        Intervals of one class are over images, intervals of several classes (`pool_curves`) over classes and images
-        (`curve_reading`). Intervals of random circuits, and of other classes' circuits, resample these circuits, too.
+        For a single class, images are resampled. For several classes (`pool_curves`), classes are resampled, which
+        includes the spread of their images (`curve_reading`). The intervals of random circuits, and of circuits of
+        other classes, also resample these circuits.
+
+        Args:
+            measure: One of the `CURVE_MEASURES`.
 
         Returns:
-            Columns class, domain, circuit (``kept``, ``complement``, ``random``, ``foreign``; for right and false also
-            ``empty`` and ``full``), measure, value, low, high, fraction, n_units, weights, ranking, n_images, reason.
-            Low and high are NaN where one class has a single image, or a single image of others. Values are NaN where
-            there is a reason.
+            A table with the columns class, domain, circuit, measure, value, low, high, fraction, n_units, weights,
+            ranking, n_images and reason. The circuit is ``kept``, ``complement``, ``random`` or ``foreign``; for the
+            measures right and false also ``empty`` and ``full``. Low and high are NaN if a single class has only one
+            image, or only one image of other classes. Values are NaN if there is a reason.
         """
         if measure not in CURVE_MEASURES:
             raise InputError(
@@ -157,7 +176,11 @@ class FaithfulnessCurve:
         return self._tidy(reading.intervals(reading.ratios), columns, reading.reason)
 
     def at(self, place: int) -> dict[str, dict[str, float]]:
-        """Return the value of each measure at one of the sizes by circuit, named as in `to_pandas`."""
+        """Return the values of all measures at one of the sizes: for each measure a dictionary from circuit to value.
+
+        Args:
+            place: The index of the size. The circuits are named as in `to_pandas`.
+        """
         at_size = dict[str, dict[str, float]]()
         for measure, reading in self._readings.items():
             values = reading.values()
@@ -165,10 +188,14 @@ class FaithfulnessCurve:
         return at_size
 
     def ahead_of_foreign(self, place: int) -> Float[np.ndarray, " 3"]:
-        """Return by how much more KL a circuit recovers than other classes' circuits: the value and its interval."""
+        """Return how much more of the KL a circuit recovers than circuits of other classes do: [value, low, high].
+
+        Args:
+            place: The index of the size.
+        """
         reading = self._readings["kl recovered"]
 
-        # The difference is resampled, not its two sides: both are measured on the same images.
+        # Both circuits are measured on the same images, so their difference is resampled, and not each value by itself.
         def ahead(weights: Weights) -> dict[str, np.ndarray]:
             ratios = reading.ratios(weights)
             return {"ahead": ratios["kept"] - ratios["foreign"]}
@@ -176,27 +203,32 @@ class FaithfulnessCurve:
         return np.asarray(reading.intervals(ahead)["ahead"][:, place])
 
     def reason(self, measure: str) -> str:
-        """Return why a measure is not known; nothing where it is."""
+        """Return the reason why a measure is not known; an empty text if the measure is known."""
         return self._readings[measure].reason
 
     @property
     def leak(self) -> float:
-        """The metric's contrast between the class and others with nothing kept, as a share of the whole model's."""
+        """The share of the whole model's contrast that is left with nothing kept.
+
+        The contrast is the mean metric on images of the class minus the mean on images of other classes. The share is
+        NaN if the whole model has no contrast.
+        """
         images = self._readings["selectivity"].weights[0][0]
         full = images @ self.full[0]
         empty = images @ self.empty[0]
-        # Processors sum in other orders: a contrast of this size is noise, and no share of it is known.
+        # A contrast below this bound is rounding error, so no share of it is known.
         rounding = 1e-6 * np.abs(images) @ np.abs(self.full[0])
         return float(empty / full) if full > rounding else float("nan")
 
     def areas(self) -> pd.DataFrame:
-        """Return CPR (area under faithfulness) and CMD (area of ``|1 - faithfulness|``) of circuit and random units.
+        """Return the areas CPR and CMD of the circuits, and of random units.
 
-        Trapezoid over the sizes (MIB, arXiv 2504.13151): with the ten sizes of MIB, faithfulness 1 everywhere gives
-        CPR 0.999. MIB ranks by signed score for CPR and by absolute score for CMD.
+        CPR is the area under the faithfulness, CMD the area under ``|1 - faithfulness|``. Both are computed by the
+        trapezoidal rule over the sizes (MIB, arXiv 2504.13151). With the ten sizes of MIB, a faithfulness of 1
+        everywhere gives a CPR of 0.999. MIB ranks units by signed score for CPR and by absolute score for CMD.
 
         Returns:
-            Columns class, domain, circuit, measure, value, low, high, ranking, n_images, reason.
+            A table with the columns class, domain, circuit, measure, value, low, high, ranking, n_images and reason.
         """
         reading = self._readings["faithfulness"]
         sizes = np.asarray(self.sizes)
@@ -204,7 +236,7 @@ class FaithfulnessCurve:
         def areas(weights: Weights) -> dict[str, np.ndarray]:
             ratios = reading.ratios(weights)
             of_circuits = dict[str, np.ndarray]()
-            # MIB has areas of the circuit itself; random ones show what chance reaches.
+            # MIB computes areas of the circuit itself. Areas of random circuits show the chance level.
             for name in ("kept", "random"):
                 if name not in ratios:  # no random circuits were drawn
                     continue
@@ -217,7 +249,7 @@ class FaithfulnessCurve:
         return self._tidy(reading.intervals(areas), columns, reading.reason)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the curve as safetensors with a JSON header, whole or not at all."""
+        """Write the curve as safetensors with a JSON header. The file is written whole or not at all."""
         header = {name: getattr(self, name) for name in _CURVE_HEADER}
         tensors = {name: getattr(self, name) for name in _CURVE_ARRAYS}
         write_arrays(path, CURVE_FORMAT, header, tensors)
@@ -229,7 +261,7 @@ class FaithfulnessCurve:
         header, tensors = read_arrays(path, CURVE_FORMAT, "faithfulness curve")
         with naming_damage(path):
             for name in ("sizes", "n_units", "weights"):
-                header[name] = tuple(header[name])  # JSON has lists alone
+                header[name] = tuple(header[name])  # JSON has no tuples
             contents: dict[str, Any] = {**header, **tensors}
             return cls(**contents)
 
@@ -243,7 +275,13 @@ class FaithfulnessCurve:
     def _tidy(
         self, intervals: dict[str, np.ndarray], columns: dict[str, Any], reason: str
     ) -> pd.DataFrame:
-        """Return a table of [value, low, high] of each circuit, a row for each entry of the columns."""
+        """Return a table of intervals, with a row for each circuit and each entry of the columns.
+
+        Args:
+            intervals: Arrays [value, low, high] by name of the circuit.
+            columns: Further columns, such as the measure.
+            reason: The reason why there are no values; empty if there are values.
+        """
         tables = list[pd.DataFrame]()
         for circuit, (value, low, high) in intervals.items():
             columns_of_measure = {
@@ -264,7 +302,7 @@ class FaithfulnessCurve:
 
 
 CURVE_RUNS = ("full", "empty", "kept", "complement", "random", "foreign")
-"""The runs of a curve; from the third on they have sizes."""
+"""The runs of a curve. All except the first two are made for each size."""
 _CURVE_ARRAYS = (*CURVE_RUNS, "own", "group")
 _POOLED = (
     *OF_MODEL,
@@ -291,11 +329,15 @@ _CURVE_HEADER = (
 def pool_curves(
     curves: Annotated[Sequence[FaithfulnessCurve], SOME],
 ) -> FaithfulnessCurve:
-    """Return one curve over the images of several, each image with its own class's circuit and metric.
+    """Return one curve over the images of several curves.
 
-    Numbers are averaged over classes before dividing, so that a class with a small lead over the baseline cannot
-    dominate; intervals are over the classes and their images. If the curves have circuits of unequal numbers of other
-    classes, the smallest number is taken of each.
+    The numbers of an image come from the circuit and the metric of its own class. Numbers are averaged over classes
+    before the division, so that a class with a small lead over the baseline cannot dominate. Intervals are over the
+    classes and their images. The curves may have circuits of different numbers of other classes. The pooled curve then
+    has as many as the curve with the fewest.
+
+    Raises:
+        InputError: if the sizes, rankings, numbers or settings of the curves differ, or a curve is given twice.
 
     Example:
         >>> settings = AblationSettings(sizes=(0.2, 1.0), random_draws=1)
@@ -331,7 +373,7 @@ def pool_curves(
         # Images are the last axis of every array.
         arrays = [getattr(curve, name) for curve in curves]
         together[name] = np.concatenate(arrays, axis=-1)
-    # Two curves of one class in two domains are two groups: each has its own circuit.
+    # Two curves of one class in two domains are two groups, because each curve has its own circuit.
     n_images = [len(curve.own) for curve in curves]
     together["group"] = np.repeat(np.arange(len(curves)), n_images)
     together["weights"] = ()
@@ -347,11 +389,11 @@ def pool_curves(
 def curves_by_domain(
     curves: Annotated[Sequence[FaithfulnessCurve], SOME], measure: str = "faithfulness"
 ) -> pd.DataFrame:
-    """Return the tables of all domains, classes pooled; for curves of one ranking.
+    """Return the values of all domains, each pooled over its classes, for curves of one ranking.
 
     Returns:
-        Columns of `FaithfulnessCurve.to_pandas`, with ``sites`` after the domain: ``all``, or the single site that was
-        ablated.
+        A table with the columns of `FaithfulnessCurve.to_pandas`, and after the domain the column ``sites``: ``all``,
+        or the single site that was ablated.
 
     Example:
         >>> curve = faithfulness_curve(task, graph, AblationSettings(sizes=(0.2, 1.0)))
@@ -373,10 +415,13 @@ def curves_by_domain(
 def areas_by_domain(
     curves: Annotated[Sequence[FaithfulnessCurve], SOME],
 ) -> pd.DataFrame:
-    """Return the areas under the curves of each domain, classes pooled; each area of its ranking, where there is one.
+    """Return the areas under the curves of each domain, each pooled over its classes.
+
+    Each area is taken from curves with its ranking (`RANKING_OF`). An area is left out if there are no such curves.
 
     Returns:
-        Columns domain, ranking, measure (``CPR``, ``CMD``), circuit (``kept``, ``random``), value, low, high.
+        A table with the columns domain, ranking, measure (``CPR``, ``CMD``), circuit (``kept``, ``random``), value, low
+        and high.
     """
     columns = ["domain", "ranking", "measure", "circuit", "value", "low", "high"]
     tables = list[pd.DataFrame]()
@@ -393,19 +438,27 @@ def areas_by_domain(
 
 
 def mean_over_depth(one_site: pd.DataFrame) -> pd.DataFrame:
-    """Return means over domains of ``kept`` and ``random`` circuits of one size, kept at one site at a time.
+    """Return means over domains of ``kept`` and ``random`` circuits of one size that were kept at one site at a time.
 
-    Takes a table of `curves_by_domain`; the index is the site, in order. NaN where nothing is known.
+    Args:
+        one_site: A table of `curves_by_domain`.
+
+    Returns:
+        A table with the sites as index, in order, and the columns ``kept`` and ``random``. Unknown means are NaN.
     """
     circuits = ["kept", "random"]
     rows = one_site[one_site["circuit"].isin(circuits)]
     means = rows.pivot_table("value", "sites", "circuit", sort=False)
     means = means.rename_axis(index="site", columns=None)
-    # A circuit that is known nowhere gets a column of NaN.
+    # A circuit without any known value gets a column of NaN.
     return means.reindex(columns=circuits)
 
 
 def most_selective_site(one_site: pd.DataFrame) -> str | None:
-    """Return the site at which ``kept`` circuits lead ``random`` ones most, by `mean_over_depth`; None if unknown."""
+    """Return the site at which ``kept`` circuits exceed ``random`` circuits most, or None if no site is known.
+
+    Args:
+        one_site: A table of `curves_by_domain`; see `mean_over_depth`.
+    """
     means = mean_over_depth(one_site).dropna()
     return None if means.empty else str((means["kept"] - means["random"]).idxmax())

@@ -1,8 +1,9 @@
 """Faithfulness: does a circuit alone do what the model does?
 
-Metric and answers are measured with only a circuit kept, at the sizes of the MIB benchmark (Mueller et al. 2025, arXiv
-2504.13151). The same is measured with everything but the circuit, with random circuits and with circuits of other
-classes, all of its size; see `FaithfulnessCurve`.
+The metric and the answers are measured with only a circuit kept, at the sizes of the MIB benchmark (Mueller et al.
+2025, arXiv 2504.13151). They are also measured with everything except the circuit, with random circuits, and with
+circuits of other classes. Random circuits and circuits of other classes have the size of the circuit. See
+`FaithfulnessCurve`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -31,7 +32,7 @@ from circuitry.runs.arguments import SOME, checked
 from circuitry.runs.errors import InputError
 
 AT_ONCE = 64
-"""Circuits that `measure_each` holds in memory."""
+"""The number of circuits that `measure_each` holds in memory."""
 
 
 @checked
@@ -41,18 +42,21 @@ def faithfulness_curve(
     settings: AblationSettings = AblationSettings(),
     foreign: Sequence[Scores] = (),
 ) -> FaithfulnessCurve:
-    """Measure metric and answers with circuits of growing size kept, with all but them, and with random units.
+    """Measure the metric and the answers with circuits of growing size kept.
+
+    They are also measured with everything except each circuit, with random units, and with circuits of other classes.
 
     Args:
-        task: Images to measure on, the baseline of ablated units, and the sites where units are ablated. Images that
-            took no part in the attribution are an independent test. If the baseline has an activation for every
-            image, it has them for the images and then for the others.
+        task: The images to measure on, the baseline of ablated units, and the sites where units are ablated. To make an
+            independent test, give images that were not used for the attribution. A baseline with one activation per
+            image must list the activations of ``task.images`` first, then the activations of ``task.others``.
         graph: The attribution whose circuits are measured. The graph of another class serves as a control.
-        settings: Sizes and ranking of the circuits, and random circuits.
-        foreign: Attributions of other classes, whose circuits are measured beside: would one of them do as well?
+        settings: Sizes and ranking of the circuits, and the number and seed of random circuits.
+        foreign: Attributions of other classes. Their circuits are measured for comparison: would one of them do as
+            well?
 
     Raises:
-        InputError: for a graph of another encoder or metric, sites that the graph lacks, and the errors of
+        InputError: for a graph of another encoder or metric, for sites that the graph does not have, and the errors of
             `kept_embeddings`.
 
     Example:
@@ -73,7 +77,7 @@ def faithfulness_curve(
             circuits.append(scores.strongest(share, settings.ranking, budget, sites))
         by_class.append(circuits)
     curve = measure_circuits(task, by_class[0], settings, by_class[1:])
-    # The sizes that were asked for: a circuit has whole units, so its own share is a little off.
+    # The curve states the sizes that were asked for: a circuit consists of whole units, so its own share may differ.
     sizes = tuple(float(size) for size in settings.sizes)
     asked = {"budget": budget, "size": graph.settings.get("size")}
     return replace(curve, sizes=sizes, settings=curve.settings | asked)
@@ -87,16 +91,22 @@ def measure_circuits(
     foreign: Sequence[Sequence[Circuit]] = (),
     fitted: Task | None = None,
 ) -> FaithfulnessCurve:
-    """Measure metric and answers with each circuit kept, with all but it, and with random units or edges.
+    """Measure the metric and the answers with each circuit kept.
+
+    They are also measured with everything except each circuit, with random units or edges, and with circuits of other
+    classes.
 
     Args:
-        task: See `faithfulness_curve`. If it names sites, only units of these are ablated; circuits of edges ignore
-            them.
-        circuits: The smallest first, of one source: all of units, or all of edges.
-        settings: Number and seed of the random circuits.
-        foreign: Circuits of other classes: for each class a list with one circuit for each of ``circuits``, as large.
-        fitted: A task whose images fit constants of optimal ablation (`optimal_baseline`), such as the task that found
-            the circuits. Constants are fitted for every circuit, also for random ones and for those of other classes.
+        task: As for `faithfulness_curve`. If the task names sites, only units of these sites are ablated. Circuits of
+            edges ignore the sites of the task.
+        circuits: Circuits of one source in ascending size. Either all are circuits of units, or all are circuits of
+            edges.
+        settings: The number and seed of the random circuits.
+        foreign: Circuits of other classes: for each class a list that has, for each of ``circuits``, a circuit of the
+            same size.
+        fitted: A task whose images are used to fit the constants of optimal ablation (`optimal_baseline`), such as the
+            task used to find the circuits. Constants are fitted for every circuit, including random circuits and
+            circuits of other classes. If it is None, ablated units have the baseline of ``task``.
 
     Returns:
         A curve whose sizes are shares of all units, or of all edges. Random circuits of units are nested like the
@@ -125,20 +135,20 @@ def measure_circuits(
         "random": draw_random(circuits, settings.random_draws, rng),
         "foreign": list(chain.from_iterable(foreign)),
     }
-    # One call for all groups: equal circuits, such as the largest and the whole model, run once.
+    # All groups are measured in one call, so that equal circuits, such as the largest and the whole model, run once.
     values, own = measure_answers(task, list(chain.from_iterable(groups.values())))
     ends = np.cumsum([len(group) for group in groups.values()])
     pieces = np.split(values, ends[:-1], axis=1)
     measured = dict(zip(groups, pieces, strict=True))
     if fitted is not None:
-        # Constants belong to one circuit, so these runs cannot share a batch with other circuits.
+        # Constants are fitted for one circuit, so circuits with constants cannot share a batch.
         for name in ("kept", "random", "foreign"):
             for place, circuit in enumerate(groups[name]):
                 best = replace(task, baseline=optimal_baseline(fitted, circuit))
-                # The whole model comes first in a run: KL is measured from it.
+                # The whole model comes first, because KL is measured from it.
                 answers, _ = measure_answers(best, [*groups["full"], circuit])
                 measured[name][:, place] = answers[:, 1]
-    # [numbers, draws or classes, sizes, images]; the count is stated because none may be measured.
+    # [numbers, draws or classes, sizes, images]. Shapes are stated in full, because an array may be empty.
     by_size = (len(circuits), len(own))
     shape = {
         "random": (len(values), settings.random_draws, *by_size),
@@ -174,7 +184,12 @@ def _check_circuits(
     foreign: Sequence[Sequence[Circuit]],
     fitted: Task | None,
 ) -> None:
-    """Refuse circuits, or a task for constants, that are not made with the model of a task."""
+    """Check that circuits, and perhaps a task for constants, fit a task.
+
+    Raises:
+        InputError: if a circuit or the task for constants was made with another model or metric, or another class does
+            not have a circuit of each size.
+    """
     sources = [circuit.source for circuit in chain(circuits, *foreign)]
     check_made_with(task, sources)
     if fitted is not None:
@@ -194,7 +209,10 @@ def _check_circuits(
 def draw_random(
     circuits: Sequence[Circuit], draws: int, rng: np.random.Generator
 ) -> list[Circuit]:
-    """Return random circuits draw by draw, in each one as large as each circuit; those of units are nested by size."""
+    """Return random circuits, draw by draw: each draw has a random circuit for each circuit, of the same size.
+
+    Random circuits of units are nested: in a draw, a larger circuit contains each smaller one.
+    """
     if circuits[0].edges is not None:
         return [circuit.random(rng) for _ in range(draws) for circuit in circuits]
     everything = circuits[0].nothing().complement()
@@ -213,16 +231,21 @@ def draw_random(
 def measure_answers(
     task: Task, circuits: Sequence[Circuit]
 ) -> tuple[Float[np.ndarray, "numbers circuits images"], Bool[np.ndarray, " images"]]:
-    """Return the `CURVE_NUMBERS` of every image under every circuit; the first circuit is the whole model.
+    """Return the `CURVE_NUMBERS` of every image under every circuit.
+
+    Args:
+        task: The images to measure on.
+        circuits: The circuits. The first circuit has to be the whole model, because KL is measured from it.
 
     Returns:
-        The numbers (the metric alone where it has no candidate classes), images of the class first and then others;
-        and whether each image is of the class.
+        The numbers [numbers, circuits, images], images of the class first and then images of other classes. If the
+        metric has no candidate classes, the only number is the metric. The second array says for each image whether it
+        is of the class.
     """
     everything, n_own = with_others(task)
     metric = at_model_scale(task).metric
     embeddings = kept_embeddings(everything, circuits)
-    # Sums over images later subtract near equal numbers, hence double precision.
+    # Double precision, because nearly equal numbers are subtracted later.
     values = [
         torch.stack(
             [in_double(checked_metric(metric, of_run)) for of_run in embeddings]
@@ -240,10 +263,19 @@ def measure_answers(
 def measure_each(
     task: Task, circuits: Iterable[Circuit], total: int, what: str = "circuits"
 ) -> Float[np.ndarray, "circuits images"]:
-    """Return the metric of every image, and of the others, under each of ``total`` circuits, with one bar for all.
+    """Return the metric of every image under each circuit, with one progress bar for all circuits.
 
-    Circuits may be made one after the other: a circuit without each of its units is thousands of circuits, which
+    Circuits may be given as an iterator. For example, there are thousands of circuits that lack one unit each, which
     would not fit in memory at once.
+
+    Args:
+        task: The images to measure on.
+        circuits: The circuits.
+        total: The number of circuits, for the bar.
+        what: The name of the bar.
+
+    Returns:
+        The metric [circuits, images], images of the class first and then images of other classes.
     """
     left = iter(circuits)
     pieces = list[np.ndarray]()

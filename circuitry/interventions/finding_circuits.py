@@ -1,19 +1,20 @@
 """Find the units of an encoder that carry its answers for some images, by one of several methods.
 
-A method proposes a circuit of any size; the circuit is then measured in ablated runs. For a wanted selectivity the
-smallest size that reaches it is searched, by the same bisection of sizes for each method.
+A method proposes a circuit of any size, and the circuit is then measured in ablated runs. If a selectivity is asked for
+instead of a size, a bisection finds the smallest of a few sizes that reaches the selectivity. The bisection is the same
+for all methods.
 
-Most methods score units one by one (`methods`). Their circuit is one cut of the ranking over all sites, which needs
-fewer units than the same share of every site (`AttributionGraph.strongest` takes either). A mask (``learned``) decides
-by itself how many units it keeps at each site.
+Most methods score units one by one (`methods`). Their circuits consist of the units with the largest scores over all
+sites together. Such a circuit needs fewer units than a circuit that keeps the same share of every site
+(`AttributionGraph.strongest` offers both). A mask (``learned``) decides by itself how many units it keeps at each site.
 
-The scoreboard of a checkout (``experiments/results/scoreboard``) tells which method to choose:
+The scoreboard in the repository (``experiments/results/scoreboard``) helps to choose the method:
 
-- ``iterative-fisher``, the default: seconds a circuit;
-- ``learned``: minutes a circuit, and the fewest units with which a circuit alone tells its class from others. It needs
-  as many images of the class as there are;
-- the other rankings, exact patching included: more units;
-- the gradient: the cheapest, for a ranking of single units like that of exact patching.
+- ``iterative-fisher``, the default, takes seconds for a circuit.
+- ``learned`` takes minutes. It needs the fewest units to separate the class from other classes with the circuit alone.
+  Give it all the images of the class that there are.
+- All other rankings, including exact patching, need more units.
+- The gradient is the cheapest method. Its ranking of single units is like that of exact patching.
 
 Several circuits may work for one question; a mask is one of them.
 """
@@ -47,14 +48,14 @@ from circuitry.runs.arguments import SOME, Share, checked
 from circuitry.runs.errors import InputError
 
 SMALLEST = 0.05
-"""The smallest size that is tried for a selectivity."""
+"""The smallest size that is tried when a selectivity is asked for."""
 ROUNDS = 4
-"""The number of sizes that are tried."""
+"""The number of sizes that are tried when a selectivity is asked for."""
 
 log = logging.getLogger(__name__)
 
 Proposer = Callable[[Sequence[float]], list[Circuit]]
-"""Makes a circuit of each of some sizes."""
+"""A function that takes sizes and returns one circuit for each size."""
 
 
 @checked
@@ -69,23 +70,26 @@ def find_circuit(
     """Find the units that carry the model's answers for some images while everything else is ablated.
 
     Args:
-        task: Images of one class, in a domain or over several, or of all classes of a domain. Images of other classes
-            (``others``) are needed for a selectivity, for ``iterative-fisher`` and for learned masks. Without them
-            the gradient ranks, and the log says so. If the baseline has an activation for every image, it has them
-            for the images and then for the others.
+        task: Images of one class, from one domain or from several, or of all classes of a domain. The methods
+            ``iterative-fisher`` and ``learned`` need images of other classes (``others``). If the task has no
+            ``others``, the gradient replaces both methods, and the log says so. A selectivity needs ``others``, too. A
+            baseline with one activation per image must list the activations of ``task.images`` first, then the
+            activations of ``task.others``.
         method: How units are chosen: ranked by one of the methods, or as a mask that is ``learned``.
-        size: Share of the units to keep, in (0, 1]. Default: the size of ``circuitry find``, by the kind of tower.
-        selectivity: In place of a size: find the smallest circuit that reaches this selectivity on these images; see
-            `FaithfulnessCurve`.
-        masks: Steps, images of a step and seed of ``learned``; other methods ignore them.
+        size: Share of the units to keep, in (0, 1]. The default is the size of ``circuitry find``, which depends on the
+            kind of tower.
+        selectivity: Give this instead of a size to find the smallest circuit that reaches this selectivity on these
+            images; see `FaithfulnessCurve`.
+        masks: Steps, images per step and seed of ``learned``; all other methods ignore them.
 
     Returns:
-        The circuit. With a selectivity, ``made_with`` has the size and selectivity of every circuit that was tried,
-        and a ``note`` where none reached it.
+        The circuit. If a selectivity is given, ``made_with`` has the size and selectivity of every circuit that was
+        tried, and a ``note`` if no circuit reached the selectivity.
 
     Raises:
-        InputError: for an unknown method, both size and selectivity, a selectivity that is out of range, or without
-            others, or of a class that the model does not tell from them, and the errors of the methods.
+        InputError: for an unknown method, or if both a size and a selectivity are given. A selectivity must be in
+            range; the task must have ``others``, and the model must separate the class from them. The errors of the
+            methods are raised, too.
 
     Example:
         >>> circuit = circuitry.find_circuit(task, size=0.4)
@@ -117,13 +121,14 @@ def propose_circuits(
     method: MethodName = ITERATIVE,
     masks: MaskSettings = MaskSettings(),
 ) -> list[Circuit]:
-    """Find one circuit of each size in one search: of one ranking, or of one training of masks.
+    """Find one circuit for each size, in a single search.
 
-    The circuits are not measured. For ``task``, ``method``, ``masks`` and errors see `find_circuit`.
+    All circuits come from one ranking of the units, or from one training of masks. The circuits are not measured. For
+    ``task``, ``method``, ``masks`` and errors see `find_circuit`.
 
     Args:
-        sizes: Shares of the units to keep. The training of a mask goes from the largest size to the smallest, and
-            shares its steps out among them.
+        sizes: Shares of the units to keep. The training of masks goes from the largest size to the smallest, and
+            divides its steps among the sizes.
 
     Example:
         >>> small, large = propose_circuits(task, [0.1, 0.4])
@@ -134,22 +139,22 @@ def propose_circuits(
 
 
 def _proposer(task: Task, method: str, masks: MaskSettings) -> Proposer:
-    """Return a function that makes circuits of some sizes."""
+    """Return a function that takes sizes and returns one circuit for each size."""
     if task.others is None:
         method = without_others(method, ["this task"])
         _say_zero(task)
     search = SEARCHERS.get(method)
-    # A method from outside, even in the place of one of the package, scores units, which are then ranked.
+    # A method that a user registered scores units, which are then ranked, even if it replaces a method of the package.
     if search is not None and METHODS[method].function is None:
-        # A mask is trained for its sizes, so each call trains anew.
+        # A mask is trained for the given sizes, so each call starts a new training.
         return lambda sizes: search(task, sizes, masks)
-    # All sizes cut the same ranking: the passes through the model are made once, here.
+    # The circuits of all sizes come from the same ranking, so the passes through the model are made once, here.
     scores = rank_units(task, method)
     return lambda sizes: [scores.strongest(size, budget=GLOBAL) for size in sizes]
 
 
 def _say_zero(task: Task) -> None:
-    """Warn where ablated units are zero, the default baseline of a task without others."""
+    """Warn if ablated units are set to zero, the default baseline of a task without images of other classes."""
     if task.baseline is ZERO:
         log.warning(
             "This task has no images of other classes and the baseline 'zero', so all units outside a circuit are "
@@ -159,8 +164,12 @@ def _say_zero(task: Task) -> None:
 
 
 def _selectivity(task: Task, circuit: Circuit) -> float:
-    """Return the selectivity of a circuit on a task's images, as a share of the model's own."""
-    # No random circuits: the search looks at the circuit's value alone.
+    """Return the selectivity of a circuit on a task's images, as a share of the whole model's own.
+
+    Raises:
+        InputError: if the model itself does not separate the class from the other images.
+    """
+    # Random circuits are not measured, because the search needs only the value of the circuit.
     curve = measure_circuits(task, [circuit], AblationSettings(random_draws=0))
     reason = str(curve.to_pandas("selectivity")["reason"].iloc[0])
     if reason:
@@ -174,12 +183,15 @@ def _selectivity(task: Task, circuit: Circuit) -> float:
 def _smallest_that_reaches(
     target: float, propose: Proposer, measure: Callable[[Circuit], float]
 ) -> Circuit:
-    """Bisect the sizes for the smallest circuit that reaches a selectivity."""
+    """Return the smallest of the tried circuits that reaches a selectivity; the sizes to try are chosen by bisection.
+
+    If no circuit reaches the selectivity, the circuit with the largest selectivity is returned, with a note.
+    """
     low = SMALLEST
     high = 1.0
     tried = list[tuple[float, Circuit]]()
     for _ in range(ROUNDS):
-        # The geometric mean: between 5 % and 100 %, an error of size counts as a ratio.
+        # The geometric mean: sizes between 5 % and 100 % differ by ratios.
         size = (low * high) ** 0.5
         circuit = propose([size])[0]
         reached = measure(circuit)
@@ -188,7 +200,7 @@ def _smallest_that_reaches(
             high = size
         else:
             low = size
-    # By units and not by the size that was asked for: a mask may keep fewer units.
+    # Sorted by the number of units and not by the size that was asked for, because a mask may keep fewer units.
     tried.sort(key=lambda pair: pair[1].count)
     selectivities = [[circuit.size, reached] for reached, circuit in tried]
     made_with: dict[str, Any] = {"selectivity": target, "tried": selectivities}

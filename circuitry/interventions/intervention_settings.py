@@ -33,7 +33,8 @@ from circuitry.runs.errors import InputError
 MIB_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The circuit sizes of the MIB benchmark."""
 MOST_SELECTIVE = 1.5
-"""A circuit may tell its class from others better than the model does, but a larger target is a mistake."""
+"""The largest selectivity that may be asked for. A circuit may separate its class from other classes better than the
+model does, but a larger target is a mistake."""
 Selectivity = Annotated[
     float,
     between(
@@ -48,7 +49,7 @@ Selectivity = Annotated[
 @checked
 @dataclass(frozen=True)
 class AblationSettings:
-    """Which circuits are measured, and beside which random ones.
+    """Which circuits are measured, and the number of random circuits to compare them with.
 
     Example:
         >>> AblationSettings(sizes=(0.1, 0.5), ranking="signed", random_draws=10).budget
@@ -57,14 +58,14 @@ class AblationSettings:
     HOW_TO_GET: ClassVar = "give AblationSettings(...)"
 
     ranking: Annotated[str, one_of(*RANKINGS)] = "absolute"
-    """Which units come first, see `budgets.RANKINGS`."""
+    """Which units come first; see `budgets.RANKINGS`."""
     budget: BudgetName | None = None
-    """How the size of a circuit is shared out over the sites, see `circuitry.circuits.budgets` (default: every site
-    keeps the same share, as in the study)."""
+    """How the size of a circuit is divided among the sites; see `circuitry.circuits.budgets`. By default every site
+    keeps the same share, as in the study."""
     sizes: Annotated[Sequence[Share], SOME] = MIB_SIZES
-    """Sizes of the circuits of a curve as shares of the units, ascending in (0, 1]."""
+    """The sizes of the circuits of a curve, as shares of the units in (0, 1], in ascending order."""
     random_draws: Natural = 5
-    """Random circuits of every size, nested like the circuit itself."""
+    """The number of random circuits of every size. Random circuits are nested like the circuits themselves."""
     seed: Seed = 0
     """Seed of the random circuits."""
 
@@ -78,7 +79,10 @@ class AblationSettings:
 @checked
 @dataclass(frozen=True, kw_only=True)
 class CheckSettings(FolderSettings):
-    """Settings of `CausalChecks`. Mean and counterfactual baselines are those that circuits were found with.
+    """Settings of `CausalChecks`.
+
+    If a mean or counterfactual baseline is given by name, it is made of the same images as the baseline that was used
+    to find the circuits.
 
     Example:
         >>> settings = CheckSettings(n_images=2, n_others=3)
@@ -86,25 +90,27 @@ class CheckSettings(FolderSettings):
     """
 
     n_images: NImages = 6
-    """Images that circuits were not found on."""
+    """The number of images to check each circuit on; unless ``seen`` is given, these images were not used to find the
+    circuit."""
     n_others: NOthers = 12
-    """Unseen images of other classes in the domain: the first of each class that follows, then the second of each."""
+    """The number of unseen images of other classes in the domain. They are taken in turn: the first image of each class
+    that follows, then the second image of each class."""
     metric: MetricChoice = None
-    """Metric of the checks (default: that of the circuits)."""
+    """Metric of the checks (default: the metric of the circuits)."""
     texts: TextsChoice = None
-    """Texts of the candidate classes (default: those of the circuits)."""
+    """Texts of the candidate classes (default: the texts of the circuits)."""
     baseline: BaselineChoice = None
-    """Baseline of ablated units (default: that of the circuits)."""
+    """Baseline of ablated units (default: the baseline of the circuits)."""
     seen: bool = False
-    """Check on the images that the circuits were found on, instead of others."""
+    """Check on the images that were used to find the circuits, instead of other images."""
     budget: Annotated[str | None, one_of(*BUDGETS), option(choices=BUDGETS)] = None
-    """How a size is shared out over the sites: same-share or global; see `AblationSettings` (default: that of the
-    circuits)."""
+    """How the size of a circuit is divided among the sites: same-share or global; see `AblationSettings` (default: the
+    budget of the circuits)."""
 
     def __post_init__(self) -> None:
         if self.baseline is None or isinstance(self.baseline, str):
             return
-        # The images of a folder are not known here, so activations cannot belong to them one by one.
+        # The images of a folder are not known here, so a baseline cannot have an activation for each of them.
         if encoder.as_baseline(self.baseline).n_images is not None:
             raise InputError(
                 "Causal checks use one baseline for many images, but one with an activation for every image was given: "
@@ -112,18 +118,24 @@ class CheckSettings(FolderSettings):
             )
 
     def as_found(self, config: Mapping[str, Any]) -> "CheckSettings":
-        """Return these settings with metric, texts, baseline and budget of the circuits where none is given.
+        """Return these settings, completed by the settings that the circuits were found with.
+
+        Metric, texts, baseline and budget are taken from the circuits if these settings do not give them.
 
         Args:
             config: The configuration in the manifest of the circuits.
+
+        Raises:
+            InputError: if no baseline is given, and the circuits were found with activations as baseline, which are not
+                stored.
         """
         found = dict[str, Any]()
         for name in ("metric", "texts", "baseline", "budget"):
             if getattr(self, name) is None:
-                # A manifest without a budget is of circuits with the same share of every site.
+                # If a manifest names no budget, the circuits keep the same share of every site.
                 found[name] = config.get(name, SAME_SHARE)
         baseline = found.get("baseline", "zero")
-        # A manifest has the digest of activations, which are not stored with the circuits.
+        # Activations that were given as baseline are not stored: the manifest has only their digest.
         if baseline not in BASELINE_NAMES or (
             baseline != "zero" and "baseline_digest" in config
         ):
@@ -145,17 +157,21 @@ class OwnPartSettings(FolderSettings):
     """
 
     n_images: NImages = 6
-    """Images of a class in a domain that a part is found on, at most half of them; as many at most test it."""
+    """The number of images of a class in a domain that are used to find its own part, at most half of the class's
+    images. At most as many other images are used to test it."""
     n_others: NOthers = 24
-    """Images of other classes in the domain to contrast with: the first of each, then the second of each."""
+    """The number of images of other classes in the domain to contrast with. They are taken in turn: the first image of
+    each class, then the second image of each class."""
     sites: Annotated[tuple[str, ...] | None, DISTINCT] = None
-    """Sites whose units parts may have (default: the sites that compute)."""
+    """The sites whose units may belong to own parts (default: the sites that compute)."""
     method: UnitMethod = CONTRAST
-    """How units are ranked: contrast; another one for comparison."""
+    """How units are ranked. The default, contrast, finds own parts; other methods are for comparison."""
     shares: Annotated[tuple[OwnShare, ...], SOME] = (0.005, 0.01, 0.02)
-    """Shares of the units that parts have. The report shows the smallest share whose loss takes the classes, or the
-    largest."""
+    """The shares of the units that own parts have. The report shows the smallest share whose removal takes the classes
+    from the model; if no share does, it shows the largest."""
     depth: bool = False
-    """Also find parts of the largest share among the units up to each of some sites, and from each of them on."""
+    """Also find own parts of the largest share among the units up to some sites, and among the units from these sites
+    on."""
     random_draws: Count = 1
-    """Number of random parts beside each part, with as many units at every site."""
+    """The number of random parts to compare each own part with. A random part has as many units at every site as the
+    own part."""

@@ -1,24 +1,27 @@
 """Tests of a circuit: is it sufficient, is it necessary, is each unit needed, and what does the complement do?
 
-After "Hypothesis Testing the Circuit Hypothesis in LLMs" (Shi et al. 2024, arXiv 2410.13032). The measure is
-selectivity where there are images of other classes, else faithfulness; which cannot tell a circuit of the class from
-one that gives every image the same answer.
+The tests follow "Hypothesis Testing the Circuit Hypothesis in LLMs" (Shi et al. 2024, arXiv 2410.13032). The measure is
+selectivity if there are images of other classes, and otherwise faithfulness. Faithfulness cannot separate a circuit of
+the class from a circuit that gives every image the same answer.
 
-- circuit: the measure of the circuit alone, with its bootstrap interval over images. Holds if the circuit works (see
-  `verdicts`; where there is no verdict: recovers half of the measure) and the interval lies above what random circuits
-  with as many units at every site reach (97.5 % of them).
-- complement: the measure of everything but the circuit. Holds if the row of the circuit does, and the complement does
-  not work and lies below the circuit's interval.
-- sufficiency: the circuit against the random circuits. Null: the circuit beats at most a share q of them; with s wins
-  of n, p = P(Binomial(n, q) >= s). To beat random circuits that recover nothing is easy: it holds if p is below `LEVEL`
-  and the row of the circuit holds. Neither says that the circuit recovers all; the value of its row says how much.
-- necessity: the same for what is left without the circuit, or without as many random units: it is to do worse. Holds if
-  p is below `LEVEL` and what is left does not work.
-- minimality: each unit in turn is taken out of the circuit. Null: the metric's contrast does not fall; one-sided t-test
-  over images (Welch's, between images of the class and others, for selectivity), Holm over units. Holds if it falls
-  without each.
+- circuit: the measure of the circuit alone, with its bootstrap interval over images. The test holds if two conditions
+  are met. The circuit works (see `verdicts`; if there is no verdict, it has to recover half of the measure). The
+  interval lies above 97.5 % of random circuits that have as many units at every site.
+- complement: the measure of everything except the circuit. The test holds if the test "circuit" holds, and the
+  complement does not work and lies below the interval of the circuit.
+- sufficiency: the circuit is compared with each of the random circuits. The null hypothesis is that the circuit beats
+  at most a share q of them; with s wins in n comparisons, p = P(Binomial(n, q) >= s). Random circuits that recover
+  nothing are easy to beat. The test therefore holds only if p is below `LEVEL` and the test "circuit" holds. Neither
+  condition says that the circuit recovers everything; the value of the row "circuit" says how much it recovers.
+- necessity: the model without the circuit is compared with the model without a random circuit of the same size. The
+  model without the circuit should do worse. The test holds if p is below `LEVEL` and the model without the circuit does
+  not work.
+- minimality: each unit in turn is taken out of the circuit. The null hypothesis is that the metric's contrast does not
+  fall. It is tested by a one-sided t-test over images, corrected over units by Holm's method. For selectivity it is
+  Welch's test between images of the class and images of other classes. The test holds if the contrast falls without
+  each unit.
 
-A circuit of edges is put to the same tests, edge by edge, against random edges (`Circuit.random`).
+A circuit of edges undergoes the same tests, edge by edge, against random edges (`Circuit.random`).
 """
 
 import logging
@@ -45,17 +48,18 @@ from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
 
 DRAWS = 40
-"""Random circuits of each kind; 40 wins of 40 are significant against `SHARE` at `LEVEL`."""
+"""The number of random circuits of each kind. If the circuit beats all 40, this is significant against `SHARE` at
+`LEVEL`."""
 SHARE = 0.9
 """The share q of random circuits that a circuit has to beat."""
 OF_RANDOM = (2.5, 97.5)
-"""Percentiles of random circuits that are shown; a circuit is to lie above the second."""
+"""The percentiles of random circuits that the table shows. A circuit has to lie above the second one."""
 
 log = logging.getLogger(__name__)
 
 
 Row = dict[str, Any]
-"""A row of the table of `judge_circuit`, by column."""
+"""A row of the table of `judge_circuit`: a dictionary from columns to values."""
 _COLUMNS = (
     "test",
     "measure",
@@ -78,32 +82,39 @@ def judge_circuit(
     *,
     minimality: bool = True,
 ) -> pd.DataFrame:
-    """Test the units of a circuit, and its edges where it has some: sufficiency, necessity, minimality, complement.
+    """Test the units of a circuit, and its edges if it has any: sufficiency, necessity, minimality and complement.
 
     Args:
-        task: See `faithfulness_curve`; with a baseline of the same name as the circuit's, such as that of the task that
-            it was found with.
-        circuit: A circuit of `find_circuit`, or one with edges such as ``graph.circuit(3)``: its edges are tested too.
-        settings: Seed of the random circuits.
-        minimality: Whether to test each unit and each edge, a run for each.
+        task: As for `faithfulness_curve`. Its baseline must have the same name as the baseline that was used to find
+            the circuit.
+        circuit: A circuit of `find_circuit`, or a circuit with edges such as ``graph.circuit(3)``, whose edges are
+            tested, too.
+        settings: The seed of the random circuits; all other settings are ignored.
+        minimality: True tests each unit and each edge, which takes a run of the model for each.
 
     Returns:
-        One row per test; a test of edges has "(edges)" in its name. Columns:
+        A table with one row per test. The name of a test of edges ends with "(edges)". Columns:
 
-        - test, measure;
-        - value: the measure itself (circuit, complement), the share of random circuits beaten (sufficiency, necessity),
-          or the share of units or edges without which the measure falls (minimality);
-        - low, high: the interval of the value;
-        - random_low, random_high: the range of 95 % of the random circuits (circuit, sufficiency), or of the model
-          without them (complement, necessity);
-        - n: images, random circuits, or units, that the test counts;
-        - p: of the test, for minimality the largest after Holm; NaN for circuit and complement;
-        - holds: see the module's docstring; None if all images of the class also found the circuit, so that nothing
-          was tested;
-        - n_seen: the images of the class that also found the circuit. The log tells of them.
+        - test, measure: the names of the test and of the measure.
+        - value: for circuit and complement the measure itself; for sufficiency the share of random circuits that do
+          worse than the circuit; for necessity the share of random circuits without which the model does better than
+          without the circuit; for minimality the share of units or edges without which the measure falls.
+        - low, high: the interval of the value.
+        - random_low, random_high: the range that contains 95 % of the random circuits (for circuit and sufficiency), or
+          of the models without a random circuit (for complement and necessity).
+        - n: the number that the test counts: images of the class, random circuits, or units (edges).
+        - p: the p value of the test. For minimality, it is the largest one after Holm's correction. It is NaN for
+          circuit and complement.
+        - holds: whether the test holds, as the module's docstring says. It is None if all images of the class were also
+          used to find the circuit, because then nothing was tested.
+        - n_seen: the number of images of the class that were also used to find the circuit. The log mentions them.
 
-        Where the model itself has no lead in the measure, as by another class's metric, the shares of it are NaN, and
-        the log says why.
+        If the model itself has no lead in the measure, for example with the metric of another class, the shares of the
+        lead are NaN, and the log says why.
+
+    Raises:
+        InputError: if the circuit has no units, or its set of edges is empty; and if the circuit was found with another
+            model, metric, texts or baseline than the task has.
 
     Example:
         >>> small = circuitry.find_circuit(task, size=0.05)
@@ -126,7 +137,7 @@ def judge_circuit(
             raise InputError(
                 f"A test of {kind} needs some, but the circuit of {circuit.source.title} has none: add one."
             )
-    # One generator for both kinds: random edges are drawn after random units.
+    # Units and edges share one generator: random edges are drawn after random units.
     rng = np.random.default_rng(settings.seed)
     rows = list[Row]()
     for kind, of_kind in tested.items():
@@ -145,12 +156,21 @@ def _rows(
     rng: np.random.Generator,
     minimality: bool,
 ) -> list[Row]:
-    """Return the rows of a circuit of units, or of edges."""
+    """Return the rows of all tests of a circuit, either of its units or of its edges.
+
+    Args:
+        task: The images to test on.
+        circuit: The circuit: of units alone, or with edges.
+        kind: ``units`` or ``edges``, for the names of the tests.
+        settings: The settings of the measurement.
+        rng: The generator of the random circuits.
+        minimality: Whether to test each unit or edge.
+    """
     measure = "faithfulness" if task.others is None else "selectivity"
     # Sufficiency and necessity have random circuits of their own, so that their tests are independent.
     random = [circuit.random(rng) for _ in range(2 * DRAWS)]
     alone = [circuit, *random[:DRAWS]]
-    # Made one by one: a complement has nearly all edges of the model.
+    # Complements are made one by one, because each has nearly all edges of the model.
     rests = (whole.complement() for whole in [circuit, *random[DRAWS:]])
     curve = measure_circuits(task, [circuit], replace(settings, random_draws=0))
     _say_why_nan(task, circuit, curve, measure)
@@ -171,13 +191,13 @@ def _rows(
 def _say_why_nan(
     task: Task, circuit: Circuit, curve: FaithfulnessCurve, measure: str
 ) -> None:
-    """Warn that there is no share of the model's lead, and why; nothing where there is one."""
+    """Log a warning if the measure is NaN because the model has no lead; the warning says why."""
     reason = curve.reason(measure)
     if not reason:
         return
     found_by = circuit.source.settings.get("label")
     asked = task.identity.get("label")
-    # The usual cause: the metric of another class.
+    # The usual cause is a metric of another class.
     if found_by is not None and asked is not None and found_by != asked:
         reason += f"; the circuit was found by the metric of label {found_by}, and the task has that of label {asked}"
     log.warning(
@@ -191,9 +211,12 @@ def _say_why_nan(
 def _beside_random(
     curve: FaithfulnessCurve, values: np.ndarray, measure: str
 ) -> list[Row]:
-    """Set the circuit beside random ones, and its complement beside theirs.
+    """Compare a circuit with random circuits, and its complement with their complements; return the rows of the tests.
 
-    ``values`` [circuits, images] are the metrics of the circuit, of random circuits, and then of their complements.
+    Args:
+        curve: The curve of the circuit, at a single size.
+        values: The metrics [circuits, images] of the circuit and of the random circuits, followed by their complements.
+        measure: The measure, selectivity or faithfulness.
     """
     table = curve.to_pandas(measure).set_index("circuit")
     intervals = table[["value", "low", "high"]].astype(float)
@@ -201,18 +224,18 @@ def _beside_random(
     rest: Row = dict(intervals.loc["complement"])
     ends = np.stack([curve.full[0], curve.empty[0]])
     full, empty = _contrasts(ends, curve.own, measure)
-    # Without a lead there is no share of it: the percentiles of random circuits are NaN then.
+    # Without a lead the percentiles of random circuits are NaN, too.
     lead = np.nan if table["reason"].iloc[0] else full - empty
     circuits, rests = np.split(_contrasts(values, curve.own, measure), 2)
     beside = _range_of((circuits[1:] - empty) / lead)
     without = _range_of((rests[1:] - empty) / lead)
-    if why_open(curve):  # no verdict: half of the measure decides
+    if why_open(curve):  # without a verdict, half of the measure decides
         works = kept["value"] >= ANSWERS
         left = rest["value"] >= ANSWERS
     else:
         works = does_work(curve.at(0), "kept")
         left = does_work(curve.at(0), "complement")
-    # A circuit that works as random ones do shows nothing: its interval lies above theirs.
+    # If random circuits work as well, the circuit shows nothing, so its interval has to lie above their range.
     enough = bool(works and kept["low"] > beside["random_high"])
     apart = bool(enough and not left and rest["value"] < kept["low"])
     n = int(curve.own.sum())
@@ -230,13 +253,13 @@ def _beside_random(
 
 
 def _range_of(values: np.ndarray) -> Row:
-    """Return the range that holds 95 % of random circuits, as columns."""
+    """Return the range that contains 95 % of the random circuits, as columns."""
     low, high = np.percentile(values, OF_RANDOM)
     return {"random_low": float(low), "random_high": float(high)}
 
 
 def _contrasts(values: np.ndarray, own: np.ndarray, measure: str) -> np.ndarray:
-    """Return the measure's contrast of each row of metrics [rows, images]."""
+    """Return the contrast of the measure for each row of metrics [rows, images]."""
     contrast = values[:, own].mean(1)
     if measure == "selectivity":
         contrast = contrast - values[:, ~own].mean(1)
@@ -244,10 +267,10 @@ def _contrasts(values: np.ndarray, own: np.ndarray, measure: str) -> np.ndarray:
 
 
 def _win_test(wins: np.ndarray) -> Row:
-    """Test whether a circuit wins more often than in a share `SHARE` of cases; return the columns of the test."""
+    """Test whether a circuit wins in more than a share `SHARE` of all comparisons; return the columns of the test."""
     n_wins = int(wins.sum())
     test = stats.binomtest(n_wins, len(wins), SHARE, alternative="greater")
-    # The test's own interval is one-sided; the table shows a two-sided one.
+    # The interval of the test is one-sided, but the table shows a two-sided interval.
     interval = stats.binomtest(n_wins, len(wins)).proportion_ci()
     return {
         "value": float(wins.mean()),
@@ -259,15 +282,19 @@ def _win_test(wins: np.ndarray) -> Row:
 
 
 def _minimality(kind: str, measure: str, values: np.ndarray, own: np.ndarray) -> Row:
-    """Test for each unit or edge whether the contrast falls without it.
+    """Test for each unit or edge of a circuit whether the contrast falls without it; return the row of the test.
 
-    ``values`` [1 + units, images] are the metrics of the circuit, and of the circuit without each unit or edge.
+    Args:
+        kind: The kind of circuit in words, for the name of the test.
+        measure: The measure, selectivity or faithfulness.
+        values: The metrics [1 + units, images] of the whole circuit, followed by the circuit without each unit or edge.
+        own: Whether each image is of the class.
     """
     change = values[1:] - values[:1]
     inside = change[:, own]
     outside = change[:, ~own]
     with warnings.catch_warnings(), np.errstate(invalid="ignore", divide="ignore"):
-        # A change that is the same for all images has no variance: scipy warns, and p is 0 or NaN.
+        # If a change is the same for all images, it has no variance: scipy warns, and p is 0 or NaN.
         warnings.simplefilter("ignore", RuntimeWarning)
         if measure == "faithfulness":
             test = stats.ttest_1samp(inside, 0, axis=1, alternative="less")
@@ -277,7 +304,7 @@ def _minimality(kind: str, measure: str, values: np.ndarray, own: np.ndarray) ->
                 inside, outside, axis=1, equal_var=False, alternative="less"
             )
             mean = inside.mean(1) - outside.mean(1)
-    # A change within rounding is none, however small its p.
+    # A change within rounding does not count, however small its p value is.
     changed = np.abs(mean) > 1e-6 * np.abs(values).max()
     p = np.where(changed & np.isfinite(test.pvalue), test.pvalue, 1.0)
     corrected = holm(pd.Series(p)).to_numpy()

@@ -1,6 +1,7 @@
 """Runs in which a circuit is kept and everything else is at the baseline.
 
-Circuits of units are stacked, as many in a run as memory allows; how gates act is in `circuitry.gates`.
+Circuits of units are stacked: a run holds as many of them as memory allows. How gates act is described in
+`circuitry.gates`.
 """
 
 from collections.abc import Mapping, Sequence
@@ -45,11 +46,16 @@ def kept_embeddings(
     """Return the embeddings of a task's images with only each circuit's units, or edges, kept.
 
     Args:
-        circuits: All of units; or all of edges, between the same sites.
+        task: The encoder, the images, and the baseline of everything outside the circuits.
+        circuits: Circuits to keep, one at a time. They are either all sets of units, or all sets of edges between the
+            same sites. (``graph.circuit(None)`` is a circuit of units, ``graph.circuit(3)`` a circuit of edges.)
+
+    Returns:
+        Embeddings [circuits, images, d], in the order of ``circuits``.
 
     Raises:
-        InputError: for no circuits or images, unknown sites or units, edges between other sites, or a baseline that
-            does not fit the images.
+        InputError: if there are no circuits or no images, for unknown sites or units, if the circuits have edges
+            between different sites, and for a baseline that does not fit the images.
 
     Example:
         >>> kept_embeddings(task, [graph.circuit(3)]).shape    # its edges
@@ -81,19 +87,19 @@ def kept_embeddings(
 def _embeddings(
     task: Task, gated: GatedUnits | GatedEdges, kept: Sequence[Any]
 ) -> Float[Tensor, "circuits images d"]:
-    """Return the embeddings of a task's images, batch by batch, with only some units or edges kept."""
+    """Return the embeddings of a task's images, chunk by chunk, with only some units or edges kept."""
     of_batches = list[Tensor]()
     n_batches = count_batches(task.images, gated.rows)
     with task.running(), task.bar("circuits", "circuit") as bar:
         for batch in task.batches(gated.rows):
-            # Batches are the outer loop: the clean run of a batch serves all circuits.
+            # Batches are the outer loop, so that the clean run of a batch is used for all circuits.
             clean = batch.clean([gated.start, *gated.sites])
             ends = batch.ends({site: clean[site] for site in gated.sites})
-            # A run has a row for each image under each circuit of a stack.
+            # A run has one row for each image and each circuit of a stack.
             at_once = max(1, gated.rows // len(batch.images))
-            # Equal circuits are run once: `which` is the place of each among the different ones.
+            # Equal circuits are run once: `which` has the index of each circuit among the different circuits.
             stacks, which = gated.stacks(kept, clean, at_once)
-            if n_batches:  # unknown for images that are read as they are needed
+            if n_batches:  # unknown if counting would read all images
                 bar.total = (1 + max(which)) * n_batches
             embeddings = list[Tensor]()
             gates: Any
@@ -105,12 +111,15 @@ def _embeddings(
 
 
 def edge_masks(gated: GatedEdges, circuit: Circuit) -> EdgeMasks:
-    """Return the edges of a circuit as masks over all units, error units too."""
+    """Return the edges of a circuit as masks over all units, including error units.
+
+    If the circuit keeps its error units (``keep_error``), the masks keep all edges from and to these units.
+    """
     masks = dict(gated.masks(circuit.its_edges))
     if not circuit.keep_error:
         return masks
     for (up, down), mask in masks.items():
-        # Error units follow the nodes of a site: all edges from them and to them are kept.
+        # The error units of a site follow its nodes: all edges from error units and to error units are kept.
         mask[:, len(circuit.source.node_scores[up]) :] = True
         mask[len(circuit.source.node_scores[down]) :] = True
     return masks
@@ -118,10 +127,13 @@ def edge_masks(gated: GatedEdges, circuit: Circuit) -> EdgeMasks:
 
 @checked
 def circuit_of(task: Task, units: Mapping[str, Chosen]) -> Circuit:
-    """Return the circuit of units that are chosen by hand; its source has no scores.
+    """Return a circuit of units that are chosen by hand.
+
+    All scores of its ``source`` are zero, because no method has scored the units.
 
     Args:
-        units: By site: numbers, or a boolean mask over all of them.
+        task: The task whose encoder has the units.
+        units: The units of each site: indices, or a boolean mask over all units of the site.
 
     Example:
         >>> strong = graph.node_scores["layer4.0"] > 0
@@ -135,7 +147,7 @@ def circuit_of(task: Task, units: Mapping[str, Chosen]) -> Circuit:
     of_errors = dict[str, np.ndarray]()
     chosen = dict[str, np.ndarray]()
     for site, size in gated_chain(encoder, ordered, rows=1).sizes.items():
-        # Error units follow the nodes of a site; without a dictionary there are none.
+        # The error units of a site follow its nodes; only a site in a feature basis has error units.
         errors = encoder.error_units.get(site, range(size, size))
         zeros[site] = np.zeros(errors.start)
         of_errors[site] = np.zeros(len(errors))
@@ -145,11 +157,15 @@ def circuit_of(task: Task, units: Mapping[str, Chosen]) -> Circuit:
 
 
 def units_with_errors(circuit: Circuit) -> dict[str, np.ndarray]:
-    """Return the numbers of a circuit's units by site, and behind them the numbers of the error units that it keeps."""
+    """Return the indices of the units that runs of a circuit keep, by site.
+
+    The indices of a circuit's own units come first. If the circuit keeps its error units (``keep_error``), their
+    indices follow.
+    """
     source = circuit.source
     numbers = dict[str, np.ndarray]()
     for site, units in circuit.units.items():
-        # Error units follow the nodes in the numbers of a site.
+        # The indices of a site's error units follow the indices of its nodes.
         n_nodes = len(source.node_scores[site])
         n_kept = source.n_units(site) if circuit.keep_error else n_nodes
         numbers[site] = np.append(units, np.arange(n_nodes, n_kept)).astype(np.int64)
@@ -159,10 +175,12 @@ def units_with_errors(circuit: Circuit) -> dict[str, np.ndarray]:
 def ablate_all_but(
     encoder: Encoder, circuit: Circuit, baseline: AnyBaseline = "zero"
 ) -> list[Patch]:
-    """Return the patches that put everything outside a circuit to the baseline, at the circuit's sites.
+    """Return the patches that set everything outside a circuit to the baseline, at the circuit's sites.
 
     Args:
-        baseline: One for all images, or one for every image of the runs within the block.
+        encoder: The encoder that the patches are for.
+        circuit: The circuit whose units are kept.
+        baseline: Either one activation for all images, or an activation for every image that is run under the patches.
 
     Example:
         >>> from circuitry.gates import patched
@@ -171,12 +189,12 @@ def ablate_all_but(
     """
     values = as_baseline(baseline)
     if isinstance(values, Counterfactual):
-        # Its activations are those of a clean run, so they are read before any patch is in place.
+        # A counterfactual baseline takes its activations from a clean run, which is made before any patch is in place.
         values = Baseline(values.name, values.run(encoder, circuit.units))
     kept = units_with_errors(circuit)
 
     def write(site: str, activation: Tensor) -> Tensor:
-        # The activation tells the number of units: a baseline of zeros has none.
+        # The number of units is read from the activation, because a baseline of zeros stores no activation.
         size = encoder.n_units(site, activation)
         gates = torch.from_numpy(mark_kept(kept[site], size, site))[None]
         end = values.at(site, activation)

@@ -1,4 +1,8 @@
-"""Lesion: measure which answers a model loses without a part of its units, class by class and style by style."""
+"""Lesion: measure which answers a model loses without a part of its units, class by class and style by style.
+
+An own part is a set of units that a class needs and that other classes do not need. A lesion ablates the units of one
+own part, or as many random units.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -47,13 +51,13 @@ class Ablated(NamedTuple):
     """Units that are ablated together."""
 
     found_on: Key
-    """Class and domain of the part; random units have those of the part that they stand beside."""
+    """Class and domain of the own part. For random units, it is the own part that they are compared with."""
     kind: str
     """``part`` or ``random``."""
     n_units: int
-    """How many units are ablated."""
+    """The number of units that are ablated."""
     rest: Circuit
-    """All other units, which are kept."""
+    """All other units; these are kept."""
 
 
 @own_modes()
@@ -65,28 +69,40 @@ def lesion(
     random_draws: Natural = 1,
     seed: Seed = 0,
 ) -> pd.DataFrame:
-    """Ablate each part, and measure which classes in which styles lose their answers.
+    """Ablate each part, and measure for which classes and in which styles the model loses its answers.
 
     Args:
-        tasks: By (class, domain): images to test on, the metric of the class, and the baseline of ablated units. All
-            have the same candidate classes, scale and kind of baseline; each class has its own label. Others and
-            sites of the tasks are not used.
-        parts: By (class, domain) that they were found on: circuits of units of one encoder, found with one kind of
-            baseline, which may differ from that of the tasks.
-        random_draws: Number of random parts beside each part, with as many units at every site.
+        tasks: A task for each (class, domain) to test on. It has the images, the metric of the class, and the baseline
+            of ablated units. All tasks must have the same candidate classes, scale and kind of baseline, and each class
+            must have its own label. Others and sites of the tasks are ignored.
+        parts: A circuit of units for each (class, domain) that it was found on. All circuits must be of one encoder and
+            must have been found with one kind of baseline, which may differ from the baseline of the tasks.
+        random_draws: The number of random parts to compare each part with. A random part has as many units at every
+            site.
         seed: Seed of the random parts.
 
     Returns:
-        Columns part_class, part_domain, class, domain, cut (``part`` or ``random``), n_units, n_images; then means over
-        images: whole_right and right, the share that gets its own class before and after the lesion; whole_probability
-        and probability, of its own class; and taken_for, the share that gets the class of the part after it, NaN where
-        the class of the part is not among the candidates. An image with equal answers, or with an embedding that is not
-        finite, gets no class (`given_classes`). The last columns are the same in all rows: candidates (how many),
-        scale, baseline (of the tasks), part_baseline (that the parts were found with, None where they do not say).
+        A table with a row for each part, each (class, domain) and each cut. Means over the draws of random parts are
+        one row. Columns:
+
+        - part_class, part_domain: the class and domain that the part was found on.
+        - class, domain: the class and domain of the images.
+        - cut: ``part`` or ``random``.
+        - n_units, n_images: how many units are ablated, and how many images are tested.
+        - whole_right, right: the share of images that are classified as their own class before and after the lesion.
+        - whole_probability, probability: the mean probability of the images' own class before and after the lesion.
+        - taken_for: the share of images that are classified as the part's class after the lesion. It is NaN if the
+          part's class is not among the candidates.
+        - candidates, scale, baseline: the number of candidate classes, the scale and the baseline of all tasks, the
+          same in all rows.
+        - part_baseline: the baseline that was used to find the parts, or None if the parts do not say.
+
+        An image is classified as no class if two classes share the largest answer, or if the embedding is not finite
+        (`given_classes`).
 
     Raises:
-        InputError: for parts of another encoder or of edges, metrics without candidate classes, and tasks or parts that
-            are asked differently.
+        InputError: for parts of another encoder or of edges, metrics without candidate classes, and tasks or parts
+            whose settings differ.
 
     Example:
         >>> part = circuitry.own_part(task, share=0.02)
@@ -99,18 +115,18 @@ def lesion(
             raise InputError(
                 f"A lesion ablates units, but the part of {' in '.join(key)} is of edges: give it without edges."
             )
-    # A test on images that found a part would flatter it.
+    # A test on images that were used to find a part would overrate the part.
     sources = [part.source for part in parts.values()]
     tested = dict[str, Any]()
     for key, task in tasks.items():
         tested[" in ".join(key)] = task.images
     tell_seen(tested, sources, "A lesion")
-    # Probabilities depend on the scale of the logits, so all tasks take that of the model.
+    # Probabilities depend on the scale of the logits. A task without a scale takes the scale of the model.
     tasks = {key: at_model_scale(task) for key, task in tasks.items()}
     asked = _asked_of_cells(tasks)
     part_baseline = _baseline_of_parts(parts, asked["baseline"])
     labels = _labels_of_classes(tasks, parts, asked["text_weights"])
-    # Random units are drawn once, so that all classes are tested without the same ones.
+    # Random units are drawn once, so that all classes are tested without the same units.
     rng = np.random.default_rng(seed)
     cuts = list[Ablated]()
     for key, part in parts.items():
@@ -121,12 +137,12 @@ def lesion(
     jobs = Bar(tasks.items(), desc="lesion", unit="job", disable=not progress)
     rows = list[dict[str, Any]]()
     for key, task in jobs:
-        # Any part may be tested on any class, but a part and a task of one class ask for the same answer.
+        # Any part may be tested on any class. A part and a task of one class and domain must have the same label.
         check_made_with(task, sources, ANY_TEXTS)
         if key in parts:
             check_made_with(task, [parts[key].source], (*ANY_CLASS, "label"))
         rows += _rows_of_cell(key, task, cuts, labels)
-    # The mean of the random draws of a part is one row.
+    # The random draws of a part are averaged into one row.
     table = pd.DataFrame(rows).groupby(list(KEYS), sort=False).mean().reset_index()
     return table.assign(
         candidates=asked["candidates"],
@@ -137,7 +153,11 @@ def lesion(
 
 
 def _asked_of_cells(tasks: Mapping[Key, Task]) -> dict[str, Any]:
-    """Return the settings that all tasks share; refuse tasks whose rows would not be comparable."""
+    """Return the settings that all tasks share.
+
+    Raises:
+        InputError: if the settings of the tasks differ, so that their rows could not be compared.
+    """
     asked = dict[str, dict[str, Any]]()
     for key, task in tasks.items():
         asked[" in ".join(key)] = asked_of(task, "A lesion takes")
@@ -150,12 +170,18 @@ def _asked_of_cells(tasks: Mapping[Key, Task]) -> dict[str, Any]:
 
 
 def _baseline_of_parts(parts: Mapping[Key, Circuit], tested: str) -> str | None:
-    """Return the baseline that all parts were found with; refuse several, and warn where the test has another."""
+    """Return the baseline that was used to find the parts; None if no part says.
+
+    A warning is logged if the test has another baseline.
+
+    Raises:
+        InputError: if the parts were found with different baselines or scales.
+    """
     asked = dict[str, dict[str, Any]]()
     part_baseline: str | None = None
     for key, part in parts.items():
         made = part.source.settings
-        # Circuits that are made by hand say neither.
+        # Circuits that are made by hand name neither baseline nor scale.
         known = dict[str, Any]()
         for name in ("baseline", "scale"):
             if name in made:
@@ -180,10 +206,13 @@ def _labels_of_classes(
     parts: Mapping[Key, Circuit],
     text_weights: Sequence[float],
 ) -> dict[str, int]:
-    """Return the label of each class: its row among the candidate classes. Refuse tasks that disagree.
+    """Return the label of each class: the index of its row among the candidate classes.
 
-    A class with a part but without a task has the label that its part was found with. Where the part was found among
-    other candidates, the class has no label.
+    A class that has a part but no task has the label that was used to find its part. If the part was found among other
+    candidates, the class has no label.
+
+    Raises:
+        InputError: if two tasks of one class have different labels.
     """
     labels = dict[str, int]()
     told_by = dict[str, Key]()
@@ -199,7 +228,7 @@ def _labels_of_classes(
         told_by.setdefault(name, key)
     for (name, _), part in parts.items():
         made = part.source.settings
-        # A label is a row of its own candidates: among other texts it would be another class.
+        # A label is the index of a candidate, so among other texts it would mean another class.
         if "label" in made and same_entry(made.get("text_weights"), text_weights):
             labels.setdefault(name, int(made["label"]))
     return labels
@@ -208,7 +237,7 @@ def _labels_of_classes(
 def _rows_of_cell(
     key: Key, task: Task, cuts: Sequence[Ablated], labels: Mapping[str, int]
 ) -> list[dict[str, Any]]:
-    """Return a row for each cut, of the images of one class in one domain."""
+    """Return a row for each cut, measured on the images of one class in one domain."""
     metric = answer_metric(task.metric, "A lesion takes")
     quiet = replace(
         task,
@@ -216,7 +245,7 @@ def _rows_of_cell(
         others=None,
         work=replace(task.work, progress=False),
     )
-    # The whole model runs as a circuit, too, so that before and after differ by the lesion alone and not by rounding.
+    # The whole model also runs as a circuit, so that the answers before and after a lesion do not differ by rounding.
     everything = cuts[0].rest.nothing().complement()
     embeddings = kept_embeddings(quiet, [everything, *(cut.rest for cut in cuts)])
     whole, *after = (metric.log_answers(of_run).cpu() for of_run in embeddings)
@@ -232,7 +261,7 @@ def _rows_of_cell(
         row["whole_right"] = before["right"]
         row["whole_probability"] = before["probability"]
         row |= _read(answers, metric.label)
-        # The share is known only where the class of the part is a candidate.
+        # The share is known only if the class of the part is a candidate.
         part_label = labels.get(cut.found_on[0])
         row["taken_for"] = np.nan if part_label is None else _share(answers, part_label)
         rows.append(row)
@@ -253,15 +282,24 @@ def _rows_of_cell(
 
 
 def part_overlaps(parts: Mapping[Key, Circuit]) -> pd.DataFrame:
-    """Return the Jaccard index of the units of every two parts, and its expectation for random units.
+    """Return the Jaccard index of the units of every two parts, and the index that is expected for random units.
 
-    Random units are as many at every site; the expectation is that of the sizes by site, summed before dividing.
+    There are as many random units at every site as the parts have. The expected sizes of intersection and union are
+    summed over sites before dividing.
+
+    Args:
+        parts: The parts by (class, domain).
 
     Returns:
-        Columns class_a, domain_a, class_b, domain_b, overlap, chance, edges, size_a, size_b. Edges is the Jaccard index
-        of the strongest edges between the units of each part, NaN where edges have no scores (`with_edges`). Sizes are
-        the shares of the units that the parts have: the overlap of parts of unequal sizes is at most the smaller over
-        the larger.
+        A table with a row for each two parts. Columns:
+
+        - class_a, domain_a, class_b, domain_b: the two parts.
+        - overlap: the Jaccard index of their units.
+        - chance: the index that is expected for random units.
+        - edges: the Jaccard index of the strongest edges between the units of each part. It is NaN if any part has no
+          scores of edges (`with_edges`).
+        - size_a, size_b: the share of the units that each part has. If the sizes differ, the overlap is at most the
+          smaller size divided by the larger.
 
     Example:
         >>> small, large = propose_circuits(task, [0.02, 0.04])
@@ -273,7 +311,7 @@ def part_overlaps(parts: Mapping[Key, Circuit]) -> pd.DataFrame:
         comparable.add(part.source)
         if isinstance(part.source, AttributionGraph) and part.source.edge_scores:
             graphs.append(part.source)
-    # One part without scores of edges leaves no matrix of all parts.
+    # If one part has no scores of edges, there is no matrix of all parts.
     by_edges = None
     if parts and len(graphs) == len(parts):
         by_edges = edge_jaccard_matrix([graph.circuit() for graph in graphs])
@@ -302,7 +340,7 @@ def part_overlaps(parts: Mapping[Key, Circuit]) -> pd.DataFrame:
 
 
 def _read(answers: Float[Tensor, "images classes"], label: int) -> dict[str, float]:
-    """Return the share of images that are given a class, and the mean probability of the class."""
+    """Return the share of images that are classified as a class, and the mean probability of the class."""
     return {
         "right": _share(answers, label),
         "probability": float(answers[:, label].exp().mean()),
@@ -310,5 +348,5 @@ def _read(answers: Float[Tensor, "images classes"], label: int) -> dict[str, flo
 
 
 def _share(answers: Float[Tensor, "images classes"], label: int) -> float:
-    """Return the share of images that are given a class."""
+    """Return the share of images that are classified as a class."""
     return float(in_double(given_classes(answers) == label).mean())

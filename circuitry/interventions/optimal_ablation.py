@@ -1,16 +1,18 @@
-"""Optimal ablation: an ablated unit is put to the constant that costs the model's answers least.
+"""Optimal ablation: an ablated unit is set to the constant that costs the model's answers least.
 
-At the mean of the ablated units, a circuit's own units read inputs that they may never have seen. Optimal ablation (Li
-and Janson 2024, arXiv 2409.09951) chooses constants a for a circuit C, the same for all images:
+If all ablated units are at their means, a circuit's own units may read inputs that never occur in the model. Optimal
+ablation (Li and Janson 2024, arXiv 2409.09951) chooses constants a for a circuit C, the same for all images:
 
     Delta_opt(C) = min over a of the mean over images of L(M_C(x; a), M(x)),    never above the cost at the mean
 
-Here L is the loss of masks, the share of the variance of the model's answers that is lost, and each unit has one
-constant on top of its baseline at all positions. The label plays no part, so images of any class fit them. Constants in
-the unit of a unit's spread pay `SHRINKAGE` times their mean square, which draws them to the baseline.
+Here L is the loss that masks are learned by: the share of the variance of the model's answers that is lost. Each unit
+has one constant, which is added to the unit's baseline at all positions. The label is ignored, so images of any class
+can be used to fit the constants. Constants are measured in standard deviations of their unit. Their mean square, times
+`SHRINKAGE`, is added to the loss; this draws the constants towards the baseline.
 
-Constants are fitted with the circuit fixed, after it is found, for circuits of every method alike. They can make a
-circuit look better than it is: they are read on unseen images, beside random units with constants of their own.
+Constants are fitted after the circuit is found, and the circuit does not change. This works in the same way for
+circuits of every method. Constants can make a circuit look better than it is. Results should therefore be measured on
+unseen images, next to random units with constants of their own.
 """
 
 from collections.abc import Sequence
@@ -32,33 +34,33 @@ from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
 
 OPTIMAL = "optimal"
-"""Name of the baseline."""
+"""The name of the baseline."""
 STEPS = 40
-"""Steps of Adam."""
+"""The number of steps of Adam."""
 BATCH = 8
-"""Images of each step."""
+"""The number of images in each step."""
 RATE = 0.1
-"""Learning rate, in the unit of a unit's spread."""
+"""The learning rate, in standard deviations of a unit."""
 SHRINKAGE = 0.1
-"""Weight of the mean square of the constants beside the loss."""
+"""The weight of the mean square of the constants, which is added to the loss."""
 
 
 @checked
 def optimal_baseline(task: Task, circuit: Circuit) -> Baseline:
-    """Return a baseline with the constants of the units outside a circuit that keep the model's answers best.
+    """Return a baseline that adds a constant to each unit outside a circuit, so that the model's answers change least.
 
     Args:
-        task: Images that fit the constants, of its class and others, and the baseline that the constants are added to,
-            the same for all images.
-        circuit: A circuit of units; constants belong to units at its sites.
+        task: The images to fit the constants on, both of the class and of other classes. Constants are added to the
+            baseline of the task, which must be the same for all images.
+        circuit: A circuit of units. Constants are fitted for the units outside the circuit, at the circuit's sites.
 
     Returns:
-        A baseline named ``optimal`` for runs with this circuit alone. Where no constants cost less on the images of the
-        task, it has the task's values.
+        A baseline named ``optimal``, to run this circuit alone. If the fitted constants do not lower the cost on the
+        images of the task, the baseline has the same values as the baseline of the task.
 
     Raises:
-        InputError: for a circuit of edges, a baseline of counterfactual images, or answers that are the same for all
-            images.
+        InputError: for a circuit of edges, for a baseline of counterfactual images or with an activation for every
+            image, and if the answers are the same for all images.
 
     Example:
         >>> circuit = circuitry.find_circuit(task, size=0.3)
@@ -81,7 +83,7 @@ def optimal_baseline(task: Task, circuit: Circuit) -> Baseline:
         at_sites = replace(task, sites=sites)
         runs = UnitsUnderGates(at_sites, keep_error=circuit.keep_error)
         answers = default_answers(task.metric)
-        # The whole model's answers, which constants are to keep.
+        # The answers of the whole model, which the constants should preserve.
         target = answers(runs.embeddings).detach()
         variance = variance_of(target)
         kept = dict[str, np.ndarray]()
@@ -97,14 +99,14 @@ def optimal_baseline(task: Task, circuit: Circuit) -> Baseline:
             return (shifted - target[images]).square().sum(1).mean() / variance
 
         def cost(shift: Tensor) -> float:
-            """Return what is lost over all images."""
+            """Return the mean loss over all images."""
             total = 0.0
             with torch.no_grad():
                 for images in torch.split(torch.arange(len(runs)), runs.rows):
                     total += float(lost(shift, images)) * len(images)
             return total / len(runs)
 
-        # In the unit of the spread one learning rate suits all units.
+        # Constants are measured in standard deviations, so that one learning rate suits all units.
         scaled = torch.zeros_like(gates).requires_grad_()
         descent = torch.optim.Adam([scaled], RATE)
         generator = torch.Generator().manual_seed(0)
@@ -114,14 +116,14 @@ def optimal_baseline(task: Task, circuit: Circuit) -> Baseline:
             scaled.grad = torch.autograd.grad(loss, [scaled])[0]
             descent.step()
         shift = (spread * scaled).detach() * (1 - gates)
-        # Steps see few images: constants that cost more over all of them are dropped.
+        # Each step sees only a few images. If the constants do not lower the cost over all images, they are dropped.
         if cost(shift) >= cost(torch.zeros_like(shift)):
             shift = torch.zeros_like(shift)
         values = dict[str, Tensor]()
         for site, end in runs.shifted(shift).items():
             values[site] = end.detach().clone()
     for site, past in task.encoder.carried.items():
-        # The stream that a site carries past its units is never ablated, so it has no baseline.
+        # Activations that a site carries past its units are never ablated, so they have no baseline.
         if site in values:
             unit_dim = task.encoder.unit_dim(site)
             values[site].narrow(unit_dim, past.start, len(past)).zero_()
@@ -129,9 +131,9 @@ def optimal_baseline(task: Task, circuit: Circuit) -> Baseline:
 
 
 def _spreads(task: Task, sites: Sequence[str]) -> dict[str, np.ndarray]:
-    """Return the standard deviation of each unit over all images and positions."""
-    # By site [3, units]: how many values, their sum and their sum of squares, in double precision because the variance
-    # is the difference of two near numbers.
+    """Return the standard deviation of each unit over all images and positions, by site."""
+    # By site an array [3, units]: the number of values, their sum, and the sum of their squares. In double precision,
+    # because the variance is the difference of two nearly equal numbers.
     moments = dict[str, Tensor]()
     encoder = task.encoder
     together, _ = with_others(task)

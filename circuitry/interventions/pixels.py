@@ -1,7 +1,8 @@
 """Maps of the pixels that contribute to a unit, or to the logit through a circuit's units, by integrated gradients.
 
-A circuit names units; these maps show which pixels they respond to. The path goes from a blank image (zero after
-preprocessing, the mean colour) to the image; the sum of a map is the change of the target along it.
+A circuit names units; these maps show to which pixels the units respond. The integration path goes from a blank image
+(zero after preprocessing, which is the mean colour) to the image. The sum of a map is the change of the target along
+this path.
 """
 
 from collections.abc import Callable
@@ -23,21 +24,23 @@ from circuitry.runs.arguments import Natural, checked
 from circuitry.runs.errors import InputError
 
 POINTS = 32
-"""Points of the Gauss-Legendre rule on the path."""
+"""The number of points of the Gauss-Legendre rule on the path."""
 
 
 @checked
 def logit_pixels(
     task: Task, circuit: Circuit | None = None
 ) -> Float[Tensor, "batch h w"]:
-    """Return the contribution of each pixel to the metric, in the encoder or with only a circuit's units kept.
+    """Return the contribution of each pixel to the metric.
+
+    The metric is computed by the whole encoder, or with only the units of a circuit kept.
 
     Args:
-        task: Images and metric, and the baseline of ablated units.
-        circuit: Its units are kept (default: the whole encoder).
+        task: The images, the metric, and the baseline of ablated units.
+        circuit: The circuit whose units are kept (default: the whole encoder).
 
     Returns:
-        A map for each image, summed over colours.
+        A map [h, w] for each image, summed over colours.
 
     Example:
         >>> logit_pixels(task, graph.circuit(None)).shape
@@ -47,7 +50,7 @@ def logit_pixels(
     def target(x: Tensor) -> Tensor:
         return checked_metric(task.metric, task.encoder(x))
 
-    # The points of a path are many rows of one image: where each has a baseline of its own, they run image by image.
+    # The points of a path are many rows of one image. If each image has its own baseline, images run one by one.
     one_by_one = circuit is not None and task.baseline.n_images is not None
     maps = list[Tensor]()
     with task.running(gradients=True):
@@ -66,12 +69,13 @@ def logit_pixels(
 def circuit_pixels(
     task: Task, circuit: Circuit
 ) -> dict[str, Float[Tensor, "batch h w"]]:
-    """Return what each pixel of a task's images adds to its metric, through the model and a circuit, by title.
+    """Return maps of what each pixel of a task's images adds to four targets, by title.
 
-    The whole model; the circuit kept at its last site before the embedding, everything before as it is; the circuit
-    alone at all sites; and the activation of that site's first unit.
+    The targets are: the metric of the whole model; the metric with the circuit kept at its last site before the
+    embedding, while everything before runs as it is; the metric with the circuit kept at all sites; and the activation
+    of the first of the circuit's units at this last site.
     """
-    # The last site with units is the embedding; a circuit of the embedding alone has no site before it.
+    # The last site with units is the embedding, so the site before it is taken, if there is one.
     with_units = [site for site, units in circuit.units.items() if len(units)]
     last = with_units[-2:][0]
     unit = int(circuit.units[last][0])
@@ -86,7 +90,12 @@ def circuit_pixels(
 
 @checked
 def unit_pixels(task: Task, site: str, unit: Natural) -> Float[Tensor, "batch h w"]:
-    """Return how much each pixel adds to a unit's activation, mean over its positions.
+    """Return the contribution of each pixel to a unit's activation, averaged over the unit's positions.
+
+    Args:
+        task: The encoder and the images; the metric is ignored.
+        site: The site of the unit.
+        unit: The index of the unit.
 
     Example:
         >>> unit_pixels(task, "layer4.0", 5).shape
@@ -110,8 +119,8 @@ def unit_pixels(task: Task, site: str, unit: Natural) -> Float[Tensor, "batch h 
 
 
 def _pixels(task: Task, images: Tensor, target: Callable[[Tensor], Tensor]) -> Tensor:
-    """Return a map of each image: integrated gradients of a target, summed over colours."""
-    # captum runs every image at least once in a batch, however little memory there is.
+    """Return a map for each image: integrated gradients of a target, summed over colours."""
+    # captum needs at least one row for each image in a batch, even if memory is short.
     rows = max(len(images), rows_that_fit(task.encoder, task.work.memory_gib))
     effects: Tensor = IntegratedGradients(target).attribute(
         images, n_steps=POINTS, method="gausslegendre", internal_batch_size=rows

@@ -1,4 +1,4 @@
-"""Attributed scores of units beside exact effects, and the agreement of maps of pixels. No torch."""
+"""Attributed scores of units next to their exact effects, and the agreement of pixel maps. No torch."""
 
 import math
 from collections.abc import Mapping
@@ -12,12 +12,12 @@ from scipy import stats
 from circuitry.encoder.sites import INPUT
 
 STRONGEST_SHARE = 0.2
-"""Share of the units of all sites that `AttributionCheck.across_sites` counts site by site."""
+"""The share of the units of all sites that `AttributionCheck.across_sites` takes as the strongest ones."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AttributionCheck:
-    """Attributed scores beside exact effects.
+    """Attributed scores of units next to their exact effects.
 
     Example:
         >>> task = circuitry.Task(encoder, images, metric, baseline="mean-position", others=others)
@@ -28,15 +28,18 @@ class AttributionCheck:
     """
 
     points: pd.DataFrame
-    """Columns site, unit, top, random (whether the unit is in that sample), attributed, exact."""
+    """A table with a row for each unit. Its columns are site, unit, top and random (whether the unit is in this
+    sample), attributed (the score) and exact (the effect)."""
 
     def __repr__(self) -> str:
         return f"AttributionCheck: {len(self.points)} units at {self.points['site'].nunique()} sites"
 
     def to_pandas(self) -> pd.DataFrame:
-        """Return the correlations: columns site, sample (``top``, ``random``), n_units, pearson, spearman.
+        """Return the correlations of attributed scores and exact effects, at each site and for each sample.
 
-        NaN for fewer than three units, or where the attributed or the exact effects are all the same.
+        Returns:
+            A table with the columns site, sample (``top``, ``random``), n_units, pearson and spearman. A correlation is
+            NaN if there are fewer than three units, or if all scores or all effects are the same.
         """
         rows = list[tuple[Any, ...]]()
         for site, of_site in self.points.groupby("site", sort=False):
@@ -47,14 +50,23 @@ class AttributionCheck:
         return pd.DataFrame(rows, columns=columns)
 
     def across_sites(self) -> pd.DataFrame:
-        """Return whether scores of different sites can be compared, as a global budget does; in the random sample.
+        """Return a table which shows whether scores of different sites can be compared, as a global budget does.
+
+        The table is computed from the random sample.
 
         Returns:
-            Columns site, n_units, exact_per_score (sum of the absolute exact effects over that of the scores: alike at
-            all sites where scores can be compared), strongest_by_score and strongest_by_exact (its units among the
-            strongest `STRONGEST_SHARE` of all sites, by either). The image, which is no node, is left out.
+            A table with the columns:
+
+            - site, n_units.
+            - exact_per_score: the sum of absolute exact effects divided by the sum of absolute scores. If scores can be
+              compared across sites, this ratio is similar at all sites.
+            - strongest_by_score: how many units of the site are among the strongest `STRONGEST_SHARE` of all sites, by
+              score.
+            - strongest_by_exact: the same, by exact effect.
+
+            The image itself is left out, because it has no nodes.
         """
-        # The top units are chosen by their scores, so their effects would make every site look alike.
+        # The top units of a site are chosen by their scores, so with them all sites would look alike.
         points = self.points[self.points["random"] & (self.points["site"] != INPUT)]
         sizes = pd.DataFrame(
             {
@@ -79,12 +91,19 @@ class AttributionCheck:
 
 
 def map_agreement(maps: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return the correlation of each map with the first, over all pixels; NaN of a map that is the same everywhere."""
+    """Return the correlation over all pixels of each map with the first map.
+
+    Args:
+        maps: Maps of pixels by name; all have the same shape.
+
+    Returns:
+        The correlations by name, without the first map. A correlation is NaN if either map is constant.
+    """
     (_, first), *others = maps.items()
     agreement = dict[str, float]()
     for name, pixels in others:
         agreement[name] = float("nan")
-        # numpy warns of a correlation with a constant, and would return NaN as well.
+        # For a constant map numpy would return NaN as well, but with a warning.
         if np.ptp(pixels) > 0 and np.ptp(first) > 0:
             correlation = np.corrcoef(first.ravel(), pixels.ravel())
             agreement[name] = float(correlation[0, 1])
@@ -92,10 +111,10 @@ def map_agreement(maps: Mapping[str, np.ndarray]) -> dict[str, float]:
 
 
 def _correlations(points: pd.DataFrame) -> tuple[float, float]:
-    """Return Pearson's and Spearman's correlation of attributed and exact effects."""
+    """Return Pearson's and Spearman's correlation of attributed and exact effects; NaN if they are not defined."""
     attributed = points["attributed"].to_numpy(dtype=float)
     exact = points["exact"].to_numpy(dtype=float)
-    # Two points lie on a line always, and a constant has no correlation.
+    # Two points always lie on a line, and a constant has no correlation.
     if len(points) < 3 or np.ptp(attributed) == 0 or np.ptp(exact) == 0:
         return float("nan"), float("nan")
     pearson = stats.pearsonr(attributed, exact).statistic

@@ -1,12 +1,12 @@
-"""Transfer of circuits between domains: shared circuitry in the causal sense.
+"""Transfer of circuits between domains: do domains share circuits in the causal sense?
 
-1. `transfer_circuits`: only the circuit of (class, domain A) is kept while images of domain B of the same class run
-   through the encoder: faithfulness[A, B], and how often the class is still recognised;
-2. `interchange`: the activations of A's circuit units, from images of A, are put into runs on images of B
+1. `transfer_circuits` runs images of domain B through the encoder while only the circuit of the same class in domain A
+   is kept. It returns faithfulness[A, B], and how often the class is still recognised.
+2. `interchange` takes the activations of A's circuit units from images of A, and puts them into runs on images of B
    (Geiger et al. 2021, arXiv 2106.02997).
 
-`transfer_matrix` makes a matrix of a table. The nearer the values off its diagonal are to those on it, the more the
-domains share.
+`transfer_matrix` turns a table into a matrix. The closer the values off the diagonal are to the values on the diagonal,
+the more the domains share.
 """
 
 from collections.abc import Iterator, Mapping
@@ -45,7 +45,7 @@ INTERCHANGE_COLUMNS = [
     "full_accuracy",
     "n_images",
 ]
-"""Columns of a table of `interchange`, which it has without rows, too."""
+"""The columns of a table of `interchange`. A table without rows has them, too."""
 
 
 @own_modes()
@@ -53,25 +53,33 @@ INTERCHANGE_COLUMNS = [
 def transfer_circuits(
     tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]
 ) -> pd.DataFrame:
-    """Keep the circuit of each domain on the images of each domain, class by class.
+    """Keep the circuit of each domain while images of each domain run through the encoder, class by class.
 
     Args:
-        tasks: By (class, domain): images and metric, the baseline of ablated units, and the sites where units are
-            ablated. With others, the table also says how many of them the circuit alone takes for its class, and
-            `transfer_matrix` whether it tells its class from them (selectivity, see `FaithfulnessCurve`). If the
-            baseline has an activation for every image, it has them for the images and then for the others.
-        circuits: By (class, domain); their units are kept.
+        tasks: A task for each (class, domain): images and metric, the baseline of ablated units, and the sites where
+            units are ablated. If the tasks have ``others``, the table also says how many of them are classified as the
+            circuit's class. `transfer_matrix` can then return the selectivity: whether the circuit separates its class
+            from other classes (see `FaithfulnessCurve`). A baseline with one activation per image must list the
+            activations of ``task.images`` first, then the activations of ``task.others``.
+        circuits: A circuit for each (class, domain). Its units are kept; its edges are ignored.
 
     Returns:
-        Columns class, circuit_domain, image_domain, faithfulness, reason, metric, full_metric, empty_metric,
-        accuracy (with the circuit alone), full_accuracy, n_images; with ``others`` also metric, full_metric,
-        empty_metric and accuracy of the others, each with ``other_`` before it. Faithfulness is NaN, with the reason,
-        where the model does no better than the baseline. Accuracies are the shares of images that get the class among
-        the classes of a `ClassLogit`, and NaN for another metric.
+        A table with a row for each class, domain of the circuit and domain of the images. Columns:
+
+        - class, circuit_domain, image_domain.
+        - faithfulness, reason: faithfulness is NaN if the model does no better than the baseline, and the reason says
+          so.
+        - metric, full_metric, empty_metric: the mean metric with the circuit alone, of the whole model, and with
+          nothing kept.
+        - accuracy, full_accuracy: the share of images that are classified as the class, with the circuit alone and by
+          the whole model. The candidates are the classes of a `ClassLogit`; for another metric accuracies are NaN.
+        - n_images: the number of images.
+        - other_metric, other_accuracy, other_full_metric, other_full_accuracy, other_empty_metric: the same for the
+          images of ``others``, if the tasks have them.
 
     Raises:
-        InputError: when no class has both a circuit and images, a circuit is of another encoder or metric than a task,
-            or the baseline does not fit the images.
+        InputError: if no class has both a circuit and images, if a circuit was found with another encoder or metric
+            than a task has, or if the baseline does not fit the images.
 
     Example:
         >>> tasks = {("clock", "real"): task}
@@ -91,7 +99,7 @@ def transfer_circuits(
             kept = [circuit.at(sites) for circuit in kept]
         nothing = kept[0].nothing()
         together, n_own = with_others(task)
-        # The whole model and nothing kept come first; all runs share their batches of images.
+        # The first two runs are the whole model and nothing kept. All runs share the batches of images.
         embeddings = kept_embeddings(
             replace(together, images=one_tensor(together.images)),
             [nothing.complement(), nothing, *kept],
@@ -130,16 +138,24 @@ def transfer_circuits(
 def interchange(
     tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit], *, seed: Seed = 0
 ) -> pd.DataFrame:
-    """Put the activations of A's circuit units, from images of A, into runs on images of B, class by class.
+    """Put the activations of A's circuit units, taken from images of A, into runs on images of B, class by class.
 
-    Every image of B gets an image of A at random, another image than itself where A is B. A control exchanges random
-    units, as many at every site: any exchange of that size has this effect. Pairs of images and random units are drawn
-    by ``seed``; for other arguments and errors see `transfer_circuits`. Baselines, sites and others of the tasks are
-    not used.
+    Every image of B is paired with a random image of A. If A is B, an image is never paired with itself, unless it is
+    the only image. A control exchanges random units instead: at every site as many as the circuit has. The control
+    shows the effect that any exchange of this size has.
+
+    Args:
+        tasks: As for `transfer_circuits`; their baselines, sites and ``others`` are ignored.
+        circuits: As for `transfer_circuits`.
+        seed: Seed of the pairs of images and of the random units.
 
     Returns:
-        Columns class, circuit_domain, image_domain, change (of the metric, mean over images of B), random_change (by
-        the control), accuracy, full_accuracy, n_images. Pairs without images of A are absent.
+        A table with the columns class, circuit_domain (A), image_domain (B), change, random_change, accuracy,
+        full_accuracy and n_images. The change of the metric is a mean over the images of B; random_change is the change
+        by the control. A pair of domains has no row if there are no images of A.
+
+    Raises:
+        InputError: as `transfer_circuits`.
 
     Example:
         >>> table = interchange({("clock", "real"): task}, {("clock", "real"): graph.circuit(None)})
@@ -154,10 +170,10 @@ def interchange(
             if (class_name, circuit_domain) not in tasks:
                 continue
             donors = one_tensor(tasks[class_name, circuit_domain].images)
-            # Exchanged units are "ablated" to the donor's activations, so the circuits that run are complements.
-            # Error units stay with the image: they are no units of the circuit.
+            # Exchanged units are "ablated" to the activations of the donor, so the kept circuits are complements.
+            # Error units are not exchanged, because they do not belong to the circuit.
             exchanged = replace(circuit, keep_error=False)
-            # Random units are drawn before the donors; the order is part of the seed.
+            # Random units are drawn before the donors. Another order would change the results of a seed.
             random = exchanged.random(rng)
             runs = [
                 circuit.nothing().complement(),
@@ -187,7 +203,10 @@ def interchange(
 
 
 class _Score(NamedTuple):
-    """Mean metric of images, and the share of them that get its class, NaN without candidate classes."""
+    """The mean metric of images, and the share of them that are classified as the class of the metric.
+
+    The share is NaN if the metric has no candidate classes.
+    """
 
     metric: float
     accuracy: float
@@ -205,7 +224,13 @@ def _score(embeddings: Float[Tensor, "images d"], metric: Metric) -> _Score:
 def _jobs(
     tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]
 ) -> Iterator[tuple[Key, Task, dict[str, Circuit]]]:
-    """Yield the task of every (class, domain) with the units of the class's circuits by domain."""
+    """Yield each (class, domain) with its task, and with the circuits of the class.
+
+    The circuits are in a dictionary by the domain that they were found in. Their edges are removed.
+
+    Raises:
+        InputError: if no class has both a circuit and images, or a circuit does not fit a task.
+    """
     by_class = dict[str, dict[str, Circuit]]()
     for (name, domain), circuit in circuits.items():
         by_class.setdefault(name, {})[domain] = replace(circuit, edges=None)
@@ -214,7 +239,7 @@ def _jobs(
         raise InputError(
             "Transfer needs a class with both a circuit and images, but there is none."
         )
-    # Class by class, in the order of the first task of each: rows and random draws follow it.
+    # Classes are in the order of their first tasks; rows and random draws follow this order.
     classes = list(dict.fromkeys(name for name, _ in jobs))
     jobs.sort(key=lambda key: classes.index(key[0]))
     progress = any(task.work.progress for task in tasks.values())
@@ -222,7 +247,7 @@ def _jobs(
         name, domain = key
         of_class = by_class[name]
         task = tasks[key]
-        # The texts may be in the style of a domain, so they agree within one domain only.
+        # Texts may be in the style of a domain, so they have to agree only within one domain.
         check_made_with(task, [c.source for c in of_class.values()], ANY_TEXTS)
         if domain in of_class:
             check_made_with(task, [of_class[domain].source])
@@ -230,8 +255,15 @@ def _jobs(
 
 
 def _partners(n: int, donors: int, same: bool, rng: np.random.Generator) -> Tensor:
-    """Return an index of a donor for each image; where images are their own donors, never the image itself."""
+    """Return the index of a random donor for each image.
+
+    Args:
+        n: The number of images.
+        donors: The number of donors.
+        same: Whether the images are their own donors. Then an image is never its own donor, unless it is the only one.
+        rng: The generator.
+    """
     if same and n == donors > 1:
-        # A shift of 1 to n - 1 places around the circle never ends at its start.
+        # A cyclic shift by 1 to n - 1 never returns the image itself.
         return torch.from_numpy((np.arange(n) + rng.integers(1, n, n)) % n)
     return torch.from_numpy(rng.integers(0, donors, n))

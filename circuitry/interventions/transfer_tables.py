@@ -21,7 +21,7 @@ from circuitry.runs.errors import InputError
 
 OWN_CIRCUIT = "own domain's circuit"
 OTHER_CIRCUITS = "other domains' circuits"
-"""Groups of `transfer_over_depth`."""
+"""The groups of circuits in `transfer_over_depth`."""
 
 
 CircuitTable = Annotated[
@@ -31,19 +31,20 @@ CircuitTable = Annotated[
 TransferTable = Annotated[
     pd.DataFrame, with_columns("class", "circuit_domain", "image_domain", "sites")
 ]
-"""A table of `transfer_circuits` with the column ``sites``: the sites at which circuits were kept."""
+"""A table of `transfer_circuits` with the column ``sites``, which says at which sites circuits were kept."""
 
 
 def transfer_matrix(table: CircuitTable, value: str = "faithfulness") -> pd.DataFrame:
-    """Return the mean over classes of a transfer table: a row per circuit's domain, a column per images' domain.
+    """Return the means of a transfer table over classes, as a matrix.
 
-    Faithfulness and selectivity are ratios of means over classes, so that a class that the model hardly recognises in a
-    domain cannot dominate; NaN where the model does no better than the baseline.
+    The rows are the domains of the circuits, and the columns are the domains of the images. Faithfulness and
+    selectivity are ratios of means over classes, so that a class that the model hardly recognises in a domain cannot
+    dominate. They are NaN if the model does no better than the baseline.
 
     Args:
         table: From `transfer_circuits` or `interchange`.
-        value: ``faithfulness``, ``selectivity`` (of a table made with images of other classes), or the column to
-            average.
+        value: ``faithfulness``, ``selectivity`` (if the table was made with images of other classes), or the name of
+            the column to average.
 
     Example:
         >>> names = ("circuit_domain", "image_domain", "metric", "full_metric", "empty_metric")
@@ -64,7 +65,7 @@ def transfer_matrix(table: CircuitTable, value: str = "faithfulness") -> pd.Data
     domains = sorted({*table["circuit_domain"], *table["image_domain"]})
     cells = table.groupby(["circuit_domain", "image_domain"]).mean(numeric_only=True)
     if value in CURVE_MEASURES:
-        # Both are leads over the baseline already, which therefore is 0.
+        # Metrics are differences from the baseline already, so the baseline itself is 0.
         kept = _difference(cells, "metric", value)
         lead = _difference(cells, "full_metric", value)
         ratios = list[float]()
@@ -78,9 +79,9 @@ def transfer_matrix(table: CircuitTable, value: str = "faithfulness") -> pd.Data
 def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Comparison:
     """Return a transfer table as a `Comparison`: circuits of one domain on images of another.
 
-    Values are those of `transfer_matrix`, so classes are pooled and there are no intervals; each domain's own circuits
-    are on the diagonal. Where the table has rows of single sites, these are compared; rows of all sites at once
-    (``table[table["sites"] == "all"]``) are a comparison of their own.
+    The values are the values of `transfer_matrix`. Classes are pooled, so there are no intervals. The values of each
+    domain's own circuits are on the diagonal. If the table has rows of single sites, only these rows are used, and each
+    site has a matrix. To compare all sites at once, give only their rows (``table[table["sites"] == "all"]``).
 
     Args:
         table: From `transfer_circuits`, or from `CausalChecks.extract_transfer` with the column ``sites``.
@@ -92,7 +93,7 @@ def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Compar
         >>> table = transfer_circuits({("clock", "real"): task}, circuits)
         >>> compare_transfer(table, "accuracy").matrix().shape
     """
-    # All sites at once are another intervention, so they are no site of this comparison.
+    # Keeping circuits at all sites at once is another intervention, so it is no site of this comparison.
     by_site: Iterable[tuple[Any, pd.DataFrame]] = [(None, table)]
     if "sites" in table:
         alone = table[table["sites"] != "all"]
@@ -102,7 +103,7 @@ def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Compar
     for site, rows in by_site:
         matrix = transfer_matrix(rows, value)
         matrix = matrix.rename_axis(index="domain_a", columns="domain_b").reset_index()
-        # Pairs without a value are no rows of a comparison.
+        # A comparison has no rows for pairs without a value.
         long = matrix.melt("domain_a", value_name="value").dropna()
         tables.append(long.assign(site=site))
     values = pd.concat(tables, ignore_index=True).assign(**{"class": "all"})
@@ -115,9 +116,16 @@ def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Compar
 
 
 def transfer_comparisons(table: TransferTable | None) -> dict[str, Comparison]:
-    """Return transfer as comparisons by measure, of single sites where there are any.
+    """Return transfer as a dictionary of comparisons, with one for each measure that is known.
 
-    None without a table. A measure that is not known, because the model has no lead over the baseline, is absent.
+    A measure is not known if the model has no lead over the baseline.
+
+    Args:
+        table: The transfer table. If it has rows of single sites, only these are compared. If it is None, the
+            dictionary is empty.
+
+    Returns:
+        The comparisons of `compare_transfer` by the name of their measure.
     """
     if table is None:
         return {}
@@ -135,7 +143,13 @@ def transfer_comparisons(table: TransferTable | None) -> dict[str, Comparison]:
 
 
 def transfer_matrices(table: TransferTable) -> pd.DataFrame:
-    """Return all matrices of a transfer table (`transfer_matrix`) in long form, by ablated sites."""
+    """Return all matrices of a transfer table (`transfer_matrix`) in long form.
+
+    Returns:
+        A table with a row for each pair of domains and each value of ``sites``. Its columns are ``circuit of`` and
+        ``images of`` (the two domains), the values (faithfulness and accuracy; if there were images of other classes
+        also selectivity and other_accuracy) and sites.
+    """
     values = ["faithfulness", "accuracy"]
     if "other_metric" in table:
         values = ["faithfulness", "selectivity", "accuracy", "other_accuracy"]
@@ -152,15 +166,19 @@ def transfer_against_similarity(
 ) -> tuple[float, float, pd.DataFrame]:
     """Return Spearman's rank correlation of transfer with structural similarity over pairs of domains (`mantel`).
 
-    Similarity has no direction, so transfer is averaged over both directions of a pair.
+    Similarity has no direction, so transfer is averaged over the two directions of each pair.
 
     Args:
         matrix: From `transfer_matrix`.
         similarity: From `domain_matrix`.
 
     Returns:
-        The correlation, its p value from orders of the domains, and the points: domain_a, domain_b, similarity,
-        transfer. Correlation and p are NaN for fewer than three domains, or when one of the two is constant.
+        The correlation, its p value from permutations of the domains, and a table of the points with the columns
+        domain_a, domain_b, similarity and transfer. Correlation and p are NaN if there are fewer than three domains, or
+        if transfer or similarity is constant.
+
+    Raises:
+        InputError: if the two matrices have different domains, or one is not a matrix of numbers.
 
     Example:
         >>> domains = ["quickdraw", "real", "sketch"]
@@ -173,7 +191,7 @@ def transfer_against_similarity(
         raise InputError(
             f"Transfer and similarity need the same domains, but are of {_names(matrix)} and of {_names(similarity)}."
         )
-    # Both are indexed by pairs of domains below, so each needs all domains in rows and columns.
+    # Both matrices are indexed by pairs of domains below, so each must have all domains in rows and columns.
     for name, table in (("matrix", matrix), ("similarity", similarity)):
         columns = sorted(str(column) for column in table.columns)
         rows = sorted(str(row) for row in table.index)
@@ -202,16 +220,16 @@ def _names(table: pd.DataFrame) -> str:
 def transfer_over_depth(
     table: TransferTable, value: str = "selectivity"
 ) -> pd.DataFrame:
-    """Return the share of the metric that own circuits and circuits of other domains recover, site by site.
+    """Return the share of the metric that own circuits, and circuits of other domains, recover at each site.
 
     Args:
-        table: From `CausalChecks.extract_transfer`, with the column ``sites``; ``all`` is left out.
+        table: From `CausalChecks.extract_transfer`, with the column ``sites``. Rows of all sites (``all``) are ignored.
         value: ``faithfulness`` or ``selectivity``.
 
     Returns:
-        Columns domain (`OWN_CIRCUIT` or `OTHER_CIRCUITS`), site, value, low, high (95 %, bootstrap over classes),
-        n_classes. NaN where the model does no better than the baseline; no interval for one class, or where the lead
-        is within the noise.
+        A table with the columns domain (`OWN_CIRCUIT` or `OTHER_CIRCUITS`), site, value, low, high and n_classes. Low
+        and high are the 95 % interval from a bootstrap over classes. The value is NaN if the model does no better than
+        the baseline. The interval is NaN if there is only one class, or if the model's lead is within the noise.
 
     Example:
         >>> of_sketch = graphs["clock", "sketch"]
@@ -231,7 +249,7 @@ def transfer_over_depth(
     rows = list[dict[str, Any]]()
     alone = cells[cells["sites"] != "all"]
     for (site, group), of_group in alone.groupby(["sites", "group"], sort=False):
-        # Classes are the units of resampling: their images are their own.
+        # Classes are resampled, because every class has images of its own.
         by_class = of_group.groupby("class")[["kept", "lead"]].mean().to_numpy()
         n = len(by_class)
         resampled = draw_counts(rng, n) @ by_class  # [resamples, kept and lead]
@@ -258,11 +276,15 @@ def transfer_over_depth(
 def lead_of_own_circuits(
     over_depth: pd.DataFrame,
 ) -> tuple[float, float, pd.Series, int] | None:
-    """Return by how much own circuits lead those of other domains, kept at one site at a time.
+    """Return by how much own circuits exceed circuits of other domains, if circuits are kept at one site at a time.
+
+    Args:
+        over_depth: A table of `transfer_over_depth`.
 
     Returns:
-        The means of own and of other circuits over sites, the lead at each site, the largest first, and the number of
-        sites where the intervals do not overlap; None where it is known at no site.
+        Four values: the mean of own circuits over sites; the mean of circuits of other domains; the lead of own
+        circuits at each site, in descending order; and the number of sites at which the interval of own circuits lies
+        above the interval of circuits of other domains. None if no site has both values.
     """
     wide = over_depth.pivot(
         index="site", columns="domain", values=["value", "low", "high"]
@@ -275,7 +297,7 @@ def lead_of_own_circuits(
     by_site = (means[OWN_CIRCUIT] - means[OTHER_CIRCUITS]).sort_values(
         ascending=False, kind="stable"
     )
-    # A comparison with NaN is False: without an interval, a site is not counted.
+    # A comparison with NaN is False, so a site without an interval is not counted.
     apart = wide["low"][OWN_CIRCUIT] > wide["high"][OTHER_CIRCUITS]
     return (
         float(means[OWN_CIRCUIT].mean()),
@@ -286,9 +308,14 @@ def lead_of_own_circuits(
 
 
 def transfer_accuracies(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the share of images that are assigned to the class, of a table of `transfer_circuits` or `interchange`.
+    """Return the share of images that are classified as the class.
 
-    Columns images (of the class; of other classes, where the table has them), accuracy, full_accuracy.
+    Args:
+        table: A table of `transfer_circuits` or `interchange`.
+
+    Returns:
+        A table with the columns images, accuracy and full_accuracy. It has a row for images of the class, and a row for
+        images of other classes if ``table`` has columns for them.
     """
     rows = list[dict[str, Any]]()
     for images, prefix in (("of the class", ""), ("of other classes", "other_")):
@@ -305,10 +332,16 @@ def transfer_accuracies(table: pd.DataFrame) -> pd.DataFrame:
 def transfer_correlations(
     transfer: pd.DataFrame, similarity: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return the correlation of transfer with similarity (`transfer_against_similarity`) for each ablated site.
+    """Return the correlation of transfer with similarity (`transfer_against_similarity`) for each entry of ``sites``.
 
-    Columns sites, then rho, p and p (Holm) of faithfulness and, where it was measured, of selectivity, then pairs. The
-    correction is for all sites and measures in the table.
+    Args:
+        transfer: A transfer table with the column ``sites``.
+        similarity: From `domain_matrix`.
+
+    Returns:
+        A table with the column sites; then rho, p and p (Holm) of faithfulness, and the same of selectivity if it was
+        measured; then pairs, the number of pairs of domains. Holm's correction is over all sites and measures in the
+        table.
     """
     values = ["faithfulness"]
     if "other_metric" in transfer:
@@ -322,11 +355,11 @@ def transfer_correlations(
             row[f"{value}: rho"] = rho
             row[f"{value}: p"] = p
             row[f"{value}: p (Holm)"] = np.nan  # below, from the p values of all rows
-        row["pairs"] = len(points)  # of domains: the same for all measures
+        row["pairs"] = len(points)  # the same for all measures
         rows.append(row)
     table = pd.DataFrame(rows)
     p_values = table[[f"{value}: p" for value in values]]
-    # Holm takes one family of tests: all cells, row by row.
+    # Holm's correction is over one family of tests: all cells, row by row.
     cells = pd.Series(p_values.to_numpy(dtype=float).ravel())
     corrected = holm(cells).to_numpy().reshape(p_values.shape)
     table[[f"{value}: p (Holm)" for value in values]] = corrected
@@ -334,9 +367,14 @@ def transfer_correlations(
 
 
 def _difference(table: pd.DataFrame, metric: str, value: str) -> pd.Series:
-    """Return by how much the metric in a run exceeds the baseline's.
+    """Return by how much the metric of a run exceeds the metric of the baseline, for each row.
 
-    Selectivity is this difference on images of the class, less that on images of other classes.
+    For selectivity, the difference on images of other classes is subtracted from the difference on images of the class.
+
+    Args:
+        table: The transfer table.
+        metric: The column of the run: ``metric`` (the circuit alone) or ``full_metric`` (the whole model).
+        value: ``faithfulness`` or ``selectivity``.
     """
     columns = [metric, "empty_metric"]
     if value == "selectivity":

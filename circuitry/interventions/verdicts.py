@@ -1,13 +1,15 @@
 """The verdict on a circuit in words: does it work, and is it its class's own? No torch.
 
-It is read off a curve at one size, of one class or of several that are pooled.
+The verdict is read off a faithfulness curve at one size. The curve may belong to one class, or to several classes that
+are pooled.
 
-1. A circuit works if it gives the images of its class the class nearly as often as the whole model, other images hardly
-   more often, and recovers half of the answers (KL). Values decide; their intervals stand in the tables. Faithfulness
-   alone cannot tell a circuit of the class from one that answers its class to everything, and selectivity does not see
-   other images that get the class.
-2. It is the class's own if circuits of other classes, of its size, do not work and recover less of the answers, by the
-   interval of the difference on the same images.
+1. A circuit works if three conditions hold. It classifies the images of its class as this class nearly as often as the
+   whole model does. It classifies hardly more of the other images as this class than the whole model does. It recovers
+   at least half of the answers (KL). The measured values decide; their intervals are in the tables. Faithfulness alone
+   cannot separate a circuit of the class from a circuit that answers its class to every image. Selectivity does not
+   show how many other images are classified as the class.
+2. A circuit is the class's own if circuits of other classes of the same size do not work, and recover less of the
+   answers. For the second condition, the whole interval of the difference on the same images has to lie above zero.
 """
 
 from collections.abc import Mapping
@@ -15,19 +17,23 @@ from collections.abc import Mapping
 from circuitry.interventions.curves import FaithfulnessCurve
 
 RIGHT = 0.8
-"""A circuit works from this share of the whole model's right answers on,"""
+"""A circuit works only if its share of right answers is at least this factor times the whole model's share."""
 FALSE_MORE = 0.1
-"""up to this many false answers more than the whole model gives, as a share of other images,"""
+"""A circuit works only if its share of false answers (other images that are classified as the class) exceeds the whole
+model's share by at most this number."""
 ANSWERS = 0.5
-"""and from this share of the answers on: KL recovered."""
+"""A circuit works only if it recovers at least this share of the answers (KL)."""
 TO_EVERYTHING = 0.5
-"""The share of other images that get the class from which on a circuit answers its class to everything."""
+"""A circuit answers its class to everything if its right answers suffice (`RIGHT`) and at least this share of the other
+images is classified as the class."""
 NO_ANSWERS = 0.1
-"""KL recovered below which a circuit does nothing, if its right answers are no more than with nothing kept."""
+"""A circuit does nothing if it recovers less than this share of the answers (KL), and its share of right answers is no
+larger than with nothing kept."""
 LEAK = 0.1
-"""The share of the whole model's contrast from which on something passes by, with nothing kept."""
+"""If more than this share of the whole model's contrast remains with nothing kept, something bypasses all circuits."""
 _ROUNDING = 1e-9
-"""Shares of images are compared with products of shares: 0.8 times 1.0 is not to fail by the last bit."""
+"""Tolerance of comparisons of shares. Without it, a share could miss a threshold such as 0.8 times 1.0 by a rounding
+error."""
 
 OWN = "works and is the class's own"
 AS_ANOTHERS = "works, as would another class's"
@@ -41,7 +47,12 @@ WORKING = VERDICTS[:3]
 
 
 def verdict_of(curve: FaithfulnessCurve, place: int = 0) -> str:
-    """Return one of the `VERDICTS` on the circuit of one of a curve's sizes."""
+    """Return the verdict, one of the `VERDICTS`, on one circuit of a curve.
+
+    Args:
+        curve: The curve of the circuits.
+        place: The index of the circuit's size among the sizes of the curve.
+    """
     if why_open(curve):
         return OPEN
     values = curve.at(place)
@@ -69,7 +80,12 @@ def verdict_of(curve: FaithfulnessCurve, place: int = 0) -> str:
 
 
 def does_work(values: Mapping[str, Mapping[str, float]], circuit: str) -> bool:
-    """Return whether a circuit works, by the values of `FaithfulnessCurve.at`."""
+    """Return whether a circuit works.
+
+    Args:
+        values: The values of the curve at one size, as `FaithfulnessCurve.at` returns them.
+        circuit: The name of the circuit in these values, such as ``kept`` or ``foreign``.
+    """
     right = values["right"]
     false = values["false"]
     answers = values["kl recovered"]
@@ -81,18 +97,21 @@ def does_work(values: Mapping[str, Mapping[str, float]], circuit: str) -> bool:
 
 
 def why_open(curve: FaithfulnessCurve) -> str:
-    """Return why there is no verdict on a curve's circuits; nothing where there is one."""
+    """Return the reason why there is no verdict on a curve's circuits; an empty text if there is a verdict."""
     for measure in ("right", "false", "kl recovered"):
         if reason := curve.reason(measure):
             return reason
-    # A share of no right answers is reached by every circuit.
+    # If the whole model has no right answers, every circuit reaches the required share of them.
     if curve.at(0)["right"]["full"] > 0:
         return ""
     return "the whole model gives no image of the class the class"
 
 
 def describe_leak(curve: FaithfulnessCurve) -> str:
-    """Say that the metric differs with nothing kept; empty where it does not."""
+    """Return a sentence which says that the metric has a contrast even with nothing kept.
+
+    The text is empty if the contrast is at most `LEAK`, or unknown.
+    """
     # `not >` and not `<=`: the leak is NaN where the model has no contrast.
     if not curve.leak > LEAK:
         return ""

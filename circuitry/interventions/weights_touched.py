@@ -1,4 +1,4 @@
-"""The share of a tower's weights that a circuit touches: a size that is comparable between kinds of units."""
+"""The share of a tower's weights that a circuit touches: a size that can be compared between kinds of units."""
 
 from collections.abc import Sequence
 
@@ -11,26 +11,32 @@ from circuitry.gates.patches import patched
 from circuitry.interventions.kept_circuits import ablate_all_but
 
 IMAGES_SHOWN = 2
-"""Images whose embeddings tell which weights take part."""
+"""The number of images whose embeddings show which weights take part."""
 
 
 def weights_touched(task: Task, circuits: Sequence[Circuit]) -> tuple[float, ...]:
-    """Return the share of the tower's weights that each circuit touches, of those that the whole model touches.
+    """Return how many weights each circuit touches, as a share of the weights that the whole model touches.
 
-    A weight is an entry of a parameter with two axes or more: of a convolution, a linear layer, an embedding. A circuit
-    touches it if the embeddings of two images depend on it while all other units at the circuit's sites are 0: some
-    output in a random direction has a gradient by it. So a weight counts if the unit that it writes is kept, and the
-    one that it reads. A weight behind a layer norm or position embeddings, which make numbers of zeros, counts whatever
-    it reads.
+    A weight is an entry of a parameter with at least two axes: of a convolution, a linear layer or an embedding. A
+    circuit touches a weight if the embeddings of two images depend on the weight while all units outside the circuit,
+    at the circuit's sites, are 0. Whether they depend on it is measured by a gradient: the embeddings are projected on
+    a random direction, and the gradient with respect to the weight must not be 0. So a weight counts if both the unit
+    that it reads and the unit that it writes are kept. Layer norms and position embeddings turn zeros into other
+    numbers. A weight after one of these counts whatever unit it reads.
+
+    Args:
+        task: The encoder and images; the first images are used.
+        circuits: The circuits of units.
 
     Returns:
-        The shares; none where circuits act through edges, or the tower has no weights that PyTorch follows.
+        A share for each circuit. The tuple is empty if a circuit has edges or units at unknown sites, or if PyTorch
+        cannot compute gradients with respect to the tower's weights.
     """
     encoder = task.encoder
     for circuit in circuits:
         if circuit.edges is not None or not set(circuit.units) <= set(encoder.sites):
             return ()
-    # Biases are left out: a bias acts whatever its unit reads.
+    # Biases are left out, because a bias acts whatever its unit reads.
     weights = list[Tensor]()
     for parameter in encoder.tower.parameters():
         if parameter.dim() > 1 and parameter.is_floating_point():
@@ -45,7 +51,7 @@ def weights_touched(task: Task, circuits: Sequence[Circuit]) -> tuple[float, ...
         """Return how many weights a circuit touches."""
         with patched(encoder, ablate_all_but(encoder, circuit)):
             embeddings = encoder(images)
-        # A random direction: in a fixed one, gradients of two outputs may cancel.
+        # The direction is random, because in a fixed direction the gradients of two outputs may cancel.
         generator = torch.Generator().manual_seed(0)
         direction = torch.randn(embeddings.shape, generator=generator).to(embeddings)
         if not embeddings.requires_grad:  # no weight takes part

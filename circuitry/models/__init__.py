@@ -1,4 +1,4 @@
-"""Whole models: an encoder with texts or outputs, how it is loaded, and image files passed through it."""
+"""Whole models: load an encoder with class texts or a classifier's outputs, and run image files through it."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Read checkpoint files as state dicts without running code in them, and check that a model has these weights."""
+"""Read checkpoint files as state dicts, and check that their weights fit a model. No code in a file is run."""
 
 import io
 import os
@@ -20,16 +20,19 @@ from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
 
 _PREFIX = re.compile(r"^((module|_orig_mod)\.)+")
-"""Prefixes of names of weights by DistributedDataParallel and torch.compile."""
+"""Prefixes that DistributedDataParallel and torch.compile put before the names of weights."""
 
 
 @checked
 def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
-    """Return the state dict of a checkpoint file, with the prefixes of wrappers dropped from its names.
+    """Return the state dict of a checkpoint file, without the prefixes of wrappers (``module.``, ``_orig_mod.``).
 
     Args:
-        path: An open_clip training checkpoint, a state dict (.pt, .pth, .bin), safetensors, or a weights file of this
-            package.
+        path: One of: an open_clip training checkpoint, a state dict (.pt, .pth, .bin), a safetensors file, or a weights
+            file of this package.
+
+    Returns:
+        The weights by name.
 
     Example:
         >>> from circuitry.models import read_checkpoint
@@ -46,7 +49,7 @@ def read_checkpoint(path: str | os.PathLike[str]) -> dict[str, Tensor]:
     tensors: dict[str, Tensor] = {}
     for key, value in state.items():
         if isinstance(value, Tensor):
-            # A file may have one weight under both names, as after saving a wrapper and its module together.
+            # A file may have one weight with and without a prefix, if a wrapper and its module were saved together.
             name = _PREFIX.sub("", key)
             other = tensors.setdefault(name, value)
             differs = value.dtype != other.dtype or not torch.equal(value, other)
@@ -69,8 +72,9 @@ def read_content(
 
     Args:
         file: The file.
-        stand_ins: Pairs of a harmless class and the full name of the class that it replaces while reading.
-        start: Number of bytes to skip, as before a pickle behind a line of JSON.
+        stand_ins: Pairs (harmless class, full name of a class). While the file is read, objects of the named class
+            become objects of the harmless class.
+        start: Number of bytes to skip at the start, such as a line of JSON before a pickle.
     """
     if not file.is_file():
         raise InputError(
@@ -93,7 +97,7 @@ def read_content(
 
 @contextmanager
 def loading(what: str) -> Iterator[None]:
-    """Turn any error of a library within the block into an `InputError` that names ``what`` it could not load."""
+    """Turn any error raised within the block into an `InputError`, which says that ``what`` could not be loaded."""
     try:
         yield
     except Exception as error:  # readers of hubs and files raise almost anything
@@ -106,9 +110,20 @@ def loading(what: str) -> Iterator[None]:
 def check_state(
     model: nn.Module, state: Mapping[str, Tensor], source: str, name: str
 ) -> None:
-    """Raise `InputError` for the first key of another name or shape than the model's, or with a value not finite."""
+    """Check that a state dict fits a model, and that its values are finite.
+
+    Args:
+        model: The model that will get the weights.
+        state: The weights by name.
+        source: Name of the file in messages.
+        name: Name of the model in messages.
+
+    Raises:
+        InputError: for the first key that only the model or only the state dict has, whose tensor has another shape
+            in the model, or whose tensor `check_numbers` refuses.
+    """
     expected = model.state_dict()
-    # Keys of both, in the model's order: the first that differs tells most about the file's own model.
+    # All keys, in the model's order: the first key that differs tells most about the model that the file is of.
     for key in dict.fromkeys([*expected, *state]):
         ours = expected.get(key)
         theirs = state.get(key)
@@ -123,7 +138,15 @@ def check_state(
 def check_numbers(
     tensor: Tensor, source: object, key: str, *, weight: bool = True
 ) -> None:
-    """Raise `InputError` for a tensor with NaN or infinite values, or for a quantised or integer ``weight``."""
+    """Raise `InputError` for a tensor with NaN or infinite values, and for weights that are quantised or integers.
+
+    Args:
+        tensor: The tensor to check.
+        source: Name of its file in messages.
+        key: Name of the tensor in messages.
+        weight: Whether the tensor holds weights, which must be floating-point numbers of 16 bits or more. If False,
+            integers are allowed.
+    """
     if weight and (not tensor.is_floating_point() or tensor.itemsize < 2):
         raise InputError(
             f"{source} holds {key} as {str(tensor.dtype).removeprefix('torch.')}, but weights are real numbers of 16 "
@@ -140,11 +163,11 @@ def _read(file: Path, stand_ins: Sequence[tuple[type, str]], start: int) -> Any:
         return load_file(file)
     with open(file, "rb") as opened:
         opened.seek(start)
-        # A zip archive is read from its end, so the skipped bytes must be gone.
+        # A zip archive is read from its end, so the content is copied without the skipped bytes.
         content = io.BytesIO(opened.read()) if start else opened
         first = content.read(64)
         content.seek(0)
-        # PyTorch writes a zip archive, and wrote a pickle before version 1.6. Other content gets a sentence of its own.
+        # PyTorch writes a zip archive; before version 1.6 it wrote a pickle. Other content gets its own error message.
         if not first.startswith((b"PK", b"\x80")):
             raise InputError(
                 f"{file} is not a checkpoint but {_what(first)}: download or save it again."
@@ -158,7 +181,7 @@ def _read(file: Path, stand_ins: Sequence[tuple[type, str]], start: int) -> Any:
 
 
 def _check_not_compressed(file: Path, content: Any) -> None:
-    """Raise `InputError` for a compressed archive, which could unpack to far more than the memory."""
+    """Raise `InputError` for a compressed archive, because its content could be far larger than the memory."""
     with zipfile.ZipFile(content) as archive:
         held = sum(entry.file_size for entry in archive.infolist())
     if held > file.stat().st_size:
@@ -169,7 +192,7 @@ def _check_not_compressed(file: Path, content: Any) -> None:
 
 
 def _what(start: bytes) -> str:
-    """Return the kind of a file that torch.save did not write, given its first bytes."""
+    """Return in words what a file is that torch.save did not write, given its first bytes."""
     if not start:
         return "an empty file"
     if start.startswith(b"\x1f\x8b"):

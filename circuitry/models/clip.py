@@ -1,4 +1,4 @@
-"""A model of images and texts: image encoder, text weights, preprocessing."""
+"""A model of images and texts: its image encoder, the text weights of classes, and its preprocessing."""
 
 import os
 from collections.abc import Callable, Mapping, Sequence
@@ -53,17 +53,17 @@ TEXT_FORMAT = "circuitry text weights 1"
 PROMPTS = 256
 """Number of prompts in one run of the text encoder."""
 _SENTENCES = ["a photo of 3 Clocks.", "naïve, ice-cold"]
-"""Sentences whose tokens identify a tokenizer: with capitals, digits, an accent and punctuation."""
+"""Sentences whose tokens identify a tokenizer. They contain capitals, digits, an accent and punctuation."""
 LARGE_PICTURE = 807, 1203
-"""Height and width of the largest picture by which preprocessing is identified."""
+"""Height and width of the largest of the noise pictures whose tensors identify the preprocessing."""
 _OF_IMAGES = ("visual.", "vision_model.", "visual_projection.")
-"""Prefixes of names of modules that no text passes, in open_clip and transformers."""
+"""Prefixes of names of modules in open_clip and transformers through which only images pass, and no texts."""
 
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Clip:
-    """A CLIP model ready for analysis: evaluation mode, no gradients for weights.
+    """A CLIP model ready for analysis: it is in evaluation mode, and its weights need no gradients.
 
     Example:
         >>> clip = circuitry.load_clip("rn-tiny")
@@ -78,18 +78,22 @@ class Clip:
     )
 
     name: str
-    """open_clip's name of the architecture, or the source of the model, such as a folder."""
-    model: nn.Module  #: The whole model, with its text encoder where it has one.
-    encoder: Encoder  #: Its image tower.
+    """Name of the architecture in open_clip, or the source of the model, such as a folder."""
+    model: (
+        nn.Module
+    )  #: The whole model. It includes the text encoder if the model has one.
+    encoder: Encoder  #: Encoder of the model's image tower.
     preprocess: Callable[[Image], Tensor]
-    """The model's own transform for inference: function of a PIL image that returns a tensor [3, H, W]."""
-    tokenizer: Callable[[Sequence[str]], Tensor]  #: Texts -> tokens [T, context].
+    """The model's own transform for inference: a function of a PIL image that returns a tensor [3, H, W]."""
+    tokenizer: Callable[
+        [Sequence[str]], Tensor
+    ]  #: Function of T texts that returns their tokens [T, context].
     saes: Mapping[str, SparseAutoencoder] = field(default_factory=dict)
-    """Autoencoders in whose basis the encoder is, by site."""
+    """Sparse autoencoders by site. At these sites the units of the encoder are the features of the autoencoder."""
     configuration: Mapping[str, Any] = field(default_factory=dict)
-    """The model's own configuration: everything besides the weights that shapes an embedding."""
+    """The model's own configuration: all settings, besides the weights, that change an embedding."""
     fitted_on: frozenset[str] = frozenset()
-    """`pixel_digests` of the images that a `linear_probe` was fitted on; `read_images` refuses these images."""
+    """`pixel_digests` of the images that a `linear_probe` was fitted on. `read_images` refuses these images."""
 
     def __repr__(self) -> str:
         height, width = self.encoder.image_size
@@ -100,7 +104,7 @@ class Clip:
         )
 
     def __call__(self, *_: object, **__: object) -> NoReturn:
-        """Raise `InputError`: a model is not called; it has an encoder of images and weights of texts."""
+        """Raise `InputError`, because a model is not called. Its message names `encoder` and `text_weights` instead."""
         raise InputError(
             "A Clip is not called itself: take clip.encoder(images) for embeddings of images [B, 3, H, W], and "
             "clip.text_weights(class_names) for those of texts."
@@ -108,7 +112,7 @@ class Clip:
 
     @classmethod
     def from_pretrained(cls, *_: object, **__: object) -> NoReturn:
-        """Raise `InputError` that points to `load_clip`: other libraries load models by this name."""
+        """Raise `InputError` with a pointer to `load_clip`. Other libraries load models by a method of this name."""
         raise InputError(
             "A Clip is made by circuitry.load_clip(name, pretrained=...), and there is no Clip.from_pretrained: write "
             "load_clip('ViT-B-32', pretrained='openai'), or load_clip(FOLDER) of transformers' save_pretrained."
@@ -117,15 +121,16 @@ class Clip:
     @property
     @own_modes()
     def identity(self) -> Identity:
-        """Identity of everything that shapes an embedding: the encoder's, and that of text encoder and preprocessing.
+        """Identity of everything that changes an embedding: the encoder, the text encoder and the preprocessing.
 
-        Each access reads all weights and runs an image of noise: 0.6 seconds for RN50 and ViT-B/32, on one core.
+        Each access reads all weights and runs the model on an image of noise. This takes 0.6 seconds for RN50 and
+        ViT-B/32 on one core.
         """
         tower = self.encoder.tower
-        # The encoder's identity has the tower; the rest of the model is read without it.
+        # The encoder's identity covers the tower, so here only the remaining modules of the model are read.
         beside = Identity()
         if tower is not self.model:
-            # A prefix that no name has, for a tower that is no part of the model: then nothing is left out.
+            # No module's name has this prefix. So no module is left out if the tower is not a module of the model.
             inside = "no module."
             for name, module in self.model.named_modules():
                 if module is tower:
@@ -143,9 +148,9 @@ class Clip:
 
     @own_modes()
     def tokens_digest(self, class_names: Names, templates: Sequence[Template]) -> str:
-        """Return a short digest of the tokens of class names in templates, the prompts of `text_weights`.
+        """Return a short digest of the tokens that `text_weights` would encode for class names in templates.
 
-        For a model that reads no text it is a fixed word.
+        For a model that reads no text, return the words "reads no text".
         """
         _, prompts = _prompts(class_names, templates)
         try:
@@ -155,17 +160,18 @@ class Clip:
 
     @property
     def digest(self) -> str:
-        """Short digest of the `identity`; raises `InputError` while hooks of unknown effect act."""
+        """Short digest of the `identity`. Raises `InputError` while the model has hooks whose effect is unknown."""
         return self.identity.key
 
     def __post_init__(self) -> None:
-        # The class is frozen. The encoder gets the scale, since tasks have an encoder and no model.
+        # The class is frozen, so object.__setattr__ is used. The encoder gets the scale of logits, because a task has
+        # an encoder but no model.
         if (scale := self._own_scale) is not None:
             object.__setattr__(self, "encoder", self.encoder.of_model(scale))
 
     @property
     def _own_scale(self) -> ModelScale | None:
-        """How to read the model's own scale of logits; None if it has none."""
+        """How to read the model's own scale of logits; None if the model has no such scale."""
         log_scale = getattr(self.model, "logit_scale", None)
         if log_scale is None:
             return None
@@ -173,47 +179,60 @@ class Clip:
 
     @property
     def scale(self) -> float:
-        """Factor from cosines to logits: the model's own scale, or CLIP's usual one if it has none.
+        """Factor from cosines to logits: the model's own scale, or CLIP's usual scale if the model has no scale.
 
-        The encoder has the same scale, so tasks and metrics use it without further settings.
+        The encoder has the same scale. Tasks and metrics take the scale from there, without further settings.
         """
         return self.encoder.scale
 
     @property
     def _built_by(self) -> Mapping[str, Any]:
-        """Everything besides the modules of ``model`` that shapes an embedding: configuration and tokenizer."""
+        """What changes an embedding besides the modules of ``model``: the configuration and the tokenizer.
+
+        The tokenizer is identified by its tokens of two fixed sentences. For a model that reads no text they are None.
+        """
         try:
             tokens = weights_digest({"tokens": self.tokenizer(_SENTENCES)})
-        except InputError:  # of a model that reads no text
+        except InputError:  # raised by the tokenizer of a model that reads no text
             tokens = None
         return {"configuration": self.configuration, "tokens": tokens}
 
     def with_decoding(self, decoding: Decoding) -> "Clip":
-        """Return the model with image files decoded upright (the default) or as stored; see `load_image`."""
+        """Return the same model, with image files decoded upright (the default) or as stored; see `load_image`."""
         return replace(self, preprocess=with_decoding(self.preprocess, decoding))
 
     def in_basis(self, saes: Mapping[str, SparseAutoencoder]) -> "Clip":
-        """Return the model with some sites of its encoder in the basis of autoencoders; see `in_feature_basis`."""
+        """Return the same model, with features of autoencoders as the units of some sites; see `in_feature_basis`.
+
+        Args:
+            saes: The autoencoders by site of the encoder.
+        """
         encoder = in_feature_basis(self.encoder, saes)
         return replace(self, encoder=encoder, saes={**self.saes, **saes})
 
     def in_components(self) -> "Clip":
-        """Return the model with components, such as heads or hidden channels, as units; see `in_components`."""
+        """Return the same model, with components of blocks, such as heads or hidden channels, as units.
+
+        See the function `in_components`.
+        """
         return replace(self, encoder=in_components(self.encoder))
 
     @own_modes()
     def shown(self, images: Float[Tensor, "batch 3 h w"]) -> np.ndarray:
-        """Return the pictures of preprocessed images as bytes [B, H, W, 3], with the normalisation undone."""
+        """Undo the normalisation of preprocessed images, and return them as RGB bytes [B, H, W, 3]."""
         mean, std = self._normalisation
         pixels = (images.cpu().float() * std + mean).clamp(0, 1) * 255
         return rearrange(pixels.round().byte(), "batch c h w -> batch h w c").numpy()
 
     @property
     def _normalisation(self) -> tuple[Tensor, Tensor]:
-        """Mean and deviation [3, 1, 1] of the normalisation: the model's setting, or measured with two pictures."""
+        """Mean and standard deviation, each [3, 1, 1], with which preprocessing normalises images.
+
+        If the model does not store them, they are measured with a black and a white picture.
+        """
         module = getattr(self.model, "visual", self.model)
         if hasattr(module, "image_mean"):
-            # open_clip and our loaders note the setting at the tower.
+            # open_clip and our loaders store them as attributes of the tower.
             config = open_clip.get_model_preprocess_cfg(self.model)
             mean = torch.tensor(config["mean"])
             std = torch.tensor(config["std"])
@@ -236,32 +255,36 @@ class Clip:
         cache_dir: str | os.PathLike[str] | None = None,
         progress: bool = True,
     ) -> Float[Tensor, "classes d"]:
-        """Return zero-shot weights [K, D]: the normalised mean of the normalised embeddings of each class's prompts.
+        """Return zero-shot weights of classes [K, D], which are of unit length.
+
+        The embeddings of the prompts of a class are normalised and averaged; the mean is normalised again.
 
         Args:
-            class_names: Names as in a sentence; underscores become spaces.
-            templates: Strings with ``{}`` or functions of the name (default: OpenAI's 80 and six for DomainNet's
-                styles).
-            cache_dir: Folder that keeps results by text encoder and tokens (default: the user's cache, on Linux below
-                ``XDG_CACHE_HOME``). A folder that cannot be written is no error.
-            progress: Whether to show a bar if it takes longer.
+            class_names: Names of K classes, as they should stand in a sentence. Underscores become spaces.
+            templates: Strings with ``{}`` for the name, or functions of the name (default: OpenAI's 80 templates, and
+                six for the styles of DomainNet).
+            cache_dir: Folder in which weights are stored and found again, by text encoder and tokens (default: the
+                user's cache, on Linux below ``XDG_CACHE_HOME``). If the folder cannot be written, weights are not
+                stored; this is no error.
+            progress: Whether to show a progress bar if the computation takes a while.
 
         Raises:
             InputError: for no classes, no templates, a template without ``{}``, prompts longer than the text encoder's
-                context, two names with the same tokens, words without an embedding in packed weights, weights that are
-                not finite, or a model whose modules have hooks or another ``forward``.
+                context, two names with the same tokens, words that have no embedding in packed weights (see
+                `shipped_weights`), text weights that are not finite, or a model whose modules have hooks or a replaced
+                ``forward``.
 
         Example:
             >>> clip.text_weights(["cup", "clock"], templates=["a photo of a {}."], progress=False).shape
             torch.Size([2, 64])
         """
         names, prompts = _prompts(class_names, templates)
-        # Hooks of PyTorch on the text encoder would change the weights, and the cache could not know.
+        # PyTorch's hooks on the text encoder would change the weights, but not the key of the cache.
         check_modules(self.model, dict(self.model.named_modules()))
         tokens = prompt_tokens(self.tokenizer, class_names, prompts)
         if (embedding := self._token_embedding) is not None:
             check_known_words(self.name, self.tokenizer, embedding, prompts, tokens)
-        # Everything that shapes the weights, as the key of their cache; the image tower does not.
+        # The key of the cache: everything that changes the weights. The image tower does not change them.
         read = Identity(tower_digests(self.model, _OF_IMAGES)) | {
             "configuration": self.configuration,
             "tokens": weights_digest({"tokens": tokens}),
@@ -279,7 +302,7 @@ class Clip:
 
         arrays = cached_arrays(folder, read, TEXT_FORMAT, "text weights", make)
         weights = torch.from_numpy(arrays["text_weights"])
-        # Also of weights from the cache: one NaN would spread to all probabilities.
+        # Weights from the cache are checked, too, because one NaN would spread to all probabilities.
         finite = weights.isfinite().all(1)
         if not finite.all():
             broken = names[int(finite.int().argmin())]
@@ -290,7 +313,10 @@ class Clip:
         return weights.to(self.encoder.device, self.encoder.dtype)
 
     def known(self, words: Sequence[str]) -> tuple[str, ...]:
-        """Return the words whose tokens all have an embedding; packed weights store embeddings of some tokens only.
+        """Return the words that the text encoder knows: all of their tokens have an embedding.
+
+        A model with packed weights (`shipped_weights`) has embeddings of some tokens only. Any other model knows all
+        words.
 
         Example:
             >>> clip.known(["cat", "cup"])
@@ -299,7 +325,6 @@ class Clip:
         embedding = self._token_embedding
         if embedding is None or not words:
             return tuple(words)
-        # A word is known if all its tokens are.
         tokens = self.tokenizer(list(words))
         absent = absent_tokens(self.tokenizer, embedding, tokens)
         has_absent = torch.isin(tokens, absent).any(1)
@@ -313,9 +338,10 @@ class Clip:
     def pair_logits(
         self, embeddings: Float[Tensor, "batch d"], weights: Float[Tensor, "classes d"]
     ) -> Float[Tensor, "batch classes"]:
-        """Return the model's own logits of images and texts: cosines times its scale, plus SigLIP's bias.
+        """Return the model's own logits [batch, classes]: cosines times the model's scale, plus its bias if it has one.
 
-        The softmax of the logits gives probabilities; for a SigLIP model their sigmoid does.
+        The probabilities are the softmax of the logits over classes. A SigLIP model has a bias, and its probabilities
+        are the sigmoid of each logit.
 
         Example:
             >>> clip.pair_logits(encoder(images), weights).softmax(-1).shape
@@ -332,9 +358,16 @@ class Clip:
         return logits if bias is None else logits + bias
 
     def _encode(self, tokens: Tensor, classes: int, progress: bool) -> Tensor:
-        """Return text weights [classes, D] of tokens, all prompts of the first class first."""
+        """Return text weights [classes, D].
+
+        Args:
+            tokens: Tokens of prompts [prompts, context]: all prompts of the first class, then all of the second class,
+                and so on. Each class has equally many prompts.
+            classes: Number of classes.
+            progress: Whether to show a progress bar.
+        """
         model: Any = self.model
-        # transformers' method, else open_clip's.
+        # A model of transformers has the first method, a model of open_clip the second.
         embed = getattr(model, "get_text_features", None) or model.encode_text
         options = {"desc": "text weights", "unit": "text", "disable": not progress}
         rows = []
@@ -342,13 +375,13 @@ class Clip:
             for some in torch.split(tokens.to(self.encoder.device), PROMPTS):
                 rows.append(F.normalize(pooled_output(embed(some)).float(), dim=-1))
                 bar.update(len(some))
-        # [class, prompt, D]: prompts are name by name.
+        # [class, prompt, D]
         by_name = torch.unflatten(torch.cat(rows), 0, (classes, -1))
         return F.normalize(by_name.mean(1), dim=-1)
 
 
 def read_no_text(prompts: Sequence[str]) -> Tensor:
-    """Raise `InputError`: the tokenizer of a model that reads no text."""
+    """Raise `InputError`. This function is the tokenizer of models that read no text."""
     raise InputError(
         "This model reads no text: name outputs by Classifier.with_classes, or fit a linear probe on images of the "
         "classes with linear_probe(clip, records) (in a script: --probe LIST), whose rows replace class texts."
@@ -356,18 +389,21 @@ def read_no_text(prompts: Sequence[str]) -> Tensor:
 
 
 def _exponential(encoder: Encoder, log_scale: Tensor) -> float:
-    """Return the scale of a CLIP, which learns its logarithm."""
+    """Return the scale of logits, given its logarithm, which CLIP models learn."""
     return float(log_scale.detach().exp())
 
 
 def _prompts(
     class_names: Sequence[str], templates: Sequence[Template] | None
 ) -> tuple[list[str], list[str]]:
-    """Return the names as words, and the prompts: every name in every template, name by name."""
+    """Return (class names with spaces for underscores, prompts).
+
+    The prompts are every name in every template: first all prompts of the first name, then of the second name, etc.
+    """
     patterns = default_templates() if templates is None else as_patterns(templates)
     fault = "" if class_names and patterns else "an empty list was given"
     for pattern in patterns:
-        # Without a place for the name all classes would have one text.
+        # Without a place for the name all classes would have the same text.
         if "{}" not in pattern:
             fault = f"{pattern!r} has none"
     if fault:
@@ -382,9 +418,14 @@ def _prompts(
 def _prepared_digest(
     preprocess: Callable[[Image], Tensor], size: tuple[int, int]
 ) -> str:
-    """Return a short digest of the tensors that preprocessing makes of three noise pictures."""
-    # Three shapes, since resizing and cropping differ for wide, small and large pictures. Numbers are rounded to
-    # eighths, so that the rounding of one processor or another does not show.
+    """Return a short digest of the tensors into which preprocessing turns three noise pictures.
+
+    Args:
+        preprocess: The preprocessing.
+        size: Height and width of the encoder's images.
+    """
+    # Resizing and cropping differ for wide, small and large pictures, so there are three shapes. Numbers are rounded to
+    # eighths, so that the digest does not depend on the rounding of a processor.
     prepared = {}
     wider = 3 * size[0] // 2, 2 * size[1]
     small = max(1, size[0] // 2), max(1, size[1] // 3)
@@ -392,7 +433,7 @@ def _prepared_digest(
         picture = fromarray(_noise_picture(height, width))
         try:
             image = torch.as_tensor(preprocess(picture))
-        except Exception as error:  # of whatever the caller made
+        except Exception as error:  # the caller's function may raise anything
             raise InputError(
                 f"Expected preprocessing that takes any RGB picture, but it fails on one of {width} x {height} pixels "
                 f"({reason_of(error)}): give another preprocess."
@@ -408,7 +449,7 @@ def _noise_picture(height: int, width: int) -> np.ndarray:
 
 
 def checked_device(device: str | torch.device) -> torch.device:
-    """Return a device that PyTorch can use on this machine; raise `InputError` for another."""
+    """Return the device if PyTorch can use it on this machine; otherwise raise `InputError`."""
     # Only an allocation shows whether the device exists.
     try:
         return torch.zeros(1, device=device).device

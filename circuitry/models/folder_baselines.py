@@ -1,16 +1,18 @@
 """Baselines for a data set: the values that replace ablated activations, for every class and domain.
 
-A baseline is given, or it is made of the data by its name:
+The user gives a baseline itself, or the name of a baseline that is computed from the data. The names are:
 
-- ``zero``: zero;
-- ``mean-position``, ``mean-unit``: the mean activation over the chosen images of all classes and domains, at each
-  position or over all positions;
-- ``other-domains``: the mean activation at each position over the chosen images of the same class in the other domains;
-- ``counterfactual``: for every image one of another class in the same domain. The other classes are drawn by the seed,
-  each gives its first image, then each its second, and so on.
+- ``zero``: all values are zero.
+- ``mean-position``: the mean activation at each position, over the chosen images of all classes and domains. This is
+  the default.
+- ``mean-unit``: the mean activation over all positions of the same images.
+- ``other-domains``: the mean activation at each position, over the chosen images of the same class in the other
+  domains.
+- ``counterfactual``: each image gets an image of another class in the same domain. The seed puts the other classes in
+  an order. The first image of each of these classes is taken, then the second image of each, and so on.
 
-The last two differ by class and domain. `DomainFolder.select` chooses the images of a class in a domain by ``n_images``
-and ``seed``. Where none is given it is mean-position.
+``other-domains`` and ``counterfactual`` differ by class and domain. ``n_images`` and ``seed`` decide which images are
+chosen, as in `DomainFolder.select`.
 """
 
 import hashlib
@@ -40,12 +42,12 @@ from circuitry.runs.arguments import Count, Seed, checked
 from circuitry.runs.errors import InputError
 
 DEFAULT = "mean-position"
-"""The baseline where none is given: circuits of a size work better at it than at zero, or at means over positions."""
+"""The default baseline. Circuits of a given size work better with it than with zero or with means over positions."""
 _MADE_OF = {
     "counterfactual": "other classes in its domain",
     "other-domains": "its class in other domains",
 }
-"""Baseline -> the images that it is made of, for the message that there are none."""
+"""Which images a baseline is made of, in words, by its name; for the error message that there are no such images."""
 
 
 @checked
@@ -61,14 +63,15 @@ class FolderBaseline:
     """
 
     choice: AnyBaseline | None
-    """One of `BASELINE_NAMES`, or what a `Task` takes for all images alike (default: mean-position)."""
-    clip: Clip  #: The model whose activations are taken.
+    """One of `BASELINE_NAMES`, or a baseline as `Task` accepts it, which is used for all images. None (the default)
+    means mean-position."""
+    clip: Clip  #: The model whose activations are averaged or replaced.
     images: DomainFolder
-    """The data; means and draws are over its selected classes and domains."""
+    """The data set. Only its selected classes and domains are used."""
     n_images: Count = 50
-    """Images per class and domain."""
+    """Largest number of images that are chosen of each class in each domain."""
     seed: Seed = 0
-    """Seed of the choice of images."""
+    """Seed by which the images are chosen."""
 
     def __post_init__(self) -> None:
         if isinstance(self.choice, str) and self.choice not in BASELINE_NAMES:
@@ -78,7 +81,7 @@ class FolderBaseline:
 
     @cached_property
     def given(self) -> Baseline | Counterfactual | None:
-        """The baseline of all images, where it is not made of the data."""
+        """The baseline if it is the same for all images and needs no data; None if it is computed from the data."""
         if self.choice is None:
             return None
         if isinstance(self.choice, str) and self.choice != ZERO.name:
@@ -87,20 +90,29 @@ class FolderBaseline:
 
     @property
     def name(self) -> str:
-        """For tables and provenance."""
+        """Name of the baseline in tables and in the provenance of results."""
         if self.given is not None:
             return self.given.name
         return str(self.choice or DEFAULT)
 
     def records_of(self, keys: Sequence[tuple[str, str]]) -> list[ImageRecord]:
-        """Return the images that shape the baselines of several (class, domain), each once; see `records`."""
-        # A mean over all images is the same for every class and domain.
+        """Return the images from which the baselines of several pairs (class, domain) are computed, each image once.
+
+        See `records` for a single class and domain.
+        """
+        # A mean over all images is the same for every class and domain, so the first key is enough.
         if self.name in MEANS:
             keys = keys[:1]
         return list(dict.fromkeys(chain(*(self.records(*key) for key in keys))))
 
     def records(self, class_name: str, domain: str) -> tuple[ImageRecord, ...]:
-        """Return the images that shape the baseline of a class in a domain; raise `InputError` where there are none."""
+        """Return the images from which the baseline of a class in a domain is computed.
+
+        The result is empty for a baseline that needs no data.
+
+        Raises:
+            InputError: if the baseline needs images, but the data set has none.
+        """
         if self.given is not None:
             return ()
         if self.name in MEANS:
@@ -126,7 +138,15 @@ class FolderBaseline:
         strict: bool = False,
         progress: bool = True,
     ) -> Baseline | Counterfactual:
-        """Return the baseline for ``count`` images of a class in a domain; with a bar where it takes longer."""
+        """Return the baseline for images of a class in a domain.
+
+        Args:
+            class_name: The class.
+            domain: The domain.
+            count: Number of images that need a counterfactual image. Other baselines ignore it.
+            strict: Whether an unreadable image file raises an error. If False, the file is skipped with a warning.
+            progress: Whether to show a progress bar if the computation takes a while.
+        """
         if self.given is not None:
             return self.given
         if self.name in MEANS:
@@ -136,22 +156,21 @@ class FolderBaseline:
         if self.name == "other-domains":
             mean = mean_baseline(self.clip.encoder, batches, progress=progress)
             return replace(mean, name=self.name)
-        # Files may be listed, and yet none be readable.
+        # It may be that no listed file can be read.
         images = list(batches)
         if not images:
             raise InputError(
                 f"No counterfactual image of {class_name} in {domain} can be read, first {records[0].path}."
             )
-        # With too few counterfactual images, they serve again in turn.
+        # If there are fewer counterfactual images than ``count``, they are repeated in the same order.
         read = torch.cat(images)
         return Counterfactual(read[torch.arange(count) % len(read)])
 
     def _mean(self, strict: bool, progress: bool) -> Baseline:
-        """Return the mean over all images, taken once for an encoder."""
+        """Return the mean over all images. It is computed once and reused as long as the encoder is the same."""
         encoder = self.clip.encoder
-        # One pass over all images serves all classes, as long as the encoder is the same.
         identity = encoder.identity
-        # An encoder that cannot be identified has no key: its mean is taken each time.
+        # An encoder that cannot be identified has no key, so its mean is computed at every call.
         made_of = None if identity.unknown else (identity.key, strict)
         if made_of in self._means:
             return self._means[made_of]
@@ -165,7 +184,7 @@ class FolderBaseline:
 
     @cached_property
     def _means(self) -> dict[tuple[str, bool], Baseline]:
-        """Means over all images by the key of the encoder that they were taken in, and whether all had to be read."""
+        """Means over all images that were computed so far, by (key of the encoder's identity, ``strict``)."""
         return {}
 
     @cached_property
@@ -175,7 +194,7 @@ class FolderBaseline:
     def _chosen(
         self, classes: Sequence[str], domains: Sequence[str]
     ) -> tuple[ImageRecord, ...]:
-        """Return the chosen images, domain by domain and class by class."""
+        """Return the chosen images of all pairs of a class and a domain: domain by domain, and in it class by class."""
         records: list[ImageRecord] = []
         for domain in domains:
             for name in classes:
@@ -183,10 +202,10 @@ class FolderBaseline:
         return tuple(records)
 
     def _drawn(self, class_name: str, domain: str) -> tuple[ImageRecord, ...]:
-        """Return the counterfactual images; see the module."""
+        """Return the counterfactual images of a class in a domain; the docstring of the module has the rule."""
 
         def rank(other: str) -> bytes:
-            # A hash, so that the order of the other classes does not depend on how many there are.
+            # The rank is a hash, so that the order of two classes does not depend on the number of classes.
             drawn = f"{self.seed}\0{class_name}\0{other}"
             return hashlib.sha256(drawn.encode()).digest()
 
@@ -196,7 +215,7 @@ class FolderBaseline:
 
     @cached_property
     def _ranked(self) -> dict[tuple[str, str], Sequence[ImageRecord]]:
-        """All images by (class, domain), as the seed ranks them."""
+        """All images by (class, domain), in the order that the seed gives them."""
         ranked: dict[tuple[str, str], Sequence[ImageRecord]] = {}
         for key in product(self.images.classes, self.images.domains):
             ranked[key] = self.images.ranked(*key, self.seed)

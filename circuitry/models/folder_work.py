@@ -1,7 +1,8 @@
-"""The base of all work on a data set: tasks by class and domain, and the folder of the results.
+"""The base class of all work on a data set: it makes tasks by class and domain, and the folder of the results.
 
 `FolderWork` joins a model, images by class and domain, and `FolderSettings`. It makes text weights, metrics, baselines
-and tasks, reads images, and claims the `JobFolder` of the results. Every question over a folder derives from it.
+and tasks, reads images, and claims the `JobFolder` of the results. Every question that is asked of a folder of images
+is a subclass of `FolderWork`.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -32,7 +33,7 @@ from circuitry.runs.workers import Work
 
 
 class FolderWork:
-    """A model, images by class and domain, and settings: the start of all work on a data set.
+    """A model, images by class and domain, and settings: the base class of all work on a data set.
 
     Example:
         >>> from circuitry.models import FolderSettings, FolderWork
@@ -54,10 +55,14 @@ class FolderWork:
 
         Args:
             clip: The model.
-            images: Its images, sorted by domain and class.
-            settings: The questions: number of images, seed, metric, texts and baseline.
-            split: The images that find and the images that test (default: by number and seed of the settings). A
-                baseline by name is made of as many images by the same seed.
+            images: The images, sorted by domain and class.
+            settings: Number of images, seed, metric, texts and baseline.
+            split: Which images are used to find circuits, and which to test them (default: the `Split` by the number
+                of images and the seed of ``settings``). A baseline that is computed from the data uses the number of
+                images and the seed of the split.
+
+        Raises:
+            InputError: for an unknown metric, unknown texts, or an unknown baseline.
         """
         self.clip = clip
         self.images = images
@@ -73,17 +78,18 @@ class FolderWork:
             domain: templates_of(settings.texts, domain) for domain in images.domains
         }
         self._weights: dict[tuple[str, ...], Tensor] = {}
-        # A model is mutable: weights may be loaded, or hooks set, between two steps.
+        # A model is mutable: a user may load weights or set hooks between two calls.
         self._model = clip.identity
         self.baseline = FolderBaseline(
             settings.baseline, clip, images, self.split.n_images, self.split.seed
         )
 
     def weights(self, domain: str) -> Tensor:
-        """Return the text weights of all classes of the data for images of a domain."""
+        """Return the text weights of all classes of the data set [classes, D], for images of a domain."""
         if domain not in self.templates:
             raise unknown_name("domain", domain, self.templates)
-        # Domains with the same templates share weights, which take a pass of the text encoder.
+        # Domains with the same templates share their weights, because each set of weights needs a run of the text
+        # encoder.
         templates = self.templates[domain]
         if templates not in self._weights:
             self._weights[templates] = self.clip.text_weights(
@@ -92,11 +98,11 @@ class FolderWork:
         return self._weights[templates]
 
     def metric_of(self, class_name: str, domain: str) -> Metric:
-        """Return the metric of a class on images of a domain."""
+        """Return the metric of a class for images of a domain."""
         return self._metric(self.weights(domain), self.images.label(class_name))
 
     def baseline_called(self, name: str) -> FolderBaseline:
-        """Return another baseline by name, made of the same images."""
+        """Return the baseline with this name, computed from the same images as `baseline`."""
         return replace(self.baseline, choice=name)
 
     def task(
@@ -107,12 +113,20 @@ class FolderWork:
         sites: Names | None = None,
         work: Work = Work(),
     ) -> Task:
-        """Return the task of a class on images of a domain, and perhaps of other classes, without bars of its own."""
-        # A counterfactual baseline gives one image for each image of the task, also for images of other classes.
+        """Return the task of a class on images of a domain. The task itself shows no progress bars.
+
+        Args:
+            key: The class and the domain.
+            images: Images [B, 3, H, W] of the class.
+            others: Images of other classes (default: no images).
+            sites: Sites of the task (default: as in `Task`).
+            work: How the work is carried out. If it shows progress, computing a mean baseline shows a bar.
+        """
+        # A counterfactual baseline gives one image for each image of the task, also for each image of other classes.
         count = len(images)
         if others is not None:
             count += len(others)
-        # The mean takes a pass over all images; the task itself is one of many, so it is silent.
+        # Computing the mean takes a pass over all images. The task is one of many, so it shows no bars.
         shown = work.bar("mean baseline") is not None
         return Task(
             self.clip.encoder,
@@ -125,13 +139,21 @@ class FolderWork:
         )
 
     def read(self, records: Sequence[ImageRecord], *, strict: bool = False) -> Tensor:
-        """Return the images [B, 3, H, W] that can be read, perhaps none; see `read_images`."""
+        """Return the images that can be read [B, 3, H, W]; B is 0 if no image can be read.
+
+        Args:
+            records: The images.
+            strict: Whether an unreadable image file raises an error. If False, the file is skipped with a warning.
+
+        Raises:
+            InputError: as `read_images`, and if the weights or hooks of the model have changed.
+        """
         self._same_model()
         return read_images(self.clip, records, strict=strict)[1]
 
     @property
     def asked(self) -> dict[str, Any]:
-        """Metric, texts and baseline in plain values."""
+        """The names ``metric``, ``texts`` and ``baseline``, with their settings as values that JSON can hold."""
         texts = self.settings.texts
         if not isinstance(texts, str):
             texts = list(as_patterns(texts or ()))
@@ -143,15 +165,15 @@ class FolderWork:
 
     @property
     def identity(self) -> Identity:
-        """Everything except for images that shapes a number, in plain values."""
+        """Identity of everything that changes a result, except for the images: model, settings, texts and baseline."""
         made_with: dict[str, Any] = {
             "classes": list(self.images.all_classes),
             "n_images": self.settings.n_images,
         }
-        # The name of a function does not say what it computes.
+        # The name of a function does not say what the function computes.
         if callable(self.settings.metric):
             made_with["metric_code"] = entry_of(self.settings.metric, "the metric")
-        # Another tokenizer may read the same texts as other tokens.
+        # Another tokenizer may turn the same texts into other tokens.
         made_with["tokens"] = self._tokens
         made_with["seed"] = self.settings.seed
         if self.baseline.given is not None:
@@ -161,7 +183,7 @@ class FolderWork:
 
     @cached_property
     def _tokens(self) -> str | dict[str, str]:
-        """Digest of the tokens of all texts, by domain where they differ by it."""
+        """Digest of the tokens of all texts. If domains have different texts, a dictionary of digests by domain."""
         classes = self.images.all_classes
         digests = {
             texts: self.clip.tokens_digest(classes, texts)
@@ -172,7 +194,11 @@ class FolderWork:
         return {domain: digests[texts] for domain, texts in self.templates.items()}
 
     def _same_model(self) -> Identity:
-        """Return the identity of the model; refuse a model whose weights or hooks have changed since the start."""
+        """Return the identity of the model.
+
+        Raises:
+            InputError: if the weights or hooks of the model have changed since this object was made.
+        """
         now = self.clip.identity
         self._model.check(
             now, f"the model when this {type(self).__name__} was made", "the model now"
@@ -188,24 +214,25 @@ class FolderWork:
         listings: Mapping[str, Mapping[str, str]] | None = None,
         **shaped_by: Any,
     ) -> JobFolder:
-        """Return the folder of some jobs, claimed for this configuration and these images.
+        """Claim a folder for the results of jobs with this configuration and these images, and return it.
 
         Args:
             out: Path of the folder.
-            file_format: Name and version of the files that the jobs leave.
+            file_format: Name and version of the format of the files that the jobs write.
             jobs: Names of the jobs.
-            records: The images that the jobs look at, by class and domain.
+            records: The images that the jobs read, by class and domain.
             listings: Further files that the jobs depend on, with their digests; see `runs.claim`.
-            shaped_by: Further settings that shape a number, in plain values; they win over the `identity`.
+            shaped_by: Further settings that change a result, as values that JSON can hold. They replace entries of the
+                same name in the `identity`.
 
         Raises:
-            InputError: for a folder that was made with another configuration or other images, with the difference,
-                and as `read`.
+            InputError: for a folder that was made with another configuration or other images (the message names the
+                difference), and if the weights or hooks of the model have changed.
         """
-        # An image may serve several classes; it is listed once.
+        # Several classes may use the same image; it is listed once.
         looked_at = {record for group in records.values() for record in group}
         listed = {"images": _listing(looked_at), **(listings or {})}
-        # A baseline that is made of the data looks at images, too.
+        # A baseline that is computed from the data depends on images, too.
         if self.baseline.given is None:
             of_baseline = self.baseline.records_of(list(records))
             listed["baseline_images"] = _listing(set(of_baseline))

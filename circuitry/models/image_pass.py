@@ -1,7 +1,7 @@
 """Read image files, preprocess them in batches, and run them through an encoder.
 
-A file that cannot be read is skipped with a warning, so each batch comes with the records of its images. All functions
-that read many images use this module.
+A file that cannot be read is skipped with a warning. Therefore each batch is returned with the records of the images
+that it holds. All functions that read many images use this module.
 """
 
 from collections.abc import Iterator, Sequence
@@ -22,7 +22,7 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.progress import Bar
 
 BATCH_SIZE = 64
-"""Number of images in one run; another number changes results by rounding only."""
+"""Number of images in one run of the encoder. Another number changes results by rounding only."""
 
 
 def image_batches(
@@ -41,7 +41,7 @@ def image_batches(
         preprocess: Function of an RGB picture that returns a tensor [3, H, W], such as `Clip.preprocess`.
         records: The images.
         batch_size: Largest number of images in a batch.
-        strict: Whether an unreadable file raises an error; else it is skipped with a warning.
+        strict: Whether an unreadable file raises an error. If False, the file is skipped with a warning.
         progress: Name of a progress bar (default: no bar).
 
     Example:
@@ -51,7 +51,8 @@ def image_batches(
         3 torch.Size([3, 3, 64, 64])
     """
     paths = [record.path for record in records]
-    # A generator may stop between batches, where the caller's modes must hold; so each picture is wrapped.
+    # Between two batches of this generator the caller's modes of torch must hold. So `own_modes` wraps the
+    # preprocessing of each picture, and not the generator.
     prepare = own_modes()(preprocess)
     read = numbered_batches(paths, prepare, batch_size, strict=strict)
     is_hidden = progress is None
@@ -72,9 +73,18 @@ def activations(
     strict: bool = False,
     progress: str | None = None,
 ) -> Iterator[tuple[list[ImageRecord], dict[str, Tensor]]]:
-    """Yield (records, activations by site) for the images that can be read; see `image_batches`.
+    """Yield (records, activations by site) for each batch of the images that can be read.
 
     Each batch runs within `Encoder.running`, which leaves the tower as it was.
+
+    Args:
+        encoder: The encoder.
+        preprocess: Function of an RGB picture that returns a tensor [3, H, W].
+        records: The images.
+        sites: The sites of the encoder whose activations are returned.
+        batch_size: Largest number of images in a batch.
+        strict: Whether an unreadable file raises an error. If False, the file is skipped with a warning.
+        progress: Name of a progress bar (default: no bar).
 
     Example:
         >>> from circuitry.models import activations
@@ -92,7 +102,7 @@ def activations(
         strict=strict,
         progress=progress,
     )
-    # The run ends before `yield`: a caller that stops half-way must not keep the tower locked.
+    # The run ends before `yield`. Otherwise a caller that stops between two batches would keep the tower locked.
     for of_batch, batch in batches:
         try:
             with encoder.running():
@@ -108,11 +118,16 @@ def activations(
 def read_images(
     clip: Clip, records: Sequence[ImageRecord], *, strict: bool = False
 ) -> tuple[list[ImageRecord], Float[Tensor, "batch 3 h w"]]:
-    """Return the records and the tensor of the images that can be read, perhaps none; see `image_batches`.
+    """Return the records and the tensor of the images that can be read; both are empty if no image can be read.
+
+    Args:
+        clip: The model whose preprocessing and device are used.
+        records: The images.
+        strict: Whether an unreadable file raises an error. If False, the file is skipped with a warning.
 
     Raises:
-        InputError: for pictures that the model's linear probe was fitted on, even in other files, and for an unreadable
-            file if ``strict``.
+        InputError: for pictures that the model's linear probe was fitted on, also if they are copied into other files;
+            and for an unreadable file if ``strict``.
 
     Example:
         >>> from circuitry.models import read_images
@@ -122,7 +137,7 @@ def read_images(
     """
     encoder = clip.encoder
     read = list[ImageRecord]()
-    # An empty batch gives the right shape where no image can be read.
+    # The empty batch gives the result the right shape if no image can be read.
     batches = [encoder.blank(0)]
     for of_batch, batch in image_batches(
         encoder, clip.preprocess, records, strict=strict
@@ -134,11 +149,14 @@ def read_images(
 
 
 def _refuse_fitted(clip: Clip, records: Sequence[ImageRecord], images: Tensor) -> None:
-    """Raise `InputError` for images that the model's linear probe was fitted on, even in other files."""
+    """Raise `InputError` for images that the model's linear probe was fitted on.
+
+    Pixels are compared, so an image in another file is recognised as well.
+    """
     if not clip.fitted_on:
         return
     digests = pixel_digests(images)
-    # Not strict: images on the meta device have no digests.
+    # strict=False, because images on the meta device have no digests.
     known = [r for r, d in zip(records, digests, strict=False) if d in clip.fitted_on]
     if known:
         raise InputError(

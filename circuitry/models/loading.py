@@ -31,23 +31,25 @@ def load_clip(
     Args:
         name: One of
 
-            - open_clip's: a model name (``RN50``, ``ViT-B-32``), the path of a model-config JSON, or a hub tag
+            - a model of open_clip: its name (``RN50``, ``ViT-B-32``), the path of a model-config JSON, or a hub tag
               (``hf-hub:org/model``, which brings its own weights);
-            - ``rn-tiny`` or ``vit-tiny``: the quickstart's models, whose weights come with this package;
-            - transformers' CLIP, SigLIP, DINOv2, DINOv3 or ViT: a hub id (``google/siglip-base-patch16-224``), a local
-              folder that ``save_pretrained`` wrote, or a model in memory, which is copied;
-            - a classifier's name, see `load_classifier`;
+            - ``rn-tiny`` or ``vit-tiny``: the models of the quickstart, whose weights come with this package;
+            - a CLIP, SigLIP, DINOv2, DINOv3 or ViT model of transformers: a hub id
+              (``google/siglip-base-patch16-224``), a local folder that ``save_pretrained`` wrote, or a model in memory,
+              which is copied;
+            - a classifier: its name, see `load_classifier`;
             - ``FILE.py:FUNCTION``: a function in a file of yours that returns a model, see `from_encoder`.
-        checkpoint: Local file: an open_clip training checkpoint, a state dict (.pt, .pth, .bin) or
-            safetensors; prefixes of wrappers (``module.``, ``_orig_mod.``) are dropped.
-        pretrained: The library's tag of pretrained weights, e.g. ``openai``.
+        checkpoint: Local file of weights: an open_clip training checkpoint, a state dict (.pt, .pth, .bin) or
+            safetensors. Prefixes of wrappers (``module.``, ``_orig_mod.``) are dropped from the names of weights.
+        pretrained: The library's tag of pretrained weights, such as ``openai``.
         device: Device of the model: ``cpu``, ``cuda``, ``cuda:1``, ``mps``.
 
     Raises:
         InputError: for an unknown name or tag, weights that cannot be downloaded, a folder without a configuration, a
-            model of texts, or a device that is not there; and for a checkpoint that is missing, has more than tensors,
-            has values that are not finite, or belongs to another model (the message names the first key).
-            Random weights are refused: wrap the tower of ``open_clip.create_model`` with `Encoder.from_tower`.
+            model of texts, or a device that is not there; and for a checkpoint that is missing, holds other objects
+            than tensors, has values that are not finite, or belongs to another model (the message names the first key
+            that differs). A model of open_clip without weights is refused, too: for random weights, give the tower of
+            ``open_clip.create_model`` to `Encoder.from_tower`.
 
     Example:
         >>> model = circuitry.load_clip("rn-tiny")    # the quickstart's, with its weights
@@ -68,7 +70,8 @@ def load_clip(
         return load_classifier(text, checkpoint, pretrained, device=device)
     has_weights = checkpoint is not None or pretrained is not None
     in_file = is_model_file(text)
-    # A folder of results may happen to have the name of a model, so such a folder needs a configuration to count.
+    # A folder of results may happen to have the name of a model. So a folder with such a name counts as a model only
+    # if it has a configuration.
     has_config = (path / "config.json").is_file()
     is_folder = path.is_dir() and (has_config or text not in known_models())
     if (in_file or is_folder) and has_weights:

@@ -1,8 +1,8 @@
 """`Model`, the interface that all models share, and `from_encoder`, which makes a model from any encoder.
 
-A model has four members: an encoder, the preprocessing of pictures, a weight vector for every class, and an identity of
-these three. `Clip` and `Classifier` are models. A user calls `from_encoder` in Python, or in a file that a command line
-names (``--model FILE.py:FUNCTION``).
+A model has four members: an encoder, the preprocessing of pictures, a weight vector for every class, and an identity,
+which covers the other three members. `Clip` and `Classifier` are models. A user calls `from_encoder` in Python, or in a
+function of a Python file that is given to a command (``--model FILE.py:FUNCTION``).
 """
 
 import os
@@ -27,7 +27,7 @@ from circuitry.runs.identity import Identity
 
 
 class Model(Protocol):
-    """The four members of a model.
+    """The interface that all models share; it has four members.
 
     Example:
         >>> from circuitry.models import Model
@@ -39,7 +39,7 @@ class Model(Protocol):
 
     @property
     def encoder(self) -> Encoder:
-        """Encoder of its image tower."""
+        """Encoder of the model's image tower."""
 
     @property
     def preprocess(self) -> Callable[[Image], Tensor]:
@@ -47,12 +47,15 @@ class Model(Protocol):
 
     @property
     def identity(self) -> Identity:
-        """Identity of everything that shapes an embedding or a class weight; results keep it and compare it."""
+        """Identity of everything that changes an embedding or a class weight.
+
+        Results store the identity, so that only results of the same model are compared.
+        """
 
     def text_weights(
         self, class_names: Names, templates: Sequence[Template] | None = None
     ) -> Float[Tensor, "classes d"]:
-        """Return the weight of each class [K, D], of unit length."""
+        """Return the weights of K classes [K, D]. Each row has length one."""
 
 
 @checked
@@ -63,14 +66,15 @@ def from_encoder(
     *,
     name: str | None = None,
 ) -> Clip:
-    """Make a model of an encoder; it works wherever a model from `load_clip` does.
+    """Make a model from an encoder. The model works wherever a model from `load_clip` works.
 
     Args:
-        encoder: An encoder, such as `Encoder.from_stages` makes of a tower of no known library.
-        preprocess: Function of an RGB picture that returns a tensor [3, H, W], as in the tower's training.
-        rows: Weight [D] of each class by name, such as the rows of the tower's last, linear layer, which the encoder
-            leaves out (default: none; fit a `linear_probe`, in commands by ``--probe``).
-        name: Name of the model in tables and reports (default: the tower's class).
+        encoder: An encoder. `Encoder.from_stages` makes one from a tower of a library that this package does not know.
+        preprocess: Function of an RGB picture that returns a tensor [3, H, W], as in the training of the tower.
+        rows: Weight [D] of each class, by name. These may be the rows of a network's last, linear layer, which the
+            encoder leaves out. Without rows (the default) the model has no class weights until you fit a
+            `linear_probe`; commands do this with ``--probe``.
+        name: Name of the model in tables and reports (default: the name of the tower's class).
 
     Raises:
         InputError: for rows that are not as wide as the embedding, or no row at all.
@@ -87,7 +91,7 @@ def from_encoder(
     known = Clip(name or type(tower).__name__, tower, encoder, preprocess, read_no_text)
     if rows is None:
         return known
-    # Only a run tells the width of the embedding of any tower.
+    # The width of the embedding is read off a run, which works for any tower.
     with encoder.running():
         width = encoder(encoder.blank()).shape[-1]
     for class_name, row in rows.items():
@@ -112,21 +116,22 @@ def is_model_file(name: str) -> bool:
 
 
 def load_from_file(name: str, device: str | torch.device) -> Clip:
-    """Run a Python file and return the model that one of its functions returns, on a device.
+    """Run a Python file, call one of its functions, and return the model that the function returns.
 
     Args:
-        name: FILE.py:FUNCTION of a function without arguments. The file may import modules of its folder, as a script.
-        device: Device of the model.
+        name: FILE.py:FUNCTION. The function takes no arguments. Like a script, the file may import modules of its own
+            folder.
+        device: The device to which the model is moved.
     """
     where = checked_device(device)
     path, _, function = name.rpartition(":")
     if not Path(path).is_file():
         raise InputError(f"There is no file {path}: give FILE.py:FUNCTION.")
     folder = os.fspath(Path(path).resolve().parent)
-    # As Python does for a script.
+    # Python does the same for a script.
     if folder not in sys.path:
         sys.path.insert(0, folder)
-    # The file is run as a module that is not __main__, so a guarded script part stays silent.
+    # The file does not run as __main__, so code under ``if __name__ == "__main__"`` does not run.
     content: dict[str, Any] = run_path(path)
     if not callable(content.get(function)):
         functions = [key for key, value in content.items() if callable(value)]

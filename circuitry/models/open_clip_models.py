@@ -1,4 +1,4 @@
-"""Load a model of open_clip by its name, by the name of a model of this package, or by a model-config JSON."""
+"""Load an open_clip model: a model of open_clip or of this package by its name, or a model by its model-config JSON."""
 
 import json
 import logging
@@ -18,7 +18,7 @@ from circuitry.runs.errors import InputError, unknown_name
 
 log = logging.getLogger(__name__)
 SHIPPED_CONFIGS = Path(__file__).parent / "configs"
-"""Model configurations that come with this package."""
+"""Folder of the model configurations that come with this package."""
 
 
 def known_models() -> list[str]:
@@ -32,7 +32,11 @@ def shipped_configs() -> list[str]:
 
 
 def register_model(name: str | os.PathLike[str]) -> str:
-    """Add a model-config JSON, or a configuration of this package, to open_clip; return the model's name there.
+    """Register a model configuration with open_clip, and return the name that the model has there.
+
+    Args:
+        name: Path of a model-config JSON, or the name of a configuration of this package. The name of a model of
+            open_clip is returned as it is.
 
     Example:
         >>> from circuitry.models import register_model
@@ -59,7 +63,7 @@ def register_model(name: str | os.PathLike[str]) -> str:
         raise InputError(
             f"{path} is not a readable model-config JSON ({error})."
         ) from error
-    # All three are missing in a JSON that is no object.
+    # If the JSON is not an object, all three keys are missing.
     needed = ["embed_dim", "vision_cfg", "text_cfg"]
     if isinstance(config, dict):
         needed = [key for key in needed if key not in config]
@@ -67,7 +71,7 @@ def register_model(name: str | os.PathLike[str]) -> str:
         raise InputError(
             f"{path} is not an open_clip model configuration: it lacks {', '.join(needed)}."
         )
-    # open_clip would replace its own model of this name without a word.
+    # open_clip would replace its own model of this name without a warning.
     is_known = path.stem in open_clip.list_models()
     if is_known and open_clip.get_model_config(path.stem) != config:
         raise InputError(
@@ -84,7 +88,7 @@ def load_open_clip(
     device: str | torch.device,
 ) -> Clip:
     """Load a CLIP model of open_clip; see `load_clip`."""
-    # A model of the hub brings its weights, a name alone does not.
+    # A model of the hub brings its weights. A model of open_clip needs a checkpoint or a tag.
     from_hub = name.startswith("hf-hub:")
     model_name = name if from_hub else register_model(name)
     if checkpoint is None and pretrained is None and name in shipped_models():
@@ -116,7 +120,13 @@ def load_open_clip(
 
 
 def _name_normalisation(clip: Clip, model_name: str, tags: list[str]) -> None:
-    """Warn if all released weights of a model have another normalisation than the one that its checkpoint gets."""
+    """Warn if a model with a checkpoint normalises images differently than all released weights of the model.
+
+    Args:
+        clip: The model, whose preprocessing is open_clip's default for the architecture.
+        model_name: Name of the model in open_clip.
+        tags: The tags of the released weights.
+    """
     settings = [open_clip.get_model_preprocess_cfg(clip.model)]
     settings += [open_clip.get_pretrained_cfg(model_name, tag) for tag in tags]
     used, *released = [(setting["mean"], setting["std"]) for setting in settings]
@@ -131,7 +141,13 @@ def _name_normalisation(clip: Clip, model_name: str, tags: list[str]) -> None:
 
 
 def _built(name: str, pretrained: str | None, *, random: bool) -> Clip:
-    """Build a model with pretrained weights, or with ``random`` weights that a checkpoint replaces."""
+    """Build a model of open_clip.
+
+    Args:
+        name: Name of the model in open_clip.
+        pretrained: Tag of the weights.
+        random: Whether the weights are left random, because a checkpoint will replace them.
+    """
     what = f"model, weights or tokenizer of {name}"
     if pretrained:
         what = f"the weights {pretrained!r} of {name}"
@@ -152,11 +168,11 @@ def _built(name: str, pretrained: str | None, *, random: bool) -> Clip:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence open_clip within the block: it warns about missing weights, which are loaded next."""
+    """Silence the logging of open_clip within the block. It would warn about missing weights, which are loaded next."""
     root = logging.getLogger()
     silent = logging.NullHandler()
     level = logging.root.manager.disable
-    # open_clip calls logging.warning, which adds a handler to a root logger without any, for good.
+    # open_clip calls logging.warning, which adds a permanent handler to a root logger that has no handler.
     root.addHandler(silent)
     logging.disable(logging.ERROR)
     try:

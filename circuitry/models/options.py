@@ -1,7 +1,8 @@
 """Options of command lines that name a model, its images, and the metric and texts of a class. No torch.
 
-A command's `Config` inherits from the classes of options that it needs, so that an option has the same name, default
-and meaning everywhere; see also `data.shared_options`, `runs.WorkSettings` and `circuits.AttributionSettings`.
+The `Config` of a command inherits from the classes of options that the command needs. So an option has the same name,
+default and meaning in all commands. Other options are in `data.shared_options`, `runs.WorkSettings` and
+`circuits.AttributionSettings`.
 """
 
 import logging
@@ -27,7 +28,7 @@ log = logging.getLogger(__name__)
 @checked
 @dataclass(frozen=True, kw_only=True)
 class ModelOptions:
-    """A model in a basis of units, and images.
+    """Options that name a model, what its units are, and the images.
 
     Example:
         >>> from circuitry.models import ModelOptions
@@ -39,48 +40,51 @@ class ModelOptions:
     NOT_BOTH: ClassVar = (("checkpoint", "pretrained"),)
 
     model: str
-    """The model: open_clip name, hf-hub:org/model or the path of a model-config JSON; rn-tiny or vit-tiny, whose
-    weights come with this package; a hub id (org/model) or folder of transformers; or a classifier, for data with a
-    classes.tsv of its outputs by class: timm:NAME, torchvision:NAME, efficientnet-lite0, 1 or 2 (ImageNet weights by
-    the extra real); or FILE.py:FUNCTION of yours, which makes a model (circuitry.models.from_encoder)."""
+    """The model. One of: a model of open_clip by its name, by hf-hub:org/model or by the path of a model-config JSON;
+    rn-tiny or vit-tiny, whose weights come with this package; a model of transformers by its hub id (org/model) or
+    folder; a classifier, by timm:NAME, torchvision:NAME or efficientnet-lite0, 1 or 2 (whose ImageNet weights come with
+    the extra real); or FILE.py:FUNCTION, a function of yours that returns a model (circuitry.models.from_encoder). For
+    a classifier, the file classes.tsv in the folder of the images says which outputs belong to which class."""
     checkpoint: Path | None = None
-    """Local checkpoint; this or --pretrained, or neither for a model that brings its weights."""
+    """Local file of the weights. Give this or --pretrained; give neither for a model that brings its weights."""
     pretrained: str | None = None
     """The library's tag of pretrained weights, instead of a checkpoint."""
     probe: str | None = None
-    """Which of DomainNet's lists a linear probe is fitted on, such as train; it replaces class texts where there are
-    none."""
+    """The list of DomainNet on whose images a linear probe is fitted, such as train. The probe replaces the class texts
+    of a model that reads no text."""
     data: Path
-    """Folder of the images: <domain>/<class>/<file>."""
+    """Folder of the images, which lie in <domain>/<class>/<file>."""
     split: str | None = "test"
-    """Which of DomainNet's lists to use, where there are lists."""
+    """The list of DomainNet whose images are used. It is ignored if the folder has no lists."""
     classes: Annotated[tuple[str, ...] | None, DISTINCT] = None
-    """Classes to look at (default: all)."""
+    """Classes to look at (default: all classes)."""
     domains: Annotated[tuple[str, ...] | None, DISTINCT] = None
-    """Domains to look at (default: all)."""
+    """Domains to look at (default: all domains)."""
     decoding: Decoding = "upright"
     device: str = "cpu"
-    """Where the model runs: cpu, cuda, mps; of several processes on a machine each takes its own GPU."""
+    """Where the model runs: cpu, cuda or mps. If several processes share a machine, each process takes its own GPU."""
     units: Literal["channels", "components"] | None = None
-    """What circuits are made of: components, which lie inside blocks (of a transformer attention heads and MLP
-    neurons, of a CNN hidden channels and those of projection shortcuts); or channels, which are outputs of blocks (of
-    a transformer dimensions of its stream) (default: components where the tower's blocks are known)."""
+    """What circuits are made of. Components are attention heads and MLP neurons of a transformer, and channels inside
+    the blocks of a CNN (hidden channels and channels of projection shortcuts). Channels are the outputs of blocks; in a
+    transformer these are the dimensions of the residual stream. The default is components if the tower's blocks are
+    known, and otherwise channels."""
     sae: tuple[str, ...] = ()
-    """Sites whose units are features of a sparse autoencoder, as SITE=PATH, e.g. layer3.0=runs/sae.safetensors; of a
-    released one as blocks.9.hook_resid_post=org/name, and with --units components a transcoder's MLP as
-    blocks.9.hook_mlp_out=PATH."""
+    """Sites whose units are features of a sparse autoencoder, as SITE=PATH, such as layer3.0=runs/sae.safetensors. For
+    a released autoencoder write blocks.9.hook_resid_post=org/name. With --units components, a transcoder replaces the
+    neurons of an MLP: blocks.9.hook_mlp_out=PATH."""
 
     def clip(self, rank: Rank = ALONE, *, components: bool = False) -> "models.Clip":
-        """Load the model on the device of this process, with the units that were asked for.
+        """Load the model on the device of this process, with the units and autoencoders that the options name.
 
         Args:
-            components: Whether units are components where nothing was asked for.
+            rank: Which of the processes of this machine this is.
+            components: Whether components are the units if the option ``units`` was not given.
         """
         device = rank.device(self.device)
         clip = models.load_clip(
             self.model, self.checkpoint, self.pretrained, device
         ).with_decoding(self.decoding)
-        # A classifier has outputs in place of texts; the data says which output is which class.
+        # A classifier has outputs in place of texts. The table says which outputs belong to which class.
         table = self.data / "classes.tsv"
         if self.probe is not None:
             clip = models.linear_probe(clip, self._seen_by_the_probe())
@@ -88,7 +92,7 @@ class ModelOptions:
             table.is_file() or not clip.classes
         ):
             clip = clip.with_classes(models.read_outputs(table))
-        # With autoencoders and no word on units, features of the blocks' outputs are meant, not components.
+        # If autoencoders are given without --units, their features encode the outputs of blocks, not components.
         if self.units == "components" or (
             self.units is None and components and not self.sae
         ):
@@ -96,7 +100,7 @@ class ModelOptions:
         return clip.in_basis(models.parse_saes(self.sae))
 
     def _in_components(self, clip: "models.Clip") -> "models.Clip":
-        # Components are the default where they are known; a tower without them has channels.
+        # If the blocks of the tower are not known, the default falls back to channels.
         try:
             return clip.in_components()
         except InputError as error:
@@ -107,7 +111,7 @@ class ModelOptions:
 
     def _seen_by_the_probe(self) -> "tuple[circuitry.data.ImageRecord, ...]":
         fitted = self.images_of(self.probe).records
-        # A probe that has seen an image would recognise it in any model.
+        # A probe recognises an image that it was fitted on, whatever the model.
         if shared := len({*fitted} & {*self.images().records}):
             raise InputError(
                 f"A linear probe is fitted on other images than those that it explains, but --probe {self.probe} and "
@@ -117,19 +121,19 @@ class ModelOptions:
         return fitted
 
     def images(self) -> "circuitry.DomainFolder":
-        """Return the images."""
+        """Return the images of the list ``split``."""
         return self.images_of(self.split)
 
     def images_of(self, split: str | None) -> "circuitry.DomainFolder":
-        """Return the images of another list."""
+        """Return the images of a list, or of the whole folder if ``split`` is None; classes and domains as chosen."""
         return circuitry.DomainFolder(
             self.data, split=split, domains=self.domains, classes=self.classes
         )
 
 
 def _texts(*words: str) -> str | tuple[str, ...]:
-    """Return class texts as Python takes them: a name, or templates."""
-    # A single word with braces is a template, not a name.
+    """Return the words of the option for class texts as a value of `FolderSettings.texts`: a name, or templates."""
+    # A single word with braces is a template, not a name of class texts.
     return words[0] if len(words) == 1 and "{}" not in words[0] else words
 
 
@@ -177,7 +181,7 @@ BaselineChoice = Annotated[
 @checked
 @dataclass(frozen=True, kw_only=True)
 class FolderSettings:
-    """The questions to a model about every class and domain.
+    """Settings of a question that is asked of a model about every class and domain.
 
     Example:
         >>> from circuitry.models import FolderSettings

@@ -1,4 +1,4 @@
-"""Turn prompts into tokens, and refuse prompts that the text encoder would not read to their end."""
+"""Turn prompts into tokens, and refuse prompts that are too long for the text encoder."""
 
 import logging
 import re
@@ -14,29 +14,34 @@ from circuitry.runs.progress import say_once
 
 log = logging.getLogger(__name__)
 Tokenizer = Callable[..., Tensor]
-"""Function of texts that returns tokens [texts, context]. open_clip's tokenizers and ours for transformers also take
-``context_length``."""
+"""Function of texts that returns their tokens [texts, context]. The tokenizers of open_clip, and ours for models of
+transformers, also take ``context_length``."""
 
 
 def prompt_tokens(
     tokenizer: Tokenizer, names: Sequence[str], prompts: Sequence[str]
 ) -> Tensor:
-    """Return the tokens of prompts, after checking that they fit the context and that names differ as tokens.
+    """Return the tokens of prompts [prompts, context], after two checks.
 
     Args:
         tokenizer: The model's tokenizer.
         names: Class names.
-        prompts: Prompts, all of the first name first; as many for each name.
+        prompts: Prompts, equally many for each name: all prompts of the first name, then of the second name, and so on.
+
+    Raises:
+        InputError: for a prompt that does not fit the context of the text encoder, and for two names with the same
+            tokens.
     """
     tokens = tokenizer(prompts)
     if "context_length" in signature(tokenizer).parameters:
         _check_length(tokenizer, prompts, tokens)
-    # Names such as n02123045 or 17 are numbers of classes; a text encoder knows nothing of them.
+    # Names such as n02123045 or 17 are codes of classes, which mean nothing to a text encoder.
     if codes := [name for name in names if re.fullmatch(r"[a-z]?\d+", name)]:
         text = f"{len(codes)} of {len(names)} class names, such as {codes[0]!r}, are no words: prompts mean nothing."
         say_once(log, text)
     known: dict[tuple[int, ...], str] = {}
-    # The first prompt of each name: two names that are equal there are equal in every template.
+    # Only the first prompt of each name is compared: two names that have equal tokens in one template have equal tokens
+    # in every template.
     first_prompts = tokens[:: len(prompts) // len(names)].tolist()
     for name, row in zip(names, first_prompts, strict=True):
         if (other := known.setdefault(tuple(row), name)) != name:
@@ -48,13 +53,20 @@ def prompt_tokens(
 
 
 def _check_length(tokenizer: Tokenizer, prompts: Sequence[str], tokens: Tensor) -> None:
-    """Raise `InputError` for a prompt that was cut: one that has other tokens in a longer context."""
-    # The commonest token of an empty text is the padding. A prompt with more than one is not full, so it was not cut.
+    """Raise `InputError` for a prompt that was cut. A prompt was cut if it has other tokens in a longer context.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        prompts: The prompts.
+        tokens: Their tokens [prompts, context].
+    """
+    # The most frequent token of an empty text is the padding. A prompt with two or more padding tokens does not fill
+    # the context, so it was not cut.
     padding = tokenizer([""]).mode().values
     context = tokens.shape[1]
     is_full = (tokens == padding).sum(1) <= 1
     for i in is_full.nonzero().flatten().tolist():
-        # No tokenizer makes more tokens than the text has bytes.
+        # A text never has more tokens than bytes.
         longer = context + len(prompts[i].encode())
         uncut = tokenizer([prompts[i]], context_length=longer)[0]
         uncut = uncut[uncut != padding]
@@ -66,8 +78,16 @@ def _check_length(tokenizer: Tokenizer, prompts: Sequence[str], tokens: Tensor) 
 
 
 def absent_tokens(tokenizer: Tokenizer, embedding: Tensor, tokens: Tensor) -> Tensor:
-    """Return the tokens without an embedding in packed weights, except those of an empty text."""
-    # Packed weights have rows of zeros for tokens that they do not store.
+    """Return the given tokens that have no embedding, except for tokens of an empty text, such as padding.
+
+    Packed weights (`shipped_weights`) store the embeddings of some tokens only. After reading, the embedding of any
+    other token is zero.
+
+    Args:
+        tokenizer: The model's tokenizer.
+        embedding: Embeddings of all tokens [tokens, d].
+        tokens: Tokens of any shape.
+    """
     used = torch.unique(tokens)
     absent: Tensor = used[~embedding[used].any(1).cpu()]
     return absent[~torch.isin(absent, tokenizer([""]))]
@@ -80,11 +100,19 @@ def check_known_words(
     prompts: Sequence[str],
     tokens: Tensor,
 ) -> None:
-    """Raise `InputError` for words of prompts without an embedding in packed weights; see `shipped_weights`."""
+    """Raise `InputError` if a word of a prompt has no embedding; see `absent_tokens`. The message names such words.
+
+    Args:
+        model: Name of the model in the message.
+        tokenizer: The model's tokenizer.
+        embedding: Embeddings of all tokens [tokens, d].
+        prompts: The prompts.
+        tokens: Their tokens.
+    """
     absent = absent_tokens(tokenizer, embedding, tokens)
     if not len(absent):
         return
-    # Tokens are parts of words; the message names the words that they are of, each once and in order.
+    # A token may be a part of a word. The message names whole words, each once, in the order of the prompts.
     words = dict.fromkeys(re.findall(r"\w+|[^\w\s]", " ".join(prompts)))
     unknown = [
         repr(word) for word in words if torch.isin(tokenizer([word]), absent).any()

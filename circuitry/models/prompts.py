@@ -1,4 +1,4 @@
-"""Prompt templates of zero-shot classification, and names for sets of them. No torch."""
+"""Prompt templates of zero-shot classification, and the names of sets of templates. No torch."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,10 +11,10 @@ from circuitry.data.captions import (
 from circuitry.runs.errors import InputError
 
 Template = str | Callable[[str], str]
-"""A string with ``{}`` for the class name, or a function of the name, as open_clip writes templates."""
+"""A string with ``{}`` for the class name, or a function of the class name. open_clip's templates are functions."""
 
 TEXTS = ("pooled", "own-style")
-"""Names of class texts: ``pooled`` averages the default templates, ``own-style`` uses the style of the domain."""
+"""Names of class texts: ``pooled`` averages all default templates; ``own-style`` names the style of the domain."""
 
 STYLE_TEMPLATES = (
     "a clipart of a {}.",
@@ -24,15 +24,15 @@ STYLE_TEMPLATES = (
     "a quickdraw of a {}.",
     "a quickdraw of the {}.",
 )
-"""The six templates that the study adds for DomainNet's styles."""
+"""The six templates for styles of DomainNet that the study adds to OpenAI's templates."""
 
 
 def templates_of(texts: str | Sequence[Template], domain: str) -> tuple[str, ...]:
     """Return the templates for the classes of a domain.
 
     Args:
-        texts: ``"pooled"`` for the default templates, the same for every domain; ``"own-style"`` for two templates that
-            name the domain's style; or your own templates.
+        texts: One of: ``"pooled"``, which gives the default templates for every domain; ``"own-style"``, which gives
+            two templates that name the style of the domain; or your own templates.
         domain: Domain of the images.
 
     Example:
@@ -54,37 +54,45 @@ def templates_of(texts: str | Sequence[Template], domain: str) -> tuple[str, ...
 
 
 def style_word(domain: str) -> str:
-    """Return the word for a domain's style: the first of its style words that is its own, or the domain's name."""
+    """Return a word for the style of a domain.
+
+    This is the first of the domain's `STYLE_WORDS` that is not shared by all domains. A domain without such words gets
+    its own name.
+    """
     for word in STYLE_WORDS.get(domain, ()):
-        # A word that several domains share would not tell the style.
+        # A word that all domains share says nothing about the style.
         if word not in SHARED_STYLE_WORDS:
             return word
     return readable(domain)
 
 
 def default_templates() -> tuple[str, ...]:
-    """Return the 80 templates that OpenAI used for ImageNet, from open_clip, and `STYLE_TEMPLATES`.
+    """Return the 80 templates that OpenAI used for ImageNet (open_clip has them), followed by `STYLE_TEMPLATES`.
 
     Example:
         >>> from circuitry.models import default_templates
         >>> len(default_templates()), default_templates()[0]
         (86, 'a bad photo of a {}.')
     """
-    # Imported here: this module is for command lines, too, and open_clip imports torch.
+    # Imported here, because command lines import this module without torch, and open_clip imports torch.
     from open_clip import OPENAI_IMAGENET_TEMPLATES
 
     return (*as_patterns(OPENAI_IMAGENET_TEMPLATES), *STYLE_TEMPLATES)
 
 
 def as_patterns(templates: Sequence[Template]) -> tuple[str, ...]:
-    """Return templates as strings with one ``{}`` for the class name; open_clip writes them as functions."""
+    """Return templates as strings with ``{}`` for the class name. A template that is a function becomes a string.
+
+    Raises:
+        InputError: for a function that does more than insert the name into one sentence.
+    """
     patterns = []
     for template in templates:
         if isinstance(template, str):
             patterns.append(template)
             continue
         pattern = template("{}")
-        # A function may do more than insert the name, such as choose an article; then no pattern stands for it.
+        # A function may do more than insert the name, such as choose an article. Then no string can replace it.
         if template("owl") != pattern.replace("{}", "owl"):
             raise InputError(
                 f"A template puts each name into one sentence, but this one makes {template('owl')!r} of 'owl' and "

@@ -1,8 +1,8 @@
-"""Read sparse autoencoders and transcoders in the layouts of other libraries: a reader for each row of `LAYOUTS`.
+"""Read sparse autoencoders and transcoders in the layouts of other libraries: `LAYOUTS` has a reader for each layout.
 
-Names of weights are those of the library; W_enc is [d, features] and W_dec [features, d] unless the code transposes
-them. A gated autoencoder becomes a JumpReLU one, and linear scales of inputs and features are multiplied into the
-weights.
+The names of weights below are the names in the library. W_enc is [d, features] and W_dec [features, d], unless the code
+transposes them. A gated autoencoder becomes a JumpReLU autoencoder. Linear scales of inputs and features are multiplied
+into the weights.
 """
 
 import logging
@@ -25,10 +25,10 @@ from circuitry.models.sae_files import SaeFile
 log = logging.getLogger(__name__)
 
 SaeReader = tuple[Callable[[SaeFile], bool], Callable[[SaeFile], SparseAutoencoder]]
-"""Two functions of a file: whether it has the layout, and its autoencoder."""
+"""Two functions of a file: one returns whether the file has a layout, the other reads its autoencoder."""
 Sae = TypeVar("Sae", bound=SparseAutoencoder)
 SaeArguments = dict[str, Any]
-"""Arguments of `SparseAutoencoder`."""
+"""Arguments of `SparseAutoencoder` by name."""
 
 _PLAIN = ("W_enc", "b_enc", "W_dec", "b_dec")
 NORMALISATIONS = {
@@ -38,7 +38,8 @@ NORMALISATIONS = {
     "None": None,
     None: None,
 }
-"""`SparseAutoencoder.normalised` by the ``normalize_activations`` of ViT-Prisma and SAELens."""
+"""For each value of ``normalize_activations`` in ViT-Prisma and SAELens, the value of `SparseAutoencoder.normalised`.
+"""
 SAELENS = {
     "standard": ("relu", None),
     "gated": ("jumprelu", None),
@@ -47,7 +48,10 @@ SAELENS = {
     "batchtopk": ("jumprelu", "topk_threshold"),
     "matryoshka_batchtopk": ("jumprelu", "topk_threshold"),
 }
-"""Activation and name of the threshold by architecture, whose words ``skip`` and ``transcoder`` are left out."""
+"""For each architecture of SAELens, its activation and the name of its threshold (None: without a threshold).
+
+The words ``skip`` and ``transcoder`` are removed from the name of an architecture before it is looked up here.
+"""
 _LINEAR = ("encoder.weight", "encoder.bias", "decoder.weight")
 DICTIONARIES = {
     "AutoEncoder": (*_LINEAR, "bias"),
@@ -56,7 +60,7 @@ DICTIONARIES = {
     "BatchTopKSAE": (*_LINEAR, "b_dec"),
     "MatryoshkaBatchTopKSAE": _PLAIN,
 }
-"""Names of encoder, its bias, decoder and its bias, by class of dictionary_learning."""
+"""For each class of dictionary_learning, the names of four weights: encoder, its bias, decoder, and its bias."""
 _MSAE_NAME = re.compile(
     r"(?P<features>\d+)_(?P<d>\d+)_(?P<act>[A-Za-z0-9]+)(_(?P<k>\d+))?(_[UR]W)?_(?P<tied>True|False)_"
     r"(?P<norm>True|False)_(?P<cap>\d+(\.\d+)?)"
@@ -64,20 +68,20 @@ _MSAE_NAME = re.compile(
 
 
 def read_saelens(file: SaeFile) -> SparseAutoencoder:
-    """Read a folder of SAELens 2 to 6: cfg.json beside sae_weights.safetensors."""
+    """Read an autoencoder or transcoder of SAELens 2 to 6: sae_weights.safetensors with cfg.json beside it."""
     if not file.config:
         raise file.refuse(
             "SAELens' weights, but no cfg.json lies beside it, so that their activation is not known"
         )
     config = dict(file.config)
-    # Newer versions keep some settings in an inner mapping; outer settings win.
+    # Newer versions keep some settings in an inner mapping. If a setting is in both, the outer value is used.
     inner = config.pop("metadata", None) or config.pop("meta", None) or {}
     config = inner | config
     config.setdefault("hook_name", config.get("hook_point"))
     given = config.get("activation_fn_str") or config.get("activation_fn")
     activation = given or "relu"
     if activation == "topk":
-        # Before version 6 TopK was an activation of the architecture "standard".
+        # Before version 6, TopK was an activation of the architecture "standard", and not an architecture.
         config["architecture"] = "topk"
         config.setdefault("k", (config.get("activation_fn_kwargs") or {}).get("k"))
     words = config.setdefault("architecture", "standard").split("_")
@@ -102,7 +106,7 @@ def read_saelens(file: SaeFile) -> SparseAutoencoder:
     act, threshold = SAELENS[kind]
     arguments = _plain_or_gated(file, kind == "gated")
     if threshold is not None:
-        # BatchTopK has one threshold for all features, measured in training.
+        # A BatchTopK autoencoder has one threshold for all features, which was measured in training.
         arguments["threshold"] = file.take(threshold)[0].expand(len(arguments["b_enc"]))
     arguments |= {
         "activation": act,
@@ -115,13 +119,14 @@ def read_saelens(file: SaeFile) -> SparseAutoencoder:
     site = config.get("hook_name")
     if is_transcoder:
         site = config.get("hook_name_out") or site
-        # Some files name the input of the MLP; our site is where the output goes.
+        # Some files name the input of the MLP, but our site of a transcoder is the output of the MLP.
         for read in ("ln2.hook_normalized", "hook_mlp_in"):
             site = site and str(site).replace(read, "hook_mlp_out")
         w_skip = file.take("W_skip")[0] if "skip" in words else None
         return Transcoder(**arguments, site=site, w_skip=w_skip)
     if config.get("rescale_acts_by_decoder_norm"):
-        # TopK then compares features times the length of their decoder row. Lengths are moved into the encoder.
+        # TopK then compares features after multiplying each by the length of its decoder row. Here the encoder is
+        # multiplied by these lengths instead, and the decoder's rows are divided by them.
         norms = arguments["w_dec"].norm(dim=1)
         arguments |= {
             "w_enc": arguments["w_enc"] * norms,
@@ -132,15 +137,17 @@ def read_saelens(file: SaeFile) -> SparseAutoencoder:
 
 
 def read_prisma(file: SaeFile) -> SparseAutoencoder:
-    """Read a state dict with config.json beside it, or one file with both.
+    """Read a file of ViT-Prisma: a state dict with config.json beside it, or a file that holds both.
 
-    With N for the normalisation ``normalize_activations`` of the config:
+    N is the normalisation that the setting ``normalize_activations`` names, and [...] is 1 if its condition holds:
 
         autoencoder   z = N(x) - b_dec;  f = act(z W_enc + b_enc);  out = N^-1(f W_dec + b_dec)
-        gated         f = [z W_enc + b_gate > 0] act(z W_enc exp(r_mag) + b_mag); b_enc is stored and not used
-        transcoder    out = N^-1(f W_dec + b_dec_out + x W_skip^T), with N's statistics of the input
+        gated         f = [z W_enc + b_gate > 0] act(z W_enc exp(r_mag) + b_mag)
+        transcoder    out = N^-1(f W_dec + b_dec_out + x W_skip^T)
 
-    Layer norm divides by the unbiased standard deviation plus 1e-5; N^-1 multiplies by the standard deviation alone.
+    A gated autoencoder stores b_enc, but does not use it. A transcoder inverts N with the statistics of its input.
+    Layer norm divides by the unbiased standard deviation plus 1e-5, but N^-1 multiplies by the standard deviation
+    without this addition.
     """
     config = file.config
     architecture = config.get("architecture", "standard")
@@ -160,7 +167,7 @@ def read_prisma(file: SaeFile) -> SparseAutoencoder:
     if config.get("cls_token_only") or config.get("use_patches_only"):
         arguments["tokens"] = "class" if config.get("cls_token_only") else "patches"
     layer = config["hook_point_layer"]
-    if isinstance(layer, list):  # of one number
+    if isinstance(layer, list):  # a list of one number
         layer = layer[0]
     if not config.get("is_transcoder"):
         site = f"blocks.{layer}.{config.get('layer_subtype', 'hook_resid_post')}"
@@ -180,9 +187,10 @@ def read_prisma(file: SaeFile) -> SparseAutoencoder:
 
 
 def read_saev(file: SaeFile) -> SparseAutoencoder:
-    """Read a file of schema 1 to 5, or without a schema: f = act(x W_enc + b_enc), on the patches of a ViT alone.
+    """Read a file of saev: f = act(x W_enc + b_enc), on the patches of a ViT but not on its class token.
 
-    Files without a schema subtract b_dec and have inputs (x - mean) / scale, but do not store mean and scale.
+    The schema of a file is a number from 1 to 5. An autoencoder in an older file, which has no schema, subtracts b_dec
+    from its inputs. Its inputs are (x - mean) / scale, but the file does not store mean and scale.
     """
     config = file.config
     schema = config.get("schema")
@@ -218,7 +226,10 @@ def read_saev(file: SaeFile) -> SparseAutoencoder:
 
 
 def read_clipscope(file: SaeFile) -> SparseAutoencoder:
-    """Read f = the k largest of (x - pre_b) enc, negative ones too; the folder's name has the number of the block."""
+    """Read a file of clipscope: f keeps the k largest entries of (x - pre_b) enc, even if they are negative.
+
+    The number of the block is read from the name of the file's folder.
+    """
     w_enc, w_dec, b_dec = file.take("enc", "dec", "pre_b")
     block = re.search(r"(\d+)_resid", str(file.path))
     return SparseAutoencoder(
@@ -233,9 +244,10 @@ def read_clipscope(file: SaeFile) -> SparseAutoencoder:
 
 
 def read_patch_sae(file: SaeFile) -> SparseAutoencoder:
-    """Read f = relu((x - b_dec) W_enc + b_enc), or a gated autoencoder, whose gates have the bias b_enc.
+    """Read a file of PatchSAE: f = relu((x - b_dec) W_enc + b_enc), or a gated autoencoder.
 
-    PatchSAE extends the code of Hugo Fry and has the same files. A negative number of a block counts from the last one.
+    In a gated autoencoder, b_enc is the bias of the gates. PatchSAE extends the code of Hugo Fry, whose files have the
+    same layout. The number of a block may be negative: -1 is the last block.
     """
     config = file.config
     _check(file, "module_name", config.get("module_name", "resid"), ("resid",))
@@ -249,10 +261,13 @@ def read_patch_sae(file: SaeFile) -> SparseAutoencoder:
 
 
 def read_dictionary_learning(file: SaeFile) -> SparseAutoencoder:
-    """Read ae.pt, of a class of `DICTIONARIES`, with the config of its trainer beside it."""
+    """Read a file ae.pt of dictionary_learning, with the trainer's config beside it.
+
+    The class of the dictionary must be in `DICTIONARIES`.
+    """
     trainer = file.config["trainer"]
     stored = file.tensors
-    # The library's spelling for a while.
+    # Some versions of the library spell the name of the class this way.
     kind = str(trainer.get("dict_class")).replace("Matroyshka", "Matryoshka")
     if kind == "AutoEncoder" and "bias" not in stored:
         kind = "AutoEncoderNew"
@@ -283,9 +298,10 @@ def read_dictionary_learning(file: SaeFile) -> SparseAutoencoder:
 
 
 def read_msae(file: SaeFile) -> SparseAutoencoder:
-    """Read f = cap tanh(act(h) / cap), with h = (z - pre_bias) encoder + latent_bias and z = (x - mean) scale.
+    """Read a file of MSAE (Zaigrajew et al. 2025): f = cap tanh(act(h) / cap).
 
-    The settings are in the name of the file (Zaigrajew et al. 2025).
+    Here h = (z - pre_bias) encoder + latent_bias, and z = (x - mean) scale. If cap is 0, then f = act(h). The settings
+    are read from the name of the file.
     """
     name = _MSAE_NAME.match(file.path.name)
     if name is None:
@@ -323,7 +339,7 @@ def read_msae(file: SaeFile) -> SparseAutoencoder:
             "%s has BatchTopK, which depends on the batch: as in MSAE's evaluation ReLU replaces it.",
             file.path,
         )
-    # Without a scale in the file the caller gives mean and scale, which `load_sae` applies.
+    # If the file has no scale, the caller gives mean and scale to `load_sae`, which applies them.
     factor = None if scale is None else float(scale)
     about = {"config": {"name": file.path.name, "scaling_factor": factor}}
     sae = SparseAutoencoder(w_enc, b_enc, w_dec, b_dec, about=about, **arguments)
@@ -361,14 +377,21 @@ LAYOUTS: dict[str, SaeReader] = {
         read_msae,
     ),
 }
-"""Readers by name; the first one that recognises a file reads it."""
+"""Readers by the name of the layout. The first reader that recognises a file reads it."""
 
 
 def _check(
     file: SaeFile, setting: str, value: object, known: Collection[object]
 ) -> None:
-    """Raise `InputError` for a setting that is not supported."""
-    # A list, since a value of JSON may have no hash.
+    """Raise `InputError` if the value of a setting is not among the ``known`` values.
+
+    Args:
+        file: The file, for the message.
+        setting: Name of the setting, for the message.
+        value: The value in the file.
+        known: The values that can be read.
+    """
+    # Compared with a list, because a value of JSON may be unhashable.
     if value not in [*known]:
         raise file.refuse(
             f"an autoencoder with the {setting} {value!r}, which is not supported: {', '.join(map(repr, known))} can "
@@ -377,7 +400,12 @@ def _check(
 
 
 def _of_names(file: SaeFile, *names: str) -> SaeArguments:
-    """Return the weights ``names`` (encoder, its bias, decoder, its bias) by our names, and the file's config."""
+    """Return four weights of a file as arguments of `SparseAutoencoder`, with the file's config in ``about``.
+
+    Args:
+        file: The file.
+        names: Names of the weights in the file: encoder, its bias, decoder, and its bias.
+    """
     weights = zip(("w_enc", "b_enc", "w_dec", "b_dec"), file.take(*names), strict=True)
     return {**dict(weights), "about": {"config": file.config}}
 
@@ -385,14 +413,26 @@ def _of_names(file: SaeFile, *names: str) -> SaeArguments:
 def _plain_or_gated(
     file: SaeFile, is_gated: bool, gate: str = "b_gate"
 ) -> SaeArguments:
-    """Return the arguments of a file with the names of `_PLAIN`, or of a gated autoencoder."""
+    """Return the weights of a file as arguments of `SparseAutoencoder`.
+
+    Args:
+        file: The file.
+        is_gated: Whether the file holds a gated autoencoder; see `_gated`. If False, its weights have the names in
+            `_PLAIN`.
+        gate: Name of the bias of the gates in the file of a gated autoencoder.
+    """
     if is_gated:
         return _gated(file, gate)
     return _of_names(file, *_PLAIN)
 
 
 def _gated(file: SaeFile, gate: str) -> SaeArguments:
-    """Return the arguments of a JumpReLU autoencoder equal to the gated one of a file; ``gate``: the bias of gates."""
+    """Return the arguments of a JumpReLU autoencoder that is equal to the gated autoencoder in a file.
+
+    Args:
+        file: The file.
+        gate: Name of the bias of the gates in the file.
+    """
     arguments = _of_names(file, "W_enc", "b_mag", "W_dec", "b_dec")
     r_mag, b_gate = file.take("r_mag", gate)
     threshold = gate_threshold(arguments["b_enc"], r_mag, b_gate)
@@ -404,7 +444,12 @@ def _gated(file: SaeFile, gate: str) -> SaeArguments:
 
 
 def _above(threshold: Tensor, b_enc: Tensor) -> SaeArguments:
-    """Return the arguments of a JumpReLU activation with a threshold, one for all features or one for each."""
+    """Return the arguments that give an autoencoder the activation JumpReLU.
+
+    Args:
+        threshold: One threshold for all features, or a threshold for each feature. Negative thresholds become 0.
+        b_enc: Bias of the encoder [features].
+    """
     return {
         "activation": "jumprelu",
         "threshold": threshold.clamp_min(0).expand(len(b_enc)).contiguous(),
@@ -412,12 +457,13 @@ def _above(threshold: Tensor, b_enc: Tensor) -> SaeArguments:
 
 
 def _normalised(sae: Sae, how: object) -> Sae:
-    """Return an autoencoder that normalises its inputs, by a value of ``normalize_activations``."""
+    """Return an autoencoder that normalises its inputs as a value of ``normalize_activations`` says."""
     ours: Any = NORMALISATIONS[how]  # type: ignore[index]
     if ours != "length":
         return replace(sae, normalised=ours)
-    # The libraries scale inputs to length sqrt(d), we to length one. So the encoder gets longer, and all that is
-    # subtracted from an input or adds to a reconstruction gets shorter.
+    # The libraries scale inputs to length sqrt(d), but this package scales them to length one. So the weights of the
+    # encoder are multiplied by sqrt(d). All weights that are subtracted from an input or add to a reconstruction are
+    # divided by sqrt(d).
     length = sae.d**0.5
     shorter = {"w_dec": sae.w_dec / length, "b_dec": sae.b_dec / length}
     if isinstance(sae, Transcoder) and sae.w_skip is not None:

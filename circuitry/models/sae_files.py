@@ -1,7 +1,8 @@
 """Find released files of sparse autoencoders on disk or on the hub, and open them without running code in them.
 
-A weights file was written by torch.save or safetensors. Its settings are in a JSON file beside it, in its first line or
-in an object inside it. The class of such an object is replaced by `StoredSettings`.
+A weights file was written by torch.save or safetensors. The settings of the weights are in one of three places: in a
+JSON file beside the weights file, in the first line of the weights file, or in an object inside the weights file. Such
+an object is read as a `StoredSettings`, so the code of its own class is not needed.
 """
 
 import json
@@ -24,20 +25,20 @@ HUB = "hf-hub:"
 WEIGHTS = (".pt", ".pth", ".bin", ".safetensors", ".pkl", ".gz")
 """Endings of files that hold weights."""
 CONFIGS = ("cfg.json", "config.json")
-"""Names of JSON files with the settings of weights."""
+"""Names of JSON files that hold the settings of weights."""
 PREFERRED = ("sae_weights.safetensors", "ae.pt")
-"""Names of weights files that win if a folder has several."""
+"""Names of weights files that are chosen if a folder has several weights files."""
 _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/.+)?")
 
 
 class StoredSettings:
-    """Stands for the class of a settings object in a weights file; it has the object's fields and no methods."""
+    """A settings object in a weights file, without its own class: it has the fields of the object and no methods."""
 
     def __init__(self, *arguments: object) -> None:
-        """Accept the arguments of the class that it stands for, and ignore them."""
+        """Ignore all arguments, which were written for the object's own class."""
 
     def __new__(cls, *arguments: object) -> "StoredSettings":
-        """Make an object without fields; the reader of the file fills them in."""
+        """Make an object without fields. The code that reads the file adds the fields later."""
         return super().__new__(cls)
 
 
@@ -51,12 +52,13 @@ STORED = (
     (StoredSettings, "pathlib.PosixPath"),
     (StoredSettings, "pathlib._local.PosixPath"),
 )
-"""Classes of objects in released files, by full name, and the class that stands for each."""
+"""Pairs of `StoredSettings` and the full name of a class that it replaces. Released files hold objects of these
+classes."""
 
 
 @dataclass(frozen=True, eq=False)
 class SaeFile:
-    """A weights file and its settings; each attribute is read from the file at its first use.
+    """A weights file and its settings. Each attribute is read from the file when it is first used.
 
     Example:
         >>> from circuitry.models import SaeFile
@@ -69,13 +71,21 @@ class SaeFile:
     path: Path
     """The weights file."""
     is_shifted: bool = False
-    """Whether the user gives mean and scale of the inputs (`load_sae`)."""
+    """Whether the user gives the mean or the scale of the inputs to `load_sae`."""
 
     @classmethod
     def find(
         cls, path: str | os.PathLike[str], *, is_shifted: bool = False
     ) -> "SaeFile":
-        """Return the weights file at a path, in a folder or on the hub."""
+        """Find a weights file and return it.
+
+        Args:
+            path: Path of a weights file; path of a folder with a single weights file; or a place on the hub.
+            is_shifted: Value of the field `is_shifted`.
+
+        Raises:
+            InputError: if there is no weights file, or more than one.
+        """
         place = _local(path)
         if place.is_dir():
             names = [file.relative_to(place).as_posix() for file in place.rglob("*")]
@@ -88,7 +98,7 @@ class SaeFile:
 
     @cached_property
     def metadata(self) -> Mapping[str, str]:
-        """Header of a safetensors file; empty for another file."""
+        """Metadata in the header of a safetensors file; empty for a file of another kind."""
         try:
             with safe_open(self.path, "numpy") as file:
                 return file.metadata() or {}
@@ -97,28 +107,28 @@ class SaeFile:
 
     @cached_property
     def first_line(self) -> bytes:
-        """First line of a file if it is JSON, as in files of saev; else empty."""
+        """First line of a file if this line is JSON, as in files of saev; otherwise empty."""
         with open(self.path, "rb") as opened:
-            # A safetensors file begins with the length of its header, whose bytes may look like anything.
+            # A safetensors file begins with the length of its header. The bytes of this number may look like JSON.
             line = opened.readline() if self.path.suffix != ".safetensors" else b""
         return line if line.startswith(b"{") else b""
 
     @cached_property
     def content(self) -> Mapping[str, Any]:
-        """Mapping that the weights file holds; empty if it holds something else."""
+        """The mapping that the weights file holds; empty if the file holds an object of another type."""
         content = read_content(self.path, STORED, len(self.first_line))
         return content if isinstance(content, Mapping) else {}
 
     @cached_property
     def config(self) -> dict[str, Any]:
-        """Settings of the weights, in values that JSON can hold; empty if there are none."""
+        """Settings of the weights, as values that JSON can hold; empty if the file has no settings."""
         config = dict[str, Any]()
         stored = plain(self.content.get("cfg", self.content.get("config")))
         if isinstance(stored, dict):
             config |= stored
         try:
             text: str | bytes = self.first_line or "{}"
-            # Reversed, so that the first name wins if both files are there.
+            # Reversed, so that the first name in CONFIGS is used if both files exist.
             for name in reversed(CONFIGS):
                 beside = self.path.with_name(name)
                 if not self.first_line and beside.is_file():
@@ -128,13 +138,13 @@ class SaeFile:
             raise InputError(
                 f"The settings of {self.path} cannot be read ({error}): download them again."
             ) from error
-        # Settings beside the weights win over those inside.
+        # A setting in a JSON file replaces the setting of the same name inside the weights file.
         return config | written if isinstance(written, dict) else config
 
     @cached_property
     def tensors(self) -> dict[str, Tensor]:
         """Weights by name, in single precision."""
-        # Training checkpoints hold the state dict beside the optimiser's.
+        # Training checkpoints hold the weights under one of these names, and the state of the optimiser under another.
         state = self.content
         for name in ("model", "model_state_dict", "state_dict"):
             inside = self.content.get(name)
@@ -143,13 +153,13 @@ class SaeFile:
         tensors = {}
         for name, value in state.items():
             if isinstance(value, Tensor):
-                # Biases and counters may be whole numbers, matrices may not.
+                # Vectors and counters may be integers, but matrices must be floating-point numbers.
                 check_numbers(value, self.path, name, weight=value.dim() > 1)
                 tensors[name] = value.detach().float()
         return tensors
 
     def take(self, *names: str) -> list[Tensor]:
-        """Return weights by name; raise `InputError` for a name that is not there."""
+        """Return the weights with these names, in their order; raise `InputError` if the file lacks one of them."""
         missing = [name for name in names if name not in self.tensors]
         if missing:
             raise InputError(
@@ -158,16 +168,28 @@ class SaeFile:
         return [self.tensors[name] for name in names]
 
     def refuse(self, reason: str) -> InputError:
-        """Return the error of a file whose autoencoder is not supported; ``reason`` says what the file holds."""
+        """Return the error to raise if the autoencoder in this file is not supported.
+
+        Args:
+            reason: What the file holds and why this is not supported; the message continues "FILE holds ...".
+        """
         return InputError(f"{self.path} holds {reason}.")
 
 
 def _only(names: Iterable[str], path: str | os.PathLike[str]) -> str:
-    """Return the one weights file among names of files; raise `InputError` for none or several.
+    """Return the name of the weights file among the names of the files of a folder.
 
-    Preferred names win, then files in the fewest folders.
+    If several files hold weights, those with a name in `PREFERRED` are considered first, and among these the files in
+    the fewest nested folders.
+
+    Args:
+        names: Paths of the files, relative to the folder.
+        path: The folder, for the message.
+
+    Raises:
+        InputError: if no weights file is left, or more than one.
     """
-    # SAELens stores statistics of sparsity beside the weights.
+    # SAELens stores a file of sparsity statistics beside the weights.
     weights = [
         name
         for name in sorted(names)
@@ -186,11 +208,12 @@ def _only(names: Iterable[str], path: str | os.PathLike[str]) -> str:
 
 
 def _local(path: str | os.PathLike[str]) -> Path:
-    """Return the path on this machine; weights on the hub are fetched first, with their settings."""
+    """Return the path of weights on this machine. If they are on the hub, they are downloaded with their settings."""
     name = os.fspath(path)
     here = Path(name)
     if not name.startswith(HUB):
-        # org/name may be a path as well: a folder of that name, or a file that is missing, is no id of the hub.
+        # org/name has the form of a hub id, but it may also be a path. It is read as a path if it exists, if the folder
+        # org exists, or if it ends like a weights file.
         is_hub_id = _HUB_ID.fullmatch(name) and not Path(*here.parts[:1]).exists()
         if here.exists() or not is_hub_id or here.suffix in WEIGHTS:
             return here
@@ -200,7 +223,7 @@ def _local(path: str | os.PathLike[str]) -> Path:
         folder = Path(_fetched(f"{owner}/{repository}", below, name))
     except InputError:
         raise
-    # Errors of the hub's client, or of the library by which it reaches the network, have no common class.
+    # The errors of the hub's client and of its network library have no common base class.
     except Exception as error:
         raise InputError(
             f"{name} is neither a path on this machine nor could it be fetched from the hub "
@@ -210,14 +233,22 @@ def _local(path: str | os.PathLike[str]) -> Path:
 
 
 def _fetched(repository: str, below: str, name: str) -> str:
-    """Fetch the one weights file below a path of a repository; without the network use an earlier download.
+    """Download a weights file and its settings from the hub, and return the repository's folder on this machine.
 
-    Return the folder of the repository on this machine.
+    Without the network, the folder of an earlier download is returned.
+
+    Args:
+        repository: Id of the repository (org/name).
+        below: Path in the repository of the weights file, or of a folder with a single weights file.
+        name: What the user gave, for the message.
+
+    Raises:
+        InputError: if there is no weights file at this path, or more than one.
     """
     try:
-        # The list of files comes first, so that a repository with several autoencoders is refused before a download.
+        # Files are listed first, so that a repository with several autoencoders is refused before any download.
         files = list_repo_files(repository)
-    except Exception:  # as above
+    except Exception:  # errors of the hub's client have no common base class
         return snapshot_download(repository, local_files_only=True)
     start = f"{below}/" if below else ""
     weights = _only([file for file in files if f"{file}/".startswith(start)], name)
@@ -227,7 +258,10 @@ def _fetched(repository: str, below: str, name: str) -> str:
 
 
 def plain(value: Any) -> Any:
-    """Return settings as values that JSON can hold: objects become dictionaries of their fields, or text."""
+    """Return settings as values that JSON can hold.
+
+    A `StoredSettings` becomes a dictionary of its fields. Any other object that JSON cannot hold becomes text.
+    """
     if isinstance(value, StoredSettings):
         return plain(vars(value))
     if isinstance(value, Mapping):

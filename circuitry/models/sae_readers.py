@@ -1,4 +1,4 @@
-"""Load sparse autoencoders and transcoders by the first reader that recognises the layout of a file."""
+"""Load sparse autoencoders and transcoders. The first reader that recognises the layout of a file reads it."""
 
 import logging
 import os
@@ -37,17 +37,18 @@ def load_sae(
     """Read a sparse autoencoder or a transcoder without running code in its file.
 
     Supported are files of this package, ViT-Prisma, saev, clipscope, PatchSAE, dictionary_learning, MSAE and SAELens
-    (versions 2 to 6), and layouts added by `register_sae_reader`. The name of the reader is logged and kept in
-    ``about["reader"]``.
+    (versions 2 to 6), and layouts added by `register_sae_reader`. The name of the reader is logged. For a file of
+    another library it is also stored in ``about["reader"]``.
 
     Args:
-        path: A weights file, perhaps with settings beside it (``config.json``, ``cfg.json``); a folder with one weights
-            file; or a place on the hub (``org/name``, ``hf-hub:org/name/file``).
+        path: One of: a weights file, perhaps with settings beside it (``config.json``, ``cfg.json``); a folder with a
+            single weights file; or a place on the hub (``org/name``, ``hf-hub:org/name/file``).
         device: Device of the autoencoder.
-        site: Its site in the encoder (default: the site that the file names, perhaps by a name of TransformerLens such
-            as ``blocks.9.hook_resid_post``, see `site_named`).
-        mean: Vector [d] that training subtracted from the inputs, if the file does not have it.
-        scale: Number by which training divided the inputs then, if the file does not have it.
+        site: Site of the encoder whose units the autoencoder encodes. The default is the site that the file names. The
+            file may use a name of TransformerLens, such as ``blocks.9.hook_resid_post``; see `site_named`.
+        mean: Vector [d] that was subtracted from the inputs in training. Give it if the file does not store it.
+        scale: Number by which the inputs were divided in training, after ``mean`` was subtracted. Give it if the file
+            does not store it.
 
     Raises:
         InputError: for a missing or damaged file, for a file on the hub without the network, for an unknown layout, or
@@ -93,7 +94,7 @@ def _read(file: SaeFile) -> tuple[str, SparseAutoencoder]:
 
 
 def parse_saes(arguments: Sequence[str]) -> dict[str, SparseAutoencoder]:
-    """Read autoencoders, given as texts SITE=PATH of a command line, and return them by site.
+    """Read the autoencoders that a command line names in the form SITE=PATH, and return them by site.
 
     Example:
         >>> from circuitry.bases import SparseAutoencoder
@@ -120,12 +121,15 @@ def register_sae_reader(
     recognises: Callable[[SaeFile], bool],
     read: Callable[[SaeFile], SparseAutoencoder],
 ) -> None:
-    """Add a reader of files of sparse autoencoders, which is asked before all earlier ones.
+    """Register a reader of files of sparse autoencoders, so that `load_sae` uses it.
+
+    The new reader is tried before all readers that were registered earlier.
 
     Args:
-        name: Name of the layout, for messages; a reader of the same name is replaced.
-        recognises: Function that returns whether a file has the layout, by its weights' names and settings.
-        read: Function that returns the autoencoder of such a file.
+        name: Name of the layout, for messages. An earlier reader of the same name is replaced.
+        recognises: Function that returns whether a file has the layout, judging by the names and settings of its
+            weights.
+        read: Function that returns the autoencoder in a file with this layout.
 
     Example:
         >>> from circuitry.bases import SparseAutoencoder
@@ -143,7 +147,7 @@ def register_sae_reader(
 
 def _read_own(file: SaeFile) -> SparseAutoencoder:
     header, arrays = read_arrays(file.path, SAE_FORMAT, "sparse autoencoder")
-    # Files of earlier versions, which had no transcoders, have no kind.
+    # Files of earlier versions do not state a kind. These versions had no transcoders.
     is_transcoder = header.pop("kind", None) == Transcoder.__name__
     kind = Transcoder if is_transcoder else SparseAutoencoder
     tensors: dict[str, Any] = {n: torch.from_numpy(a) for n, a in arrays.items()}

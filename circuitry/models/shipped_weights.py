@@ -1,8 +1,9 @@
 """Weights that come with this package, by the name of their model.
 
-A file of weights holds a state dict whose token embedding is packed: it has only the rows of tokens that occurred in
-training or that prompts use. All other rows are zero after reading, so an unknown word would have no meaning and is
-refused (`check_known_words`). A JSON file beside the weights tells how they were made, and has their checksum.
+A file of weights holds a state dict with a *packed* token embedding. A packed embedding has only the rows of tokens
+that occurred in training or that prompts use. All other rows are zero after reading. An unknown word would therefore
+have no meaning, so it is refused (`check_known_words`). A JSON file beside the weights says how they were made, and
+holds their checksum.
 """
 
 import hashlib
@@ -33,7 +34,7 @@ def shipped_models() -> list[str]:
 
 
 def shipped_file(name: str) -> Path:
-    """Return the file of the weights of a model; raise `InputError` if it is damaged."""
+    """Return the path of the weights of a model of this package; raise `InputError` if the file is damaged."""
     path = SHIPPED_WEIGHTS / f"{name}.safetensors"
     if _checksum(path) != _about(name)["sha256"]:
         raise InputError(
@@ -43,14 +44,17 @@ def shipped_file(name: str) -> Path:
 
 
 def shipped_classes(name: str) -> list[str]:
-    """Return the classes that a model of this package was trained on; an empty list for another model."""
+    """Return the names of the classes that a model of this package was trained on.
+
+    The list is empty for a model of another source.
+    """
     if name not in shipped_models():
         return []
     return list(map(in_a_sentence, _about(name)["images"]["classes"]))
 
 
 def _about(name: str) -> dict[str, Any]:
-    """Return how the weights of a model were made."""
+    """Return the content of the JSON file beside the weights of a model: how they were made, and their checksum."""
     text = (SHIPPED_WEIGHTS / f"{name}.json").read_text(encoding="utf-8")
     about: dict[str, Any] = json.loads(text)
     return about
@@ -59,10 +63,17 @@ def _about(name: str) -> dict[str, Any]:
 def write_packed(
     state: Mapping[str, Tensor], tokens: Tensor, path: Path, made_by: Mapping[str, Any]
 ) -> None:
-    """Write a state dict with only the token embeddings of ``tokens``, and ``made_by`` in a JSON file beside it."""
+    """Write a state dict with packed token embeddings, and a JSON file beside it.
+
+    Args:
+        state: The weights by name.
+        tokens: Indices of the tokens whose embeddings are written.
+        path: The safetensors file to write.
+        made_by: How the weights were made, for the JSON file.
+    """
     rows = state[_ROWS]
     shape = torch.tensor(rows.shape)
-    # The shape and the places of the rows are tensors, too, since a safetensors file holds nothing else.
+    # The shape and the indices of the rows are stored as tensors, because a safetensors file holds tensors only.
     packed = {**state, _ROWS: rows[tokens], _TOKENS: tokens, _SHAPE: shape}
     with whole_file(path) as temporary:
         save_file({key: value.contiguous() for key, value in packed.items()}, temporary)
@@ -73,7 +84,10 @@ def write_packed(
 
 
 def unpacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict with the token embedding unpacked: rows that it does not store are zero."""
+    """Return a state dict with an unpacked token embedding, where rows that were not stored are zero.
+
+    A state dict without a packed embedding is returned as it is.
+    """
     if not {_ROWS, _TOKENS, _SHAPE} <= state.keys():
         return state
     plain = dict(state)

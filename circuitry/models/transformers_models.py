@@ -1,7 +1,7 @@
 """Load a vision model of transformers by a hub id, from a local folder, or from memory.
 
-Images are prepared by the model's own processor, class texts by its own tokenizer and text model. A model with a
-classifier becomes a `Classifier`. A model without texts and classifier needs a `linear_probe`.
+The model's own processor prepares images. Its own tokenizer and text model encode class texts. A model with a
+classifier becomes a `Classifier`. A model that has neither a text model nor a classifier needs a `linear_probe`.
 """
 
 import copy
@@ -26,7 +26,7 @@ from circuitry.models.clip import Clip, checked_device, read_no_text
 from circuitry.runs.errors import InputError
 
 _UNUSED = ("pooler.", "mask_token")
-"""Parts of names of weights that no embedding depends on; a checkpoint may lack these weights."""
+"""Substrings of names of weights that change no embedding. A checkpoint may lack these weights."""
 
 
 def load_transformers(
@@ -34,7 +34,10 @@ def load_transformers(
 ) -> Clip:
     """Load a vision model of transformers; see `load_clip`.
 
-    A model in memory is copied. Its processor and tokenizer are read from the place that it was loaded from.
+    Args:
+        source: A hub id, a local folder, or a model in memory. A model in memory is copied, and its processor and
+            tokenizer are read from the place that the model was loaded from.
+        device: Device of the model.
     """
     where = checked_device(device)
     given: Any = source if isinstance(source, nn.Module) else None
@@ -62,7 +65,7 @@ def load_transformers(
     tokenizer: Callable[[Sequence[str]], Tensor] = read_no_text
     if hasattr(model, "get_text_features"):
         tokenizer = _tokenizer(place, config.text_config.max_position_embeddings)
-    # Neither the version of the library nor the path changes an embedding, so they stay out of the identity.
+    # The version of the library and the path change no embedding, so the identity does not contain them.
     made_by = json.loads(config.to_json_string())
     for name in ("transformers_version", "_name_or_path"):
         made_by.pop(name, None)
@@ -73,7 +76,7 @@ def load_transformers(
         outputs = {}
         times = Counter(config.id2label.values())
         for i, label in config.id2label.items():
-            # ImageNet has two classes "crane"; equal labels get the number of the output.
+            # ImageNet has two classes "crane". To equal labels the index of the output is added.
             name = f"{label} ({i})" if times[label] > 1 else label
             outputs[name] = (i,)
         named = {"transformers": made_by}
@@ -97,8 +100,8 @@ def _from(place: str, what: str, auto: Any, **options: Any) -> Any:
 
 
 def _weights(place: str, config: Any) -> Any:
-    """Return the model of the class that the checkpoint names; raise `InputError` if weights are missing."""
-    # AutoModel would drop heads, such as a classifier or a projection, that the checkpoint has weights for.
+    """Return a model of the Python class that its configuration names; raise `InputError` if weights are missing."""
+    # AutoModel would drop a classifier or a projection, even if the checkpoint has weights for it.
     name, *_ = config.architectures or ("AutoModel",)
     auto: Any = getattr(transformers, name, transformers.AutoModel)
     model, info = _from(place, "weights", auto, output_loading_info=True)
@@ -122,8 +125,21 @@ def _preprocessed(processor: Any, image: Image.Image) -> Tensor:
 def _shown(
     place: str, processor: Any, preprocess: Callable[[Image.Image], Tensor]
 ) -> dict[str, Any]:
-    """Return the settings of preprocessing and the size of its images; raise `InputError` if that varies."""
-    # An encoder takes one size. A processor without a crop would keep the shape of the picture.
+    """Return the settings of a model's preprocessing.
+
+    Args:
+        place: Where the model was loaded from, for error messages.
+        processor: The model's image processor.
+        preprocess: The function that applies the processor to a picture.
+
+    Returns:
+        ``mean`` and ``std`` of the normalisation, ``size`` (height and width) of the prepared images, and all settings
+        of the ``processor``.
+
+    Raises:
+        InputError: if pictures of different shapes become images of different shapes.
+    """
+    # An encoder takes images of one size, but a processor that does not crop keeps the shape of the picture.
     wide = preprocess(Image.new("RGB", (96, 64))).shape
     high = preprocess(Image.new("RGB", (64, 96))).shape
     if wide != high or len(wide) != 3:
@@ -132,7 +148,7 @@ def _shown(
             f"one and {list(high)} of a high one: set its size and crop in preprocessor_config.json."
         )
     settings = json.loads(processor.to_json_string())
-    # A processor may have mean and deviation and not use them.
+    # A processor may store mean and deviation without using them.
     stated = settings if settings.get("do_normalize", True) else {}
     return {
         "mean": tuple(stated.get("image_mean") or (0.0,) * 3),
@@ -143,9 +159,12 @@ def _shown(
 
 
 def _tokenizer(place: str, length: int) -> Callable[[Sequence[str]], Tensor]:
-    """Return the function from texts to tokens, which are padded to ``length`` as in the training of these models."""
+    """Return a function that takes texts and returns their tokens [texts, length].
 
-    # Read at the first text: work with images alone needs no tokenizer.
+    The tokens are padded to ``length``, as in the training of these models.
+    """
+
+    # The tokenizer is read when the first text is encoded, because work with images alone needs no tokenizer.
     @cache
     def loaded() -> Any:
         tokenizer = _from(place, "tokenizer", transformers.AutoTokenizer)

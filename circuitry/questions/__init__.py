@@ -1,6 +1,7 @@
 """Questions to a model over a folder of images: circuits, own parts, causal checks, the circuit of one class.
 
-Each is a `FolderWork` with a `Split` of the images, leaves a folder of jobs that resumes, and has a typed answer.
+Each question is a `FolderWork` with a `Split` of the images and a typed answer. It stores its results in a folder of
+jobs, so that an interrupted run can be resumed.
 """
 
 import lazy_loader

@@ -1,6 +1,7 @@
 """Answers of tests and comparisons of circuits, with their tables and sections of a report. No torch.
 
-Each answer has `findings`, `tables` and `add_to`. An `AnswerContext` holds the images and settings that they share.
+Each answer has the methods `findings`, `tables` and `add_to`. An `AnswerContext` holds the images and settings that all
+answers share; it is passed to `tables` and `add_to` as ``of``.
 """
 
 from collections.abc import Mapping
@@ -55,13 +56,13 @@ from circuitry.reports.sections.transfers import (
 )
 
 CIRCUITS_DRAWN = 4
-"""Most circuits that are drawn one by one, where nothing is compared."""
+"""If nothing is compared, at most this many circuits are drawn, one by one."""
 NOT_TESTED = Finding(
     f"Do the circuits work? {UNKNOWN}: they were not tested. A smaller --n-images leaves images to test them on.",
     "An attribution claims causes; it does not prove them.",
     "Tests on images that the circuits were not found on, beside random units.",
 )
-"""The answer for circuits that were not tested."""
+"""The finding for circuits that were not tested."""
 
 
 @dataclass(frozen=True)
@@ -75,37 +76,38 @@ class AnswerContext:
     """
 
     images: DomainFolder
-    """The images of the model."""
+    """The images that the model was given."""
     graphs: GraphFolder | None = None
-    """The circuits, if any were found."""
+    """The circuits; None if no circuits were found."""
     reading: ReadingSettings = field(default_factory=ReadingSettings)
-    """How circuits are cut."""
+    """How circuits are cut out of their graphs."""
     apart: str | None = None
-    """A domain to set against the others."""
+    """A domain to compare with all other domains; None for no such comparison."""
     pair: tuple[str, str, str] | None = None
-    """Class and two domains whose circuits are drawn (default: the first class in its two least similar domains)."""
+    """A class and two domains whose circuits are drawn. By default they are the first class and its two least similar
+    domains."""
 
     @property
     def domains(self) -> tuple[str, ...]:
-        """The domains with circuits; without circuits those of the images."""
+        """The domains of the circuits; if there are no circuits, the domains of the images."""
         return self.images.domains if self.graphs is None else self.graphs.domains
 
     @property
     def marks(self) -> Mapping[str, Mark]:
-        """Colour and symbol of each domain."""
+        """The colour and symbol of each domain."""
         return domain_marks(self.domains)
 
     @cached_property
     def sites(self) -> list[str]:
-        """The sites of the circuits; none where there are none."""
+        """The sites of the circuits; empty if there are no circuits."""
         if self.graphs is None:
             return []
         # All circuits of a folder have the same sites.
         return list(next(iter(self.graphs.values())).inner_sites)
 
     def circuit(self, key: Key) -> Circuit:
-        """Return the circuit of a class and domain as it is drawn."""
-        # Only sections on circuits ask, and a report without circuits has none.
+        """Return the circuit of a class and domain, cut as it is drawn."""
+        # Only sections on circuits call this, and a report without circuits has no such sections.
         assert self.graphs is not None
         reading = self.reading
         graph = self.graphs[key]
@@ -114,7 +116,7 @@ class AnswerContext:
 
 @dataclass
 class CurvesAnswer:
-    """Whether circuits work, by curves of faithfulness.
+    """The answer to the question whether circuits work, from faithfulness curves.
 
     Example:
         >>> from circuitry.questions import CurvesAnswer
@@ -123,19 +125,19 @@ class CurvesAnswer:
     """
 
     curves: list[FaithfulnessCurve]
-    """The curve of every circuit by every ranking; none where no image was left to test on."""
+    """A curve for each circuit and each ranking. The list is empty if no images were left to test on."""
     by_site: list[FaithfulnessCurve] = field(default_factory=list)
-    """Curves at one site at a time."""
+    """Curves that ablate at one site at a time."""
 
     def findings(self) -> list[Finding | None]:
-        """Answer whether the circuits work."""
+        """Return findings on whether the circuits work."""
         if self.curves:
             return list(faithfulness_findings(self.curves, self.by_site))
-        # Curves at single sites do not tell whether circuits work, but they show that circuits were tested.
+        # Curves at single sites do not say whether circuits work, but they show that circuits were tested.
         return [] if self.by_site else [NOT_TESTED]
 
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
-        """Return the tables of a report by name."""
+        """Return the tables of a report by name; ``of`` is ignored."""
         by_ranking: dict[str, list[FaithfulnessCurve]] = {}
         for curve in self.curves:
             by_ranking.setdefault(curve.ranking, []).append(curve)
@@ -143,7 +145,7 @@ class CurvesAnswer:
         for measure in CURVE_MEASURES:
             name = measure.replace(" ", "_")
             for ranking, curves in by_ranking.items():
-                # The name says the ranking only where there are several.
+                # The name contains the ranking only if there are several rankings.
                 ending = f"_{ranking}" if len(by_ranking) > 1 else ""
                 tables[name + ending] = curves_by_domain(curves, measure)
             if self.by_site:
@@ -151,7 +153,7 @@ class CurvesAnswer:
         return tables
 
     def add_to(self, report: Report, of: AnswerContext) -> None:
-        """Add the sections on faithfulness, at all sites and at each."""
+        """Add the sections on faithfulness to a report: at all sites together, and at one site at a time."""
         if self.curves:
             add_faithfulness(report, self.curves, of.marks)
         if self.by_site:
@@ -160,7 +162,7 @@ class CurvesAnswer:
 
 @dataclass(frozen=True)
 class TransferAnswer:
-    """Whether the circuits of one domain work in another.
+    """The answer to the question whether the circuits of one domain work in another domain.
 
     Example:
         >>> from circuitry.questions import AnswerContext, TransferAnswer
@@ -173,18 +175,18 @@ class TransferAnswer:
     """
 
     transfer: pd.DataFrame
-    """Table of `transfer_circuits` with the column ``sites``."""
+    """A table of `transfer_circuits` with the additional column ``sites``."""
     interchange: pd.DataFrame | None
-    """Table of `interchange`, if activations were exchanged."""
+    """A table of `interchange`; None if activations were not exchanged."""
     similarity: pd.DataFrame
-    """The share of edges that two domains have in common."""
+    """The share of edges that each two domains have in common, as a matrix."""
 
     def findings(self) -> list[Finding | None]:
-        """Answer whether circuits work in other domains, and whether similarity predicts it."""
+        """Return findings on whether circuits work in other domains, and whether similarity predicts it."""
         return transfer_findings(self.transfer, self.similarity)
 
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
-        """Return the tables of a report by name."""
+        """Return the tables of a report by name; ``of`` is ignored."""
         transfer = self.transfer
         similarity = self.similarity.rename_axis(index="domain").reset_index()
         tables = {
@@ -195,14 +197,14 @@ class TransferAnswer:
         }
         if self.interchange is not None:
             tables["interchange"] = self.interchange
-        # Depth is known only where circuits were kept at one site at a time, too.
+        # Selectivity over depth is known only if circuits were also kept at one site at a time.
         if (transfer["sites"] != "all").any():
             value = transfer_value(transfer)
             tables["selectivity_over_depth"] = transfer_over_depth(transfer, value)
         return tables
 
     def add_to(self, report: Report, of: AnswerContext) -> None:
-        """Add the sections on transfer and interchange."""
+        """Add the sections on transfer and interchange to a report."""
         add_transfer(report, self.transfer, self.similarity, of.marks, of.sites)
         if self.interchange is not None:
             add_interchange(report, self.interchange, of.marks)
@@ -210,7 +212,7 @@ class TransferAnswer:
 
 @dataclass(frozen=True)
 class ScoresAnswer:
-    """The scores of one circuit beside exact effects, and the pixels that raise its metric.
+    """The scores of one circuit next to exact effects, and the pixels that raise its metric.
 
     Example:
         >>> from circuitry.questions import AnswerContext, ScoresAnswer
@@ -222,27 +224,27 @@ class ScoresAnswer:
     """
 
     key: Key
-    """Class and domain of the circuit."""
+    """The class and domain of the circuit."""
     check: AttributionCheck
-    """Its scores beside exact effects."""
+    """The scores of the circuit next to exact effects."""
     shown: np.ndarray
     """A few images as bytes [B, H, W, 3]."""
     maps: Mapping[str, np.ndarray]
     """Maps of pixels [B, H, W] by title."""
 
     def findings(self) -> list[Finding | None]:
-        """Return nothing: one circuit answers no question about all."""
+        """Return an empty list: one circuit answers no question about all circuits."""
         return []
 
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
-        """Return the tables of a report by name."""
+        """Return the tables of a report by name; ``of`` is ignored."""
         return {
             "attribution_against_patching": self.check.points,
             "scores_across_sites": self.check.across_sites(),
         }
 
     def add_to(self, report: Report, of: AnswerContext) -> None:
-        """Add the sections on scores and pixels."""
+        """Add the sections on scores and pixels to a report."""
         class_name, domain = self.key
         add_attribution_check(report, self.check, of.sites, f"{class_name} in {domain}")
         titles = [f"{domain} {i}" for i in range(1, len(self.shown) + 1)]
@@ -251,7 +253,9 @@ class ScoresAnswer:
 
 @dataclass(frozen=True)
 class ComparedAnswer:
-    """Whether circuits are shared between domains; empty where no class has circuits in two domains.
+    """The answer to the question whether circuits are shared between domains.
+
+    It is empty if no class has circuits in two domains.
 
     Example:
         >>> from circuitry.questions import ComparedAnswer
@@ -260,12 +264,12 @@ class ComparedAnswer:
     """
 
     comparisons: Mapping[str, Comparison] = field(default_factory=dict)
-    """By the name of the measure."""
+    """Comparisons by the name of their measure."""
     stability: pd.DataFrame = field(default_factory=pd.DataFrame)
-    """Table of `circuit_stability`."""
+    """A table of `circuit_stability`."""
 
     def findings(self) -> list[Finding | None]:
-        """Answer whether circuits are shared between domains."""
+        """Return findings on whether circuits are shared between domains."""
         return circuit_findings(self.comparisons) if self.comparisons else []
 
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
@@ -273,7 +277,7 @@ class ComparedAnswer:
         tables: dict[str, pd.DataFrame] = {}
         for comparison in self.comparisons.values():
             tables |= comparison.tables()
-        # One table for all measures, which have the same groups.
+        # All measures have the same groups, so one table holds them all.
         if any(len(comparison.groups) > 1 for comparison in self.comparisons.values()):
             tables["similarity_by_group"] = group_means(self.comparisons)
         if of.apart is not None and self.comparisons:
@@ -286,8 +290,11 @@ class ComparedAnswer:
         return tables
 
     def add_to(self, report: Report, of: AnswerContext) -> None:
-        """Add the sections on similarity, a pair of circuits, stability and the domain that is set apart."""
-        # Without two domains of a class there is nothing to compare, but there are circuits to draw.
+        """Add the sections on similarity, a pair of circuits, stability, and the domain that is set apart.
+
+        If there are no comparisons, some circuits are drawn one by one.
+        """
+        # If no class has two domains, there is nothing to compare, but there are circuits to draw.
         if not self.comparisons:
             self._draw_one_by_one(report, of)
             return
@@ -295,7 +302,7 @@ class ComparedAnswer:
         class_name, domain_a, domain_b = of.pair or self.least_similar()
         first = of.circuit((class_name, domain_a))
         second = of.circuit((class_name, domain_b))
-        # Node overlap has a value at every compared site, whatever edges there are.
+        # The sites are taken from node overlap, which has a value at every compared site, with or without edges.
         sites = self.comparisons["node_overlap"].sites
         add_circuit_pair(report, first, second, sites, of.marks)
         if len(self.stability):
@@ -315,9 +322,9 @@ class ComparedAnswer:
             report.text(f"{n_left} more circuits are not drawn here.")
 
     def least_similar(self) -> tuple[str, str, str]:
-        """Return the first class and the two domains in which its circuits share the fewest edges."""
+        """Return the first class, and the two domains in which its circuits share the fewest edges."""
         table = self.comparisons["edge_jaccard"].values
         of_class = table[table["class"] == min(table["class"])]
-        # A stable sort: equal values choose the same pair on every machine.
+        # The sort is stable, so that among equal values every machine chooses the same pair.
         row = of_class.sort_values("value", kind="stable").iloc[0]
         return str(row["class"]), str(row["domain_a"]), str(row["domain_b"])

@@ -1,4 +1,4 @@
-"""The images that check the circuits of a folder: those that no circuit was found on. No torch."""
+"""The images used to check the circuits of a folder: images that were not used to find the circuits. No torch."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -20,32 +20,44 @@ log = logging.getLogger(__name__)
 @checked
 @dataclass(frozen=True, eq=False, kw_only=True)
 class SplitOfCircuits(Split):
-    """The split of stored circuits: by the rule of their number and seed, and by the images that each says it took."""
+    """The split of stored circuits: which images of a class were used to find its circuit, and which are unseen.
+
+    The split follows the rule of `Split` with the number and seed of the circuits. Images that a circuit records as
+    used count as seen, too.
+    """
 
     graphs: GraphFolder
 
     def known(self, key: Key) -> frozenset[str]:
-        """Return the images that found the circuit of a class and domain, if there is one."""
+        """Return the paths of the images that were used to find the circuit of a class and domain.
+
+        The set is empty if there is no such circuit, or if the circuit does not name its images.
+        """
         return self.looked_at(key, "images")
 
     def looked_at(self, key: Key, kind: str) -> frozenset[str]:
-        """Return the paths of ``images`` of the class, or of ``others``, that found a circuit."""
+        """Return the paths of images that were used to find the circuit of a class and domain.
+
+        Args:
+            key: The class and domain of the circuit.
+            kind: ``images`` for images of the class, ``others`` for images of other classes.
+        """
         if key not in self.graphs:
             return frozenset()
-        # A graph is read from its file at each access, with a checksum of all of it.
+        # Each access reads the whole file of a graph and computes its checksum, so provenances are remembered.
         if key not in self._provenances:
             self._provenances[key] = self.graphs[key].provenance
-        # Graphs that were made by hand do not say which images they took.
+        # Graphs that were made by hand do not name their images.
         return frozenset(self._provenances[key].get(kind, ()))
 
     @cached_property
     def _provenances(self) -> dict[Key, Mapping[str, Any]]:
-        """The provenance of each circuit that was asked for."""
+        """The provenance of each circuit whose images were asked for."""
         return {}
 
 
 class CheckImages:
-    """The images that check the circuits of a folder, by class and domain.
+    """The images used to check the circuits of a folder, by class and domain.
 
     Example:
         >>> from circuitry.interventions import CheckSettings
@@ -58,7 +70,7 @@ class CheckImages:
     def __init__(
         self, images: DomainFolder, graphs: GraphFolder, settings: CheckSettings
     ) -> None:
-        """Choose the images by the number, seed and rule that the circuits were found with."""
+        """Choose the images by the number, seed and rule that were used to find the circuits."""
         made_with = graphs.manifest["config"]
         self.images = images
         self.graphs = graphs
@@ -67,7 +79,7 @@ class CheckImages:
             images,
             int(made_with["n_images"]),
             int(made_with["seed"]),
-            # Circuits that no extraction found, such as own parts, leave images unseen.
+            # Circuits that were not found by an extraction, such as own parts, leave images unseen.
             leave_unseen=bool(made_with.get("leave_unseen", True)),
             graphs=graphs,
         )
@@ -83,7 +95,10 @@ class CheckImages:
 
     @cached_property
     def tested(self) -> list[Key]:
-        """The circuits that have images to check them on; a warning, given once, names the circuits without."""
+        """The circuits that have images to check them on.
+
+        A warning names the circuits that have no such images. It is logged once.
+        """
         tested = [key for key in self.keys if self._left(key)]
         if not tested:
             self.own(self.keys[0])  # raises the error of a circuit without images
@@ -100,15 +115,21 @@ class CheckImages:
         return "images that they were not found on"
 
     def found_on(self, key: Key) -> Records:
-        """Return the images of a class and domain on which its circuit was found."""
+        """Return the images of a class and domain that were used to find its circuit."""
         side = self.split.found_on(key)
-        # In a folder that has grown, that side has new images, too, which found nothing.
+        # If the folder has grown, the side also has new images, which were not used to find the circuit.
         known = self.split.known(key)
         found_on = tuple(record for record in side if record.relative in known)
         return found_on or side
 
     def own(self, key: Key) -> Records:
-        """Return images of a class and domain on which its circuit was not found."""
+        """Return images of a class and domain to check its circuit on.
+
+        These images were not used to find the circuit, unless the settings ask for seen images.
+
+        Raises:
+            InputError: if all images were used to find the circuit.
+        """
         chosen = self._left(key)
         if not chosen:
             raise InputError(
@@ -119,28 +140,36 @@ class CheckImages:
         return chosen[: self.settings.n_images]
 
     def others(self, key: Key) -> Records:
-        """Return images of other classes in the domain on which no circuit was found."""
+        """Return images of other classes in the domain to check the circuit of ``key`` on.
+
+        These images were used neither to find this circuit nor to find the circuits of their own classes, unless the
+        settings ask for seen images.
+        """
         n = self.settings.n_others
         if self.settings.seen:
             return self.split.others(key, n)
-        # Circuits that were not found by the rule may have looked at any images of other classes.
+        # A circuit that was not found by the rule may have used any images of other classes.
         taken = self.split.looked_at(key, "others")
         unseen = self.split.others(key, None, unseen=True)
         return tuple(record for record in unseen if record.relative not in taken)[:n]
 
     def ranked(self, key: Key) -> Records:
-        """Return all images of a class and domain, first those that its circuit was found on, if there is one."""
+        """Return all images of a class and domain; images that were used to find its circuit come first."""
         return self.split.ranked(key)
 
     def _left(self, key: Key) -> Records:
-        # Seen images, on request, show whether a circuit recovers the answers that it was chosen by.
+        # If seen images are asked for, they show whether a circuit recovers the answers that it was chosen by.
         if self.settings.seen:
             return self.split.ranked(key)
         return self.split.unseen(key)
 
 
 def without_images(keys: Sequence[Key], n: int) -> str:
-    """Say which of ``n`` circuits cannot be tested, since they are found on all images.
+    """Return a sentence which says that some circuits cannot be tested, because all images were used to find them.
+
+    Args:
+        keys: The class and domain of each of these circuits.
+        n: The number of all circuits.
 
     Example:
         >>> circuitry.questions.without_images([("clock", "real")], 2)

@@ -1,6 +1,7 @@
-"""Causal checks of a whole folder of circuits, on images that they were not found on.
+"""Causal checks of a whole folder of circuits, on images that were not used to find them.
 
-Faithfulness and transfer leave a `JobFolder`: shared among processes, resumed where it stopped, and repaired.
+The results of faithfulness and of transfer are each stored in a `JobFolder`. Several processes may share its jobs. An
+interrupted run is resumed, and damaged files are repaired.
 """
 
 import logging
@@ -42,24 +43,24 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 
-# Change the number when files change their meaning: a folder of another format is refused instead of misread.
+# If the meaning of the files changes, change the number: then an older folder is refused and not misread.
 FAITHFULNESS_FORMAT = "circuitry faithfulness 4"
 TRANSFER_FORMAT = "circuitry transfer 2"
 FOREIGN = 3
-"""Other classes whose circuits are measured beside each circuit, at most."""
+"""The largest number of other classes whose circuits are measured for comparison with each circuit."""
 _FOUND_BY = ("metric", "ready_metric", "text_weights", "class_weights")
-"""Settings of a graph that say by what metric it was found."""
+"""Settings of a graph that say which metric was used to find it."""
 _TEXT_COLUMNS = ("class", "circuit_domain", "image_domain", "reason")
-"""Columns of tables of transfer that are text, so that a class may be called NA."""
+"""The columns of transfer tables that contain text. In these columns NA may be the name of a class."""
 
 CheckedImages = tuple[Tensor, Tensor | None]
-"""The images of a circuit's checks that can be read: of the class [B, 3, H, W], and of other classes, if there are."""
+"""The readable images to check a circuit on: images of the class [B, 3, H, W], and images of other classes or None."""
 
 log = logging.getLogger(__name__)
 
 
 class CausalChecks(FolderWork):
-    """The causal checks of a model's circuits, on images that they were not found on.
+    """The causal checks of a model's circuits, on images that were not used to find them.
 
     Example:
         >>> from circuitry.interventions import CheckSettings
@@ -80,7 +81,18 @@ class CausalChecks(FolderWork):
         graphs: GraphFolder,
         settings: CheckSettings | None = None,
     ) -> None:
-        """Join a model, its circuits, and images to check them on."""
+        """Join a model, its circuits, and images to check them on.
+
+        Args:
+            clip: The model that was used to find the circuits.
+            images: The images, by class and domain.
+            graphs: The folder of the circuits.
+            settings: The settings of the checks. By default metric, texts, baseline and budget are taken from the
+                circuits.
+
+        Raises:
+            InputError: if the circuits were found with another model.
+        """
         settings = settings or CheckSettings()
         # Sites and units of another model may have the same names, but they are other units.
         made_with = graphs.identity
@@ -93,12 +105,12 @@ class CausalChecks(FolderWork):
         super().__init__(clip, images, asked, self.chosen.split)
         self._found_by: FolderWork = self
         if settings.metric is not None or settings.texts is not None:
-            # The checks may ask by another metric or other texts than the circuits were found by.
+            # The checks may have another metric or other texts than the circuits were found with.
             metric = made_with["metric"]
-            # A manifest has only the name of a metric that is a function, so the given function stands for it.
+            # If the metric is a function, a manifest has only its name, so the function of the checks is taken.
             if metric not in METRICS:
                 metric = asked.metric
-            # `task_found_with` replaces the baseline; zero is the one that costs no pass over images.
+            # `task_found_with` replaces the baseline. Here it is zero, which needs no pass over images.
             found_by = FolderSettings(
                 metric=metric, texts=made_with["texts"], baseline=ZERO.name
             )
@@ -106,21 +118,22 @@ class CausalChecks(FolderWork):
 
     @property
     def size(self) -> float:
-        """The share of units that circuits kept when they were found."""
+        """The share of units that the circuits kept when they were found."""
         return float(self.graphs.manifest["config"]["size"])
 
     def circuit(self, key: Key) -> Circuit:
-        """Return the units of a class and domain that are kept."""
+        """Return the circuit of a class and domain, as units without edges."""
         return self._graph(key).circuit(None)
 
     def _graph(self, key: Key) -> AttributionGraph:
-        """Return a graph as the checks compare it with their own tasks.
+        """Return the graph of a class and domain, prepared for comparison with the tasks of the checks.
 
-        If they may have another metric or texts, it does not name its own; if they take the images that found it, it
-        does not name these.
+        Tests compare the settings and images of a graph with those of a task. If the checks may have another metric or
+        other texts, the settings of its metric are removed. If the checks use the images that were used to find the
+        circuits, the record of these images is removed.
         """
         graph = self.graphs[key]
-        # Tests compare these entries with those of the task, and refuse or warn where the two differ.
+        # Tests compare these entries with the entries of the task. If they differ, tests raise an error or warn.
         settings = dict(graph.settings)
         if self._found_by is not self:
             for name in _FOUND_BY:
@@ -129,22 +142,26 @@ class CausalChecks(FolderWork):
         return replace(graph, settings=settings, provenance=provenance)
 
     def _foreign(self, key: Key) -> list[AttributionGraph]:
-        """Return circuits of the classes that follow in the domain."""
+        """Return the graphs of the classes that follow in the same domain, at most `FOREIGN`."""
         names = [name for name, domain in self.chosen.keys if domain == key[1]]
-        # In a circle, so that every circuit serves equally often as one of another class.
+        # In a circle, so that every circuit is compared equally often as the circuit of another class.
         place = names.index(key[0])
         followers = (names[place + 1 :] + names[:place])[:FOREIGN]
         return [self._graph((name, key[1])) for name in followers]
 
     def images_of(self, key: Key, work: Work = Work()) -> CheckedImages:
-        """Return the images of a circuit's checks that can be read."""
-        # Without images of other classes, selectivity is unknown, but all else can be tested.
+        """Return the readable images to check the circuit of a class and domain on."""
+        # Without images of other classes only the selectivity is unknown.
         own = self.read(self.chosen.own(key), strict=work.strict)
         others = self.read(self.chosen.others(key), strict=work.strict)
         return own, others if len(others) else None
 
     def found_on(self, class_name: str, domain: str) -> Tensor:
-        """Return the images [B, 3, H, W] of a class and domain on which its circuit was found."""
+        """Return the images [B, 3, H, W] that were used to find the circuit of a class and domain.
+
+        Raises:
+            InputError: if these images are not among the given images, or cannot be read.
+        """
         records = self.chosen.found_on((class_name, domain))
         if not records:
             raise InputError(
@@ -163,7 +180,7 @@ class CausalChecks(FolderWork):
         return images
 
     def task_found_with(self, key: Key, work: Work = Work()) -> Task:
-        """Return the task that a circuit was found with."""
+        """Return the task that was used to find the circuit of a class and domain."""
         images = self.found_on(*key)
         named = self.baseline_called(self.graphs[key].settings["baseline"])
         return Task(
@@ -176,7 +193,7 @@ class CausalChecks(FolderWork):
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """The settings that shape the numbers, beside the circuits."""
+        """The settings that influence the results, in addition to the circuits."""
         names = ("n_images", "n_others", "seen", "budget", "seed")
         return self.asked | {name: getattr(self.settings, name) for name in names}
 
@@ -190,20 +207,24 @@ class CausalChecks(FolderWork):
         one_site: bool = False,
         work: Work = Work(),
     ) -> list[FaithfulnessCurve]:
-        """Measure the faithfulness curve of every (class, domain) by every ranking into a folder.
+        """Measure faithfulness curves of every (class, domain) and write them into a folder.
 
         Args:
-            rankings: Which units come first, a curve for each; see `AblationSettings`.
-            sizes: Sizes of the circuits (default: MIB's, and that of the circuits as they were found).
-            one_site: Ablate at one site at a time, a curve for each, instead of at all sites together, and leave out
-                the circuits of other classes.
+            out: The folder. An existing folder is resumed.
+            rankings: Which units come first; there is a curve for each ranking. See `AblationSettings`.
+            sizes: Sizes of the circuits. By default they are the sizes of MIB, and the size at which the circuits were
+                found.
+            random_draws: The number of random circuits of every size.
+            one_site: True ablates at one site at a time, with a curve for each site. Circuits of other classes are then
+                left out. False ablates at all sites together.
+            work: Which process this is, its memory and progress bar, and what to do with images that cannot be read.
 
         Returns:
-            The curves, class by class; a warning names each class and domain without a readable image.
+            The curves, class by class. A warning names each class and domain without a readable image.
 
         Raises:
-            InputError: for a folder made with other settings or images, with the difference; when no image at all can
-                be read; and what `faithfulness_curve` raises.
+            InputError: for a folder that was made with other settings or images (the message says what differs), or if
+                no image at all can be read. The errors of `faithfulness_curve` are raised, too.
         """
         settings = AblationSettings(
             budget=self.settings.budget,
@@ -211,7 +232,7 @@ class CausalChecks(FolderWork):
             random_draws=random_draws,
             seed=self.settings.seed,
         )
-        # Everything that shapes a number is claimed, so that a resumed folder never mixes two settings.
+        # All settings that influence results are claimed, so that a resumed folder never mixes two settings.
         folder = self._claim(
             out,
             FAITHFULNESS_FORMAT,
@@ -227,7 +248,7 @@ class CausalChecks(FolderWork):
         def measure(job: Job, images: CheckedImages) -> list[Path]:
             key = (job[0], job[1])
             paths = []
-            # One digest of the encoder for all curves.
+            # Within this block the digest of the encoder is computed once for all curves.
             with self.clip.encoder.running():
                 for curve, sites in self._curves(key, images, asked, one_site, work):
                     name = f"{key[1]}.{curve.ranking}.{sites}.safetensors"
@@ -252,14 +273,24 @@ class CausalChecks(FolderWork):
         one_site: bool,
         work: Work,
     ) -> Iterator[tuple[FaithfulnessCurve, str]]:
-        """Yield the curves of a circuit with the name of the sites that they ablate; none without a readable image."""
+        """Yield the curves of a circuit, each with the name of the sites that are ablated.
+
+        Nothing is yielded if no image of the class can be read.
+
+        Args:
+            key: The class and domain of the circuit.
+            images: The images to test on.
+            asked: The settings of the curves, one for each ranking.
+            one_site: Whether to ablate at one site at a time.
+            work: Memory of the runs.
+        """
         if not len(images[0]):
             return
         graph = self._graph(key)
         foreign: list[AttributionGraph] = []
-        # None stands for all sites at once.
+        # None means all sites at once.
         places: list[list[str] | None] = [None]
-        # Circuits of other classes at every site would take several times as long.
+        # To measure circuits of other classes at every site, too, would take several times as long.
         if one_site:
             places = [[site] for site in graph.inner_sites]
         else:
@@ -279,15 +310,18 @@ class CausalChecks(FolderWork):
         exchange: bool = True,
         work: Work = Work(),
     ) -> dict[str, pd.DataFrame]:
-        """Keep and interchange circuits between all domains, class by class, into a folder.
+        """Measure transfer of circuits between all domains, class by class, and write the tables into a folder.
 
         Args:
-            one_site: Also keep circuits at one site at a time, with everything else as it is.
+            out: The folder. An existing folder is resumed.
+            one_site: True also keeps circuits at one site at a time, while all other sites run as they are.
+            exchange: True also exchanges activations between domains (`interchange`).
+            work: Which process this is, its memory and progress bar, and what to do with images that cannot be read.
 
         Returns:
-            ``transfer``: table of `transfer_circuits` with the column ``sites``: ``all`` or the one site; with
-            ``exchange`` also ``interchange``: table of `interchange`. A warning names each class without a readable
-            image.
+            A dictionary of tables. ``transfer`` is a table of `transfer_circuits` with the additional column ``sites``:
+            ``all``, or the one site. With ``exchange`` there is also ``interchange``, a table of `interchange`. A
+            warning names each class without a readable image.
         """
         # A job is a class, since its circuits are tested in all of its domains.
         keys: dict[str, list[Key]] = {}
@@ -305,7 +339,7 @@ class CausalChecks(FolderWork):
             readable: dict[Key, CheckedImages] = {}
             for key in keys[job[0]]:
                 images = self.images_of(key, work)
-                # A domain without a readable image is left out; the others are tested.
+                # A domain without a readable image is left out; all other domains are tested.
                 if len(images[0]):
                     readable[key] = images
             return readable
@@ -315,9 +349,9 @@ class CausalChecks(FolderWork):
                 return []
             circuits = {key: self.circuit(key) for key in keys[job[0]]}
             tables = {}
-            # One digest of the encoder for all tables.
+            # Within this block the digest of the encoder is computed once for all tables.
             with self.clip.encoder.running():
-                # All circuits of a folder have the same sites; None stands for all of them at once.
+                # All circuits of a folder have the same sites. None means all sites at once.
                 first = next(iter(circuits.values())).source
                 places: list[list[str] | None] = [None]
                 if one_site:
@@ -361,7 +395,7 @@ class CausalChecks(FolderWork):
         work: Work,
         sites: Sequence[str] | None = None,
     ) -> dict[Key, Task]:
-        """Return the task of each class and domain on its images, at some sites."""
+        """Return the task of each (class, domain) on its images; units are ablated at the given sites."""
         tasks: dict[Key, Task] = {}
         for key, (own, others) in images.items():
             tasks[key] = self.task(key, own, others, sites, work)
@@ -370,7 +404,11 @@ class CausalChecks(FolderWork):
     def pixels(
         self, class_name: str, domain: str, *, n_images: Count = 3, work: Work = Work()
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return a few images as bytes [B, H, W, 3], and the maps of `circuit_pixels` on them."""
+        """Return a few images of a class in a domain, and maps of what their pixels contribute.
+
+        Returns:
+            The images as bytes [B, H, W, 3], and the maps [B, H, W] of `circuit_pixels` by title.
+        """
         key = (class_name, domain)
         images = self._read_some(self.chosen.own(key))[:n_images]
         maps = circuit_pixels(self.task(key, images, work=work), self.circuit(key))
@@ -401,7 +439,13 @@ class CausalChecks(FolderWork):
         )
 
     def _results(self, folder: JobFolder) -> list[Path]:
-        """Return the files of all jobs in order; a warning names those without readable images."""
+        """Return the files of all jobs, in the order of the jobs.
+
+        A warning names the jobs without readable images.
+
+        Raises:
+            InputError: if no job has any file.
+        """
         files = {job: folder.files(job) for job in folder.jobs}
         if not any(files.values()):
             raise InputError(
@@ -418,7 +462,7 @@ class CausalChecks(FolderWork):
 
 
 def _read_table(path: Path) -> pd.DataFrame:
-    # An empty cell is NaN in a column of numbers; in a column of text, "NA" may be the name of a class.
+    # An empty cell of a column of numbers is NaN. In a column of text, "NA" may be the name of a class.
     columns = pd.read_csv(path, nrows=0).columns
     numbers = columns.difference(list(_TEXT_COLUMNS))
     return read_named_table(path, na_values={name: [""] for name in numbers})

@@ -1,7 +1,8 @@
 """Circuits of every class and domain of a data set, as a folder of graph files.
 
-Each (class, domain) is one job of a `JobFolder`: load its images, attribute all of them and each fold of them in one
-pass (`attribute_folds`; folds say how far circuits can be trusted), and write a graph file for each.
+Each (class, domain) is one job of a `JobFolder`. A job loads the images of the class in the domain, and attributes them
+in one pass: all images together, and each fold of the images (one of several disjoint sets). It writes a graph file for
+all images and for each fold. The graphs of folds show how far circuits can be trusted.
 """
 
 import logging
@@ -42,13 +43,13 @@ from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 
 TIMED = 2
-"""Jobs that an estimate does."""
+"""The number of jobs that `Extraction.estimate` does to measure the time."""
 
 log = logging.getLogger(__name__)
 
 
 class Loaded(NamedTuple):
-    """The images of a job that can be read."""
+    """The readable images of a job."""
 
     records: list[ImageRecord]
     images: Tensor  #: [B, 3, H, W].
@@ -69,22 +70,33 @@ def extract(
     work: Work = Work(),
     **settings: Any,
 ) -> GraphFolder:
-    """Attribute every (class, domain) and write the graphs into a folder; finished files that are sound are kept.
+    """Attribute every (class, domain) and write the graphs into a folder.
 
-    Units are ranked by how much they change the answers on images of the class and of others in its domain; where there
-    are no others, by their gradient.
+    Finished files are kept if they are sound. Units are ranked by how much they change the answers on images of the
+    class and of other classes in its domain. If there are no images of other classes, units are ranked by their
+    gradient.
 
     Args:
-        classes: A subset of the classes. Text weights are made for all classes of the data in any case.
-        n_images: Images per (class, domain), chosen by ``seed``; at most half of them, so that the others can test
-            (`Split`), or all with ``leave_unseen=False``. They are held in memory for the length of one job.
-        work: Which process this is, memory, and what to do with images that cannot be read; it changes no number.
+        clip: The model.
+        images: The images, by class and domain.
+        out: The folder of the graphs. An existing folder is resumed.
+        classes: A subset of the classes (default: all). Text weights are always made for all classes of the data.
+        domains: A subset of the domains (default: all).
+        n_images: The number of images per (class, domain), chosen by ``seed``. At most half of the images are used, so
+            that the other half can test the circuits (`Split`). With ``leave_unseen=False`` all may be used. The images
+            are held in memory for the length of one job.
+        seed: Seed of all random choices.
+        work: Which process this is, its memory, and what to do with images that cannot be read. It does not change the
+            scores.
         settings: Other fields of `ExtractionSettings`: metric, texts, baseline, sites, folds, items, and how to
-            attribute. Without a rule, that of `DEFAULT_RULES` for this kind of tower is taken.
+            attribute. If no rule is given, the rule of `DEFAULT_RULES` for this kind of tower is used.
+
+    Returns:
+        The folder of graphs.
 
     Raises:
-        InputError: for unknown classes or domains, a folder made with another configuration or other images (with the
-            difference), and what `attribute` raises.
+        InputError: for unknown classes or domains, and for a folder that was made with another configuration or other
+            images (the message says what differs). The errors of `attribute` are raised, too.
 
     Example:
         >>> graphs = circuitry.extract(
@@ -102,7 +114,7 @@ def extract(
 
 
 class Extraction(FolderWork):
-    """The jobs of `extract`, before and while they are done.
+    """The jobs of `extract`: what they will do, and how far they are done.
 
     Example:
         >>> from circuitry.questions import Extraction, ExtractionSettings
@@ -123,7 +135,11 @@ class Extraction(FolderWork):
         classes: Names | None = None,
         domains: Names | None = None,
     ) -> None:
-        """Refuse settings that do not fit the model and images; see `extract`."""
+        """Choose the images; the arguments are those of `extract`.
+
+        Raises:
+            InputError: for settings that do not fit the model and the images.
+        """
         settings = settings or ExtractionSettings()
         split = Split(images, settings.n_images, settings.seed, settings.leave_unseen)
         super().__init__(clip, images, settings, split)
@@ -134,12 +150,12 @@ class Extraction(FolderWork):
 
     @cached_property
     def selection(self) -> dict[Key, Records]:
-        """The images that find, by (class, domain); none where the class has none in the domain."""
+        """The images used to find the circuits, by (class, domain); empty if the class has no images in the domain."""
         return {key: self.split.found_on(key) for key in self.keys}
 
     @cached_property
     def others(self) -> dict[Key, Records]:
-        """Images of other classes by (class, domain); none if no method asks."""
+        """Images of other classes, by (class, domain); empty if the method does not use them."""
         return {key: self.split.others(key, self._n_others) for key in self.keys}
 
     @cached_property
@@ -154,7 +170,7 @@ class Extraction(FolderWork):
 
     @cached_property
     def folder(self) -> JobFolder:
-        """The folder of results, claimed for this configuration."""
+        """The folder of the results. A folder that was made with other settings or images is refused."""
         jobs = [key for key in self.keys if self.selection[key]]
         looked_at = {key: self.selection[key] + self.others[key] for key in jobs}
         # Other items would make other folds, so they identify the folder as the images do.
@@ -179,8 +195,12 @@ class Extraction(FolderWork):
         )
 
     def _templates_of_jobs(self) -> list[Any] | dict[str, list[Any]]:
-        """Return the templates of the domains that are asked for, once where they are the same in all."""
-        # Templates of other domains shape no number here.
+        """Return the text templates of the chosen domains.
+
+        If all domains have the same templates, they are returned once, as a list. Otherwise a dictionary has the
+        templates of each domain.
+        """
+        # Templates of domains that were not chosen do not influence the results.
         templates = {domain: list(self.templates[domain]) for _, domain in self.keys}
         first = next(iter(templates.values()))
         if list(templates.values()).count(first) == len(templates):
@@ -189,7 +209,7 @@ class Extraction(FolderWork):
 
     @cached_property
     def sites(self) -> tuple[str, ...]:
-        """The sites to score."""
+        """The sites whose units are scored."""
         if self.settings.sites is not None:
             return self.settings.sites
         return default_sites(self.clip.encoder, self.settings.budget)
@@ -201,15 +221,21 @@ class Extraction(FolderWork):
         return 0
 
     def run(self, work: Work = Work(), most: Natural | None = None) -> dict[Job, float]:
-        """Do what is unfinished, together with other processes that do the same, and return the seconds by job done.
+        """Do the unfinished jobs, and return the seconds that each job took.
 
-        Stop after the ``most`` jobs, to see how long they take.
+        Several processes may run this at the same time and divide the jobs among them. Only jobs of this process are
+        returned.
+
+        Args:
+            work: Which process this is, its memory, and its progress bar.
+            most: Stop after this many jobs, for example to measure how long they take.
         """
         empty = [" in ".join(key) for key in self.keys if not self.selection[key]]
         if empty:
             names = ", ".join(empty)
             log.warning("no images, so no circuit (%d): %s", len(empty), names)
-        # Without other classes, a method that contrasts classes takes another score, and a warning names it.
+        # If a class has no images of other classes, another method replaces a method that contrasts classes. A warning
+        # names the new method.
         alone = [" in ".join(key) for key in self.keys if not self.others[key]]
         without_others(self.settings.method, alone)
         return self.folder.run(
@@ -223,7 +249,10 @@ class Extraction(FolderWork):
         )
 
     def estimate(self, work: Work = Work()) -> Iterator[str]:
-        """Count the jobs, do the first ones, which stay done, and say how long the others will take, line by line."""
+        """Estimate how long the unfinished jobs will take; yield the lines of a report.
+
+        The first unfinished jobs are done to measure the time, and their results are kept.
+        """
         jobs = self.folder.jobs
         sizes = dict[Job, int]()
         for key in self.keys:
@@ -236,10 +265,10 @@ class Extraction(FolderWork):
         if not todo:
             return
         seconds = self.run(work, most=min(TIMED, len(todo)))
-        # Other processes did the rest meanwhile.
+        # Other processes have done the jobs meanwhile.
         if not seconds:
             return
-        # Jobs have unequally many images, and time grows with these.
+        # The time of a job grows with the number of its images.
         rate = sum(seconds.values()) / sum(sizes[job] for job in seconds)
         left = rate * sum(sizes[job] for job in todo if job not in seconds)
         time = f"{left / 60:.1f} min"
@@ -255,7 +284,7 @@ class Extraction(FolderWork):
         if n_lost:
             message = "%s in %s: %d of %d images cannot be read"
             log.warning(message, *key, n_lost, len(chosen))
-        # A job without images is done, and leaves no file.
+        # A job without readable images is done, but writes no file.
         if not records:
             log.warning("%s in %s: no image can be read, so no circuit", *key)
             return None
@@ -267,7 +296,7 @@ class Extraction(FolderWork):
         settings = with_rules(self.settings, self.clip.encoder)
         identity = self.identity | {"n_others": self._n_others}
         numbers = [self.folds[record] for record in loaded.records]
-        # A task takes None for no images of other classes, but not an empty tensor.
+        # Without images of other classes, a task takes None and not an empty tensor.
         others = loaded.other_images if loaded.others else None
         task = self.task(key, loaded.images, others, self.sites, work)
         scored = attribute_folds(task, settings, np.array(numbers))

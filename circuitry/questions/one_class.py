@@ -1,11 +1,13 @@
 """Which units recognise one class in one domain, and do they work? A circuit is found, tested and drawn.
 
-1. The images that find (`Split`) give the circuit; so they do for two other classes of the domain.
-2. The unseen images say what the circuit recovers, beside random units and the circuits of other classes, and
-   `judge_circuit` tests it.
-3. Edges are scored between its strongest units, for the drawing.
+1. A circuit of the class is found on some of its images (`Split`). Circuits of two other classes of the domain are
+   found in the same way, on images of their own.
+2. The unseen images are used to test the circuit. They show what the circuit recovers, compared with random units and
+   with the circuits of other classes. `judge_circuit` tests the circuit, too.
+3. Edges between the strongest units of the circuit are scored, for the drawing.
 
-Each step is a job: a finished one is read, and another process that does one is waited for.
+Each step is a job. If a job is finished, its results are read. If another process does the job, this process waits for
+it.
 """
 
 import os
@@ -56,13 +58,13 @@ from circuitry.runs.workers import Work
 
 ONE_CLASS_FORMAT = "circuitry found circuit 6"
 FOREIGN_CLASSES = 2
-"""Other classes whose circuits of the same size are measured beside it."""
+"""The number of other classes whose circuits, of the same size, are measured for comparison."""
 RANDOM_DRAWS = 5
-"""Random circuits beside it."""
+"""The number of random circuits that are measured for comparison."""
 DRAWN = 12
-"""Units of a site that are drawn at most, with the edges between them."""
+"""At most this many units of a site are drawn, with the edges between them."""
 SHOWN = 8
-"""Images that the report shows of the class and of others, at most."""
+"""At most this many images of the class, and of other classes, are shown in the report."""
 
 
 @dataclass(frozen=True)
@@ -77,15 +79,15 @@ class OneClassAnswer:
     """
 
     circuit: Circuit
-    """The circuit, with the scores behind it."""
+    """The circuit. Its source has the scores that were used to choose the units."""
     drawn: AttributionGraph
-    """Its strongest units, with the edges between them."""
+    """The strongest units of the circuit, with the edges between them."""
     curve: FaithfulnessCurve
-    """What it recovers of unseen images."""
+    """What the circuit recovers of the answers on unseen images."""
     tests: pd.DataFrame
-    """Table of `judge_circuit` on unseen images."""
+    """A table of `judge_circuit` on unseen images."""
     method: str
-    """How its units were chosen."""
+    """The name of the method that chose the units."""
 
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the tables of a report by name."""
@@ -93,7 +95,7 @@ class OneClassAnswer:
 
     @cached_property
     def _tables(self) -> dict[str, pd.DataFrame]:
-        # Each measure takes a bootstrap.
+        # Cached, because each measure needs a bootstrap.
         curves = map(self.curve.to_pandas, CURVE_MEASURES)
         joined = pd.concat(curves, ignore_index=True)
         return {
@@ -103,11 +105,11 @@ class OneClassAnswer:
         }
 
     def findings(self) -> list[Finding]:
-        """Answer whether the circuit works, and whether it is needed."""
+        """Return findings on whether the circuit works, and whether it is needed."""
         return circuit_verdicts(self.curve, self.tests)
 
     def add_to(self, report: Report) -> None:
-        """Add the findings, the table of what the circuit recovers, and the drawing."""
+        """Add the findings, the table of what the circuit recovers, and the drawing to a report."""
         tables = self.tables()
         report.summary(self.findings())
         report.section("What the circuit recovers")
@@ -131,7 +133,7 @@ class OneClassAnswer:
 
 
 class OneClass(FolderWork):
-    """The circuit of one class in one domain: found on some images, tested on others.
+    """The circuit of one class in one domain, found on some images and tested on other images.
 
     Example:
         >>> from circuitry.questions import OneClass, OneClassSettings
@@ -153,20 +155,24 @@ class OneClass(FolderWork):
         key: tuple[str, str],
         settings: OneClassSettings | None = None,
     ) -> None:
-        """Choose the images; refuse a class with a single one.
+        """Choose the images to find the circuit on, and the images to test it on.
 
         Args:
             clip: The model.
-            images: Its images, sorted by domain and class.
+            images: The images, by domain and class.
             out: Folder of the circuit and its tests.
             key: The class and the domain.
             settings: How the circuit is found and tested.
+
+        Raises:
+            InputError: if the class has only one image in the domain, or if a selectivity is asked for and there are no
+                images of other classes.
         """
         settings = settings or OneClassSettings()
         super().__init__(clip, images, settings)
         self.out = Path(out)
         self.key = key
-        self.metric_of(*key)  # refuses texts before the folder is claimed
+        self.metric_of(*key)  # checks the texts before the folder is claimed
         self.split.check_testable(key)
         if settings.selectivity is not None and not self.others():
             raise InputError(
@@ -176,22 +182,26 @@ class OneClass(FolderWork):
 
     @property
     def found_on(self) -> Records:
-        """The images of the class that find."""
+        """The images of the class that are used to find its circuit."""
         return self.split.found_on(self.key)
 
     @property
     def unseen(self) -> Records:
-        """The images of the class that test."""
+        """The images of the class that are used to test its circuit."""
         return self.split.unseen(self.key, self.settings.n_images)
 
     def others(self, *, unseen: bool = False) -> Records:
-        """Return images of other classes: those that find, or those that test."""
+        """Return images of other classes: used to find the circuit, or with ``unseen`` used to test it."""
         return self.split.others(self.key, self.settings.n_others, unseen=unseen)
 
     @property
     def foreign(self) -> list[Key]:
-        """Other classes of the domain whose circuits are measured beside it: those that follow."""
-        # A class with a single image is left out: the class of the circuit has two or more as well.
+        """The class and domain of circuits of other classes, which are measured for comparison.
+
+        They are the classes that follow in the same domain, at most `FOREIGN_CLASSES`. A class with only one image is
+        left out.
+        """
+        # A class with only one image is left out, as it could not be the class of the circuit either.
         testable = list[Key]()
         for name in self.images.following(self.key[0]):
             key = (name, self.key[1])
@@ -201,7 +211,10 @@ class OneClass(FolderWork):
 
     @property
     def looked_at(self) -> dict[Key, Records]:
-        """All images that are looked at, by the class of the circuit that they find or test."""
+        """All images that are used, by the class and domain of the circuit that they are used for.
+
+        They are used to find the circuit or to test it.
+        """
         tests = self.unseen + self.others(unseen=True)
         looked_at = {self.key: self.found_on + self.others() + tests}
         for key in self.foreign:
@@ -211,12 +224,12 @@ class OneClass(FolderWork):
 
     @cached_property
     def task_found_on(self) -> Task:
-        """The task on the images that find the circuit."""
+        """The task on the images that are used to find the circuit."""
         return self._task(self.key, self.found_on, self.others())
 
     @cached_property
     def task_unseen(self) -> Task:
-        """The task on the unseen images."""
+        """The task on the unseen images, which are used to test the circuit."""
         return self._task(self.key, self.unseen, self.others(unseen=True))
 
     def _task(self, key: Key, own: Records, others: Records) -> Task:
@@ -225,23 +238,23 @@ class OneClass(FolderWork):
             raise InputError(
                 f"No image of {key[0]} in {key[1]} can be read: see the warnings above."
             )
-        # A task takes None for no images of other classes, but not an empty tensor.
+        # Without images of other classes, a task takes None and not an empty tensor.
         of_others = self.read(others)
         contrast = of_others if len(of_others) else None
         task = self.task(key, images, contrast, counted_sites(self.clip.encoder))
-        # Tasks of a folder are silent, since the folder has a bar; the steps of a single circuit show their own.
+        # Tasks of a folder show no bars, since the folder has one. For a single circuit each step shows its own bar.
         return replace(task, work=Work(progress=True))
 
     @property
     def size(self) -> float | None:
-        """The share of the units to keep; None where a selectivity is to be reached."""
+        """The share of the units to keep; None if a selectivity should be reached instead."""
         if self.settings.selectivity is not None:
             return None
         return self.settings.size or default_size(self.clip.encoder)
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """Everything except for images that shapes a number, in plain values."""
+        """All settings and inputs that influence the results, except the images, in plain values."""
         return self.identity | {
             "class": self.key[0],
             "domain": self.key[1],
@@ -255,7 +268,7 @@ class OneClass(FolderWork):
 
     @cached_property
     def folder(self) -> JobFolder:
-        """The folder of the steps, claimed for this configuration."""
+        """The folder of the steps. A folder that was made with other settings or images is refused."""
         jobs = [(name,) for name in self._steps]
         return self.claim(
             self.out, ONE_CLASS_FORMAT, jobs, self.looked_at, **self.made_with
@@ -263,7 +276,7 @@ class OneClass(FolderWork):
 
     @property
     def _steps(self) -> dict[str, Callable[[], Sequence[Path]]]:
-        """The steps in their order, by the name of the job."""
+        """The functions that do the steps, in order, by the name of the job."""
         return {
             "circuit": self._find,
             "other classes": self._find_foreign,
@@ -273,14 +286,17 @@ class OneClass(FolderWork):
         }
 
     def run(self) -> OneClassAnswer:
-        """Find the circuit, test it, and score its edges; what is finished is read."""
+        """Find the circuit, test it, and score its edges; return the answer.
+
+        Steps that are finished are not repeated: their results are read.
+        """
         for name, step in self._steps.items():
-            # Each needs the one before: another process may be doing that, and is waited for.
+            # Each step needs the step before. If another process does that step, this process waits for it.
             self.folder.run(partial(_do, step), only=[(name,)])
         return self.answer()
 
     def answer(self) -> OneClassAnswer:
-        """Read the results of all steps from their files."""
+        """Return the answer; the results of all steps are read from their files."""
         return OneClassAnswer(
             Circuit.load(self._circuit),
             GraphFolder(self._circuits)[self.key],
@@ -303,7 +319,7 @@ class OneClass(FolderWork):
 
     @property
     def _curve(self) -> Path:
-        """Where the explorer looks for it."""
+        """The path of the curve. The explorer looks for the curve there."""
         class_name, domain = self.key
         name = f"{domain}.absolute.all.safetensors"
         return self.out / "faithfulness" / class_name / name
@@ -316,13 +332,16 @@ class OneClass(FolderWork):
             selectivity=self.settings.selectivity,
             masks=MaskSettings(steps=self.settings.steps, seed=self.settings.seed),
         )
-        # The explorer finds the circuit by the class and domain in the file.
+        # The explorer looks the circuit up by the class and domain in the file.
         _named(circuit, self.key).save(self._circuit)
         return [self._circuit]
 
     def _find_foreign(self) -> list[Path]:
-        """Find circuits of other classes, as large, on their own images; a ranking in place of masks."""
-        # The size is read from the circuit: with a selectivity to reach, it is known only after the search.
+        """Find circuits of other classes with the same size, each on images of its own class.
+
+        If the method learns masks, a ranking is used here instead, because masks would take minutes for every class.
+        """
+        # The size is read from the circuit, because with a selectivity it is known only after the search.
         size = Circuit.load(self._circuit).size
         method = self.settings.method
         # Learning a mask takes minutes for every class.
@@ -346,7 +365,7 @@ class OneClass(FolderWork):
             settings,
             [[Circuit.load(path)] for path in foreign],
         )
-        # Circuits of any choice are measured, so the curve does not know that these units are one cut over all sites.
+        # `measure_circuits` takes any circuits, so it does not know that these units are one cut over all sites.
         curve = replace(curve, settings=curve.settings | {"budget": GLOBAL})
         curve.save(self._curve)
         return [self._curve]
@@ -354,19 +373,19 @@ class OneClass(FolderWork):
     def _judge(self) -> list[Path]:
         circuit = Circuit.load(self._circuit)
         settings = AblationSettings(seed=self.settings.seed)
-        # Minimality would ablate the units one by one.
+        # Minimality is left out, because it needs a run for each unit.
         table = judge_circuit(self.task_unseen, circuit, settings, minimality=False)
         write_named_table(self._tests, table)
         return [self._tests]
 
     def _score_edges(self) -> list[Path]:
-        """Score the edges between the strongest kept units of every site, for drawings."""
+        """Score the edges between the strongest kept units of every site, for the drawing."""
         circuit = Circuit.load(self._circuit)
-        # The number of edges grows with the square of that of units: only edges that may be drawn are scored.
+        # The number of edges grows with the square of the number of units, so only edges that may be drawn are scored.
         strongest = {site: units[:DRAWN] for site, units in circuit.units.items()}
         edges = score_edges(self.task_found_on, strongest, rule=midpoint_rule(1))
         drawn = circuit.source.keeping(strongest, edges.scores)
-        # Perhaps a damaged one: all of the folder is written again.
+        # The folder may be damaged. Without its manifest, all of the folder is written again.
         (self._circuits / NAME).unlink(missing_ok=True)
         graphs = GraphFolder.write(
             self._circuits,
@@ -379,7 +398,7 @@ class OneClass(FolderWork):
         return list(filter(Path.is_file, files))
 
     def add_images(self, report: Report) -> None:
-        """Show some of the images of the class, and of others."""
+        """Add some of the images of the class and of other classes to a report."""
         sets = {
             ("class", "found on"): self.found_on,
             ("class", "tested on"): self.unseen,
@@ -399,7 +418,7 @@ class OneClass(FolderWork):
 
     @property
     def in_words(self) -> str:
-        """Sentences on the sites that a circuit's size counts, and on those that stay whole."""
+        """Sentences that name the sites whose units count in the size of a circuit, and the sites that stay whole."""
         encoder = self.clip.encoder
         counted = counted_sites(encoder)
         # The input has no units that a circuit could leave out.
@@ -417,6 +436,6 @@ def _do(
 
 
 def _named(circuit: Circuit, key: Key) -> Circuit:
-    """Return a circuit whose graph says its class and domain."""
+    """Return a circuit whose source names its class and domain."""
     source = replace(circuit.source, class_name=key[0], domain=key[1])
     return replace(circuit, source=source)

@@ -23,6 +23,8 @@ from circuitry.runs.errors import InputError
 class OwnPartsAnswer:
     """The lesions and overlaps of own parts, or the reason why there are none.
 
+    An own part is a set of units that a class needs and that other classes do not need. A lesion ablates these units.
+
     Example:
         >>> from circuitry.questions import OwnPartsAnswer
         >>> nothing = OwnPartsAnswer(reason="The folder has one class.")
@@ -31,26 +33,33 @@ class OwnPartsAnswer:
     """
 
     lesions: pd.DataFrame | None = None
-    """Table of `lesion` with columns share and sites; None where no part was found."""
+    """A table of `lesion` with the additional columns share and sites; None if no part was found."""
     overlaps: pd.DataFrame | None = None
-    """Table of `part_overlaps` with the same columns."""
+    """A table of `part_overlaps` with the additional columns share and sites; None if no part was found."""
     reason: str = ""
-    """A sentence on why no part was found or none can be told; empty where there are some."""
+    """A sentence which says why there are no parts, or why nothing can be concluded; empty if there are results."""
 
     def of_known(self, unknown: Sequence[Key]) -> "OwnPartsAnswer":
-        """Return the answer without classes in the domains where the model does not know them."""
+        """Return this answer without the rows of classes that the model does not know.
+
+        Args:
+            unknown: The (class, domain) pairs that the model does not know.
+
+        Returns:
+            The answer without rows that name one of these pairs, or an answer with the reason if too few rows are left.
+        """
         if self.lesions is None or self.overlaps is None:
             return self
-        # Each row names two classes, the part's and the tested one, and both have to be known.
+        # Each row names two classes: the class of the part and the tested class. Both have to be known.
         lesions = _without(self.lesions, unknown, "part_class", "part_domain")
         lesions = _without(lesions, unknown, "class", "domain")
         overlaps = _without(self.overlaps, unknown, "class_a", "domain_a")
         overlaps = _without(overlaps, unknown, "class_b", "domain_b")
         answer = OwnPartsAnswer(lesions, overlaps)
-        # Tables take a bootstrap, so an answer of known classes alone keeps those that it has.
+        # Tables need a bootstrap. If no row was removed, this answer already has them.
         if (len(lesions), len(overlaps)) == (len(self.lesions), len(self.overlaps)):
             answer = self
-        # Perhaps too few rows are left; the error says which are missing.
+        # If too few rows are left, making the tables raises an error, which says why.
         try:
             _ = answer.named_tables
         except InputError as error:
@@ -59,13 +68,13 @@ class OwnPartsAnswer:
 
     @cached_property
     def named_tables(self) -> dict[str, pd.DataFrame]:
-        """The tables of `own_part_tables` by name; none where nothing was found."""
+        """The tables of `own_part_tables` by name; empty if no part was found."""
         if self.lesions is None or self.overlaps is None:
             return {}
         return own_part_tables(self.lesions, self.overlaps)
 
     def findings(self) -> list[Finding | None]:
-        """Answer whether classes have parts of their own, and whether they are the same in two styles."""
+        """Return findings on whether classes have own parts, and whether the parts are the same in two styles."""
         if self.named_tables:
             return list(own_part_findings(self.named_tables))
         return [
@@ -77,12 +86,21 @@ class OwnPartsAnswer:
         ]
 
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
-        """Return the tables of a report on circuits, too, by name."""
+        """Return the tables by the names that they have in a report on circuits.
+
+        Args:
+            of: The images and circuits of the report; ignored.
+        """
         tables = self.named_tables.items()
         return {f"own_part_{name}": table for name, table in tables}
 
     def add_to(self, report: Report, of: AnswerContext) -> None:
-        """Add the sections on own parts, or the sentence that says why there are none."""
+        """Add the sections on own parts to a report, or the sentence which says why there are none.
+
+        Args:
+            report: The report.
+            of: The images and circuits of the report; ignored.
+        """
         report.section("What is the class's own?")
         if not self.named_tables:
             report.text(self.reason)
@@ -97,14 +115,29 @@ class OwnPartsAnswer:
         self.add_charts(report, sorted({*lesions["part_domain"], *lesions["domain"]}))
 
     def add_charts(self, report: Report, domains: Sequence[str]) -> None:
-        """Add the sections on own parts alone, with domains in this order."""
+        """Add only the sections on own parts to a report, without an introduction.
+
+        Args:
+            report: The report.
+            domains: The domains, in the order in which charts show them.
+        """
         add_own_parts(report, self.named_tables, domains)
 
     def matrix(self) -> pd.DataFrame:
-        """Return in words what a lesion leaves of the own class's right answers, found on (rows) and tested on."""
+        """Return how many of a class's right answers a lesion of its own part leaves, as texts.
+
+        The rows are the domains that parts were found on, and the columns are the domains of the test. A cell has the
+        share of right answers that is left, and the number of classes that were averaged.
+        """
         return matrix_with_counts(self.named_tables["told"])
 
 
 def _without(table: pd.DataFrame, keys: Sequence[Key], *columns: str) -> pd.DataFrame:
-    """Return a table without the rows of some classes in domains, which two columns name."""
+    """Return a table without the rows of some (class, domain) pairs.
+
+    Args:
+        table: The table.
+        keys: The pairs.
+        columns: The names of the column of the class and the column of the domain.
+    """
     return table[~pd.MultiIndex.from_frame(table[list(columns)]).isin(keys)]

@@ -1,4 +1,7 @@
-"""The own part of every class in every domain of a data set, and what the model loses without each."""
+"""The own part of every class in every domain of a data set, and what the model loses without each own part.
+
+An own part is a set of units that a class needs and that other classes do not need. A lesion ablates these units.
+"""
 
 import logging
 import os
@@ -38,15 +41,16 @@ from circuitry.runs.workers import Work
 
 OWN_PARTS_FORMAT = "circuitry own parts 1"
 FOUND, LESIONED = "found", "lesioned"
-"""Jobs: the parts of a class in a domain; and all parts ablated on its unseen images."""
+"""The two kinds of jobs. ``found`` finds the own parts of a class in a domain. ``lesioned`` ablates the own parts of
+all classes on the unseen images of a class in a domain."""
 N_DEPTHS = 5
-"""Places in the order of sites that `OwnPartSettings.depth` cuts at, at most, beside both ends."""
+"""The order of sites is divided into at most this many stretches for `OwnPartSettings.depth`."""
 
 log = logging.getLogger(__name__)
 
 
 class OwnParts(FolderWork):
-    """The own parts of a model's classes by domain, found on some images and tested on others.
+    """The own parts of a model's classes by domain, found on some images and tested on other images.
 
     Example:
         >>> from circuitry.interventions import OwnPartSettings
@@ -70,17 +74,19 @@ class OwnParts(FolderWork):
         settings: OwnPartSettings | None = None,
         split: Split | None = None,
     ) -> None:
-        """Choose the images; refuse a domain with one class.
+        """Choose the images to find own parts on, and the images to test them on.
 
         Args:
             clip: The model.
-            images: Its images, sorted by domain and class.
-            out: Folder of parts and tables.
-            settings: How parts are found and tested.
-            split: The images that find and those that test (default: by number and seed of the settings).
+            images: The images, by domain and class.
+            out: The folder of own parts and tables.
+            settings: How own parts are found and tested.
+            split: The images used to find own parts and the images used to test them (default: chosen by number and
+                seed of the settings).
 
         Raises:
-            InputError: where no class has two images, in one domain or in two, beside another class.
+            InputError: if no class can be tested. A class needs two images, in one domain or in two, and another class
+                in the same domain.
         """
         settings = settings or OwnPartSettings()
         super().__init__(clip, images, settings, split)
@@ -102,8 +108,8 @@ class OwnParts(FolderWork):
             )
 
     def _testable(self) -> list[Key]:
-        """Return the classes and domains whose part can be found, and tested here or in another domain."""
-        # Without images of other classes there is no contrast to find a part by.
+        """Return each (class, domain) whose own part can be found there, and tested there or in another domain."""
+        # Without images of other classes there is no contrast, so no own part can be found.
         contrasted = list[Key]()
         for key, records in self.found_on.items():
             if records and self.others(key):
@@ -118,16 +124,23 @@ class OwnParts(FolderWork):
         return testable
 
     def others(self, key: Key) -> Records:
-        """Return images of other classes in the domain that find parts: the first of each, then the second of each."""
+        """Return images of other classes in the domain that are used to find own parts.
+
+        They are taken in turn: the first image of each class, then the second image of each class.
+        """
         return self.split.others(key, self.settings.n_others)
 
     @cached_property
     def sites(self) -> dict[str, tuple[str, ...]]:
-        """The sites at which parts may have units, by name: everywhere, and by depth."""
+        """The sites whose units may belong to own parts, by name.
+
+        There is one entry for all sites together. If the settings ask for depth, there are two more entries for each
+        cut in the order of sites: the sites up to the cut, and the sites from the cut on.
+        """
         every = self.settings.sites or counted_sites(self.clip.encoder)
         sites = {EVERYWHERE: every}
         if self.settings.depth:
-            # A set, since few sites have fewer cuts; none before the first site, which would leave nothing.
+            # A set, because if there are few sites some cuts are the same. A cut before the first site is left out.
             cuts = {round(i * len(every) / N_DEPTHS) for i in range(1, N_DEPTHS)}
             for cut in sorted(cuts - {0}):
                 sites[f"up to {every[cut - 1]}"] = every[:cut]
@@ -136,15 +149,18 @@ class OwnParts(FolderWork):
 
     @property
     def kinds(self) -> list[tuple[float, str]]:
-        """Share and name of sites of the parts: every share everywhere, the largest one at all sites by name."""
-        # Depth is asked at one share: each further share would double the tests.
+        """The kinds of own parts, as pairs of share and name of `sites`.
+
+        At all sites together there is a part of each share. At other sites there is only a part of the largest share.
+        """
+        # Depth is tested at one share only, because each further share would add as many tests.
         *smaller, largest = sorted(set(self.settings.shares))
         everywhere = [(share, EVERYWHERE) for share in smaller]
         return everywhere + [(largest, name) for name in self.sites]
 
     @property
     def provenance(self) -> dict[str, Any]:
-        """Everything except for images that shapes a number, in plain values."""
+        """All settings and inputs that influence the results, except the images, in plain values."""
         return self.identity | {
             "n_others": self.settings.n_others,
             "method": self.settings.method,
@@ -157,11 +173,11 @@ class OwnParts(FolderWork):
 
     @cached_property
     def folder(self) -> JobFolder:
-        """The folder of jobs, claimed for this configuration."""
+        """The folder of the jobs. A folder that was made with other settings or images is refused."""
         records: dict[Key, Records] = {}
         for key in self.keys:
             records[key] = self.found_on[key] + self.unseen[key] + self.others(key)
-        # First the parts of all classes: tests take them.
+        # The parts of all classes come first, because the tests need them.
         jobs = [(FOUND, *key) for key in self.keys]
         jobs += [(LESIONED, *key) for key in self.keys]
         return self.claim(
@@ -169,13 +185,15 @@ class OwnParts(FolderWork):
         )
 
     def run(self, work: Work = Work()) -> dict[str, pd.DataFrame]:
-        """Find and test the parts; what is finished is read.
+        """Find and test the own parts. Jobs that are finished are not repeated: their results are read.
+
+        A warning names each class that the model does not know in a domain.
 
         Returns:
-            ``lesions``: table of `lesion` with columns share and sites; ``overlaps``: table of `part_overlaps` with the
-            same. A warning names the classes that the model does not know in a domain.
+            Two tables. ``lesions`` is a table of `lesion` and ``overlaps`` is a table of `part_overlaps`, both with the
+            additional columns share and sites.
         """
-        # All parts are found before any is tested: a test takes parts of every class.
+        # All parts are found before the first test, because a test needs the parts of every class.
         self._do(FOUND, "own parts", self._images_that_find, self._find, work)
         self._do(LESIONED, "lesions", self._images_that_test, self._test, work)
         overlaps = []
@@ -195,7 +213,15 @@ class OwnParts(FolderWork):
         do: Callable[[Key, Any, Work], list[Path]],
         work: Work,
     ) -> None:
-        """Do this process's share of the jobs of a kind, with the name of their bar."""
+        """Do the unfinished jobs of one kind, together with other processes.
+
+        Args:
+            kind: ``found`` or ``lesioned``.
+            name: The name of the progress bar.
+            read: A function that reads the images of a (class, domain).
+            do: A function that does the job with these images, and returns the paths of its files.
+            work: Which process this is.
+        """
         self.folder.run(
             lambda job, images: do((job[1], job[2]), images, work),
             prepare=lambda job: read((job[1], job[2]), work),
@@ -209,8 +235,12 @@ class OwnParts(FolderWork):
         return [job for job in self.folder.jobs if job[0] == kind]
 
     def lesions(self) -> pd.DataFrame:
-        """Return the tables of `lesion` of the tests that are done, with columns share and sites."""
-        # A job leaves one table, or none where no part could be tested.
+        """Return the tables of `lesion` of all finished tests, joined, with the additional columns share and sites.
+
+        Raises:
+            InputError: if the model recognises no class, so that there is no own part to test.
+        """
+        # A job writes one table. It writes no file if no part could be tested.
         tables = list[pd.DataFrame]()
         for job in self._jobs(LESIONED):
             tables += map(read_named_table, self.folder.files(job))
@@ -223,10 +253,13 @@ class OwnParts(FolderWork):
         return pd.concat(tables, ignore_index=True)
 
     def circuits(self, share: float | None = None) -> dict[Key, Circuit]:
-        """Return the parts of a share (default: the largest), by (class, domain), once they are found.
+        """Return the own parts of one share by (class, domain), as far as they are found.
+
+        Args:
+            share: The share (default: the largest share of the settings).
 
         Raises:
-            InputError: for a share that was not asked for.
+            InputError: for a share that is not among the shares of the settings.
         """
         if share is None:
             share = max(self.settings.shares)
@@ -240,16 +273,22 @@ class OwnParts(FolderWork):
     def save_circuits(
         self, share: float | None = None, told: pd.DataFrame | None = None
     ) -> GraphFolder:
-        """Write the parts of a share as a folder that cards, the explorer and checks read, and return it.
+        """Write the own parts of one share into a folder of circuits, and return the folder.
 
-        The table of their lesions lies in it, which the explorer shows: all of `lesions`, or those that are told.
+        Cards, the explorer and checks can read the folder. It also holds the lesions of these parts as a table, which
+        the explorer shows.
+
+        Args:
+            share: The share (default: the largest share of the settings).
+            told: The table of lesions to store (default: all rows of `lesions`). Only rows of this share and of parts
+                at all sites are stored.
         """
         if share is None:
             share = max(self.settings.shares)
         parts = self.circuits(share)
         tested = self.lesions() if told is None else told
         path = self.out / "circuits"
-        if not os.access(self.out, os.W_OK):  # a finished run that can only be read
+        if not os.access(self.out, os.W_OK):  # a finished run in a read-only folder
             return GraphFolder(path)
         images = {key: self.found_on[key] + self.others(key) for key in parts}
         identity = self.identity | {
@@ -259,9 +298,9 @@ class OwnParts(FolderWork):
         try:
             folder = GraphFolder.write(path, parts, identity, images)
         except InputError:
-            if not (path / LESIONS).is_file():  # other circuits
+            if not (path / LESIONS).is_file():  # the folder holds other circuits
                 raise
-            # Own parts of another share, which can be written again.
+            # The folder holds own parts of another share, which can be written again.
             shutil.rmtree(path)
             folder = GraphFolder.write(path, parts, identity, images)
         of_share = tested[(tested["share"] == share) & (tested["sites"] == EVERYWHERE)]
@@ -269,7 +308,7 @@ class OwnParts(FolderWork):
         return folder
 
     def _images_that_find(self, key: Key, work: Work) -> tuple[Tensor, Tensor] | None:
-        """Return images of the class and of others, if there are both."""
+        """Return images of the class and of other classes, used to find its own part; None if either set is empty."""
         own = self.read(self.found_on[key], strict=work.strict)
         others = self.read(self.others(key), strict=work.strict)
         if len(own) and len(others):
@@ -278,7 +317,11 @@ class OwnParts(FolderWork):
         return None
 
     def _images_that_test(self, key: Key, work: Work) -> Tensor | None:
-        """Return unseen images of the class; where it has none, those that find: they test parts of other domains."""
+        """Return images of a class in a domain to test own parts on; None if no image can be read.
+
+        They are unseen images. If the class has no unseen images, they are the images used to find its own part here;
+        these test only own parts of other domains.
+        """
         own = self.read(self.unseen[key] or self.found_on[key], strict=work.strict)
         if len(own):
             return own
@@ -292,7 +335,10 @@ class OwnParts(FolderWork):
         )
 
     def _find(self, key: Key, images: tuple[Tensor, Tensor], work: Work) -> list[Path]:
-        """Find the parts of a class in a domain; none where the model does not know it."""
+        """Find the own parts of a class in a domain, and return their files.
+
+        If the model does not know the class, there are no files.
+        """
         graphs: dict[str, Scores] = {}
         with self.clip.encoder.running():
             try:
@@ -302,13 +348,13 @@ class OwnParts(FolderWork):
                 log.warning("%s in %s is left out. %s", *key, error)
                 return []
         paths = []
-        # Effects are positive where a unit helps; other scores say by their size how much a unit matters.
+        # An effect is positive if a unit helps. For other scores only the absolute value says how much a unit matters.
         ranking = "signed" if METHODS[self.settings.method].effects else "absolute"
         for share, name in self.kinds:
             graph = replace(graphs[name], class_name=key[0], domain=key[1])
-            # All shares cut one ranking, so that a larger part holds each smaller one.
+            # The parts of all shares come from one ranking, so that a larger part contains each smaller part.
             part = graph.strongest(share, ranking, GLOBAL)
-            # Edges are for drawings, and parts by depth are not drawn.
+            # Edges are scored for drawings only, and parts by depth are not drawn.
             if name == EVERYWHERE:
                 part = with_edges(self.task(key, *images, self.sites[name], work), part)
             paths.append(self._path(key, share, name))
@@ -316,21 +362,25 @@ class OwnParts(FolderWork):
         return paths
 
     def _ranked(self, task: Task) -> Scores:
-        """Return the units in the order in which parts have them."""
-        # The strongest units of the largest part are the smaller parts.
+        """Return the scores of the units, whose order decides which units belong to a part."""
+        # The smaller parts are the strongest units of the largest part.
         largest = max(self.settings.shares)
         if self.settings.method == CONTRAST:
             return own_part(task, share=largest).source
         return find_circuit(task, method=self.settings.method, size=largest).source
 
     def _test(self, key: Key, images: Tensor, work: Work) -> list[Path]:
-        """Ablate all parts on a class's unseen images in a domain; where it has none, parts of other domains."""
+        """Ablate all own parts on the images of a class in a domain, and return the file of the results.
+
+        If the class has no unseen images in this domain, own parts of this domain are left out.
+        """
         task = self.task(key, images, work=work)
         tables = []
         with self.clip.encoder.running():
             for share, sites in self.kinds:
                 parts = self._parts(share, sites)
-                # Without unseen images, the images of this domain found its own parts: these are not tested on them.
+                # Without unseen images, the images here were used to find the parts of this domain, which therefore
+                # cannot be tested on them.
                 if not self.unseen[key]:
                     domain = key[1]
                     parts = {of: parts[of] for of in parts if of[1] != domain}
@@ -349,11 +399,16 @@ class OwnParts(FolderWork):
         return [path]
 
     def _parts(self, share: float, sites: str) -> dict[Key, Circuit]:
-        """Return the parts of a share at some sites that were found."""
+        """Return the own parts that were found, by (class, domain).
+
+        Args:
+            share: The share of the parts.
+            sites: The name of their sites.
+        """
         parts = {}
         for key in self.keys:
             path = self._path(key, share, sites)
-            # Every test takes all parts, so each is read once.
+            # Every test needs all parts, so each part is read only once.
             if path not in self._loaded:
                 # A class that the model does not know has no part.
                 if path not in self.folder.files((FOUND, *key)):

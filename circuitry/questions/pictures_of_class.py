@@ -10,10 +10,12 @@ from circuitry.data.image_sources import IMAGE_SUFFIXES, ImageList
 
 
 def pictures_of_a_class(folder: Path, key: Key, classes: Sequence[str]) -> DomainFolder:
-    """Return the image files that lie in a folder, as images of a class in a domain.
+    """Return the image files that lie directly in a folder, as images of one class in one domain.
 
     Args:
-        classes: The classes that the model chooses among; the others have no images.
+        folder: The folder of the files; files in folders below it are ignored.
+        key: The class and the domain.
+        classes: The classes that the model chooses among. All classes except the class of ``key`` have no images.
 
     Example:
         >>> from circuitry.questions import pictures_of_a_class
@@ -24,19 +26,19 @@ def pictures_of_a_class(folder: Path, key: Key, classes: Sequence[str]) -> Domai
     class_name, domain = key
     listed = list[ListedImage]()
     files: dict[str, str] = {}
-    # The names of the files alone rank images, so that the same circuit is found when the folder has moved.
+    # Images are ranked by the names of their files alone, so that a moved folder gives the same circuit.
     for path in pictures_in(folder):
         relative = f"{domain}/{class_name}/{path.name}"
         listed.append(ListedImage(relative, class_name))
         files[relative] = path.name
-    # Labels are places among all candidates, which a table of images cannot name.
+    # Labels are indices among all candidates, which a table of images cannot name.
     return DomainFolder(
         ImageList(folder.resolve(), {domain: listed}, tuple(classes), files=files)
     )
 
 
 def pictures_in(folder: Path) -> list[Path]:
-    """Return the image files that lie in a folder itself; none where there is no folder.
+    """Return the image files that lie directly in a folder, sorted; an empty list if the folder does not exist.
 
     Example:
         >>> from circuitry.questions import pictures_in
@@ -45,7 +47,7 @@ def pictures_in(folder: Path) -> list[Path]:
     """
     if not folder.is_dir():
         return []
-    # Sorted, since the file system has an order of its own; folders below may hold images of other classes.
+    # Sorted, because the order of the file system varies. Folders below may hold images of other classes.
     return sorted(
         path
         for path in folder.resolve().iterdir()

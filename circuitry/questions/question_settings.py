@@ -1,4 +1,4 @@
-"""Settings of the search for the circuits of a whole data set, and for the circuit of one class. No torch."""
+"""Settings of searches: for the circuits of a whole data set, and for the circuit of one class. No torch."""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -14,7 +14,7 @@ from circuitry.runs.arguments import DISTINCT, Count, Share, checked
 @checked
 @dataclass(frozen=True)
 class ExtractionSettings(AttributionSettings, FolderSettings):
-    """How to find the circuits of a whole data set; see `extract`.
+    """Settings of the search for the circuits of a whole data set; see `extract`.
 
     Example:
         >>> from circuitry.questions import ExtractionSettings
@@ -23,13 +23,15 @@ class ExtractionSettings(AttributionSettings, FolderSettings):
     """
 
     sites: Annotated[tuple[str, ...] | None, DISTINCT] = None
-    """Sites: those to score, in the encoder's order (default: with one cut over all sites those that compute, with the
-    same share of every site all)."""
+    """The sites to score, in the encoder's order. The default depends on the budget: if circuits are cut over all sites
+    at once, the sites that compute; with the same share at every site, all sites."""
     n_others: NOthers = 12
-    """The first of each class that follows in the domain, then the second of each, where the method of units takes
-    some: Fisher's and learned."""
+    """The number of images of other classes in the domain. They are taken in turn: the first image of each class that
+    follows, then the second image of each class. Only methods that compare classes use them: Fisher's methods and
+    learned masks."""
     leave_unseen: bool = True
-    """Leave at least half of a class's images unseen, to test on; the study took all where there were few."""
+    """Whether at least half of a class's images are left unseen, to test on. In the study all images were used if there
+    were few."""
     folds: Folds = DEFAULT_FOLDS
     items: Items = None
 
@@ -37,7 +39,7 @@ class ExtractionSettings(AttributionSettings, FolderSettings):
 @checked
 @dataclass(frozen=True, kw_only=True)
 class OneClassSettings(FolderSettings):
-    """How to find and test the circuit of one class; see `OneClass`.
+    """Settings of the search for the circuit of one class, and of its tests; see `OneClass`.
 
     Example:
         >>> from circuitry.questions import OneClassSettings
@@ -45,17 +47,20 @@ class OneClassSettings(FolderSettings):
         'iterative-fisher'
     """
 
-    # A selectivity to reach decides the size itself.
+    # If a selectivity is given, the search decides the size.
     NOT_BOTH: ClassVar = (("size", "selectivity"),)
 
     n_others: NOthers = 12
-    """As many to find on as to test on."""
+    """The number of images of other classes that are used to find the circuit. As many other images are used to test
+    it."""
     method: UnitMethod = ITERATIVE
-    """How units are chosen: by a score of each; or learned together as a mask, which takes minutes and is worth it for
-    small circuits."""
+    """How units are chosen: by a score of each unit, or learned together as a mask. Learning takes minutes; it is
+    worthwhile for small circuits."""
     size: Share | None = None
-    """Share of the units to keep (default: without --selectivity by the kind of tower, see `DEFAULT_SIZES`)."""
+    """The share of the units to keep. The default depends on the kind of tower (see `DEFAULT_SIZES`); with
+    --selectivity there is none."""
     selectivity: Selectivity | None = None
-    """What the circuit is to reach, as small as it can: 0.8 for 80 % of what separates the class from others."""
+    """The selectivity that the circuit should reach with as few units as possible: 0.8 for 80 % of what separates the
+    class from other classes."""
     steps: Count = 300
-    """Steps that masks are learned for."""
+    """The number of training steps of learned masks."""

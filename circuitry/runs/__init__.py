@@ -1,4 +1,4 @@
-"""How work is started, shared out, resumed and written down."""
+"""How work is started, shared out among processes, resumed and recorded."""
 
 import lazy_loader
 

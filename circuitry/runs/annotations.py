@@ -1,4 +1,4 @@
-"""Whether a value is of the type that an annotation names, and how to say so. No torch."""
+"""Check whether a value is of an annotated type, and describe types in words for error messages. No torch."""
 
 from collections.abc import (
     Callable,
@@ -15,11 +15,16 @@ from types import NoneType, UnionType
 from typing import Annotated, Any, Literal, TypeVar, Union, get_args, get_origin
 
 LIST_TYPES = (list, tuple, Collection, Iterable, Iterator, Sequence, Set)
-"""Types of several values, in order or not, without keys."""
+"""Types of collections without keys; the values may have an order or not."""
 
 
 def is_of_type(value: Any, kind: Any) -> bool:
-    """Return whether a value is of a type, whatever the brackets of the annotation hold."""
+    """Return whether a value is of a type, without checking the values that it holds.
+
+    Args:
+        kind: The type without brackets: ``list`` for the annotation ``list[int]``. If no value can be checked against
+            it, as for a protocol that is not checkable, the result is True.
+    """
     if kind in (Any, object) or isinstance(kind, TypeVar):
         return True
     if kind is Callable:
@@ -28,7 +33,7 @@ def is_of_type(value: Any, kind: Any) -> bool:
     if kind in (int, float):
         number = {int: Integral, float: Real}[kind]
         return isinstance(value, number) and not isinstance(value, bool)
-    # Text and mappings are collections, too, and a matrix has rows.
+    # Texts, mappings and matrices can be iterated over, too, but they are not lists.
     no_list = isinstance(value, str | bytes | Mapping) or getattr(value, "ndim", 1) != 1
     if kind in LIST_TYPES and no_list:
         return False
@@ -39,16 +44,19 @@ def is_of_type(value: Any, kind: Any) -> bool:
 
 
 class Said(str):
-    """A text that prints without quotes."""
+    """A text whose ``repr`` has no quotes."""
 
     __repr__ = str.__str__
 
 
 def annotation_in_words(hint: Any, names: Sequence[tuple[Any, str]]) -> Said:
-    """Return an annotation as it is written in code, without modules and conditions.
+    """Return an annotation as text, as it would be written in code.
+
+    The names of modules and the conditions in an ``Annotated`` are left out.
 
     Args:
-        names: Pairs of an annotation and the name that replaces it.
+        names: Pairs of an annotation and a name. If an annotation equals the first of a pair, the name is written in
+            its place.
     """
     for known, name in names:
         if known == hint:
@@ -89,15 +97,22 @@ _HOW_TO_GET = {
     "Tensor": "prepare pictures by clip.preprocess, make other arrays one by torch.as_tensor",
     "ndarray": "make it one by numpy.asarray",
 }
-"""Advice for types of other packages; classes of circuitry have an attribute ``HOW_TO_GET``."""
+"""Advice on how to get a value of a type of Python or of another package, by the name of the type.
+
+A class of circuitry has its own advice as an attribute ``HOW_TO_GET``.
+"""
 
 
 def type_in_words(hint: Any, name: str) -> str:
-    """Return the type of an annotation in words, such as ``a whole number``."""
+    """Return the type of an annotation in words, such as ``a whole number``.
+
+    Args:
+        name: Name of the argument. The type of a list is described as ``a list of NAME``.
+    """
     kind = get_origin(hint) or hint
     if kind in LIST_TYPES:
         return f"a list of {name}"
-    if hasattr(hint, "dim_str"):  # of jaxtyping
+    if hasattr(hint, "dim_str"):  # a type of jaxtyping
         return (
             f"{hint.dtype.__name__.lower()} {hint.array_type.__name__} [{hint.dim_str}]"
         )
@@ -108,11 +123,16 @@ def type_in_words(hint: Any, name: str) -> str:
 
 
 def how_to_give(value: Any, hint: Any, name: str) -> str:
-    """Return advice on how to make a value that fits an annotation."""
+    """Return advice on how to make a value that fits an annotation.
+
+    Args:
+        value: The value that was given and does not fit.
+        name: Name of the argument, from which the advice may build an expression such as ``list(NAME)``.
+    """
     kind = get_origin(hint) or hint
     inner = get_args(hint)
     if kind in LIST_TYPES:
-        # Classes of circuitry, such as `Task`, say how to make them.
+        # Classes of circuitry, such as `Task`, say how to make an object of them.
         how = getattr(inner[0], "HOW_TO_GET", None) if inner else None
         if how:
             return f"write [{name}]" if is_of_type(value, inner[0]) else str(how)

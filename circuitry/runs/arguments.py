@@ -1,9 +1,12 @@
 """Check the arguments that users give to public functions against the annotations. No torch.
 
-1. `checked` marks a door: a call that the function does not take, or whose arguments do not fit the annotations, is
-   refused in one sentence; an attribute that a class lacks, too;
-2. an annotation asks for more than a type by a `Condition`: `Names`, `Count`, `Share`, `FINITE`;
-3. numpy's numbers, text for a path and a list for a tuple are taken as what they mean.
+1. `checked` decorates a public function or class. A call raises `InputError` with one sentence if the function does
+   not accept the arguments, or if their values do not fit the annotations. A class that is decorated also suggests
+   similar names for an attribute that it lacks.
+2. An annotation can demand more than a type, by a `Condition` such as `FINITE`. The annotations `Names`, `Count` and
+   `Share` contain such conditions.
+3. Some values are converted to the annotated type: a number of numpy to a number of Python, a text to a path, and a
+   list to a tuple.
 """
 
 import functools
@@ -44,16 +47,16 @@ _LARGEST = float(np.finfo(float).max)
 
 
 class Condition(NamedTuple):
-    """A condition on a value beside its type, written into an ``Annotated``."""
+    """A condition that a value must meet in addition to its type, written into an ``Annotated``."""
 
     wanted: str
     """The expected value, in words."""
     wrong: Callable[[Any], str | None]
-    """From a value of the type to a description of the fault, None without fault."""
+    """Takes a value of the type. Returns a description of its fault, or None if the value meets the condition."""
     how: str
-    """Advice, in words."""
+    """Advice on what to give instead, in words."""
     taken: tuple[str | int | float, ...] = ()
-    """The allowed words, or the smallest and the largest number; empty for conditions of another kind."""
+    """The allowed words, or the smallest and the largest allowed number. Empty for a condition of another kind."""
 
     def __repr__(self) -> str:
         return self.wanted
@@ -97,7 +100,12 @@ def one_of(*choices: str) -> Condition:
 
 
 def between(wanted: str, least: int | float, most: int | float, how: str) -> Condition:
-    """Return the condition that a number lies in ``least`` to ``most``; ``wanted`` and ``how`` say so."""
+    """Return the condition that a number is at least ``least`` and at most ``most``.
+
+    Args:
+        wanted: The condition in words.
+        how: Advice on what to give instead, in words.
+    """
 
     def wrong(number: Any) -> str | None:
         return None if least <= number <= most else shown(number)
@@ -106,7 +114,7 @@ def between(wanted: str, least: int | float, most: int | float, how: str) -> Con
 
 
 def at_least(least: int) -> Condition:
-    """Return the condition that a whole number is not smaller.
+    """Return the condition that a whole number is at least ``least``.
 
     Example:
         >>> from typing import Annotated
@@ -144,7 +152,10 @@ _NAMED = [
 
 
 class _MisfitError(Exception):
-    """Raised for a value that does not fit its annotation; ``inner`` says that its outer type fits."""
+    """Raised for a value that does not fit its annotation.
+
+    ``inner`` says whether the outer type of the value fits. Then the fault is in a condition or in an inner value.
+    """
 
     def __init__(
         self, wanted: str, name: str, given: str, how: str, *, inner: bool = True
@@ -162,16 +173,20 @@ class _MisfitError(Exception):
 
 
 FORMERLY = {"node_fraction": "size", "parts": "folds", "n_parts": "n_folds"}
-"""Arguments by the names that they had before."""
+"""Former name of an argument -> its present name."""
 DOOR = "checks_its_arguments"
-"""Attribute of functions that check what they are given."""
+"""Name of the attribute that marks functions which check their arguments."""
 
 
 def checked(made: Made) -> Made:
-    """Return a function, or a class, that refuses arguments which it does not take or which do not fit its annotations.
+    """Decorate a function or a class, so that it checks the arguments of each call.
 
-    Sizes of the same name in the shapes of several arguments have to agree. Paths that the file system refuses are
-    refused, too. A dataclass that inherits from a checked one has its own ``__init__``, so it is to be checked itself.
+    A call raises `InputError` if the function does not accept the arguments, or if a value does not fit its
+    annotation. If the shapes of several arguments contain a size of the same name, these sizes have to agree. A path
+    that the file system refuses raises `InputError`, too. If a user asks for an attribute that an object of the class
+    lacks, the error suggests similar names.
+
+    A dataclass that inherits from a checked dataclass has an ``__init__`` of its own, so it has to be decorated, too.
 
     Example:
         >>> @checked
@@ -184,7 +199,7 @@ def checked(made: Made) -> Made:
         return made
     signature = inspect.signature(made)
     several = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-    # Values of *args and **kwargs are not checked: their annotations are of each value, not of the argument.
+    # *args and **kwargs are not checked: their annotations describe each value, not the whole argument.
     named = list[str]()
     for parameter in signature.parameters.values():
         if parameter.kind not in several:
@@ -211,7 +226,7 @@ def checked(made: Made) -> Made:
                         given[name] = _fitting(given[name], hint, name)
         except _MisfitError as misfit:
             raise misfit.as_input_error() from None
-        # A wrong path shows only when it is opened; of the paths in the error, those given here are the user's.
+        # A wrong path shows only when it is opened. It is the user's fault if the path was given in this call.
         try:
             return made(*bound.args, **bound.kwargs)
         except OSError as error:
@@ -225,7 +240,11 @@ def checked(made: Made) -> Made:
 
 
 def _missing(self: object, name: str) -> Any:
-    """Stand for an attribute that an object lacks; Python asks only where there is none, or a property fails."""
+    """Raise an AttributeError that suggests similar names, for an attribute that an object lacks.
+
+    Classes have this function as ``__getattr__``. Python calls it only if the attribute does not exist, or if a
+    property raises an AttributeError. In the latter case, the error of the property is raised again.
+    """
     try:
         return object.__getattribute__(self, name)
     except AttributeError:
@@ -245,10 +264,14 @@ def _missing(self: object, name: str) -> Any:
 
 
 def _function_of_package(name: str) -> dict[str, str]:
-    """Return how to call the package's function of a name, such as ``circuitry.attribute(...)``; empty without one."""
+    """Return how to call a function of the package whose name begins with ``name``.
+
+    The result is a dictionary such as ``{"attribute": "circuitry.attribute(...)"}``. It is empty if no function of the
+    package has such a name.
+    """
     package = sys.modules[__name__.partition(".")[0]]
     for offered in dir(package):
-        # Rooms are listed there, too, and cannot be called.
+        # The package lists its rooms, too, which cannot be called.
         if offered.startswith(name) and callable(getattr(package, offered)):
             return {name: f"{package.__name__}.{offered}(...)"}
     return {}
@@ -260,7 +283,12 @@ def _wrong_call(
     given: Collection[str],
     error: TypeError,
 ) -> InputError:
-    """Return the error of a call with missing, superfluous or unknown arguments."""
+    """Return the error for a call with missing, superfluous or unknown arguments.
+
+    Args:
+        given: The names of the keyword arguments of the call.
+        error: The error by which Python refuses the arguments.
+    """
     name = made.__qualname__.rpartition("<locals>.")[2].removesuffix(".__init__")
     taken = dict(signature.parameters)
     taken.pop("self", None)
@@ -281,9 +309,15 @@ def _wrong_call(
 def _unknown_argument(
     name: str, unknown: str, taken: Mapping[str, inspect.Parameter]
 ) -> InputError:
-    """Return the error of an argument that is not ``taken``; it shows names that are near.
+    """Return the error for an argument that a function does not accept.
 
-    Fields of settings are among them: ``settings=AttributionSettings(method=)`` for ``method``.
+    Its message suggests similar names of arguments, and of fields of settings: for ``method`` it suggests
+    ``settings=AttributionSettings(method=)``.
+
+    Args:
+        name: Name of the function.
+        unknown: Name of the argument.
+        taken: The parameters of the function by name.
     """
     written: dict[str, str] = {}
     for argument, parameter in taken.items():
@@ -291,7 +325,7 @@ def _unknown_argument(
         for field_name in getattr(parameter.default, "__dataclass_fields__", ()):
             if field_name.islower():
                 written[field_name] = f"{argument}={kind}({field_name}=)"
-    # Last, since an argument wins over a field of the same name.
+    # Arguments are added last, because an argument takes precedence over a field of the same name.
     for argument in taken:
         written[argument] = f"{argument}="
     if FORMERLY.get(unknown) in taken:
@@ -300,7 +334,7 @@ def _unknown_argument(
 
 
 def _readable(signature: inspect.Signature) -> inspect.Signature:
-    """Return a signature whose annotations are short texts."""
+    """Return a signature whose annotations are short texts, as ``help`` shows it."""
 
     def in_words(hint: Any) -> Any:
         if hint is inspect.Signature.empty:
@@ -315,7 +349,17 @@ def _readable(signature: inspect.Signature) -> inspect.Signature:
 
 
 def fitting(value: Any, hint: Any, name: str) -> Any:
-    """Return a value as its annotation means it; raise `InputError` where it does not fit."""
+    """Check a value against an annotation, and return the value converted to the annotated type.
+
+    A number of numpy becomes a number of Python, a text becomes a path, and a list becomes a tuple, if the annotation
+    says so.
+
+    Args:
+        name: Name of the value for the message.
+
+    Raises:
+        InputError: if the value does not fit the annotation.
+    """
     try:
         return _fitting(value, hint, name)
     except _MisfitError as misfit:
@@ -323,7 +367,11 @@ def fitting(value: Any, hint: Any, name: str) -> Any:
 
 
 def _is_plain(kind: type, hint: Any) -> bool:
-    """Return whether a type alone says that a value fits; shapes, 64 bits and null characters need the value itself."""
+    """Return whether the type of a value is enough to know that the value fits an annotation.
+
+    It is not enough for whole numbers, which must fit into 64 bits, for texts, which must not contain null characters,
+    and for tensors, which must have a value in every place.
+    """
     return kind is hint and hint not in (int, str) and not hasattr(hint, "layout")
 
 
@@ -363,14 +411,14 @@ def _fitting(value: Any, hint: Any, name: str) -> Any:
     if kind is int and abs(value) >= 2**63:
         wanted = "a whole number of 64 bits"
         raise _MisfitError(wanted, name, shown(value), "give a smaller one")
-    # Other mappings may read from disk when they are asked for a value.
+    # Mappings of other types are not checked, since they may read each value from disk.
     if isinstance(value, dict | MappingProxyType) and len(inner) == 2:
         keys = _each(value, inner[0], [f"key of {name}"] * len(value))
         names = [f"{name}[{key!r}]" for key in value]
         return dict(zip(keys, _each(value.values(), inner[1], names), strict=True))
     if isinstance(value, list | tuple | set | frozenset | range):
         return _list_fitting(value, kind, inner, name)
-    # Nothing is masked, as was checked above.
+    # No value is masked, as was checked above.
     if isinstance(value, np.ma.MaskedArray):
         return value.data
     if isinstance(value, np.generic) and kind in (int, float, str):
@@ -386,7 +434,10 @@ def _can_be_written(text: str) -> bool:
 
 
 def lacking_values(array: Any) -> str | None:
-    """Describe an array or a tensor without values in every place; None where all are there."""
+    """Describe an array or a tensor that lacks values; return None if it has a value in every place.
+
+    Values are lacking in a masked array, in a tensor of the device meta, and in a sparse or nested tensor.
+    """
     if np.ma.is_masked(array):
         return "one with masked values"
     if not hasattr(array, "is_meta"):
@@ -399,11 +450,13 @@ def lacking_values(array: Any) -> str | None:
 
 
 def _fitting_any(value: Any, hints: Sequence[Any], name: str) -> Any:
-    """Return a value as the first fitting annotation means it.
+    """Return a value converted to the first of several annotations that the value fits.
 
-    Where none fits, the error is the one deepest inside a value of a right type.
+    If the value fits none of the annotations, an error is raised. If the outer type of the value fits an annotation,
+    the error is about the most deeply nested inner value that does not fit. Otherwise its message lists all types that
+    would have fitted.
     """
-    # Not by catching a misfit, which would keep alive all that its frames hold.
+    # None needs no attempt at each annotation: a caught misfit would keep alive all objects in its frames.
     if value is None and type(None) in hints:
         return None
     kinds = {get_origin(hint) or hint for hint in hints}
@@ -427,10 +480,15 @@ def _fitting_any(value: Any, hints: Sequence[Any], name: str) -> Any:
 def _list_fitting(
     value: Collection[Any], kind: Any, inner: tuple[Any, ...], name: str
 ) -> Any:
-    """Return a list, a tuple or a set with what lies in it as its annotation means it."""
+    """Return a list or a tuple with its values converted to the annotated types; check a set, and return it unchanged.
+
+    Args:
+        kind: The annotation without its brackets.
+        inner: The annotations in the brackets.
+    """
     if kind not in LIST_TYPES or not inner:
         return value
-    # tuple[str, int] has a type for each place, tuple[str, ...] one for all.
+    # tuple[str, int] has a type for each place, tuple[str, ...] has one type for all places.
     fixed = kind is tuple and inner[-1] is not Ellipsis
     if fixed and len(inner) != len(value):
         raise _MisfitError(f"{len(inner)} values", name, shown(value), "give as many")
@@ -446,8 +504,12 @@ def _list_fitting(
 def _each(
     values: Collection[Any], hint: Any, names: str | Sequence[str]
 ) -> Collection[Any]:
-    """Return each value as its annotation means it; ``names`` are those of the values, or of their list."""
-    # The quick way, since thousands of records or names are given at a time.
+    """Return values converted to an annotated type.
+
+    Args:
+        names: The name of each value for messages, or the name of the list that holds the values.
+    """
+    # Two shortcuts, since thousands of records or names may be given in one call.
     kinds = set(map(type, values))
     if hint is Any or all(_is_plain(kind, hint) for kind in kinds):
         return values
@@ -458,7 +520,7 @@ def _each(
     fitted = []
     for value, name in zip(values, names, strict=True):
         try:
-            with jaxtyped("context"):  # sizes of one are not those of the next
+            with jaxtyped("context"):  # sizes need not agree between values
                 fitted.append(_fitting(value, hint, name))
         except _MisfitError as misfit:
             misfit.inner = True

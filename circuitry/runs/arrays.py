@@ -1,4 +1,7 @@
-"""Named arrays with a JSON header in one safetensors file: no pickle, a checksum inside, whole or not at all."""
+"""Write and read named arrays with a JSON header, in one safetensors file.
+
+The file contains a checksum and no pickled objects. It is written completely or not at all.
+"""
 
 import hashlib
 import json
@@ -28,7 +31,11 @@ def write_arrays(
     header: Mapping[str, Any],
     arrays: Mapping[str, np.ndarray],
 ) -> None:
-    """Write arrays and header; ``format_name`` holds the version of what is in them.
+    """Write named arrays and a header to a file.
+
+    Args:
+        format_name: Name and version of the kind of content, such as "my means 1"; `read_arrays` checks both.
+        header: Values that JSON can hold.
 
     Example:
         >>> from circuitry.runs import read_arrays, write_arrays
@@ -40,22 +47,26 @@ def write_arrays(
     contiguous = {name: np.ascontiguousarray(array) for name, array in arrays.items()}
     about = {"format": format_name, "header": dict(header)}
     about["checksum"] = _checksum(about, contiguous)
-    # One entry: safetensors writes several in any order, and equal contents should be equal files.
+    # All goes into one entry of the metadata: safetensors writes several entries in any order, but equal contents
+    # should make equal files.
     content = save(contiguous, {_ENTRY: json.dumps(about, sort_keys=True)})
     with whole_file(path) as temporary:
         temporary.write_bytes(
             content
-        )  # not save_file: a full disk is then an OSError that says so
+        )  # unlike save_file of safetensors, this raises an OSError with the reason if the disk is full
 
 
 def read_arrays(
     path: str | os.PathLike[str], format_name: str, what: str
 ) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Return header and arrays of a file that `write_arrays` wrote.
+    """Return the header and the arrays of a file that `write_arrays` wrote.
 
     Args:
-        format_name: Name and version that it must have.
-        what: Name of the kind of file, for messages: "attribution graph".
+        format_name: Name and version of the content that the file must have.
+        what: Name of the kind of file for error messages, such as "attribution graph".
+
+    Raises:
+        InputError: if the file is missing, damaged or of another format.
 
     Example:
         >>> circuitry.runs.write_arrays("ones.safetensors", "my ones 1", {}, {"ones": np.ones(2)})
@@ -91,11 +102,19 @@ def cached_arrays(
     what: str,
     make: Callable[[], Mapping[str, np.ndarray]],
 ) -> Mapping[str, np.ndarray]:
-    """Return the arrays of a file in a cache; make them, and keep them there, where it is missing or damaged.
+    """Return arrays from a file in a cache, or compute them and store them there.
 
-    The file's name is the key of the identity, and is written into it with the arrays' shapes and with the entries that
-    are in no key; where an entry is unknown nothing is kept. A cache is no place that must work: a folder that cannot
-    be read or written costs time and a line in the log.
+    The arrays are computed if the file is missing or damaged, or if it was made for another identity. The name of the
+    file is the key of the identity. Its header contains this key, the shapes of the arrays, and the entries of the
+    identity that no key includes (`ROUNDED`). If an entry of the identity is unknown, the cache is not used. If the
+    folder cannot be read or written, the arrays are computed each time, and the log says so.
+
+    Args:
+        folder: Folder of the cache.
+        identity: Everything that the arrays depend on.
+        format_name: As for `read_arrays`.
+        what: Name of the arrays for the log, and of the kind of file for error messages.
+        make: Computes the arrays.
     """
     if identity.unknown:
         return make()

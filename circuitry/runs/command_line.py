@@ -1,7 +1,8 @@
-"""Command lines of the scripts: settings from a dataclass, errors of input in one sentence without a traceback.
+"""Run a script from the command line: read its settings into a dataclass, and print input errors without a traceback.
 
-A script imports this module first, before torch: OpenMP reads the variables that this module sets when it is loaded,
-and timm does not find wandb, which nobody uses, and which leaves folders behind in a process that is killed.
+A script imports this module before torch, for two reasons. First, this module sets environment variables that OpenMP
+reads when torch is loaded. Second, this module hides the package wandb from timm: nobody uses wandb here, and it leaves
+folders behind if the process is killed.
 """
 
 import io
@@ -32,14 +33,17 @@ from circuitry.runs.settings_file import STUDY, expanded, option_name, write_set
 from circuitry.runs.workers import short_waits
 
 os.environ.update(short_waits(os.environ))
-sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]  # as the import system has it for "not there"
+sys.modules.setdefault("wandb", None)  # type: ignore[arg-type]  # None makes an import fail
 
 Config = TypeVar("Config")
 
 
 @dataclass(frozen=True)
 class General:
-    """Options that every command takes beside its own; a command may have one of them itself."""
+    """Options that every command accepts in addition to its own.
+
+    If a command defines an option of the same name itself, the option of the command is used.
+    """
 
     json: Annotated[
         bool,
@@ -78,12 +82,21 @@ class General:
 def run_script(
     config_type: type[Config], main: Callable[[Config], Any], description: str | None
 ) -> None:
-    """Read ``config_type`` from the command line, and run ``main``.
+    """Read the settings of a script from the command line, and run the script.
 
-    `General` has the options that every command takes. What ``main`` returns, if anything, is printed at the end: its
-    text, or its ``facts()`` as JSON; its ``report`` is the page that can be opened.
-    Errors that a user can mend (`InputError`, and those that `sentence_of` explains) end the process with status 2 and
-    their message; an interrupt or SIGTERM ends it with status 130 or 143 and the command that goes on.
+    The command line may also have the options of `General`. When the script is finished, its settings are written into
+    the folder of its results.
+
+    An error that a user can mend ends the process with status 2 and a message: an `InputError`, or an error of the
+    operating system that `sentence_of` explains. Ctrl-C ends the process with status 130, SIGTERM with status 143; both
+    print the command that resumes the work.
+
+    Args:
+        config_type: A dataclass whose fields are the options of the script.
+        main: Runs the script with these settings. If it returns a result, the text of the result is printed, or the
+            dictionary ``facts()`` of the result as JSON (with --json). With --open, the page ``report`` of the result
+            is opened in the browser.
+        description: Help text of the script.
 
     Example:
         >>> from dataclasses import dataclass
@@ -98,7 +111,7 @@ def run_script(
         ('cat', 'dog')
     """
     logging.basicConfig(format="%(message)s", level=logging.WARNING)
-    # Without the line of code that gave the warning.
+    # A warning is printed without the line of code that caused it.
     warnings.formatwarning = lambda message, *_, **__: f"{message}\n"
     try:
         config, general = read_line(config_type, sys.argv[1:], description)
@@ -137,7 +150,17 @@ def run_script(
 def read_line(
     config_type: type[Config], words: Sequence[str], description: str | None = None
 ) -> tuple[Config, General]:
-    """Return the settings that a command line gives, and its general options; a line that does not fit is refused."""
+    """Return the settings and the general options that a command line gives.
+
+    Args:
+        config_type: A dataclass whose fields are the options of the command.
+        words: The words of the command line after the name of the command.
+        description: Help text of the command.
+
+    Raises:
+        InputError: if a value does not fit its option, or if options exclude or lack each other.
+        SystemExit: if tyro cannot read the line, or if the line asks for help; the reason or the help is printed first.
+    """
     read = _parsed(with_general(config_type), description, expanded(words, config_type))
     _refuse_together(read)
     hints = get_type_hints(config_type, include_extras=True)
@@ -154,7 +177,10 @@ def read_line(
 
 
 def with_general(config_type: type[Config]) -> type[Config]:
-    """Return a class of settings that has the general options, too."""
+    """Return a subclass of a class of settings that also has the options of `General`.
+
+    Options that the class defines itself stay as they are.
+    """
     own = {option.name for option in fields(config_type)}  # type: ignore[arg-type]
     added = [
         (option.name, option.type, field(default=option.default))
@@ -171,11 +197,11 @@ def with_general(config_type: type[Config]) -> type[Config]:
 
 
 def _unwrap_helps(config_type: type[Any]) -> None:
-    """Take the line breaks of the source out of the options' helps: a terminal breaks their lines once more."""
+    """Join the help text of each option into one line, since the terminal breaks the lines anew."""
     try:
-        # Tyro reads helps by it, and loads it for them alone.
+        # Tyro reads help texts with this package. It is loaded only if help is to be printed.
         from docstring_parser import parse_from_object
-    except ImportError:  # another tyro
+    except ImportError:  # another version of tyro
         return
     texts: dict[str, str] = {}
     for kind in reversed(config_type.__mro__):
@@ -191,7 +217,11 @@ def _unwrap_helps(config_type: type[Any]) -> None:
 def _parsed(
     config_type: type[Config], description: str | None, arguments: Sequence[str]
 ) -> Config:
-    """Return the settings that tyro reads; an `InputError` of a class of settings stays one, without tyro's box."""
+    """Return the settings that tyro reads from the words of a command line.
+
+    If a class of settings raises `InputError`, this error is raised unchanged, instead of being printed in the frame
+    that tyro draws around error messages.
+    """
     shown = io.StringIO()
     if {"-h", "--help"} & {*arguments}:
         _unwrap_helps(config_type)
@@ -209,10 +239,12 @@ def _parsed(
 
 
 def _refuse_together(config: Any) -> None:
-    """Refuse options that contradict or lack each other, by the rules of the classes of settings.
+    """Raise `InputError` if options exclude each other, or if one of them lacks another.
 
-    `NOT_BOTH` are fields that exclude each other, `NEEDS` a field and those that it needs, `ONE_OF` fields that may not
-    all be missing. A field is given where its value is not the default, and neither None nor empty.
+    The rules are attributes of the classes of settings, each a tuple of groups of fields. The fields in a group of
+    `NOT_BOTH` exclude each other. The first field in a group of `NEEDS` needs all other fields of the group. At least
+    one field in a group of `ONE_OF` must be given. A field counts as given if its value is not the default, and
+    neither None nor empty.
     """
     given = set()
     for option in fields(config):
@@ -242,6 +274,6 @@ def _refuse_together(config: Any) -> None:
 
 
 def end_with(sentence: str) -> None:
-    """End the process with status 2 and a sentence that says what to mend."""
+    """Print a sentence that says what to mend, and end the process with status 2."""
     print(f"error: {sentence}", file=sys.stderr)
     sys.exit(2)

@@ -1,6 +1,6 @@
-"""The one exception that means: the input is wrong, and its message says what to do. No torch.
+"""`InputError`, the exception for wrong input, whose message tells the user what to do. No torch.
 
-Errors of the operating system that a user can mend become such messages, about the path that they name.
+An error of the operating system that a user can mend is turned into such a message about the path that it names.
 """
 
 import difflib
@@ -12,15 +12,19 @@ from typing import Any, TypeVar
 import numpy as np
 
 SHOWN, LISTED, NAMED = 160, 20, 12
-"""Length from which texts are shortened in messages; most names in a list of available ones; most names elsewhere."""
+"""Limits for texts in error messages.
+
+Texts of at least `SHOWN` characters are shortened. A list of available names shows at most `LISTED` of them, and any
+other list at most `NAMED`.
+"""
 Value = TypeVar("Value")
 
 
 class InputError(ValueError):
-    """Raised for input that cannot be worked with.
+    """Raised for input that circuitry cannot work with.
 
-    Its message is one complete sentence for the user: what was expected, what was given, what to do.
-    Scripts catch it at the door and print it without a traceback.
+    The message is one complete sentence for the user: what was expected, what was given, and what to do.
+    Commands print this message without a traceback.
 
     Example:
         >>> try:
@@ -32,14 +36,14 @@ class InputError(ValueError):
 
 
 class UnknownNameError(InputError, KeyError):
-    """Raised for a name that nothing has."""
+    """Raised for a name that does not exist."""
 
     # A `KeyError` prints its message in quotes.
     __str__ = Exception.__str__
 
 
 class ByName(dict[str, Value]):
-    """Values by name; an unknown one is refused with those that are near."""
+    """A dictionary from names to values. For an unknown name it raises an error that suggests similar names."""
 
     def __missing__(self, name: str) -> Value:
         raise unknown_name("entry", str(name), self)
@@ -48,13 +52,19 @@ class ByName(dict[str, Value]):
 def unknown_name(
     kind: str, name: str, available: Iterable[str], written: Mapping[str, str] = {}
 ) -> UnknownNameError:
-    """Return the error for an unknown name: it shows similar names, or else the available ones.
+    """Return the error for an unknown name.
+
+    Its message suggests similar names. If no name is similar, it lists the available names.
 
     Args:
-        written: Replacements of some names where the message shows them, such as ``size=`` for ``size``.
+        kind: What the name is the name of, such as "command".
+        name: The unknown name.
+        available: The names that exist.
+        written: How the message writes some of the available names: with ``{"size": "size="}`` it writes ``size=`` for
+            ``size``.
     """
     names = list(available)
-    # A name that exists is refused where it does not belong: then `written` says where it does.
+    # If the name exists, it was used in the wrong place; then `written` says where it belongs.
     near = [name]
     if name not in names:
         near = difflib.get_close_matches(name, names, n=5, cutoff=0.5)
@@ -68,9 +78,10 @@ def unknown_name(
 
 @contextmanager
 def naming_damage(path: object) -> Iterator[None]:
-    """Turn errors while a file is read into an `InputError` that names the file.
+    """Turn errors that occur while a file is read into an `InputError` that names the file.
 
-    An `InputError` that names the file already stays as it is.
+    If an error is an `InputError` that names the file already, it is raised unchanged. Errors of the operating system
+    are raised unchanged, too.
 
     Example:
         >>> with circuitry.runs.naming_damage("table.csv"):
@@ -89,7 +100,7 @@ def naming_damage(path: object) -> Iterator[None]:
         TypeError,
         ValueError,
     ) as error:
-        # An inner reader of the same file has said more than can be said here.
+        # The error comes from an inner function that reads the same file and knows more about the fault.
         if isinstance(error, InputError) and str(path) in str(error):
             raise
         reason = str(error).rstrip(".")
@@ -102,7 +113,7 @@ def naming_damage(path: object) -> Iterator[None]:
 
 
 def number_of(n: int, noun: str) -> str:
-    """Return a number with its noun."""
+    """Return a number and its noun, such as ``1 image`` or ``2,000 images``."""
     if n == 1:
         return f"1 {noun}"
     ending = "es" if noun.endswith("s") else "s"
@@ -110,18 +121,25 @@ def number_of(n: int, noun: str) -> str:
 
 
 def name_some(names: Sequence[object], most: int = NAMED) -> str:
-    """Return names in one line, with the number of those beyond the first few."""
+    """Return the first names in one line, and how many more names there are.
+
+    Args:
+        most: How many names to show at most.
+    """
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + more
 
 
 def shortened(text: str) -> str:
-    """Return a text without the middle, where it is long."""
+    """Return a text; if it is long, three dots replace its middle."""
     return text if len(text) < SHOWN else f"{text[:77]}...{text[-77:]}"
 
 
 def shown(value: object) -> str:
-    """Return a value as error messages show it: text and numbers themselves, arrays by shape, anything else by type."""
+    """Return a value as error messages show it.
+
+    Texts and numbers are shown themselves, arrays by their type and shape, and all other values by their type.
+    """
     if isinstance(value, str):
         return f"the string {shortened(value)!r}"
     if isinstance(value, int | float | np.generic):
@@ -153,15 +171,19 @@ SENTENCES = {
     errno.ELOOP: "{} is a link that leads to itself, or where none may be: give another path, or remove the link.",
     errno.ENAMETOOLONG: "The name {} is too long for this disk: shorten the names of classes, domains or folders.",
 }
-"""Sentences for the user by number of the error; the braces stand for the path."""
+"""Sentences for the user, by the number of the error (``errno``); the path replaces the braces."""
 REFUSED = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.ELOOP)
-"""Errors that say that a path itself cannot be; the others are of the machine."""
+"""Numbers of errors that mean that a path itself is wrong. All other errors are caused by the machine."""
 
 
 def sentence_of(error: OSError) -> str | None:
-    """Return the sentence for the user on an error; None where it names no path, or where a user cannot mend it."""
+    """Return the sentence that explains an error of the operating system to the user, or None.
+
+    The result is None if a user cannot mend the error. It is also None if the error names no path, unless the disk is
+    full or the file too large: then the sentence is about "the results".
+    """
     path = error.filename
-    # Writing into an open file names no path.
+    # An error while writing into an open file names no path.
     if path is None and error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG):
         path = "the results"
     sentence = SENTENCES.get(error.errno or 0)
@@ -171,11 +193,18 @@ def sentence_of(error: OSError) -> str | None:
 
 
 def refuse_path(error: OSError, given: Iterable[Any]) -> None:
-    """Raise an `InputError` for a path that cannot be, and for a missing one that was ``given``."""
+    """Raise `InputError` if an error of the operating system comes from a path that the user has to correct.
+
+    This is so if the number of the error is in `REFUSED`, or if the path does not exist and is in ``given``. Otherwise
+    the function does nothing.
+
+    Args:
+        given: Values that the user gave; some of them may be paths.
+    """
     if error.filename is None:
         return
     sentence = sentence_of(error) if error.errno in REFUSED else None
-    # Another missing file is a fault of the program, or of the machine.
+    # If a file is missing that the user did not give, it is a fault of the program or of the machine.
     if error.errno == errno.ENOENT and str(error.filename) in map(str, given):
         sentence = f"There is no {shortened(str(error.filename))}: give the path of one that is there."
     if sentence is not None:

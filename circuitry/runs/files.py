@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all, and locks that processes hold on the parts of a folder."""
+"""Files that are written completely or not at all, and locks for processes that work in the same folder."""
 
 import errno
 import fcntl
@@ -12,15 +12,15 @@ from pathlib import Path
 from circuitry.runs.errors import InputError
 
 LOCK = ".lock-"
-"""Beginning of the names of locks."""
+"""Beginning of the names of locks. A killed process leaves its locks behind."""
 TORN = ".torn-"
-"""Beginning of the names of files while they are written. A killed process leaves both behind."""
+"""Beginning of the names of files while they are written. A killed process leaves such files behind."""
 _WITHOUT_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP)
-"""Errors of a file system without locks."""
+"""Numbers of the errors that a file system without locks gives."""
 
 
 def at_home(path: str | os.PathLike[str]) -> str:
-    """Return a path with the home of the user in the place of ``~``."""
+    """Return a path in which the user's home folder replaces a ``~`` at the beginning."""
     text = os.fspath(path)
     if text == "~" or text.startswith("~/"):
         return os.path.expanduser(text)
@@ -28,14 +28,22 @@ def at_home(path: str | os.PathLike[str]) -> str:
 
 
 def make_folder(folder: Path) -> None:
-    """Make a folder, and those above it, that are not there; raise `InputError` where there can be none."""
+    """Make a folder and the folders above it, if they do not exist.
+
+    Raises:
+        InputError: if no folder can be made in this place.
+    """
     with _named(folder):
         folder.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Name a path in errors, and refuse a place that takes neither files nor folders, such as ``/proc``."""
+    """Add a path to the errors that the block raises.
+
+    Raises:
+        InputError: if the path lies in a place that takes neither files nor folders, such as ``/proc``.
+    """
     try:
         yield
     except (FileNotFoundError, UnicodeEncodeError) as error:
@@ -49,11 +57,15 @@ def _named(path: Path) -> Iterator[None]:
 
 @contextmanager
 def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path`` that becomes ``path`` on success and vanishes on failure.
+    """Yield a temporary path in the folder of ``path``, to which the block writes.
 
-    The rename is atomic on one file system, so a reader sees the old file, the new one or none, never half. Each writer
-    makes a new file, with the permissions of the one that it replaces; no link is followed. The next writer removes
-    what a killed one left.
+    If the block succeeds, the temporary file is renamed to ``path``. If it fails, the temporary file is removed. The
+    rename is atomic on one file system, so a reader sees the old file, the new file or no file, but never half a file.
+    The new file gets the permissions of the file that it replaces. If ``path`` is a link, the new file replaces the
+    link itself. If a process is killed while it writes, its temporary file is removed when ``path`` is written again.
+
+    Raises:
+        InputError: if no file can be written at ``path``.
 
     Example:
         >>> with circuitry.runs.whole_file("table.csv") as temporary:
@@ -86,21 +98,21 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
 
 
 def _permissions(path: Path) -> int | None:
-    """Return the permissions of a file; None where there is none, or a link."""
+    """Return the permissions of a file, or None if it does not exist or is a link."""
     if path.is_symlink() or not path.is_file():
         return None
     return stat.S_IMODE(path.stat().st_mode)
 
 
 def _begun(target: Path, stack: ExitStack) -> Path:
-    """Make a file that is to become another, and lock it until ``stack`` closes."""
+    """Create the temporary file for ``target``, lock it until ``stack`` closes, and return its path."""
     name = f"{TORN}{target.stem[:40]}-{zlib.crc32(os.fsencode(target.name)):08x}"
     number = 0
     while True:
         path = target.with_name(f"{name}-{number}{target.suffix}")
         number += 1
         _remove_unlocked(path)
-        with suppress(FileExistsError):  # of another writer
+        with suppress(FileExistsError):  # the file of another writer
             mode = 0o666 if _permissions(target) is None else 0o600
             stack.enter_context(_locked(path, os.O_EXCL, mode))
             return path
@@ -110,7 +122,16 @@ def _begun(target: Path, stack: ExitStack) -> Path:
 def _locked(
     path: Path, flags: int = 0, mode: int = 0o666, *, wait: bool = True
 ) -> Iterator[None]:
-    """Hold the lock of a file, made where it is missing, which is no link; the system frees it with the process."""
+    """Hold the lock of a file during the block.
+
+    The file is created if it is missing; it must not be a link. The operating system frees the lock if the process
+    ends.
+
+    Args:
+        flags: Flags for ``os.open`` in addition to those for opening the file.
+        mode: Permissions of a file that is created.
+        wait: Whether to wait while another process holds the lock. If False, a BlockingIOError is raised instead.
+    """
     while True:
         file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | flags, mode)
         try:
@@ -120,12 +141,12 @@ def _locked(
             except OSError as error:
                 if error.errno not in _WITHOUT_LOCKS:
                     raise
-                if not flags & os.O_EXCL:  # a new file is whole there, too
+                if not flags & os.O_EXCL:  # a new file needs no lock
                     raise InputError(
                         f"{path.parent} lies on a disk without locks, so several processes would do the same work "
                         "there: give a folder on another disk."
                     ) from error
-            if _is_file(path, file):  # and was not removed meanwhile
+            if _is_file(path, file):  # it was not removed while this process waited
                 yield
                 return
         finally:
@@ -141,11 +162,18 @@ def _is_file(path: Path, file: int) -> bool:
 
 @contextmanager
 def file_lock(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
-    """Hold the lock of a name in a folder, a hidden file that goes with it; the system frees it with the process.
+    """Hold the lock of a name in a folder during the block.
+
+    The lock is a hidden file, which is removed after the block. The operating system frees the lock if the process
+    ends.
+
+    Args:
+        folder: The folder; it is made if it does not exist.
+        wait: Whether to wait while another process holds the lock.
 
     Raises:
-        BlockingIOError: when another process holds it and ``wait`` is off.
-        InputError: for a folder that cannot be made, and for one on a file system without locks.
+        BlockingIOError: if another process holds the lock and ``wait`` is False.
+        InputError: if the folder cannot be made, or if its file system has no locks.
 
     Example:
         >>> with circuitry.runs.file_lock(Path("runs"), "mine"):
@@ -161,7 +189,7 @@ def file_lock(folder: Path, name: str, *, wait: bool = True) -> Iterator[None]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what killed processes left: their locks, and files that they were writing."""
+    """Remove the locks and the half-written files that killed processes left in a folder or below it."""
     for inner, _, names in os.walk(folder):
         for name in names:
             if name.startswith((LOCK, TORN)):

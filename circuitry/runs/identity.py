@@ -1,8 +1,9 @@
-"""What shaped a number, as one value with named entries: an `Identity`.
+"""Everything that a result depends on, as a dictionary: an `Identity`.
 
-An encoder, a model, a task and work on a folder make theirs of what they are now. Graphs, curves, folders, caches and
-autoencoders carry it. Whatever joins two results compares them entry by entry, and a refusal names the entry that
-differs.
+The entries of this dictionary, such as "weights" or "metric", are what it consists of. Encoders, models, tasks and the
+questions that fill a folder compute their identity from their present state. Graphs, curves, folders, caches and
+autoencoders store the identity of what made them. Code that combines two results compares their identities entry by
+entry, and an error names the entry that differs.
 """
 
 from collections.abc import Iterable, Mapping
@@ -14,15 +15,21 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import difference, digest
 
 UNKNOWN = "unknown"
-"""What cannot be read to its leaves, such as what a function does as a hook: equal to nothing, not even to itself."""
+"""Value of an entry that cannot be read completely, such as the effect of a function that is used as a hook.
+
+An unknown value is equal to nothing, not even to another unknown value.
+"""
 
 OF_TOWER = ("weights", "modules", "behaviour")
-"""Weights and buffers of an image tower; its modules and their settings; what it answers to noise."""
+"""Entries that identify an image tower: weights and buffers, modules with their settings, and outputs for noise."""
 OF_ENCODER = (*OF_TOWER, "stages", "basis", "hooks")
-"""The same, stages that run other code than the tower's and this package's, autoencoders at sites, and what hooks do
-there."""
+"""Entries that identify an encoder.
+
+These are the entries of its image tower, the stages that run other code than the tower's and this package's code, the
+autoencoders at its sites, and the effects of its hooks.
+"""
 OF_MODEL = (*OF_ENCODER, "text_encoder", "preprocessing")
-"""The same, everything that reads texts, and the transform of images."""
+"""Entries that identify a model: those of its encoder, everything that reads texts, and the transform of images."""
 SHARED_ENTRIES = (
     *OF_MODEL,
     "metric",
@@ -44,12 +51,15 @@ SHARED_ENTRIES = (
     "edge_method_code",
     "scale",
 )
-"""Entries in which compared circuits agree: the model, what is asked of it, and how circuits are found."""
+"""Entries that must agree for circuits to be compared: model, metric, classes, and how circuits are found."""
 ROUNDED = ("behaviour",)
-"""Entries in numbers that another machine may round otherwise: `same_entry` compares them, and no digest has them."""
+"""Entries that consist of numbers which another machine may round differently.
+
+They are compared within a tolerance (see `same_entry`), and no digest includes them.
+"""
 
 _NEAR = 2e-3
-"""How far numbers of the same texts, or of the same noise, may differ between machines and devices."""
+"""Tolerance for text weights of the same texts, and for outputs for the same noise, on other machines or devices."""
 _OF_HOOKS = (
     "give a Patch with a number, an activation or a baseline, which is known, do it outside of the block, or take "
     "permanent hooks off by encoder.reset_hooks(including_permanent=True)"
@@ -58,11 +68,11 @@ _OF_OTHERS = (
     "let it hold only numbers, texts, arrays, tensors, functions and objects of these, or give the function or object "
     "an attribute identity, a text that is another one wherever it computes something else (metric.identity = 'mine 2')"
 )
-"""What to do about an entry that is not known."""
+"""Advice for an unknown entry: `_OF_HOOKS` for hooks, `_OF_OTHERS` for any other entry."""
 
 
 class Identity(dict[str, Any]):
-    """What shaped a number, by named entries, in values that JSON can hold.
+    """Everything that a result depends on (model, data, settings, code), as named entries that JSON can hold.
 
     Example:
         >>> clip.identity.check(other.identity, "these circuits", "this model")
@@ -73,22 +83,22 @@ class Identity(dict[str, Any]):
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Names of entries that hold something `UNKNOWN`."""
+        """Names of the entries that are `UNKNOWN`, or that contain an unknown value."""
         return tuple(name for name, value in self.items() if _is_unknown(value))
 
     @property
     def key(self) -> str:
-        """Short digest of all entries but the `ROUNDED`, for the names of files.
+        """Short digest of all entries except for the `ROUNDED` entries, for the names of files.
 
         Raises:
-            InputError: where an entry is unknown, for then nothing may be kept.
+            InputError: if an entry is unknown, because then no result may be stored under the key.
         """
         self.check_known()
         exact = {name: self[name] for name in self if name not in ROUNDED}
         return digest(exact)
 
     def check_known(self) -> None:
-        """Raise `InputError` where an entry is unknown."""
+        """Raise `InputError` if an entry is unknown."""
         for name in self.unknown:
             how = _OF_HOOKS if name == "hooks" else _OF_OTHERS
             raise InputError(
@@ -102,7 +112,15 @@ class Identity(dict[str, Any]):
         theirs: str,
         names: Iterable[str] = OF_MODEL,
     ) -> None:
-        """Raise `InputError` where an entry differs that both have; ``ours`` and ``theirs`` name the two results."""
+        """Raise `InputError` if an entry differs between this identity and another one.
+
+        An entry that only one of the two identities has is ignored.
+
+        Args:
+            ours: Name of the result that has this identity, for the message.
+            theirs: Name of the result that has the other identity.
+            names: Names of the entries to compare.
+        """
         for name in names:
             if name not in self or name not in other:
                 continue
@@ -114,7 +132,11 @@ class Identity(dict[str, Any]):
 
 
 def same_entry(a: Any, b: Any) -> bool:
-    """Return whether two values of an entry agree; text weights may differ by the rounding of another machine."""
+    """Return whether two values of the same entry of an `Identity` agree.
+
+    An unknown value agrees with nothing. Lists of decimal numbers, such as text weights, agree if they differ by no
+    more than the rounding of another machine.
+    """
     if _is_unknown(a) or _is_unknown(b):
         return False
     both_lists = isinstance(a, list) and isinstance(b, list)
@@ -124,12 +146,20 @@ def same_entry(a: Any, b: Any) -> bool:
 
 
 def entry_differs(name: str, one: Any, title: str, other: Any, other_title: str) -> str:
-    """Return the clause of a message that says in which entry two results differ."""
+    """Return the clause of a message that says in which entry two results differ.
+
+    Args:
+        name: Name of the entry.
+        one: The value of the entry in the first result.
+        title: Name of the first result.
+        other: The value of the entry in the second result.
+        other_title: Name of the second result.
+    """
     entry = name.replace("_", " ")
     values = f" ({one!r} and {other!r})"
     if name in ("text_weights", "class_weights"):
         entry = "text weights"
-        values = ""  # such numbers say nothing to a reader
+        values = ""  # a reader learns nothing from these numbers
     elif name == "behaviour":
         entry = "behaviour, in what the encoder answers to noise"
     elif name == "classes":  # there may be hundreds
@@ -148,7 +178,7 @@ def _is_unknown(value: Any) -> bool:
 
 
 def _plain(value: Any) -> Any:
-    """Make tuples lists, as they come back from a file."""
+    """Return a value with lists in place of tuples, as JSON returns it from a file."""
     if isinstance(value, Mapping):
         return {name: _plain(item) for name, item in value.items()}
     if isinstance(value, list | tuple):

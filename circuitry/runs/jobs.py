@@ -1,12 +1,16 @@
-"""A folder of results that several processes make together, and that a later run resumes where it stopped.
+"""A folder of results that several processes fill together, and that a later run resumes.
 
-1. The folder is claimed: ``manifest.json`` says what made it, and another configuration is refused with the difference.
-2. A job is a tuple of names, such as (class, domain). It is done by the process that holds its lock; the system frees
-   the lock of a process that ends, however it ends. Each worker does its own share first, then jobs that others have
-   left, then waits for jobs that others are doing.
-3. A job's files are written whole or not at all. When all of them are there, ``checksums/`` gets a sealed record of
-   configuration, job and files. A job counts as done while its record is whole and its own, and its files agree.
-4. Missing and damaged files are made again. What killed processes left goes.
+1. The first run claims the folder: ``manifest.json`` records the configuration. A run with another configuration is
+   refused, and the message names the difference.
+2. A job is a tuple of names, such as (class, domain). The process that holds the lock of a job does the job. The
+   operating system frees the locks of a process that ends, however the process ends. Each worker first does its own
+   share of the jobs. Then it does jobs that other workers have left. At last it waits for jobs that other workers are
+   doing.
+3. Each file of a job is written completely or not at all. When all files are written, a record with a checksum is
+   written into the folder ``checksums``. It contains the digest of the configuration, the job, and the checksum of each
+   file. A job is done if its record is undamaged and belongs to this job and configuration, and if its files agree with
+   their checksums.
+4. Missing and damaged files are made again. Files that killed processes left are removed.
 """
 
 import hashlib
@@ -30,7 +34,7 @@ from circuitry.runs.provenance import difference, digest, versions
 from circuitry.runs.workers import ALONE, Rank
 
 Job = tuple[str, ...]
-"""Names that tell a job from the others."""
+"""Names that identify a job among the jobs of its folder."""
 
 Item = TypeVar("Item")
 
@@ -40,11 +44,13 @@ log = logging.getLogger(__name__)
 
 
 class JobFolder:
-    """Results of many jobs in one folder, shared out among processes, resumed, checked and repaired.
+    """The results of many jobs in one folder.
+
+    The jobs are shared out among processes. A later run does the jobs that are left, and repairs damaged files.
 
     Args:
         path, format_name, config, listings: See `claim`, which refuses a folder of another format or configuration.
-        jobs: All jobs, in the order in which one process does them.
+        jobs: All jobs, in the order in which a single process does them.
 
     Example:
         >>> from circuitry.runs import JobFolder, whole_file
@@ -74,7 +80,7 @@ class JobFolder:
         self.jobs = tuple(jobs)
         listed = [list(job) for job in self.jobs]
         self._manifest = claim(self.path, format_name, config, listings, jobs=listed)
-        # Only a folder with jobs left would get numbers of two versions.
+        # If jobs are left, the folder will contain results of two versions.
         changed = difference(versions(), self._manifest["versions"])
         if changed and not all(self.has_record(job) for job in self.jobs):
             log.warning(
@@ -85,7 +91,11 @@ class JobFolder:
 
     @classmethod
     def made(cls, path: Path, manifest: dict[str, Any]) -> "JobFolder":
-        """Return a folder that is there, to read it."""
+        """Return a `JobFolder` for a folder that exists, to read its results.
+
+        Args:
+            manifest: The manifest of the folder, as `read_manifest` returns it.
+        """
         folder = cls.__new__(cls)
         folder.path = path
         folder._manifest = manifest
@@ -93,7 +103,15 @@ class JobFolder:
         return folder
 
     def whole(self, job: Job, path: Path, command: str = "what made it") -> Path:
-        """Return the path of a file of a job; `InputError` unless the file is as the job of the command left it."""
+        """Check that a file of a job is as the job left it, and return its path.
+
+        Args:
+            path: The file.
+            command: The command that made the file, for the message.
+
+        Raises:
+            InputError: if the file is missing, damaged or edited.
+        """
         if not path.is_file():
             raise InputError(f"{path} is missing: run {command} again, which makes it.")
         name = path.relative_to(self.path).as_posix()
@@ -104,32 +122,47 @@ class JobFolder:
         return path
 
     def has_record(self, job: Job) -> bool:
-        """Return whether there is a record of the files that a job left; there may be none while they are made."""
+        """Return whether there is a record of the files of a job.
+
+        A job may have no record while its files are made.
+        """
         return self._record(job).is_file()
 
     def seal(self, job: Job, write: Callable[[Path], object], path: Path) -> None:
-        """Write a file that is made outside of `run`, and the record of it."""
-        self._record(job).unlink(missing_ok=True)  # it is of the file before
+        """Write the only file of a job outside of `run`, and the record of the job.
+
+        Args:
+            write: Writes the file at the path that it is given.
+            path: Path of the file.
+        """
+        self._record(job).unlink(missing_ok=True)  # it describes the old file
         write(path)
         self._keep(job, [path])
 
     def unfinished(self) -> list[Job]:
-        """Return the jobs whose files are missing or damaged; damaged ones are named in the log."""
+        """Return the jobs that were never done, and the jobs whose files are missing or damaged.
+
+        The log names the damage.
+        """
         left = list[Job]()
         for job in self.jobs:
             damage = self._damage(job)
-            if damage:  # an empty text is a job that was never done, which is no news
+            if damage:  # an empty text means that the job was never done, which needs no warning
                 log.warning("%s is made again: %s", " in ".join(job), damage)
             if damage is not None:
                 left.append(job)
         return left
 
     def is_done(self, job: Job) -> bool:
-        """Return whether a job's files are there and agree with their checksums."""
+        """Return whether all files of a job exist and agree with their checksums."""
         return self._damage(job) is None
 
     def files(self, job: Job) -> list[Path]:
-        """Return the files that a finished job left, in the order in which it wrote them; refuse damaged ones."""
+        """Return the paths of the files of a finished job, in the order in which the job returned them.
+
+        Raises:
+            InputError: if the job is not done, or if one of its files is missing or damaged.
+        """
         if not self.has_record(job):
             raise InputError(f"The job {job} of {self.path} is not done: run it first.")
         return [self.whole(job, self.path / name) for name in self._entries(job)]
@@ -146,20 +179,25 @@ class JobFolder:
         progress: str | None = None,
         unit: str = "job",
     ) -> dict[Job, float]:
-        """Do the unfinished jobs: first this worker's share, then jobs that others left; then wait for the others.
+        """Do the unfinished jobs, together with the other workers.
+
+        This worker first does its own share, then jobs that other workers have left. Finally it waits for the jobs that
+        other workers are doing. If another worker ends without finishing its job, this worker does the job.
 
         Args:
-            do: Does a job with what ``prepare`` returned, writes its files with `whole_file` and returns their paths.
-            prepare: Reads what a job needs, in a thread, while the job before runs. None means that there is nothing
-                to do: the job leaves no files, and is asked again by the next run.
-            most: Stop after so many jobs, to see how long they take.
-            only: Jobs to do; the others are left as they are.
-            sizes: How much of the bar a job is; 1 by default.
-            progress: Name of the bar; no bar by default.
-            unit: Name of the things that the bar counts.
+            do: Takes a job and the result of ``prepare``. Does the job, writes its files with `whole_file`, and returns
+                their paths.
+            prepare: Reads the inputs of a job, in a thread, while the previous job runs. If it returns None, there is
+                nothing to do: the job leaves no files, and the next run prepares it again.
+            rank: The number of this worker, and how many workers there are.
+            most: Stop after this number of jobs, to see how long they take.
+            only: Jobs to do. Other jobs are left as they are.
+            sizes: How much of the progress bar each job fills; 1 by default.
+            progress: Name of the progress bar; no bar by default.
+            unit: What the bar counts.
 
         Returns:
-            Seconds by job, of the jobs that this call did.
+            Seconds that each job took, for the jobs that this call did.
         """
         if not 0 <= rank.worker < rank.workers:
             raise InputError(
@@ -170,7 +208,7 @@ class JobFolder:
         if not todo:
             remove_leftovers(self.path)
             return seconds
-        # Asked before any job begins: a job that is done removes and writes its record.
+        # This is read before any job begins, because doing a job removes and writes its record.
         damaged = {job for job in todo if self._record(job).is_file()}
         order = rank.order(todo)
         size = sizes or dict.fromkeys(todo, 1)
@@ -199,7 +237,10 @@ class JobFolder:
     def _claimed(
         self, order: Sequence[Job], prepare: Callable[[Job], Any]
     ) -> Iterator[tuple[Job, Any]]:
-        """Yield the jobs that no other worker has, with their inputs; the inputs of the next job are read meanwhile."""
+        """Lock the unfinished jobs that no other worker has locked, and yield each with its inputs.
+
+        While the caller does a job, the inputs of the next job are read.
+        """
         with ExitStack() as locks:
             held = ((job, self._lock(job, locks)) for job in order)
             mine = ((job, lock) for job, lock in held if lock is not None)
@@ -208,7 +249,10 @@ class JobFolder:
                 lock.close()
 
     def _lock(self, job: Job, locks: ExitStack) -> ExitStack | None:
-        """Lock a job until the returned stack or ``locks`` closes; return None for a job that is locked or done."""
+        """Lock a job, and return the stack whose closing frees the lock; closing ``locks`` frees it, too.
+
+        The result is None if another worker has locked the job, or if the job is done.
+        """
         lock = locks.enter_context(ExitStack())
         try:
             lock.enter_context(file_lock(self.path, self._name(job), wait=False))
@@ -217,16 +261,18 @@ class JobFolder:
         if self.is_done(job):
             lock.close()
             return None
-        # A record of damaged files: other workers wait for the new one.
+        # The old record describes damaged files. Without it other workers wait for the new record.
         self._record(job).unlink(missing_ok=True)
         return lock
 
     def _waited_for(
         self, order: Sequence[Job], damaged: Set[Job], prepare: Callable[[Job], Any]
     ) -> Iterator[tuple[Job, Any]]:
-        """Wait for the jobs that other workers had, and yield those that they did not finish.
+        """Wait for the jobs that other workers had locked. Yield each job that they did not finish, with its inputs.
 
-        The record of a damaged job may still be the old one, when the worker that has it is about to begin.
+        Args:
+            damaged: Jobs that had a record but were not done when the run began. Their record is no proof that they
+                are done: it may still be the old record if the worker that locked the job has not begun.
         """
         for job in order:
             # A job whose record was written by this call, or by another worker, needs no lock.
@@ -236,7 +282,7 @@ class JobFolder:
                         yield job, inputs
 
     def _keep(self, job: Job, paths: Sequence[Path]) -> None:
-        # Relative names: a folder of results may be moved.
+        # The names are relative, because a folder of results may be moved.
         files = dict[str, str]()
         for path in paths:
             relative = Path(os.path.relpath(path, self.path))
@@ -244,7 +290,10 @@ class JobFolder:
         write_sealed(self._record(job), {**self._owner(job), "files": files})
 
     def _damage(self, job: Job) -> str | None:
-        """Return the damage to the files of a job in words: None without damage, an empty text without a record."""
+        """Describe the damage to the files of a job.
+
+        The result is None if there is no damage, and an empty text if there is no record of the job.
+        """
         record = self._record(job)
         if not record.is_file():
             return ""
@@ -261,7 +310,11 @@ class JobFolder:
         return None
 
     def _entries(self, job: Job) -> dict[str, str]:
-        """Return the checksums of a job's files by their names; `InputError` for a damaged record, or another job's."""
+        """Return the checksums of the files of a job, by the names of the files.
+
+        Raises:
+            InputError: if the record is damaged, or if it belongs to another job or configuration.
+        """
         record = read_sealed(self._record(job), "do the job again")
         files: dict[str, str] = record.pop("files", {})
         if record != self._owner(job):
@@ -278,8 +331,8 @@ class JobFolder:
 
     @staticmethod
     def _name(job: Job) -> str:
-        """Return a file name for a job: readable, of bounded length, another one for every job."""
-        # Names may be alike in their letters, or too long for a file: the digest tells them apart.
+        """Return a file name for a job that is readable, unique and of limited length."""
+        # Two names may have the same letters, or be too long for a file; the digest makes the result unique.
         readable = re.sub("[^0-9A-Za-z]", "_", "-".join(job))
         return f"{readable[:60]}-{digest(list(job))[:8]}"
 
@@ -287,9 +340,9 @@ class JobFolder:
 def _prefetch(
     items: Iterable[Item], prepare: Callable[[Item], Any]
 ) -> Iterator[tuple[Item, Any]]:
-    """Yield each item with the result of ``prepare``; the result of the next item is computed meanwhile."""
+    """Yield each item with the result of ``prepare``. Meanwhile, the result for the next item is computed."""
     started = ((item, _in_a_thread(prepare, item)) for item in items)
-    # Pairs with the next one, which is begun before this one is given away.
+    # Each item is paired with its successor, so that the successor is begun before the item is yielded.
     for this, _ in pairwise(chain(started, [None])):
         assert this is not None
         item, prepared = this
@@ -297,7 +350,11 @@ def _prefetch(
 
 
 def _in_a_thread(prepare: Callable[[Item], Any], item: Item) -> "Future[Any]":
-    """Prepare in a thread that ends with the item: its OpenMP team, if it stayed, would halve the speed of ours."""
+    """Start to prepare an item in a thread of its own, and return the future result.
+
+    The thread ends with the item. If the thread stayed, its team of OpenMP threads would halve the speed of this
+    thread's team.
+    """
     pool = ThreadPoolExecutor(1)
     future = pool.submit(prepare, item)
     pool.shutdown(wait=False)

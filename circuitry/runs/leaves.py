@@ -1,17 +1,17 @@
-"""Digests of functions and objects: two are equal if code and values are. No torch.
+"""Digests of functions and objects: equal code with equal values has an equal digest. No torch.
 
-A walk reads a value down to plain values, and digests them:
+A value is read down to plain values, which are then digested:
 
-1. Plain values, arrays and tensors enter with their content. Dictionaries and sets enter in sorted order.
-2. A function or class of Python, or of an installed library, enters as its import path.
-3. The function of a user enters with its code, nested code, defaults, closed-over values, and the globals that it
-   reads; the class of a user with everything that it defines.
-4. An object enters with its class and its attributes; an object of a library written in C with its pickled content.
-5. An object or function with an attribute ``identity`` enters with this attribute alone, if it is a text (as that of a
-   `Patch`) or a mapping (as that of a `Clip`).
+1. Plain values, arrays and tensors are read as their content. Dictionaries and sets are read in sorted order.
+2. A function or class of Python, or of an installed library, is read as its import path.
+3. A function of a user is read as its code, nested code, default values, closed-over values, and the globals that it
+   uses. A class of a user is read as everything that it defines.
+4. An object is read as its class and its attributes. If its class is written in C, it is read as its pickled content.
+5. An object or function with an attribute ``identity`` is read as this attribute alone, if the attribute is a text
+   (like the identity of a `Patch`) or a dictionary (like the identity of a `Clip`).
 
-A value that cannot be read is `UNKNOWN`, and so is every object that holds it. `UNKNOWN` is equal to nothing, so that
-no stored result is taken for one of such an object.
+A value that cannot be read is `UNKNOWN`, and so is every object that holds such a value. Since `UNKNOWN` is equal to
+nothing, no stored result is mistaken for a result of such an object.
 """
 
 import dis
@@ -47,9 +47,9 @@ _BY_TEXT = (
     type(Ellipsis),
     type(NotImplemented),
 )
-"""Types whose text tells two values apart."""
+"""Types whose values are read as their text (``str``)."""
 _OF_TORCH = ("device", "Size", "layout", "memory_format")
-"""Types of PyTorch whose text tells two values apart."""
+"""Types of PyTorch whose values are read as their text (``str``)."""
 _HOLD_ATTRIBUTES = (
     object,
     dict,
@@ -63,7 +63,7 @@ _HOLD_ATTRIBUTES = (
     deque,
     types.SimpleNamespace,
 )
-"""Types written in C that hold only attributes, and items or a plain value, which `Leaves` reads."""
+"""Types written in C whose objects hold only attributes, items and a plain value. `Leaves` reads all of these."""
 _OF_CLASSES = {
     "__dict__",
     "__weakref__",
@@ -83,7 +83,7 @@ _OF_CLASSES = {
     "__firstlineno__",
     "__static_attributes__",
 }
-"""Attributes that Python itself adds to a class."""
+"""Attributes that Python itself adds to a class. They are not read."""
 _INSTALLED = {"site-packages", "dist-packages"}
 _STANDARD = Path(sysconfig.get_paths()["stdlib"])
 _HEAP_TYPE = 1 << 9
@@ -91,11 +91,14 @@ _HEAP_TYPE = 1 << 9
 
 
 def entry_of(value: Any, name: str) -> str | dict[str, str]:
-    """Return the digest of a value as an entry of an `Identity`; where it cannot be read, the places that are unknown.
+    """Return the digest of a value, for use as an entry of an `Identity`.
+
+    If something in the value cannot be read, return a dictionary instead. Its keys say where in the value this is, and
+    each of its values is "unknown".
 
     Args:
         value: Any function or object.
-        name: Name of the value in the names of unknown places.
+        name: How to call the value in the keys of that dictionary: "the list" gives keys such as "the list[1]".
 
     Example:
         >>> Identity(metric_code=entry_of(lambda embeddings: embeddings[:, 3], "the metric"))
@@ -108,38 +111,42 @@ def entry_of(value: Any, name: str) -> str | dict[str, str]:
 
 
 class Leaves:
-    """A walk through values to their leaves; see `entry_of`."""
+    """Reads functions and objects down to plain values (their leaves); see `entry_of`."""
 
     def __init__(
         self, names: Mapping[int, str] | None = None, without: Collection[str] = ()
     ) -> None:
-        """Start a walk.
+        """Prepare to read values.
 
         Args:
-            names: Texts that stand for some objects, by the `id` of the object.
+            names: Texts that replace some objects, by the `id` of the object.
             without: Names of attributes that are not read.
         """
         self.unknown: dict[str, str] = {}
-        """The places that cannot be read."""
+        """Place of each value that cannot be read, such as "the list[1]" -> "unknown"."""
         self.foreign = False
-        """Whether the walk met code of a user, or an object whose class is a user's."""
+        """Whether code of a user was read, or an object whose class is defined by a user."""
         self._names = dict(names or {})
         self._without = set(without)
-        # Objects that are being read, from the outermost in: one that is met again holds itself.
+        # The ids of the objects that are being read, the outermost first. An object that is met again holds itself.
         self._open = list[int]()
         self._kept = list[Any]()
 
     def read(self, value: Any, place: str) -> Any:
-        """Return a plain value as it is, and any other value as a list with its digest."""
+        """Return a plain value as it is, and any other value as a list with its digest.
+
+        Args:
+            place: Where the value was found, in words. It is noted in `unknown` if the value cannot be read.
+        """
         if isinstance(value, _PLAIN) and type(value) in _PLAIN:
             return value
         if type(value).__name__ == "dtype" and type(value).__module__ == "torch":
-            return str(value).removeprefix("torch.")  # as configurations write it, too
-        # A value that is held in several places is read once, and is the same digest in all of them.
+            return str(value).removeprefix("torch.")  # as in configurations
+        # A value that is held in several places is read once, and has the same digest in all these places.
         number = id(value)
         if number in self._names:
             return ["named", self._names[number]]
-        # It holds itself, some levels up. The level is the same in every process; an `id` is not.
+        # The value holds itself. The number of levels in between is the same in every process, unlike an `id`.
         if number in self._open:
             return ["held by", len(self._open) - self._open.index(number)]
         self._open.append(number)
@@ -147,13 +154,13 @@ class Leaves:
         self._kept.append(value)
         try:
             content = self._read(value, place)
-        # Properties and pickling of foreign objects may raise anything, a RecursionError too.
+        # Properties and pickling of foreign objects may raise any exception, including RecursionError.
         except Exception:
             content = self._cannot(place)
         finally:
             self._open.pop()
         short = content if isinstance(content, str) else digest(content)
-        # Each place that cannot be read is named, so an unknown value is read again elsewhere.
+        # A value that cannot be read is not remembered, so that each place that holds it is noted in `unknown`.
         if place not in self.unknown:
             self._names[number] = short
         return ["named", short]
@@ -161,7 +168,7 @@ class Leaves:
     def _read(self, value: Any, place: str) -> Any:
         own = _own_identity(value)
         if own is not None:
-            # An attribute `identity` stands for all others of the object.
+            # The attribute `identity` is read instead of all other attributes of the object.
             self.foreign |= _import_path(type(value)) is None
             if Identity(own=own).unknown:
                 return self._cannot(place)
@@ -179,7 +186,10 @@ class Leaves:
         return self._object(value, place)
 
     def _routine(self, value: Any, place: str) -> Any:
-        """Return the content of a function, method, property or code in plain values; None for any other object."""
+        """Return the content of a function, method, property or code object in plain values.
+
+        The result is None for any other object.
+        """
         if isinstance(value, types.CodeType):
             return self._code(value, place)
         if isinstance(value, types.FunctionType):
@@ -200,7 +210,7 @@ class Leaves:
         if isinstance(value, functools._lru_cache_wrapper):
             return ["cached", self.read(value.__wrapped__, place)]
         if isinstance(value, types.BuiltinFunctionType | types.MethodWrapperType):
-            # A function of a module is its name; a method is also the object that it belongs to.
+            # The function of a module is identified by its name, a method also by the object that it belongs to.
             held = None
             if not isinstance(value.__self__, types.ModuleType):
                 held = self.read(value.__self__, place)
@@ -240,7 +250,7 @@ class Leaves:
             held[name] = self._cell(cell, f"{place}, {name} that it closes over")
         defaults = [value.__defaults__, value.__kwdefaults__, vars(value)]
         read = [self.read(one, f"{place}, a default") for one in defaults]
-        # Code of a library changes with its version alone, and so do the globals of its own module.
+        # The code of a library and the globals of its modules change only with the version of the library.
         taken = {} if of_library else self._globals(value, place)
         return [
             "function",
@@ -258,7 +268,7 @@ class Leaves:
         return self.read(content, place)
 
     def _globals(self, value: types.FunctionType, place: str) -> dict[str, Any]:
-        """Return the globals that a function reads, by name."""
+        """Return the content of the globals that a function reads, by name."""
         content = dict[str, Any]()
         for code in _nested(value.__code__):
             for name in _global_names(code):
@@ -272,9 +282,14 @@ class Leaves:
     def _taken(
         self, module: Any, name: str, code: types.CodeType, place: str
     ) -> dict[str, Any]:
-        """Return the attributes that some code may read from a module of a user.
+        """Return the content of the attributes that some code may read from a module of a user.
 
-        The byte code does not say whose attribute is read, so each name that the module has counts.
+        Byte code contains the name of each attribute that is read, but not the object that it is read from. So all of
+        these names that the module has are taken.
+
+        Args:
+            module: The value of a global of the code. The result is empty unless it is a module of a user.
+            name: Name of this global.
         """
         if not isinstance(module, types.ModuleType) or is_of_library(module.__name__):
             return {}
@@ -340,7 +355,10 @@ class Leaves:
         return [self.read(kind, place), content, self._attributes(_state(value), place)]
 
     def _content(self, value: Any, place: str) -> Any:
-        """Return the items of a container, or the plain value of an object whose class derives from a plain type."""
+        """Return the items of a container, or the plain value of an object whose class derives from a plain type.
+
+        The result is None for any other object.
+        """
         if isinstance(value, dict):
             return ["mapping", self._items(value.items(), place)]
         if isinstance(value, list | tuple | deque):
@@ -349,7 +367,7 @@ class Leaves:
                 [self.read(one, f"{place}[{i}]") for i, one in enumerate(value)],
             ]
         if isinstance(value, set | frozenset):
-            # Sets have another order in each process.
+            # The order of a set differs between processes.
             return ["set", sorted(json.dumps(self.read(one, place)) for one in value)]
         for kind in (str, int, float):
             if isinstance(value, kind):
@@ -361,7 +379,7 @@ class Leaves:
         for key, inner in items:
             name = json.dumps(self.read(key, place))
             pairs.append([name, self.read(inner, f"{place}[{key!r}]")])
-        # In an order of their own, since equal mappings may be filled in any order.
+        # The items are sorted, because equal mappings may have been filled in different orders.
         return sorted(pairs, key=lambda pair: pair[0])
 
     def _attributes(self, named: Mapping[str, Any], place: str) -> Any:
@@ -372,7 +390,12 @@ class Leaves:
         return sorted(content.items())
 
     def _exact(self, own: Mapping[str, Any], place: str) -> Any:
-        """Return an object's own identity without the entries that only change rounding."""
+        """Return the content of the attribute ``identity`` of an object, without the `ROUNDED` entries.
+
+        Args:
+            own: The attribute.
+            place: See `read`.
+        """
         return self._items(
             [pair for pair in own.items() if pair[0] not in ROUNDED], place
         )
@@ -380,7 +403,7 @@ class Leaves:
     def _tensor(self, value: Any) -> Any:
         if not value.is_quantized:
             return weights_digest({"": value})
-        # The stored integers mean other numbers with another scale or zero point.
+        # The same stored integers mean other numbers if the scale or the zero point is another one.
         if "channel" in str(value.qscheme()):
             scales = value.q_per_channel_scales()
             zeros = value.q_per_channel_zero_points()
@@ -400,9 +423,12 @@ class Leaves:
         return digest(np.ascontiguousarray(array).tobytes().hex())
 
     def _pickled(self, value: Any, place: str) -> Any:
-        """Return the pickled content of an object of a class written in C; raise where it cannot be pickled."""
+        """Return the pickled content of an object whose class is written in C.
+
+        Any exception is raised that pickling raises.
+        """
         reduced = value.__reduce_ex__(4)
-        # A text is the name of a global object.
+        # If the result is a text, it is the name of a global object.
         if isinstance(reduced, str):
             reduced = [reduced]
         pieces = list[Any]()
@@ -421,7 +447,7 @@ class Leaves:
 
 
 def _own_identity(value: Any) -> str | Mapping[str, Any] | None:
-    """Return the identity that a value brings: its attribute of that name, where it is a text or a mapping."""
+    """Return the attribute ``identity`` of a value if it is a text or a dictionary, otherwise None."""
     identity = None
     # The attribute may be a property of a user, which may raise anything.
     with suppress(Exception):
@@ -432,11 +458,14 @@ def _own_identity(value: Any) -> str | Mapping[str, Any] | None:
 
 
 def _import_path(value: Any) -> str | None:
-    """Return the import path of a function or class of a library; None if the path does not lead to it."""
+    """Return the import path of a function or class of a library.
+
+    The result is None if the module is not of a library, or if the path does not lead to this function or class.
+    """
     module, name = getattr(value, "__module__", None), value.__qualname__
     if not isinstance(module, str) or not is_of_library(module):
         return None
-    # A lambda, a nested function or a replaced attribute says a path at which another object lies, or none.
+    # The path of a lambda, a nested function or a replaced attribute leads to another object, or to no object.
     at_path: Any = sys.modules[module]
     for step in name.split("."):
         at_path = getattr(at_path, step, None)
@@ -444,7 +473,7 @@ def _import_path(value: Any) -> str | None:
 
 
 def is_of_library(module: str | None) -> bool:
-    """Return whether a module is Python's, of an installed package, or of circuitry."""
+    """Return whether a module belongs to Python, to an installed package or to circuitry."""
     if module is None or module not in sys.modules:
         return False
     if module.partition(".")[0] == "circuitry":
@@ -460,7 +489,7 @@ def is_of_library(module: str | None) -> bool:
 
 @functools.cache
 def _in_library(file: str) -> bool:
-    """Return whether a file is Python's, of an installed package, or of circuitry."""
+    """Return whether a file belongs to Python, to an installed package or to circuitry."""
     path = Path(file)
     ours = Path(__file__).parents[1]
     return (
@@ -475,15 +504,16 @@ def _is_of_torch(kind: type) -> bool:
 
 
 def _tensor_type() -> Any:
-    """Return the class of PyTorch's tensors, or an empty tuple where PyTorch is not loaded."""
-    # This module must not load PyTorch: a value is no tensor as long as nobody has loaded it.
+    """Return the class of PyTorch's tensors, or an empty tuple if PyTorch is not loaded."""
+    # This module must not load PyTorch. If PyTorch is not loaded, there are no tensors.
     return getattr(sys.modules.get("torch"), "Tensor", ())
 
 
 def _is_of_attributes(kind: type) -> bool:
-    """Return whether Python sees everything that objects of a class hold: attributes, and items of a container.
+    """Return whether objects of a class hold nothing except attributes, items and a plain value.
 
-    A class written in C may keep more in memory of its own, which only pickling shows.
+    An object of another class that is written in C may hold more in memory that Python code cannot see. Only pickling
+    shows this content.
     """
     return all(
         base.__flags__ & _HEAP_TYPE or base in _HOLD_ATTRIBUTES for base in kind.__mro__
@@ -491,14 +521,17 @@ def _is_of_attributes(kind: type) -> bool:
 
 
 def _state(value: Any) -> dict[str, Any]:
-    """Return the attributes of an object, without cached properties, which are computed from the others."""
+    """Return the attributes of an object by name.
+
+    Cached properties are left out, because they are computed from other attributes.
+    """
     attributes = dict(getattr(value, "__dict__", {}))
     for kind in type(value).__mro__:
         slots = kind.__dict__.get("__slots__", ())
         for name in [slots] if isinstance(slots, str) else slots:
             if name not in ("__dict__", "__weakref__") and hasattr(value, name):
                 attributes[name] = getattr(value, name)
-    # Without cached properties, or an object would change when one is asked for.
+    # With its cached properties, an object would change when one of them is used for the first time.
     state = dict[str, Any]()
     for name, inner in attributes.items():
         of_class = getattr(type(value), name, None)
@@ -508,7 +541,7 @@ def _state(value: Any) -> dict[str, Any]:
 
 
 def _nested(code: types.CodeType) -> Iterable[types.CodeType]:
-    """Yield code and all code that is nested in it."""
+    """Yield a code object and all code objects that are nested in it."""
     yield code
     for constant in code.co_consts:
         if isinstance(constant, types.CodeType):

@@ -1,6 +1,8 @@
-"""The first import of a server of processes: while it loads libraries, the user's Ctrl-C ends it at once, in silence.
+"""The first module that the server process of a `process_pool` imports, before it loads libraries.
 
-Looking for garbage meanwhile takes a fifth of the time, and hardly any is there; its processes begin that again.
+Importing this module has two effects. First, the user's Ctrl-C ends the server at once and without a traceback.
+Second, garbage collection is turned off: it would take a fifth of the time for loading, and find hardly any garbage.
+The processes that are forked from the server turn garbage collection on again.
 """
 
 import gc

@@ -1,7 +1,8 @@
-"""A folder of results that says what made it: ``manifest.json``, claimed by the first run and checked by the next.
+"""A folder of results with a file ``manifest.json`` that says what made the results.
 
-So that long work goes on where it stopped, and results of two configurations never mix. JSON files hold a checksum of
-their content (`write_sealed`); long listings lie beside the manifest, which holds their digests.
+The first run claims the folder by writing the manifest, and each later run checks it. So long work can be resumed, and
+results of two configurations are never mixed. The manifest contains a checksum of its content (`write_sealed`). Long
+listings are stored in files beside the manifest, which contains their digests.
 """
 
 import json
@@ -29,18 +30,23 @@ def claim(
     listings: Mapping[str, Mapping[str, str]] | None = None,
     **more: object,
 ) -> dict[str, Any]:
-    """Write the manifest of a new folder, or check that the one there has the same configuration; return it.
+    """Write the manifest of a new folder, or check that the manifest of an existing folder has the same configuration.
 
-    A listing that is missing or damaged is written again.
+    If the file of a listing is missing or damaged, it is written again.
 
     Args:
-        format_name: Name and version of what lies in it.
-        config: Everything that shapes a number, in values that JSON can hold.
-        listings: Long lists that shape a number, by name: item -> what identifies it, e.g. image -> size and
-            checksum. Each is kept in ``<name>.json`` beside the manifest, whose configuration holds its digest.
+        format_name: Name and version of the content of the folder.
+        config: Everything that the results depend on, in values that JSON can hold.
+        listings: Long lists that the results depend on, by name. A listing is a dictionary from items to what
+            identifies them, for example from images to their size and checksum. It is stored in ``<name>.json`` beside
+            the manifest, whose configuration contains its digest.
+        more: Other entries for the manifest of a new folder. They are not checked for an existing folder.
+
+    Returns:
+        The manifest of the folder.
 
     Raises:
-        InputError: for a folder of another format or configuration; the message names what differs.
+        InputError: if the folder has another format or configuration; the message names what differs.
 
     Example:
         >>> from circuitry.runs import claim
@@ -52,14 +58,14 @@ def claim(
     """
     Identity(config).check_known()
     lists = {name: dict(listing) for name, listing in (listings or {}).items()}
-    # As it will be read back: tuples become lists.
+    # The configuration as it will be read from the file: tuples become lists.
     ours = json.loads(json.dumps(dict(config)))
     ours |= {name: digest(listing) for name, listing in lists.items()}
     if not (folder / NAME).is_file():
         with file_lock(folder, "manifest"):
-            # Another process may have written it while this one waited for the lock.
+            # Another process may have written the manifest while this process waited for the lock.
             if not (folder / NAME).is_file():
-                # Listings first: a folder with a manifest is complete.
+                # Listings are written first, so that a folder with a manifest is complete.
                 for name, listing in lists.items():
                     write_json(folder / f"{name}.json", listing)
                 manifest = {
@@ -72,7 +78,7 @@ def claim(
                 write_sealed(folder / NAME, manifest)
     manifest = read_manifest(folder, format_name)
     theirs = manifest["config"]
-    # Another machine rounds these entries otherwise: within the tolerance the folder's numbers stand for ours.
+    # Another machine may round these entries differently. Within the tolerance they count as equal.
     for name in ROUNDED:
         if name in theirs and same_entry(theirs[name], ours.get(name)):
             ours[name] = theirs[name]
@@ -84,7 +90,7 @@ def claim(
                 write_json(path, listing)
         return manifest
     clauses = list[str]()
-    # Listings are told by their items: that their digests differ would say nothing.
+    # For listings the message names items, because different digests would tell the user nothing.
     for name in sorted(lists):
         expected = theirs.pop(name, None)
         if expected != ours.pop(name):
@@ -99,7 +105,10 @@ def claim(
 
 
 def read_manifest(folder: Path, format_name: str) -> dict[str, Any]:
-    """Return the manifest of a folder; raise `InputError` for a damaged one, or one of another format.
+    """Return the manifest of a folder.
+
+    Raises:
+        InputError: if the manifest is missing, damaged or of another format.
 
     Example:
         >>> manifest = circuitry.runs.claim(Path("runs/made"), "my measure 1", {"seed": 0})
@@ -116,10 +125,15 @@ def read_manifest(folder: Path, format_name: str) -> dict[str, Any]:
 
 
 def check_format(path: Path, found: object, format_name: str) -> None:
-    """Raise `InputError` for a file of another format, or another version of it."""
+    """Raise `InputError` if a file has another format than expected, or another version of the format.
+
+    Args:
+        found: Name and version of the format that the file has.
+        format_name: Name and version of the format that is expected.
+    """
     if found != format_name:
         todo = "give one of that kind"
-        # A format is a name and a version: the same name was written by another version of the package.
+        # A format is a name and a version. With the same name, another version of the package wrote the file.
         if str(found).rpartition(" ")[0] == format_name.rpartition(" ")[0]:
             todo = "run what made it again, into another folder"
         raise InputError(
@@ -128,7 +142,11 @@ def check_format(path: Path, found: object, format_name: str) -> None:
 
 
 def read_listing(path: Path) -> dict[str, str]:
-    """Return a listing beside a manifest: item -> what identifies it; `InputError` for a missing or damaged one."""
+    """Return a listing that is stored beside a manifest, as a dictionary from items to what identifies them.
+
+    Raises:
+        InputError: if the listing or the manifest is missing or damaged.
+    """
     config = read_sealed(path.with_name(NAME), _REMOVE).get("config", {})
     listing = _listed(path, config.get(path.stem))
     if listing is None:
@@ -139,19 +157,26 @@ def read_listing(path: Path) -> dict[str, str]:
 
 
 def write_sealed(path: Path, content: Mapping[str, object]) -> None:
-    """Write a JSON object with a checksum of it, whole or not at all."""
+    """Write a JSON object together with a checksum of its content, completely or not at all."""
     write_json(path, {**content, _CHECKSUM: digest(content)})
 
 
 def read_sealed(path: Path, advice: str) -> dict[str, Any]:
-    """Return the object that `write_sealed` wrote."""
+    """Return the object that `write_sealed` wrote into a file.
+
+    Args:
+        advice: What the message tells the user to do about a missing or damaged file.
+
+    Raises:
+        InputError: if the file is missing or damaged.
+    """
     if not path.exists():
         raise InputError(f"{path} is missing: {advice}.")
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
         if not isinstance(content, dict):
             raise ValueError(f"expected an object, found {type(content).__name__}")
-        # The checksum is of everything else, so it is taken out first.
+        # The checksum is taken out first, because it was computed for all other entries.
         if content.pop(_CHECKSUM, None) != digest(content):
             raise ValueError("its checksum does not fit")
     except (ValueError, RecursionError) as error:
@@ -160,13 +185,13 @@ def read_sealed(path: Path, advice: str) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: object) -> None:
-    """Write a JSON file, whole or not at all."""
+    """Write a JSON file, completely or not at all."""
     with whole_file(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def _listed(path: Path, expected: object) -> dict[str, str] | None:
-    """Return the listing in a file; None if the file is missing or its digest is not the expected one."""
+    """Return the listing in a file, or None if the file is missing or the listing does not have the expected digest."""
     try:
         listing = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -177,7 +202,13 @@ def _listed(path: Path, expected: object) -> dict[str, str] | None:
 
 
 def _changed(ours: Mapping[str, str], path: Path, expected: object) -> str:
-    """Say how a listing differs from the one in a file: what is new, gone or replaced."""
+    """Say how a listing differs from the listing in a file: which items are new, gone or replaced.
+
+    Args:
+        ours: The listing.
+        path: The file of the other listing.
+        expected: The digest that the other listing should have.
+    """
     theirs = _listed(path, expected)
     if theirs is None:
         return f"others (which ones is not known: {path} is missing or damaged)"
@@ -196,8 +227,11 @@ def _changed(ours: Mapping[str, str], path: Path, expected: object) -> str:
 
 
 def check_folder(path: Path) -> None:
-    """Raise `InputError` for a folder that is none of circuits, and name the one in it that is."""
-    # The usual mistake is a folder too high.
+    """Raise `InputError` if a folder is not a folder of circuits.
+
+    If a folder in it is a folder of circuits, the message names that folder.
+    """
+    # The usual mistake is to give the parent folder.
     for inner in sorted(path.glob("*/")):
         if (inner / "graphs").is_dir() and (inner / NAME).is_file():
             raise InputError(

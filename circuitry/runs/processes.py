@@ -1,4 +1,4 @@
-"""Processes of this machine that work together and end together, however one of them is ended."""
+"""Processes of this machine that work together. If the process that started the others ends, all of them end."""
 
 import gc
 import multiprocessing
@@ -16,9 +16,10 @@ from typing import Any, NoReturn
 
 @contextmanager
 def interrupted_by_sigterm() -> Iterator[None]:
-    """Within the block SIGTERM raises a KeyboardInterrupt with the signal's number, so that this process tidies up.
+    """Let SIGTERM raise a KeyboardInterrupt during the block, so that this process tidies up before it ends.
 
-    Only the main thread handles signals: in another one nothing changes.
+    The argument of the exception is the number of the signal. Only the main thread can handle signals; in any other
+    thread this function has no effect.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -31,7 +32,7 @@ def interrupted_by_sigterm() -> Iterator[None]:
 
 
 def _interrupt(number: int, _: FrameType | None) -> NoReturn:
-    signal.signal(number, signal.SIG_IGN)  # a second one would interrupt the tidying
+    signal.signal(number, signal.SIG_IGN)  # a second signal would interrupt the tidying
     raise KeyboardInterrupt(number)
 
 
@@ -42,11 +43,17 @@ def process_pool(
     *,
     preload: Sequence[str] = (),
 ) -> Iterator[Executor]:
-    """Yield a pool of processes, each prepared first; they end when the block raises, and when this process ends.
+    """Yield a pool of processes, which end if the block raises an exception, and if this process ends.
 
-    One worker is this process, as it is. Several are no copies of this process, whose threads may hold locks: a script
-    calls this under ``if __name__ == "__main__":``. A server without threads imports the modules to ``preload``,
-    beginning at once, and the processes are forked from it; on Windows each imports them.
+    A single worker is this process itself; then the other arguments are ignored. Several workers are new processes.
+    They are not copies of this process, because its threads may hold locks. Therefore a script has to call this
+    function under ``if __name__ == "__main__":``.
+
+    Args:
+        workers: How many processes the pool has.
+        prepare: Called in each new process before its first task.
+        preload: Modules that a server process without threads imports at once. The processes of the pool are forked
+            from this server. On Windows no process can be forked, so this is ignored there.
     """
     if workers == 1:
         yield _Here()
@@ -71,7 +78,7 @@ def process_pool(
 
 
 class _Here(Executor):
-    """This process, which does a task when it is submitted."""
+    """An executor that does each task in this process, as soon as the task is submitted."""
 
     def submit(
         self, fn: Callable[..., Any], /, *args: Any, **kwargs: Any
@@ -82,10 +89,17 @@ class _Here(Executor):
 
 
 def _begin(prepare: Callable[[], object] | None, to_stderr: bool) -> None:
-    """Prepare this process of a pool; it does not outlive its parent, which alone takes the user's Ctrl-C."""
+    """Prepare this process of a pool for its tasks.
+
+    The process ends with its parent, and ignores the user's Ctrl-C, which the parent handles.
+
+    Args:
+        prepare: Called at the end, if given.
+        to_stderr: Whether to print to the standard error output instead of the standard output.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     gc.enable()
-    if to_stderr:  # as its parent, whose standard output is for a result alone
+    if to_stderr:  # like the parent, whose standard output is reserved for the result
         sys.stdout = sys.stderr
     threading.Thread(target=_end_with_parent, daemon=True).start()
     if prepare is not None:
@@ -100,7 +114,10 @@ def _end_with_parent() -> None:
 
 
 def usable_cores() -> int:
-    """Return how many cores this process may use: as many as OpenMP is told to, else all that it may run on."""
+    """Return how many cores this process may use.
+
+    This is the number in ``OMP_NUM_THREADS`` if it is set, otherwise the number of cores that the process may run on.
+    """
     told = os.environ.get("OMP_NUM_THREADS", "")
     if told.isdecimal() and int(told):
         return int(told)

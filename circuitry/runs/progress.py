@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal and in a notebook, elsewhere a plain line now and then. No torch."""
+"""Progress bars on a terminal and in a notebook; elsewhere a plain line every `SECONDS` seconds. No torch."""
 
 import logging
 import os
@@ -11,21 +11,24 @@ from typing import Any
 from tqdm import tqdm
 
 QUIET = "CIRCUITRY_QUIET"
-"""Variable of the environment that hides all progress, in the processes that a command starts, too."""
+"""Environment variable that hides all progress, also in the processes that a command starts."""
 SECONDS = 15
-"""Between two lines."""
+"""Seconds between two lines of progress."""
 BRIEF: dict[str, Any] = {"leave": False, "delay": 1}
-"""Options of a bar over a step of a moment or of minutes: it is shown after a second, and goes when all is done."""
+"""Options of a bar for a step that may take a moment or some minutes.
+
+The bar is shown after one second, and disappears when the step is done.
+"""
 _LINE = (
     "{desc}: {unit} {n_fmt} of {total_fmt}, {elapsed} so far, {remaining} left{postfix}"
 )
 
 
 class Bar(tqdm):  # type: ignore[type-arg]
-    """tqdm's bar, as plain lines with the time left where it cannot be drawn over, as in a file.
+    """A progress bar of tqdm, or plain lines with the time left if the output cannot be redrawn, as in a file.
 
-    A bar writes a line every `SECONDS`. Where shorter steps follow each other, a line is written by the step that is at
-    work when `SECONDS` have passed since the last line of any bar.
+    A bar in plain lines writes a line every `SECONDS` seconds. If several shorter steps follow each other, a line is
+    written by the step that is running when `SECONDS` seconds have passed since the last line of any bar.
 
     Example:
         >>> with circuitry.runs.Bar(total=3, desc="circuits", unit="run") as bar:
@@ -33,13 +36,13 @@ class Bar(tqdm):  # type: ignore[type-arg]
     """
 
     _last_sign = 0.0
-    """When the last line of any bar was written, or work began after a rest."""
+    """When a bar wrote the last line, or when work began after a pause."""
     _last_move = 0.0
-    """When any bar last moved."""
+    """When a bar last advanced."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._last_line = time.monotonic()
-        if self._last_line > Bar._last_move + SECONDS:  # nothing was under way
+        if self._last_line > Bar._last_move + SECONDS:  # no bar was advancing
             Bar._last_sign = self._last_line
         Bar._last_move = self._last_line
         self._in_lines = not _drawn(options.get("file") or sys.stderr)
@@ -55,15 +58,22 @@ class Bar(tqdm):  # type: ignore[type-arg]
         super().__init__(*arguments, **options)
 
     def update(self, n: Any = 1) -> bool | None:
-        """Move on, and show it where no bar has written a line for long."""
+        """Advance by ``n`` steps, and write a line if no bar has written a line for `SECONDS` seconds.
+
+        Returns:
+            Whether tqdm has drawn the bar.
+        """
         shown: bool | None = super().update(n)
         Bar._last_move = time.monotonic()
         if self._in_lines and not shown and not self.disable:
-            self.refresh()  # which writes nothing before a line is due
+            self.refresh()  # it writes nothing before a line is due
         return shown
 
     def refresh(self, *arguments: Any, **options: Any) -> None:
-        """Show the state; as lines not more often than now and then, whoever asks for it."""
+        """Show the present state.
+
+        A bar in plain lines does nothing if a line was written less than `SECONDS` seconds ago.
+        """
         if self._in_lines:
             now = time.monotonic()
             if now < min(self._last_line, Bar._last_sign) + SECONDS:
@@ -73,7 +83,7 @@ class Bar(tqdm):  # type: ignore[type-arg]
 
     @staticmethod
     def status_printer(file: Any) -> Callable[[str], None]:
-        """Return what shows a state of the bar."""
+        """Return the function that writes the text of the bar into a file."""
         if _drawn(file):
             return tqdm.status_printer(file)
 
@@ -86,11 +96,11 @@ class Bar(tqdm):  # type: ignore[type-arg]
 
 
 def _drawn(file: Any) -> bool:
-    """Return whether a file is a terminal, or stands for a notebook."""
+    """Return whether a bar can be redrawn: the file is a terminal, or the program runs in a notebook."""
     return "ipykernel" in sys.modules or bool(file.isatty())
 
 
 @cache
 def say_once(log: logging.Logger, sentence: str) -> None:
-    """Log a warning once in a process."""
+    """Log a warning, unless this process has logged the same warning before."""
     log.warning("%s", sentence)

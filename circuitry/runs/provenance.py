@@ -1,4 +1,4 @@
-"""Provenance of a number: command, versions, commit, digests of configurations, weights and files."""
+"""The provenance of results: the command, versions, the commit, and digests of configurations and weights."""
 
 import hashlib
 import json
@@ -27,7 +27,7 @@ PACKAGES = (
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the packages that can change a number, and this code's commit.
+    """Return the versions of Python and of the packages that can change a result, and the commit of this code.
 
     Example:
         >>> list(circuitry.runs.versions())[:3]
@@ -43,19 +43,19 @@ def versions() -> dict[str, str]:
 
 
 CODE = (":(top)circuitry", ":(top,glob)experiments/*.py", ":(top)pyproject.toml")
-"""Files that can change a number, as paths for git."""
+"""Files that can change a result, as paths for git."""
 
 WHERE = ("out", "results")
-"""Options of scripts that say where results go: they change no number."""
+"""Options of scripts that say where results are written. They do not change the results."""
 
 
 def command() -> str:
-    """Return this command line without the folder of its results."""
+    """Return the command line of this process, without the options that say where results are written (`WHERE`)."""
     script, *arguments = sys.argv
     kept: list[str] = []
     skipped = False
     for argument in arguments:
-        # The values of an option follow it, and are skipped with it.
+        # The values that follow a skipped option are skipped, too.
         if argument.startswith("--"):
             skipped = argument.partition("=")[0].removeprefix("--") in WHERE
         if not skipped:
@@ -64,7 +64,7 @@ def command() -> str:
 
 
 def digest(value: Any) -> str:
-    """Return a short digest of anything that JSON can hold, independent of the order of keys.
+    """Return a short digest of a value that JSON can hold. The order of keys does not change it.
 
     Example:
         >>> circuitry.runs.digest({"a": 1, "b": 2}) == circuitry.runs.digest({"b": 2, "a": 1})
@@ -87,7 +87,11 @@ def weights_digest(state: Mapping[str, Any]) -> str:
 
 
 def difference(ours: Mapping[str, Any], theirs: Mapping[str, Any]) -> str:
-    """Return in words where two configurations differ, theirs -> ours; empty when they agree."""
+    """Return in words where two configurations differ.
+
+    Each entry that differs is written as ``key: their value -> our value``. The text is empty if the configurations
+    agree.
+    """
     differences = []
     for key in sorted(ours.keys() | theirs.keys()):
         mine = ours.get(key)
@@ -107,7 +111,13 @@ def _changed(mine: Any, other: Any) -> str:
 
 
 def _only_in(items: Sequence[Any], others: Sequence[Any], word: str) -> list[str]:
-    """Return the clause that says which items the other list lacks, if there are any."""
+    """Return a list with the clause that names the items of one list which another list lacks.
+
+    The result is an empty list if no item is lacking.
+
+    Args:
+        word: What the clause calls these items: "new" or "gone".
+    """
     alone = [repr(item) for item in items if item not in others]
     if not alone:
         return []
@@ -116,11 +126,13 @@ def _only_in(items: Sequence[Any], others: Sequence[Any], word: str) -> list[str
 
 @cache
 def _commit() -> str:
-    """Return the commit of the checkout that this package, or else the running script, lies in, or ``unknown``.
+    """Return the commit of the git checkout that contains this package.
 
-    ``-dirty`` where code was changed since; results and texts that lie beside it make no difference.
+    If no checkout contains the package, the checkout that contains the running script is used. If there is no such
+    checkout either, the result is ``unknown``. The result ends in ``-dirty`` if code was changed since the commit
+    (`CODE`); changes of other files do not matter.
     """
-    # An installed package lies in no checkout of its own, but its scripts may.
+    # An installed package is in no checkout, but the script that uses it may be.
     for file in (Path(__file__).resolve(), Path(sys.argv[0]).resolve()):
         here = file.parent
         if here.is_dir() and _git(here, "ls-files", "--error-unmatch", "--", str(file)):

@@ -1,9 +1,9 @@
 """Settings as TOML files: the settings of a run, written beside its results, and presets. No torch.
 
-A line is an option as on the command line, ``n-images = 8``, with ``"None"`` for none; settings made of settings are
-tables, ``[training]``. The file of a run leaves out where results go: it says what was done, not where. ``--config``
-reads a file; a preset is one that has a name: ``NAME/COMMAND.toml`` in the folder ``presets`` of this package, or
-beside the program.
+Each line is an option as on the command line, such as ``n-images = 8``. The text ``"None"`` stands for the value None.
+Settings that contain other settings are tables, such as ``[training]``. The file of a run says what was done, so it
+leaves out the options that say where results are written. The option ``--config`` reads such a file. A preset is a file
+of settings with a name: ``NAME/COMMAND.toml`` in a folder ``presets``, either of this package or beside the program.
 """
 
 import errno
@@ -29,7 +29,14 @@ PACKAGE = Path(__file__).parents[1]
 
 
 def write_settings(config: Any, command: str) -> None:
-    """Write the settings of a finished run into its folder, if it has one that can be written."""
+    """Write the settings of a finished run into the folder of its results.
+
+    Nothing is written if the settings name no existing folder, or if the folder can only be read.
+
+    Args:
+        config: The settings. The folder is their attribute ``folder``, or else ``out``.
+        command: The command line of the run. It is written into the file as a comment.
+    """
     folder = getattr(config, "folder", None) or getattr(config, "out", None)
     if not isinstance(folder, Path) or not folder.is_dir():
         return
@@ -42,7 +49,10 @@ def write_settings(config: Any, command: str) -> None:
 
 
 def settings_text(config: Any, command: str) -> str:
-    """Return settings as TOML; those that no command line can give are left out."""
+    """Return settings as TOML, after a comment with the command line.
+
+    Values that no command line can give are left out.
+    """
     lines = [f"# {command}"]
     tables = []
     for name, value in _options(config):
@@ -55,7 +65,18 @@ def settings_text(config: Any, command: str) -> str:
 
 
 def expanded(words: Sequence[str], kind: type[Any]) -> list[str]:
-    """Return a command line in which the words of the files that it names stand in front, one file after the other."""
+    """Return a command line in which options replace the files of settings and the presets that the line names.
+
+    These options come first, in the order of the files, and are followed by the other words of the line. Since the last
+    value of an option counts, an option on the line overrules a file.
+
+    Args:
+        words: The words of the command line.
+        kind: The class of the command's settings.
+
+    Raises:
+        InputError: if a file cannot be read, or if a preset does not exist.
+    """
     files: list[Path] = []
     left: list[str] = []
     rest = iter(words)
@@ -80,7 +101,12 @@ def expanded(words: Sequence[str], kind: type[Any]) -> list[str]:
 
 
 def preset_file(name: str, kind: type[Any]) -> Path:
-    """Return the file of a preset for the command whose settings are of this class."""
+    """Return the file of a preset for a command.
+
+    Args:
+        name: Name of the preset.
+        kind: The class of the command's settings.
+    """
     program = Path(str(sys.modules[kind.__module__].__file__))
     return _found(
         name, program.stem.removesuffix("_command").replace("_", "-"), program.parent
@@ -100,7 +126,7 @@ def _found(name: str, command: str, *folders: Path) -> Path:
 
 
 def preset(name: str, command: str) -> dict[str, Any]:
-    """Return what a preset of this package sets of a command, by the names of fields.
+    """Return the settings of a command in a preset of this package, by the names of their fields.
 
     Example:
         >>> circuitry.runs.preset("rn-tiny", "train")["epochs"]
@@ -116,7 +142,11 @@ def preset(name: str, command: str) -> dict[str, Any]:
 
 
 def read_settings(path: Path) -> dict[str, Any]:
-    """Return a file of settings as its values by option."""
+    """Read a file of settings, and return the values by option.
+
+    Raises:
+        InputError: if the file cannot be read or is not a file of settings.
+    """
     try:
         return tomllib.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -130,7 +160,12 @@ def read_settings(path: Path) -> dict[str, Any]:
 
 
 def words_of(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Yield settings as the words of a command line."""
+    """Yield settings as the words of a command line.
+
+    Args:
+        table: The values by option. A dictionary contains the options whose names begin with its key and a dot.
+        prefix: Beginning of the names of all options.
+    """
     for name, value in table.items():
         option = f"{prefix}{name}"
         if isinstance(value, dict):
@@ -143,7 +178,12 @@ def words_of(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def option_name(field: str, hint: Any) -> str:
-    """Return the name of the option of a field of settings, without hyphens before it."""
+    """Return the name of the command line option for a field of settings, without the hyphens in front.
+
+    Args:
+        field: Name of the field.
+        hint: Annotation of the field; it may contain another name for the option.
+    """
     for mark in getattr(hint, "__metadata__", ()):
         if hasattr(mark, "metavar") and getattr(mark, "name", None):
             return str(mark.name)
@@ -151,7 +191,11 @@ def option_name(field: str, hint: Any) -> str:
 
 
 def _options(config: Any) -> Iterator[tuple[str, Any]]:
-    """Yield the options of settings with values in plain types, or settings in a table of their own."""
+    """Yield the name and the value of each option of some settings.
+
+    A value is of a plain type (text, number, list), or is itself an object of settings, which the file writes as a
+    table. Options that say where results are written, and values that have no plain form, are left out.
+    """
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
         value = getattr(config, field.name)
@@ -162,7 +206,7 @@ def _options(config: Any) -> Iterator[tuple[str, Any]]:
         if is_dataclass(value) and without_prefix in marks:
             yield from _options(value)
             continue
-        # A rule is a dataclass, too, and is given by a word.
+        # A quadrature rule is a dataclass, too, but a command line gives it as a word.
         by_word = any(hasattr(mark, "instance_from_str") for mark in marks)
         if value is None:
             plain: Any = "None"
@@ -175,7 +219,10 @@ def _options(config: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _plain(value: Any) -> Any:
-    """Return a value in TOML's types, a rule as its name, None for another."""
+    """Return a value in a type of TOML, or None if the value has no such form.
+
+    A path becomes a text, and an object with a name, such as a quadrature rule, becomes its name.
+    """
     if isinstance(value, Path):
         return str(value)
     if isinstance(value, tuple | list):

@@ -1,8 +1,11 @@
-"""Several processes for one job list: on this machine, torchrun's ranks, or an array of jobs by submitit (SLURM).
+"""Share out one list of jobs among several processes.
 
-Small jobs go fastest with one process a core and one thread each, as the quickstart does. Where other programs use the
-cores, threads that spin while they wait for each other (PyTorch's default) slow everything down; `short_waits` lets
-them wait briefly. ``experiments/speed_of_circuits.py --of threads`` measures both.
+These are processes on this machine, the ranks of torchrun, or an array of jobs that submitit starts (SLURM).
+
+Small jobs are fastest with one process for each core and one thread in each process, as in the quickstart. By default,
+threads of PyTorch spin while they wait for each other. If other programs use the same cores, this slows everything
+down; `short_waits` makes the threads spin only briefly. ``experiments/speed_of_circuits.py --of threads`` measures
+both.
 """
 
 import importlib.util
@@ -24,11 +27,15 @@ T = TypeVar("T")
 CLUSTERS = ("slurm", "local")
 
 _SHORT_WAITS = {"GOMP_SPINCOUNT": "2000", "OMP_WAIT_POLICY": "passive"}
-"""GNU's OpenMP, which PyTorch's wheels for Linux hold, spins for some 30 microseconds; others do not spin at all."""
+"""Environment variables for short waits.
+
+With these variables, GNU's OpenMP (in PyTorch's wheels for Linux) spins for about 30 microseconds. Other OpenMP
+libraries do not spin at all.
+"""
 
 
 class Rank(NamedTuple):
-    """Which of the processes this is.
+    """The number of this process among the processes that share some work.
 
     Example:
         >>> circuitry.runs.Rank(worker=1, workers=2).order(["a", "b", "c"])
@@ -36,15 +43,18 @@ class Rank(NamedTuple):
     """
 
     worker: Natural  #: Number of this process, from 0.
-    workers: Count  #: How many there are.
+    workers: Count  #: How many processes there are.
 
     def order(self, jobs: Sequence[T]) -> list[T]:
-        """Return jobs in this process's order: its own share first, then the shares of the others in turn."""
+        """Return jobs in the order of this process: its own share first, then the shares of the other processes."""
         shares = [(self.worker + i) % self.workers for i in range(self.workers)]
         return [job for share in shares for job in jobs[share :: self.workers]]
 
     def device(self, wanted: str) -> str:
-        """Return the device of this process: of several on a machine each takes its own GPU."""
+        """Return the device of this process.
+
+        If ``wanted`` is "cuda" and torchrun has started this process, each process on a machine gets its own GPU.
+        """
         number = os.environ.get("LOCAL_RANK")
         if wanted == "cuda" and number is not None:
             return f"cuda:{number}"
@@ -52,11 +62,11 @@ class Rank(NamedTuple):
 
 
 ALONE = Rank(0, 1)
-"""The only process."""
+"""The rank of a process that works alone."""
 
 
 def this_rank() -> Rank:
-    """Return this process's rank among those that torchrun started; the only one without torchrun.
+    """Return the rank of this process among the processes that torchrun started, or `ALONE` without torchrun.
 
     Example:
         >>> circuitry.runs.this_rank()
@@ -67,9 +77,10 @@ def this_rank() -> Rank:
 
 
 def short_waits(environment: Mapping[str, str]) -> dict[str, str]:
-    """Return variables with which threads that wait for each other soon leave the core to others.
+    """Return environment variables that make waiting threads give up their core soon.
 
-    OpenMP reads them when PyTorch is loaded. There are none where the environment has one of them already.
+    OpenMP reads these variables when PyTorch is loaded. The result is empty if the environment already contains one of
+    the variables.
 
     Example:
         >>> circuitry.runs.short_waits({})  # as in: os.environ |= short_waits(os.environ), before torch is imported
@@ -88,14 +99,19 @@ def run_array(
     cluster: str = "slurm",
     options: Mapping[str, str | int] | None = None,
 ) -> None:
-    """Run ``task(worker, workers)`` once for every worker as an array of jobs, and wait for all of them.
+    """Run ``task(worker, workers)`` once for each worker as an array of jobs, and wait for all jobs.
 
     A job that is preempted or runs out of time is put back into the queue, as often as submitit allows.
 
     Args:
-        task: Something that can be pickled, and goes on where it stopped when it is called again.
-        cluster: ``slurm``, or ``local``: processes on this machine.
+        task: A function that can be pickled. If it is called again, it goes on where it stopped.
+        workers: How many jobs the array has.
+        logs: Folder of the logs.
+        cluster: ``slurm``, or ``local`` for processes on this machine.
         options: submitit's parameters, e.g. ``{"timeout_min": 600, "slurm_partition": "gpu", "gpus_per_node": 1}``.
+
+    Raises:
+        InputError: if jobs cannot be submitted, or if a job fails.
     """
     executor = cluster_executor(logs, cluster, options or {})
     jobs = executor.map_array(Requeued(task), range(workers), [workers] * workers)
@@ -103,7 +119,7 @@ def run_array(
         try:
             failure = job.exception()
         except KeyboardInterrupt:
-            # A cluster's jobs go on without this process.
+            # The jobs of a cluster go on without this process, so only local jobs are cancelled.
             if cluster == "local":
                 for started in jobs:
                     started.cancel(check=False)
@@ -119,7 +135,13 @@ def run_array(
 
 
 def cluster_executor(logs: Path, cluster: str, options: Mapping[str, Any]) -> Any:
-    """Return submitit's executor, which starts functions as jobs that may take a day unless options say otherwise."""
+    """Return submitit's executor, which starts functions as jobs.
+
+    A job may take a day, unless the options set another time. For the arguments see `run_array`.
+
+    Raises:
+        InputError: if submitit is not installed, refuses the options, or cannot submit jobs on this machine.
+    """
     if importlib.util.find_spec("submitit") is None:
         raise InputError(
             "Arrays of jobs need submitit: pip install submitit (or '.[cluster]' in the checkout of circuitry)."
@@ -133,12 +155,12 @@ def cluster_executor(logs: Path, cluster: str, options: Mapping[str, Any]) -> An
     try:
         executor = submitit.AutoExecutor(folder=logs, cluster=cluster)
         executor.update_parameters(**({"timeout_min": 24 * 60} | dict(options)))
-    # What submitit raises for its parameters.
+    # Submitit raises these errors for wrong parameters.
     except (AssertionError, NameError) as error:
         raise InputError(
             f"submitit refuses these options of the jobs: {error}"
         ) from error
-    except RuntimeError as error:  # where there is no srun
+    except RuntimeError as error:  # the program srun is missing
         raise InputError(
             f"Jobs cannot be submitted here ({error}): do so on a machine with SLURM."
         ) from error
@@ -147,22 +169,23 @@ def cluster_executor(logs: Path, cluster: str, options: Mapping[str, Any]) -> An
 
 @dataclass(frozen=True)
 class Requeued:
-    """A task that submitit continues in a new job when its time ends too early."""
+    """A task that submitit continues in a new job, if its job ends before the task is finished."""
 
-    task: Callable[[int, int], object]  #: From worker and workers to what is done.
+    task: Callable[[int, int], object]
+    """Takes the number of the worker, and how many workers there are."""
 
     def __call__(self, worker: int, workers: int) -> object:
         return self.task(worker, workers)
 
     def checkpoint(self, worker: int, workers: int) -> object:
-        """Return what submitit puts back into the queue; it calls this method by its name."""
+        """Return the job that submitit puts back into the queue. Submitit calls this method by its name."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, worker, workers)
 
 
 def job_options(texts: Sequence[str]) -> dict[str, str | int]:
-    """Return options given as ``name=value``, whole numbers as numbers.
+    """Return a dictionary of options that are given as ``name=value``. A whole number becomes an ``int``.
 
     Example:
         >>> circuitry.runs.job_options(["slurm_partition=gpu", "gpus_per_node=1"])
@@ -182,7 +205,7 @@ def job_options(texts: Sequence[str]) -> dict[str, str | int]:
 @checked
 @dataclass(frozen=True)
 class Work:
-    """How work is carried out; it changes no number except for rounding.
+    """How work is carried out. This does not change results, except for rounding.
 
     Example:
         >>> quiet = circuitry.Work(memory_gib=4.0, progress=False)
@@ -190,16 +213,16 @@ class Work:
     """
 
     rank: Rank = ALONE
-    """Which of the processes that work on the same folder this is."""
+    """The rank of this process among the processes that work on the same folder."""
     memory_gib: Positive = 1.0
-    """Budget for activations and gradients, in GiB; weights and results come on top."""
+    """Memory for activations and gradients, in GiB. Weights and results need memory in addition."""
     strict: bool = False
-    """Whether an image that cannot be read is an error instead of left out with a warning."""
+    """Whether an image that cannot be read raises an error. If False, the image is left out with a warning."""
     progress: bool = True
     """Whether to show progress bars."""
 
     def bar(self, name: str) -> str | None:
-        """Return the name of a progress bar, or None where none is to be shown."""
+        """Return the name of a progress bar, or None if this process shows no progress bars."""
         return name if self.progress and self.rank.worker == 0 else None
 
 
@@ -218,25 +241,30 @@ class WorkSettings:
     memory_gib: Positive = 1.0
     """Memory for activations and gradients, in GiB."""
     strict: bool = False
-    """Stop at an image that cannot be read, instead of leaving it out with a line."""
+    """Stop at an image that cannot be read, instead of leaving it out with a warning."""
     progress: bool = True
     """Show progress bars."""
     cluster: Annotated[str | None, one_of(*CLUSTERS)] = None
-    """Work by jobs of a cluster: an array on slurm, or local for processes on this machine (needs submitit)."""
+    """Share out the work to an array of jobs: slurm for jobs of a cluster, local for processes on this machine (needs
+    submitit)."""
     jobs: Count = 8
-    """Size of the array."""
+    """Number of jobs in the array."""
     job_options: tuple[str, ...] = ()
     """submitit's parameters of the jobs as name=value: slurm_partition=gpu gpus_per_node=1 timeout_min=600."""
 
     def work(self, rank: Rank = ALONE) -> Work:
-        """Return these settings for one process."""
+        """Return the `Work` of one process with these settings."""
         return Work(rank, self.memory_gib, self.strict, self.progress)
 
     def share_out(self, share: Callable[[Work], object], logs: Path) -> bool:
-        """Have the work done, and return whether this process goes on with the results: of torchrun's ranks, the first.
+        """Share out the work, wait for it, and return whether this process goes on with the results.
 
-        ``share`` does one process's share; it goes on where it stopped, and can be pickled for an array of jobs, whose
-        logs lie in ``logs``.
+        Without torchrun the result is True. Of the ranks that torchrun started, only the first goes on.
+
+        Args:
+            share: Does the share of one process. If it is called again, it goes on where it stopped. For an array of
+                jobs it must be possible to pickle it.
+            logs: Folder of the logs of an array of jobs.
         """
         if self.cluster is not None:
             run_array(
@@ -262,5 +290,5 @@ def peak_memory_gib() -> float:
 def _share(
     share: Callable[[Work], object], settings: WorkSettings, worker: int, workers: int
 ) -> None:
-    """Do a worker's share of a script's work, as an array of jobs calls it."""
+    """Do the share of one worker; each job of an array calls this function."""
     share(settings.work(Rank(worker, workers)))

@@ -1,4 +1,4 @@
-"""Train a CLIP or an autoencoder, thinly; evaluate."""
+"""Train CLIP models and sparse autoencoders with little code, and measure accuracies."""
 
 import lazy_loader
 

@@ -1,8 +1,12 @@
-"""Accuracies of classified images, and predictions on disk, which suffice to compute them again. No torch.
+"""Accuracies of classified images, and files of predictions. No torch.
 
-Accuracy on held-out classes among all classes depends on the features and on the model's bias towards held-out classes.
-So `tidy_accuracy` also has accuracy among the held-out classes alone, the share of predictions that are a held-out
-class, accuracy after centring, and the harmonic mean of seen and held-out classes (Xian et al. 2017, arXiv 1703.04394).
+All accuracies can be computed again from a file of predictions.
+
+Held-out classes are classes that were left out of training; seen classes are all other classes. If all classes compete,
+the accuracy on held-out classes depends on the features, but also on a bias of the model for or against held-out
+classes. To separate the two, `tidy_accuracy` has further measures: the accuracy if only held-out classes compete, the
+share of predictions that are a held-out class, the accuracy after centring, and the harmonic mean of the accuracies on
+seen and on held-out classes (Xian et al. 2017, arXiv 1703.04394).
 """
 
 from collections.abc import Sequence
@@ -27,15 +31,15 @@ N_KEPT = 5
 RANKS = ("rank", "rank_alone", "rank_centred")
 
 MEASURE = "balanced top-1"
-"""The default: the mean over classes of the share of right images."""
+"""The default measure: the share of images of a class that are classified correctly, averaged over classes."""
 AMONG_GROUP = "balanced top-1 alone"
-"""Only the classes of the image's group (seen or held-out) compete."""
+"""Like `MEASURE`, but only classes of the same kind as the true class (seen or held-out) compete."""
 CENTRED = "balanced top-1 centred"
-"""After each class's scores were centred within the domain."""
+"""Like `MEASURE`, after the mean over the images of the domain was subtracted from the scores of each class."""
 FALLS_ON_HELD_OUT = "predicted held-out"
-"""Share of images whose prediction is a held-out class."""
+"""Share of images whose prediction is any held-out class."""
 FALSE_ALARMS = "false alarms"
-"""Share of the images of all other classes whose prediction is this held-out class."""
+"""For a held-out class, the share of images of all other classes whose prediction is this class."""
 F1, HARMONIC_MEAN = "macro F1", "harmonic mean"
 
 CLASSIFIER, OWN_STYLE, SUPERVISED = "all templates", "own style", "supervised"
@@ -45,26 +49,36 @@ _BY = ["classifier", "domain", "group"]
 PredictionTable = Annotated[
     pd.DataFrame, with_columns("class", "domain", "classifier", "top_1", *RANKS)
 ]
-"""A row for each image and classifier; see `evaluation.predictions`."""
+"""Table with a row for each image and classifier; see `evaluation.predictions`."""
 AccuracyTable = Annotated[
     pd.DataFrame,
     with_columns("classifier", "domain", "group", "measure", "value", "chance"),
 ]
-"""Accuracies of one model or of runs."""
+"""Table of accuracies of one model, or of several runs; see `tidy_accuracy`."""
 
 
 def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.DataFrame:
-    """Return all accuracies of all classifiers, one a row.
+    """Return a table with a row for each accuracy: for each classifier, domain, group of the classes, and measure.
 
     Args:
-        held_out: The held-out classes of `predictions`; together, and each alone, they are groups.
+        predictions: Predictions, as `predictions` returns them.
+        held_out: The held-out classes of the predictions. All of them together are a group of the classes, and each of
+            them is also a group by itself.
 
     Returns:
-        ``classifier``, ``domain``, ``group`` ("all", "seen", "held-out", or the name of a held-out class), ``measure``,
-        ``value``, ``chance`` (of guessing, NaN if unknown), ``n_images``, ``n_classes``.
-        Measures are "top-1", "balanced top-1", ..., `AMONG_GROUP`, `CENTRED`, `FALLS_ON_HELD_OUT`; for single held-out
-        classes also `FALSE_ALARMS`; for whole groups `F1` (only images of the group, mean over its classes, as in the
-        study) and `HARMONIC_MEAN` of the balanced top-1 accuracies of seen and held-out classes.
+        A table with these columns:
+
+        - ``classifier`` and ``domain``;
+        - ``group``: "all", "seen", "held-out", or the name of a held-out class. Only images of these classes count;
+        - ``measure``: "top-1", "top-5", "balanced top-1", "balanced top-5", `AMONG_GROUP`, `CENTRED` or
+          `FALLS_ON_HELD_OUT`; for the name of a held-out class also `FALSE_ALARMS`; for "all", "seen" and "held-out"
+          also `F1`, the mean over classes as in the study; and for "all" also `HARMONIC_MEAN`, of the balanced top-1
+          accuracies on seen and on held-out classes;
+        - ``value``;
+        - ``chance``: the value at chance level, NaN if it is unknown;
+        - ``n_images`` and ``n_classes``.
+
+        Measures about held-out classes are missing if there are no held-out classes.
 
     Example:
         >>> from circuitry.training.evaluation import zero_shot_predictions
@@ -74,14 +88,14 @@ def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.Data
         ['balanced top-1', 'balanced top-1 centred', 'balanced top-5', 'macro F1', 'top-1', 'top-5']
     """
     group = _group(predictions, held_out)
-    # Categories carry the order and the number of all classes; a domain may show a few only.
+    # Categories hold the order and the number of all classes. A domain may have images of only some classes.
     for column in ("class", "top_1"):
         if not isinstance(predictions[column].dtype, pd.CategoricalDtype):
             raise InputError(
                 f"The classes of predictions are categories, but {column} holds {predictions[column].dtype}: take what "
                 "predictions(...) returned."
             )
-    # An image counts in several groups: all, seen or held-out, and its own held-out class.
+    # An image counts in several groups: in "all", in "seen" or "held-out", and in its class if that is held out.
     named = predictions[group == "held-out"]
     groups = [predictions.assign(group="all")]
     if held_out:
@@ -109,7 +123,7 @@ def _group(predictions: pd.DataFrame, held_out: Sequence[str]) -> "pd.Series[str
 
 
 def _averages(images: pd.DataFrame, held_out: Sequence[str]) -> pd.DataFrame:
-    """Return the means over images, and the means over classes of such means."""
+    """Return a table of two kinds of measures: means over images, and means over classes of the means of each class."""
     right = {f"top-{k}": images["rank"] <= k for k in TOP}
     right["centred"] = images["rank_centred"] == 1
     if held_out:
@@ -117,7 +131,7 @@ def _averages(images: pd.DataFrame, held_out: Sequence[str]) -> pd.DataFrame:
         right[FALLS_ON_HELD_OUT] = images["top_1"].isin(list(held_out))
     marked = images[[*_BY, "class"]].assign(**right)
     names = list(right)
-    # `observed`: classes without images in a group are no zeros in its mean.
+    # With `observed`, classes without images in a group are left out of its mean instead of counting as zero.
     classes = marked.groupby([*_BY, "class"], sort=False, observed=True)[names].mean()
     by_image = marked.groupby(_BY, sort=False)[names].mean()
     by_class = classes.groupby(_BY, sort=False).mean()
@@ -139,7 +153,7 @@ def _averages(images: pd.DataFrame, held_out: Sequence[str]) -> pd.DataFrame:
         for name, value in measures.items()
     ]
     table = pd.concat(tables, ignore_index=True)
-    # In the group of all classes every class competes, so there is no accuracy among the group alone.
+    # In the group "all" every class competes anyway, so `AMONG_GROUP` is left out there.
     return table[(table["group"] != "all") | (table["measure"] != AMONG_GROUP)]
 
 
@@ -163,7 +177,7 @@ def _f1(images: pd.DataFrame) -> pd.DataFrame:
         _BY, sort=False
     ):
         truth = own["class"].cat.codes.to_numpy()
-        # Only classes with images: another class that is predicted counts as a miss, and has no F1 of its own.
+        # Only classes with images have an F1. If another class is predicted, this counts as an error of the true class.
         labels = np.unique(truth)
         value = f1_score(
             truth,
@@ -183,21 +197,21 @@ def _harmonic_means(averages: pd.DataFrame) -> pd.DataFrame:
     seen = rows[rows["group"] == "seen"].set_index(_BY[:2])
     held = rows[rows["group"] == "held-out"].set_index(_BY[:2])
     both = rows[rows["group"] == "all"].set_index(_BY[:2])
-    # A domain may lack seen or held-out classes: it has no harmonic mean.
+    # A domain without seen classes, or without held-out classes, has no harmonic mean.
     value = harmonic_mean(seen["value"], held["value"]).reindex(both.index)
     table = both.assign(measure=HARMONIC_MEAN, value=value)
     return table.dropna(subset="value").reset_index()
 
 
 def harmonic_mean(a: "pd.Series[float]", b: "pd.Series[float]") -> "pd.Series[float]":
-    """Return the harmonic mean, 0 where one of the two is 0."""
+    """Return the harmonic mean of two columns. It is 0 if one of the values is 0."""
     return (2 * a * b / (a + b)).mask(a + b == 0, 0.0)
 
 
 def _chance(
     table: pd.DataFrame, classes: "pd.Index[str]", held_out: Sequence[str]
 ) -> "pd.Series[float]":
-    """Return the value of guessing among the competing classes."""
+    """Return, for each row of a table of accuracies, the value at chance level, or NaN if it is unknown."""
     all_classes = len(classes)
     held = len(set(held_out))
     known = {
@@ -220,22 +234,31 @@ def _chance(
 def accuracy_kinds(
     accuracy: AccuracyTable, classifier: str = CLASSIFIER, by: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Return accuracy on held-out classes beside its possible causes: a row per domain, and group of models.
+    """Return the accuracy on held-out classes, and next to it other accuracies that show possible causes.
 
-    Every held-out class has equal weight. Values are means over the seeds of a group.
+    The table has a row for each domain, or for each group of models and domain. Every held-out class has the same
+    weight. Values are means over the seeds of a group.
 
     Args:
-        accuracy: Table of `tidy_accuracy`, for groups with their columns and ``seed``.
-        by: Columns of the groups (default: there is one model).
+        accuracy: Table of `tidy_accuracy`. If there are groups, it also has their columns and the column ``seed``.
+        classifier: Name of the classifier. Rows of supervised models are taken, too.
+        by: Columns that define the groups (default: there is a single model).
 
     Returns:
-        The columns of the groups and ``domain``; balanced top-1 accuracy of ``all``, ``seen`` and ``held_out`` classes
-        and the ``harmonic_mean`` of the last two; for held-out classes ``alone`` (only they compete), ``own_style``
-        (class texts in the images' own style), ``centred`` (scores of each class centred within the domain) and
-        ``predicted_held_out`` (share of their images predicted as any held-out class); ``chance``, ``chance_alone``;
-        ``sd`` of ``held_out`` over ``seeds``; the ``held_out_classes`` that count (joined by ", ") and their number
-        ``n_classes``. NaN marks own style of supervised models, and everything about held-out classes if there are
-        none.
+        A table with these columns:
+
+        - the columns of the groups, and ``domain``;
+        - ``all``, ``seen``, ``held_out``: balanced top-1 accuracy on all, seen and held-out classes;
+        - ``alone``: the accuracy on held-out classes if only these compete;
+        - ``own_style``: the accuracy on held-out classes with class texts in the style of the images' domain;
+        - ``centred``: the accuracy on held-out classes after centring, see `CENTRED`;
+        - ``predicted_held_out``: the share of images of held-out classes whose prediction is any held-out class;
+        - ``chance``, ``chance_alone``: the chance level of the accuracies, and of ``alone``;
+        - ``harmonic_mean``: the harmonic mean of ``seen`` and ``held_out``;
+        - ``sd``: the standard deviation of ``held_out`` over seeds, and ``seeds``: the number of seeds;
+        - ``held_out_classes``: the names of the held-out classes, joined by ", ", and ``n_classes``: their number.
+
+        ``own_style`` is NaN for supervised models. If there are no held-out classes, all accuracies on them are NaN.
 
     Example:
         >>> accuracy = circuitry.training.zero_shot_accuracy(clip, folder, work=circuitry.Work(progress=False))
@@ -244,7 +267,7 @@ def accuracy_kinds(
     """
     rows = accuracy if by else accuracy.assign(seed=0)
     by = [*by, "domain"]
-    # A supervised model has a single classifier of its own name, without texts.
+    # A supervised model has no class texts. It has a single classifier, whose name is `SUPERVISED`.
     main = rows[rows["classifier"].isin([classifier, SUPERVISED])]
     held = main[~main["group"].isin(CLASS_GROUPS)]
     own = rows[(rows["classifier"] == OWN_STYLE) & ~rows["group"].isin(CLASS_GROUPS)]
@@ -287,7 +310,9 @@ def accuracy_kinds(
 
 
 def class_accuracy(predictions: PredictionTable) -> pd.DataFrame:
-    """Return the share of right images of each class in each domain: columns class, domain, right, n_images.
+    """Return the share of images of each class in each domain that the classifier `CLASSIFIER` classifies correctly.
+
+    The table has the columns class, domain, right (the share) and n_images.
 
     Example:
         >>> answers = zero_shot_predictions(clip, folder, work=circuitry.Work(progress=False))
@@ -304,18 +329,22 @@ def class_accuracy(predictions: PredictionTable) -> pd.DataFrame:
 
 
 def class_column(labels: np.ndarray, classes: Sequence[str]) -> "pd.Categorical[str]":
-    """Return labels as names of classes, in the order of the classes."""
+    """Return labels (indices of classes) as a categorical column of class names. A label of -1 is missing."""
     return pd.Categorical.from_codes(labels.astype(int), pd.Index(list(classes)))
 
 
 def write_predictions(
     path: Path, predictions: pd.DataFrame, listing: Sequence[str]
 ) -> None:
-    """Write predictions of one domain: for each image its label, the highest classes of each classifier, and the ranks.
+    """Write a file with the predictions for the images of one domain.
+
+    For each image it has the label; and for each classifier the classes with the highest scores, and the `RANKS` of the
+    true class.
 
     Args:
-        predictions: Rows of one domain of the table of `predictions`.
-        listing: Paths of all images below the root; the file stores indices into this list.
+        path: The file.
+        predictions: The rows of one domain from the table that `predictions` returns.
+        listing: Paths of all images relative to the root. The file stores indices into this list.
 
     Example:
         >>> from circuitry.training.evaluation import zero_shot_predictions
@@ -329,7 +358,7 @@ def write_predictions(
     small = np.min_scalar_type(len(classes))
     place = {relative: i for i, relative in enumerate(listing)}
     first = predictions[predictions["classifier"] == classifiers[0]]
-    # The smallest whole numbers that hold a class or a rank: there is a row for each image and classifier.
+    # There is a row for each image and classifier. So classes and ranks get the smallest type that holds them.
     arrays = {
         "image": np.array(
             [place[relative] for relative in first["relative"]], dtype=np.uint32
@@ -344,7 +373,7 @@ def write_predictions(
             if str(column).startswith("top_")
         ]
         top = np.stack(codes, axis=1)
-        top[top < 0] = len(classes)  # no answer
+        top[top < 0] = len(classes)  # the code of no answer
         arrays[f"{i}/top"] = top.astype(small)
         for rank in RANKS:
             arrays[f"{i}/{rank}"] = own[rank].to_numpy(small)
@@ -358,7 +387,10 @@ def write_predictions(
 
 @checked
 def read_predictions(path: Path) -> pd.DataFrame:
-    """Read a file of predictions in a folder of `extract_accuracies`.
+    """Read a file that `write_predictions` wrote; return its table of predictions.
+
+    The folder of the file must also have the listing of all images, ``images.json``, as `extract_accuracies` of the
+    study writes it.
 
     Example:
         >>> wrong = read_predictions(Path(".../epoch_32-sketch.safetensors")).query("rank > 1")

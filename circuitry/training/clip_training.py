@@ -1,8 +1,9 @@
-"""Train a CLIP model with open_clip's trainer, on one device or several.
+"""Train a CLIP model with open_clip's trainer, on one or several devices.
 
-Several processes share each batch and gather embeddings with their gradients, so a step equals the step of one process
-with the whole batch. Batch norm is the exception: each process has its own statistics. A process holds logits of its
-share against the whole batch.
+If there are several processes, they divide each batch among them and exchange embeddings with their gradients. So a
+step equals the step of one process with the whole batch, except for batch norm, whose statistics each process computes
+from its own share of the batch. A process holds the logits of its share of the images with all texts of the batch, and
+of its share of the texts with all images.
 """
 
 import json
@@ -27,7 +28,7 @@ from circuitry.training.run_folder import TRAINING_JOB, claim_run, described
 from circuitry.training.trainer_table import check_training_table
 from circuitry.training.training_settings import ClipTraining, TrainingWork
 
-_LATEST = "epoch_latest.pt"  # open_clip's name of what it resumes from
+_LATEST = "epoch_latest.pt"  # open_clip's name of the checkpoint that it resumes from
 
 
 def train_clip(
@@ -39,18 +40,24 @@ def train_clip(
 ) -> Path:
     """Train a CLIP model on captioned images; return its last checkpoint, ``out/checkpoints/epoch_N.pt``.
 
-    A second call with the same settings returns at once when the run is finished, and otherwise resumes after the last
-    complete epoch, with other random numbers than an uninterrupted run, since open_clip does not store their state.
-    With several processes the order of the images is open_clip's, the same for every seed.
+    If a run with the same settings in the same folder is finished, its checkpoint is returned at once. If the run is
+    not finished, it resumes after its last complete epoch. Then its random numbers differ from the random numbers of an
+    uninterrupted run, because open_clip does not store the state of its generators. With several processes, open_clip
+    chooses the order of the images, and it is the same for every seed.
 
     Args:
-        table: Table with the columns ``filepath`` and ``title``, as `write_captioned_table` makes one.
-        out: Folder of the run: settings, model config, logs, checkpoints.
-        validation: Another such table; its loss after each epoch goes to ``out/validation.csv``. It draws random
-            numbers, so the weights differ from a training without it.
+        table: Table with the columns ``filepath`` and ``title``, as `write_captioned_table` writes it.
+        out: Folder of the run, with its settings, the configuration of the model, logs and checkpoints.
+        settings: Settings of the training.
+        work: Device, number of reading processes, and progress bar.
+        validation: A table of the same kind with images for validation. The loss on these images after each epoch is
+            written to ``out/validation.csv``. Validation draws random numbers, so the weights differ from a training
+            without it.
 
     Raises:
-        RuntimeError: When the trainer failed; the message ends with the last lines it printed.
+        InputError: if the device, a table or the configuration of the model cannot be used, if ``out`` has a run with
+            other settings, or if the training diverges.
+        RuntimeError: if the trainer fails. The message ends with the last lines that the trainer printed.
 
     Example:
         >>> from circuitry.training import clip_preset, train_clip
@@ -90,8 +97,8 @@ def train_clip(
         return [checkpoint]
 
     if not folder.is_done(TRAINING_JOB):
-        folder.run(train)  # which waits for another process that trains there
-        # Only now: a run whose last checkpoint was cut short resumes from it.
+        folder.run(train)  # if another process trains in this folder, this waits for it
+        # The file is removed only now, because a run whose last checkpoint is incomplete resumes from it.
         checkpoint.with_name(_LATEST).unlink(missing_ok=True)
     return checkpoint
 
@@ -100,8 +107,12 @@ def available_device(wanted: str | None, processes: int = 1) -> str:
     """Return PyTorch's name of the device to work on.
 
     Args:
-        wanted: ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` (default: a GPU if there is one).
-        processes: Processes that work together, each on its own GPU; the device then has no number.
+        wanted: ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` (default: cuda if PyTorch finds a GPU, otherwise cpu).
+        processes: Number of processes that work together. Several processes run on ``cpu``, or on ``cuda`` with one
+            GPU for each. So the device must have no number if there are several.
+
+    Raises:
+        InputError: if the device does not exist on this machine, or if the processes cannot work on it.
 
     Example:
         >>> circuitry.training.available_device("cpu")
@@ -138,7 +149,10 @@ def _arguments(
     settings: ClipTraining,
     work: TrainingWork,
 ) -> dict[str, Any]:
-    """Return the arguments of open_clip's trainer, without their dashes."""
+    """Return the arguments of open_clip's trainer by name. The names have no leading dashes.
+
+    ``name`` is the name of the model, and ``tables`` are the table of training images and perhaps one for validation.
+    """
     return {
         "model": out / f"{name}.json",
         **dict(zip(("train-data", "val-data"), tables, strict=False)),
@@ -162,9 +176,13 @@ def _arguments(
 
 
 def _steps(n_images: int, settings: ClipTraining) -> int:
-    """Return the steps of an epoch; InputError for a warm-up that is as long as the run.
+    """Return the number of steps in an epoch.
 
-    open_clip pads the table to equal shares, then drops the images after the last whole batch.
+    If the table cannot be divided evenly among the processes, open_clip repeats some images. It then drops the images
+    after the last whole batch.
+
+    Raises:
+        InputError: if the warm-up is not shorter than the run.
     """
     share = settings.batch_size // (settings.processes * settings.accumulation)
     steps = math.ceil(n_images / settings.processes) // share // settings.accumulation
@@ -177,7 +195,10 @@ def _steps(n_images: int, settings: ClipTraining) -> int:
 
 
 def _write_validation(results: Path, target: Path) -> None:
-    """Write the trainer's notes after each epoch as a table; the last of a repeated epoch counts."""
+    """Write the results that the trainer notes after each epoch as a table with a row for each epoch.
+
+    If an epoch was repeated, its last result is written. If the trainer noted no results, no table is written.
+    """
     if not results.is_file():
         return
     lines = results.read_text(encoding="utf-8").splitlines()
@@ -191,7 +212,11 @@ def _write_validation(results: Path, target: Path) -> None:
 
 
 def _built(name: str) -> nn.Module:
-    """Return the model on the meta device: names and shapes without values."""
+    """Return the model on the meta device, where weights have names and shapes but no values.
+
+    Raises:
+        InputError: if open_clip cannot build the model.
+    """
     try:
         with torch.device("meta"):
             model: nn.Module = open_clip.create_model(name, device="meta")
@@ -205,7 +230,10 @@ def _built(name: str) -> nn.Module:
 def _check_resumed(
     latest: Path, model: nn.Module, name: str, settings: ClipTraining
 ) -> None:
-    """Check that the trainer resumes from a checkpoint of this model; its own error has hundreds of lines."""
+    """Check that the checkpoint to resume from, if there is one, is finite and belongs to this model.
+
+    Without this check the trainer would raise an error with hundreds of lines.
+    """
     if latest.is_file():
         state = read_checkpoint(latest)
         _check_converged(state, settings)

@@ -1,8 +1,9 @@
 """Classify images by one or several heads, to measure generalization.
 
-The true class of each image is ranked three times. Two of the ranks separate two causes of low accuracy, as in
-generalized zero-shot learning (Chao et al. 2016): features that confuse held-out classes, and a bias against predicting
-any of them.
+A head is a function that computes a score for each class from an embedding. The true class of each image is ranked in
+three ways, see `outcomes`. The second and the third rank separate two causes of a low accuracy on held-out classes, as
+in generalized zero-shot learning (Chao et al. 2016): the features may confuse held-out classes with each other, or the
+model may be biased against predicting any held-out class.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -31,20 +32,26 @@ from circuitry.runs.workers import Work
 from circuitry.training.accuracy import N_KEPT, RANKS, class_column, tidy_accuracy
 
 Head = Callable[[Tensor], Tensor]
-"""Embeddings [batch, dim] -> a score for every class [batch, classes], in the order of ``images.all_classes``."""
+"""Function that takes embeddings [batch, dim] and returns a score for each class [batch, classes].
+
+The classes are in the order of ``images.all_classes``.
+"""
 Texts = str | Sequence[Template]
 """Class texts, as `templates_of` takes them: ``"pooled"``, ``"own-style"``, or templates."""
 
 ZERO_SHOT_TEXTS: Mapping[str, Texts] = MappingProxyType(
     {"all templates": "pooled", "own style": "own-style"}
 )
-"""Classifiers of a CLIP model by name: the default templates pooled, and the prompts of the images' own style."""
+"""Class texts of each classifier of a CLIP model, by the name of the classifier.
+
+One classifier pools the default templates. The other uses prompts in the style of each image's domain.
+"""
 _BATCH_SIZE = 256
-"""Images in one run; another number changes nothing except rounding."""
+"""Number of images in one run. Another number changes results only by rounding."""
 
 
 def text_head(weights: Float[Tensor, "classes dim"]) -> Head:
-    """Return the zero-shot head of text weights: cosines, if the weights are normalised."""
+    """Return the zero-shot head of text weights. Its scores are cosines if the weights are normalised."""
     rows = weights.to(torch.promote_types(weights.dtype, torch.float32))
 
     def scores(embeddings: Tensor) -> Tensor:
@@ -53,7 +60,8 @@ def text_head(weights: Float[Tensor, "classes dim"]) -> Head:
                 f"Text weights of width {rows.shape[1]} score embeddings [batch, {rows.shape[1]}], but "
                 f"{list(embeddings.shape)} was given: take the weights of the same model."
             )
-        # The nearest class needs no normalisation, but centring does: it takes a mean over images.
+        # The class with the highest score does not depend on the normalisation. Centring does, because it subtracts a
+        # mean over images.
         return F.normalize(embeddings.to(rows), dim=-1) @ rows.T
 
     return scores
@@ -65,11 +73,16 @@ def zero_shot_heads(
     texts: Mapping[str, Texts],
     styles: Mapping[str, str],
 ) -> dict[str, Head | dict[str, Head]]:
-    """Return the zero-shot heads of class texts by name; prompts in the images' own style give a head per domain.
+    """Return the zero-shot heads of a CLIP model by name.
+
+    For the class texts ``"own-style"``, there is a mapping from domains to heads instead of a head.
 
     Args:
-        class_names: In the order of the scores.
-        styles: Domain -> domain of the style in its prompts, usually itself.
+        clip: The model.
+        class_names: Names of the classes, in the order of the scores.
+        texts: Class texts of each head, by name.
+        styles: For each domain, the domain whose style its prompts have; usually the domain itself. It is used only for
+            ``"own-style"``.
 
     Example:
         >>> heads = circuitry.training.zero_shot_heads(clip, folder.classes, {"photos": ["a photo of a {}."]}, {})
@@ -97,7 +110,13 @@ def zero_shot_accuracy(
     *,
     work: Work = Work(),
 ) -> pd.DataFrame:
-    """Classify every image of ``images`` and return all accuracies: see `predictions` and `tidy_accuracy`.
+    """Classify all images by class texts and return the table of accuracies; see `tidy_accuracy`.
+
+    Args:
+        clip: The model.
+        images: Images to classify.
+        held_out: Names of the held-out classes, see `predictions`.
+        work: Progress bar, and whether unreadable files raise an error.
 
     Example:
         >>> quiet = circuitry.Work(progress=False)
@@ -113,7 +132,7 @@ def zero_shot_accuracy(
 def zero_shot_predictions(
     clip: Clip, images: DomainFolder, held_out: Names = (), *, work: Work = Work()
 ) -> pd.DataFrame:
-    """Classify every image of ``images`` by class texts: see `predictions`.
+    """Classify all images by class texts (`ZERO_SHOT_TEXTS`) and return the table of `predictions`.
 
     Example:
         >>> answers = zero_shot_predictions(clip, folder, work=circuitry.Work(progress=False))
@@ -137,19 +156,25 @@ def predictions(
     *,
     work: Work = Work(),
 ) -> pd.DataFrame:
-    """Classify images by each head, in one pass.
+    """Classify images by one or several heads, in one pass of the encoder.
 
     Args:
-        heads: By name; each gives one score per class of ``images.all_classes``. A head may be a mapping from each
-            domain to its own.
-        images: Images to classify; unreadable files are left out with a warning.
-        held_out: In ``rank_alone`` these classes compete with each other, and so do all others.
+        encoder: The encoder of the images.
+        heads: Heads by name. A head returns a score for each class of ``images.all_classes``. Instead of a head, a
+            mapping from each domain to a head can be given.
+        preprocess: Function that prepares an image for the encoder.
+        images: Images to classify. Unreadable files are left out with a warning.
+        held_out: Names of the held-out classes. In ``rank_alone`` held-out classes compete only with each other, and
+            all other classes compete only with each other.
+        work: Progress bar, and whether unreadable files raise an error.
 
     Returns:
-        A row per head and image: ``classifier``, ``relative``, ``domain``, ``class``, ``top_1``, ``top_2``, ... (up to
-        five classes with the highest scores), and the ranks of the true class, from 1: ``rank``, ``rank_alone`` and
-        ``rank_centred``, see `outcomes`. Where classes share the highest score, and for embeddings that are not finite,
-        there is no answer (`given_classes`): ``top_1`` is missing, and the true class ranks behind its equals.
+        A table with a row for each head and image. The columns are ``classifier`` (the name of the head), ``relative``
+        (the path of the image), ``domain`` and ``class``; ``top_1``, ``top_2``, ... (up to five classes with the
+        highest scores); and the ranks of the true class, from 1: ``rank``, ``rank_alone`` and ``rank_centred``, see
+        `outcomes`. If several classes share the highest score, or if the embedding is not finite, the model gives no
+        answer (`given_classes`). Then ``top_1`` is missing, and the true class ranks after all classes with the same
+        score.
 
     Example:
         >>> heads = {"mine": lambda embeddings: embeddings @ weights.T}
@@ -165,12 +190,12 @@ def predictions(
     records: list[ImageRecord] = []
     scores: dict[str, list[Tensor]] = {name: [] for name in heads}
     last = encoder.sites[-1]
-    # One pass: the encoder is the cost, and every head reads the same embeddings.
+    # The encoder is run only once, because it takes most of the time, and every head reads the same embeddings.
     for of_batch, found in activations(
         encoder, preprocess, images.records, [last],
         batch_size=_BATCH_SIZE, strict=work.strict, progress=work.bar("classifying"),
     ):  # fmt: skip
-        # Not `images.records`: unreadable files are left out.
+        # `images.records` would also have the unreadable files, which are left out.
         records += of_batch
         for name, head in heads.items():
             given = _scores(head, found[last], of_batch)
@@ -217,12 +242,15 @@ def _scores(
 def _with_outcomes(
     about: pd.DataFrame, scores: Tensor, labels: Tensor, held_out: Tensor
 ) -> pd.DataFrame:
-    """Add the `outcomes` of one head to a table of images; centring is within a domain."""
+    """Return a table of images with the `outcomes` of one head as further columns.
+
+    Scores are centred within each domain.
+    """
     classes = list(about["class"].cat.categories)
     top = np.zeros((len(about), min(N_KEPT, len(classes))), dtype=int)
     ranks = np.zeros((len(about), len(RANKS)), dtype=int)
     for domain in set(about["domain"]):
-        # An array: a tensor of one boolean indexes as a number does.
+        # An array is used, because a tensor with a single boolean would index like a number.
         rows = (about["domain"] == domain).to_numpy(copy=True)
         order, of_true_class = outcomes(scores[rows], labels[rows], held_out)
         top[rows] = order.numpy()[:, : top.shape[1]]
@@ -239,15 +267,26 @@ def outcomes(
     labels: Int[Tensor, " images"],
     held_out: Bool[Tensor, " classes"],
 ) -> tuple[Int[Tensor, "images classes"], Int[Tensor, "images ranks"]]:
-    """Return the classes by falling score for images of one domain, and `RANKS` of the true class, from 1.
+    """Rank the classes for images of one domain.
 
-    The first class is `NO_ANSWER` where no score is above all others. For ``rank_alone`` the true class competes with
-    the classes of its group: the held-out classes, or the seen ones. For ``rank_centred`` each class's mean score over
-    the images is subtracted. Centring needs no labels. It removes the model's bias towards a class in this domain, and
-    with it the frequency of the class there.
+    Args:
+        scores: Score of each class for each image.
+        labels: Index of the true class of each image.
+        held_out: Mask of the held-out classes.
+
+    Returns:
+        Two arrays. The first [images, classes] has the classes of each image, from the highest score to the lowest. Its
+        first class is `NO_ANSWER` if no score is higher than all other scores. The second [images, 3] has the ranks of
+        the true class, from 1, in the order of `RANKS`:
+
+        - ``rank``: among all classes;
+        - ``rank_alone``: among the held-out classes if the true class is held out, otherwise among the seen classes;
+        - ``rank_centred``: among all classes, after the mean over images was subtracted from the scores of each class.
+          Centring needs no labels. It removes a bias of the model towards a class in this domain. It also removes what
+          the mean says about how frequent the class is in this domain.
     """
     same_group = held_out[None] == held_out[labels][:, None]
-    # By each of `RANKS`.
+    # One array of scores for each of `RANKS`.
     competing = (
         scores,
         scores.masked_fill(~same_group, -torch.inf),
@@ -261,7 +300,11 @@ def outcomes(
 def _ranks(
     scores: Float[Tensor, "images classes"], labels: Int[Tensor, " images"]
 ) -> Int[Tensor, " images"]:
-    """Return the rank of the true class, behind those that share its score; of NaN it is the last."""
-    # Counted are the classes that are below: one that is equal, or not a number, is before the true class.
+    """Return the rank of the true class of each image, from 1.
+
+    Other classes with the same score rank before the true class. If the score of the true class is NaN, its rank is the
+    last.
+    """
+    # The classes below the true class are counted. A class with an equal score, or with NaN, counts as above it.
     own = scores.gather(1, labels[:, None])
     return scores.shape[1] - (scores < own).sum(1)

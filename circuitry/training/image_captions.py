@@ -1,4 +1,4 @@
-"""Captions of images: tables of them, or drawn image by image. No torch."""
+"""Captions of images, which are read from tables or drawn at random for each image. No torch."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -13,12 +13,15 @@ from circuitry.runs.errors import InputError
 from circuitry.training.trainer_table import CaptionedImage
 
 Captions = Mapping[str, str] | Callable[[ImageRecord], str]
-"""The captions of images: {path below the root: caption}, as of `read_captions`, or a function."""
+"""Captions of images: a mapping from paths relative to the root to captions, or a function of an image record."""
 
 
 @checked
 def read_captions(place: str | os.PathLike[str]) -> dict[str, str]:
-    """Read a table of captions, or ``captions.tsv`` in a folder, as {path below the root: caption}.
+    """Read captions; return a mapping from paths relative to the root to captions.
+
+    Args:
+        place: A table of captions, or a folder with the table ``captions.tsv``.
 
     Example:
         >>> captions = circuitry.training.read_captions("DomainNet")
@@ -30,9 +33,13 @@ def read_captions(place: str | os.PathLike[str]) -> dict[str, str]:
 
 
 def caption_words(place: str | os.PathLike[str]) -> tuple[str, ...]:
-    """Return the words of a table of captions, sorted: all that a model trained on them alone can know.
+    """Return the sorted words of a table of captions.
 
-    Articles and the words of the sentences round style and class are left out.
+    A model that was trained only on these captions can know no other words. Articles are left out, and so are the words
+    of the sentences that captions insert style and class into.
+
+    Args:
+        place: A table of captions, or a folder with the table ``captions.tsv``.
 
     Example:
         >>> words = circuitry.training.caption_words("DomainNet")
@@ -50,7 +57,11 @@ def _words_of(sentences: Iterable[str]) -> set[str]:
 def generated_captions(
     seed: Seed = 0, *, aligned: bool = False
 ) -> Callable[[ImageRecord], str]:
-    """Return captions drawn image by image: sentences with a style word (``aligned``: a shared word) and the class.
+    """Return a function that draws a random caption for an image: a sentence with a style word and the class.
+
+    Args:
+        seed: Seed of the captions.
+        aligned: If True, only style words that all domains share are drawn. Otherwise words of the image's domain are.
 
     Example:
         >>> captions = circuitry.training.generated_captions(seed=1)
@@ -68,7 +79,7 @@ def generated_captions(
 def with_captions(
     records: Iterable[ImageRecord], captions: Captions
 ) -> Iterator[CaptionedImage]:
-    """Join images and captions; a caption that a mapping lacks is empty.
+    """Yield images with their captions. An image that a mapping of captions lacks gets an empty caption.
 
     Example:
         >>> image = next(circuitry.training.with_captions(folder.records, lambda record: f"a {record.class_name}"))
@@ -88,10 +99,14 @@ def with_captions(
 
 
 def caption_rows(path: str | os.PathLike[str]) -> Iterator[tuple[str, str]]:
-    """Read (path, caption) of every line of a tab-separated table, in constant memory; skip empty lines.
+    """Yield (path, caption) for each line of a tab-separated table, in constant memory. Empty lines are skipped.
 
-    The header names the columns filepath and title in any order, with others. Quotes around a field are csv's, other
-    quotes are characters. In tables of two columns, path and caption, further tabs belong to the caption.
+    The header must name the columns filepath and title, in any order. The table may have other columns, too. Quotes
+    around a whole field are removed as in csv files; any other quotes are part of the text. If filepath and title are
+    the only columns, in this order, further tabs of a line are part of the caption.
+
+    Raises:
+        InputError: if the table is missing, is not UTF-8, or has a header or a line that does not fit.
 
     Example:
         >>> path, caption = next(circuitry.training.caption_rows("DomainNet/captions.tsv"))
@@ -120,7 +135,7 @@ def _rows(table: Path, file: TextIO) -> Iterator[tuple[str, str]]:
     simple = (columns, path_at, caption_at) == (2, 0, 1)
     for number, line in enumerate(file, start=2):
         line = line.rstrip("\r\n")
-        # So are nearly all of millions of lines.
+        # Nearly all of millions of lines take this faster way.
         if simple and '"' not in line and "\t" in line:
             path, _, caption = line.partition("\t")
             yield path, caption
@@ -135,7 +150,7 @@ def _rows(table: Path, file: TextIO) -> Iterator[tuple[str, str]]:
 
 
 def unquoted(field: str) -> str:
-    """Return the field without csv's quotes; other quotes stay."""
+    """Return a field without the quotes that csv files put around it. Any other quotes are kept."""
     if len(field) >= 2 and field[0] == field[-1] == '"':
         inner = field[1:-1].replace('""', "\0")
         if '"' not in inner:

@@ -1,9 +1,9 @@
 """Run open_clip's trainer in this process, with four additions to the arguments of ``open_clip_train.main``.
 
-- ``--model`` also takes a JSON file;
-- ``--end-with-stdin``: end when the standard input is closed, as happens when the parent process dies;
-- ``--keep-untrained``: write the model before its first step as ``epoch_0.pt``;
-- ``--upright``: turn pictures upright and put them over white before they are transformed, as `load_image` does.
+- ``--model`` can also be a JSON file with the configuration of a model.
+- ``--end-with-stdin``: end this process when its standard input is closed, which happens when the parent process dies.
+- ``--keep-untrained``: write the model before its first step as ``epoch_0.pt``.
+- ``--upright``: turn pictures upright and put them on white before they are transformed, as `load_image` does.
 """
 
 import os
@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-# Timm imports it, and it leaves folders behind in a process that is killed.
+# timm would import wandb, which leaves folders on the disk if the process is killed.
 if "wandb" not in sys.modules:
     sys.modules["wandb"] = None  # type: ignore[assignment]
 
@@ -32,13 +32,19 @@ _parallel = nn.parallel.DistributedDataParallel
 def parallel_on_any_device(
     module: nn.Module, device_ids: Sequence[Any] | None = None, **settings: Any
 ) -> nn.Module:
-    """Leave out the device ids that open_clip passes even on the CPU, where PyTorch refuses them."""
+    """Return the module in PyTorch's `DistributedDataParallel`, without device ids if it is on the CPU.
+
+    open_clip always passes device ids, and PyTorch refuses them on the CPU.
+    """
     on_cpu = next(module.parameters()).device.type == "cpu"
     return _parallel(module, device_ids=None if on_cpu else device_ids, **settings)
 
 
 def with_registered_model(arguments: Sequence[str]) -> list[str]:
-    """Register the JSON file after ``--model`` with open_clip, and replace it by its name, the file's stem."""
+    """Register the JSON file after ``--model`` with open_clip; return the arguments with the name of the model instead.
+
+    The name of the model is the name of the file without its suffix. Without such a file nothing is registered.
+    """
     known = list(arguments)
     for place, argument in enumerate(known):
         if argument.endswith(".json") and known[place - 1] == "--model":
@@ -51,7 +57,7 @@ def end_with_stdin() -> None:
     """End this process as soon as its standard input is closed."""
 
     def watch() -> None:
-        # Not sys.stdin: its lock would be held when the interpreter shuts down.
+        # sys.stdin is not used, because its lock would be held when the interpreter shuts down.
         while os.read(0, 1024):
             pass
         os._exit(1)
@@ -60,7 +66,7 @@ def end_with_stdin() -> None:
 
 
 def keep_untrained() -> None:
-    """Let the first process write the model before its first step."""
+    """Make the trainer write the model before its first step. If there are several processes, only the first writes."""
     train_one_epoch = trainer.train_one_epoch
 
     def train(
@@ -78,7 +84,7 @@ def keep_untrained() -> None:
 
 
 def decode_upright() -> None:
-    """Let the trainer's transforms turn pictures upright first."""
+    """Make the trainer's transforms begin with turning pictures upright."""
     create = trainer.create_model_and_transforms
 
     def created(*given: Any, **named: Any) -> tuple[nn.Module, Any, Any]:
@@ -90,7 +96,7 @@ def decode_upright() -> None:
 
 if __name__ == "__main__":
     given = sys.argv[1:]
-    # What its data sets open, too: no file is handed to another program.
+    # This also holds for the files that the trainer's data sets open. So no file is handed to another program.
     Image.ID[:] = picture_formats()
     changes = {
         "--end-with-stdin": end_with_stdin,

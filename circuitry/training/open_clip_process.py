@@ -1,7 +1,8 @@
-"""The processes of open_clip's trainer: start them, follow their log, end them with this process.
+"""Start the processes of open_clip's trainer, follow their log, and end them when this process ends.
 
-The trainer has only a command line, and only a log of its progress, which a regular expression reads. It sets up
-logging, seeds and signal handling for a whole process, and ``torchrun`` starts one for each device.
+The trainer can only be started by a command line, because it sets up logging, seeds and signal handling for a whole
+process. ``torchrun`` starts one process for each device. The trainer reports its progress only in its log, which is
+read by a regular expression.
 """
 
 import math
@@ -24,12 +25,16 @@ _PROGRESS = re.compile(r"Train Epoch: (\d+) \[ *(\d+)/\d+ .*\bLoss: ([\d.einfa+-
 
 
 def _command(arguments: Mapping[str, Any], settings: ClipTraining) -> list[str]:
-    """Return the command that trains; the trainer takes model and crops in two words, the rest in one."""
+    """Return the command that starts the trainer, as a list of words.
+
+    The options ``--model`` and ``--aug-cfg`` and their values are separate words. Each other option is one word
+    ``--name=value``.
+    """
     words = [sys.executable]
     if settings.processes > 1:
         words += ["-m", "torch.distributed.run", "--standalone"]
         words += [f"--nproc-per-node={settings.processes}"]
-        # Without the two dashes torchrun would read the trainer's --logs as its own --logs-specs.
+        # Without the word "--", torchrun would read the trainer's option --logs as its own option --logs-specs.
         words += ["--", str(_TRAINER), "--local-loss", "--gather-with-grad"]
     else:
         words += [str(_TRAINER)]
@@ -55,12 +60,24 @@ def run_trainer(
     work: TrainingWork,
     images_per_epoch: int,
 ) -> None:
-    """Run the trainer with its own ``arguments`` to its end, add its output to ``console``, and follow it."""
-    # Torchrun adds a summary to each failure.
+    """Run the trainer to its end, write its output to a file, and show its progress.
+
+    Args:
+        arguments: Arguments of the trainer by name, see `_command`.
+        console: File that the output is appended to.
+        settings: Settings of the training.
+        work: Whether a progress bar is shown.
+        images_per_epoch: Number of images in an epoch, for the progress bar.
+
+    Raises:
+        InputError: if the loss becomes NaN or infinite.
+        RuntimeError: if the trainer fails.
+    """
+    # More lines are kept with several processes, because torchrun adds a summary to each failure.
     last: deque[str] = deque(maxlen=15 if settings.processes == 1 else 60)
     total = images_per_epoch * settings.epochs
     with (
-        # Line by line: a killed run leaves all it printed.
+        # The file is written line by line, so that it has all output even if this run is killed.
         open(console, "a", encoding="utf-8", buffering=1) as log,
         Bar(
             total=total, unit="image", desc="training CLIP", disable=not work.progress
@@ -90,7 +107,7 @@ def run_trainer(
                 bar.set_postfix_str(f"epoch {epoch + 1}/{settings.epochs}, loss {loss}")
                 if not math.isfinite(float(loss)):
                     raise diverged(settings, epoch + 1, f"the loss is {loss}")
-        except BaseException:  # Ctrl-C included: never leave the trainer running
+        except BaseException:  # also after Ctrl-C the trainer must not go on
             process.terminate()
             raise
     if process.returncode != 0:
@@ -112,7 +129,13 @@ def _environment(threads: int) -> dict[str, str]:
 
 
 def diverged(settings: ClipTraining, epoch: int | None, how: str) -> InputError:
-    """Return the error of a training that diverged, with the epoch, counted from 1, if it is known."""
+    """Return the error for a training that diverged.
+
+    Args:
+        settings: Settings of the training.
+        epoch: The epoch in which it diverged, counted from 1; None if it is not known.
+        how: What is not finite, as a clause.
+    """
     when = "" if epoch is None else f" in epoch {epoch}"
     return InputError(
         f"The training diverged{when}, {how}: train into another folder with a lr lower than {settings.lr}, or with a "

@@ -1,4 +1,7 @@
-"""The folder of a training run, a `JobFolder` with one job, and ``run.json``, its settings and its table. No torch."""
+"""The folder of a training run, and ``run.json``, which records the settings and the table of a training. No torch.
+
+The folder is a `JobFolder` with a single job.
+"""
 
 import hashlib
 import os
@@ -21,7 +24,7 @@ _FORMAT = "circuitry training 2"
 _RUN_FORMAT = "circuitry run 3"
 RUN_FILE = "run.json"
 TRAINING_JOB: Job = ("training",)
-"""The job of the folder."""
+"""The single job of the folder of a run."""
 _CHECKPOINT = re.compile(r"epoch_(\d+)\.(?:pt|safetensors)")
 _BLOCK = 1 << 24  # bytes of a table in memory at a time
 
@@ -33,9 +36,17 @@ def claim_run(
     table: Path,
     **more: object,
 ) -> JobFolder:
-    """Return the folder of a run, new or with the same settings.
+    """Return the folder of a run. It is created if it does not exist; otherwise its run must be the same.
 
-    It compares the settings, the configuration of the model by name, the table, and ``more`` that shapes the weights.
+    Args:
+        out: The folder.
+        settings: Settings of the training.
+        model: Configuration of the model, by the name of the model.
+        table: Table of the training images.
+        **more: Anything else that influences the weights.
+
+    Raises:
+        InputError: if the folder has a run with another value of any of these.
 
     Example:
         >>> n_characters = Path("two.tsv").write_text("filepath\\ttitle\\na.png\\ta cat\\n")
@@ -49,10 +60,10 @@ def claim_run(
 
 
 def described(table: Path) -> dict[str, Any]:
-    """Return a table's digest and its first image.
+    """Return a description of a table: ``sha256``, its digest, and ``first image``, the path of its first image.
 
-    The path of the table's folder is removed from both, so they do not change when the table and the images below it
-    move together. When only the images move, the first image shows it.
+    The path of the folder of the table is removed from both. So they do not change if the folder is moved with the
+    table and the images in it. If only the images are moved, the path of the first image changes.
 
     Example:
         >>> pd.DataFrame({"filepath": ["1.png", "2.png"]}).to_csv("few.tsv", index=False)
@@ -70,10 +81,10 @@ def described(table: Path) -> dict[str, Any]:
 
 
 def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
-    """Return (epoch, file) of every kept checkpoint of a run, in order of epochs.
+    """Return (epoch, file) for each checkpoint that a run has kept, in the order of epochs.
 
-    It takes runs of `train_clip`, finished or not, whose setting ``keep_checkpoints`` chooses the epochs. Incomplete
-    files are left out.
+    The run is a run of `train_clip`, which may be unfinished. Its setting ``keep_checkpoints`` says which epochs are
+    kept. Incomplete files are left out.
 
     Example:
         >>> Path("runs/mine/checkpoints").mkdir(parents=True)
@@ -87,10 +98,11 @@ def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
             f"A training run has the folder {folder}, which does not exist: give the folder of a run."
         )
     by_epoch = {}
-    # Sorted, so that of two files of an epoch the same one is taken each time.
+    # They are sorted, so that if an epoch has two files, the same file is taken each time.
     for path in sorted(folder.iterdir()):
         name = _CHECKPOINT.fullmatch(path.name)
-        # open_clip writes its checkpoints in place; they are zip archives, whose table of contents comes last.
+        # open_clip does not write checkpoints atomically. A checkpoint is a zip archive that ends with a table of
+        # contents, so an incomplete file is not a zip archive.
         if name and (path.suffix != ".pt" or zipfile.is_zipfile(path)):
             by_epoch[int(name[1])] = path
     return sorted(by_epoch.items())
@@ -99,7 +111,14 @@ def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
 def kept_checkpoints(
     run_folder: Path, epochs: Sequence[int] | None = None
 ) -> dict[int, Path]:
-    """Return the checkpoints of a run by epoch: all, or the given epochs. Epoch 0 is the untrained model.
+    """Return the checkpoints of a run by epoch. Epoch 0 is the untrained model.
+
+    Args:
+        run_folder: Folder of the run.
+        epochs: Epochs whose checkpoints are returned (default: all kept epochs).
+
+    Raises:
+        InputError: if the run has no checkpoints, or no checkpoint of a given epoch.
 
     Example:
         >>> Path("runs/kept/checkpoints").mkdir(parents=True)
@@ -122,7 +141,12 @@ def kept_checkpoints(
 
 
 def record_run(folder: Path, table: Path, training: Any) -> None:
-    """Write ``run.json``, the table's description and the settings of a training, into a model's folder.
+    """Write ``run.json`` into the folder of a model, unless it exists; see `read_run`.
+
+    Args:
+        folder: Folder of the model.
+        table: Table of the training images, whose description (`read_description`) is recorded if it has one.
+        training: Settings of the training.
 
     Example:
         >>> Path("one.tsv").touch()
@@ -148,7 +172,10 @@ def record_run(folder: Path, table: Path, training: Any) -> None:
 
 @checked
 def read_run(folder: Path) -> dict[str, Any]:
-    """Return what `record_run` wrote: kind and settings of the training, description of the table (or None), commit.
+    """Return what `record_run` wrote, as a dictionary.
+
+    Its keys are ``kind`` (the name of the class of the settings), ``training`` (the settings), ``table`` (the
+    description of the table, or None) and ``commit`` (the commit of this package).
 
     Example:
         >>> Path("no.tsv").touch()

@@ -1,12 +1,17 @@
-"""A sparse autoencoder in training (Bricken et al. 2023, Towards Monosemanticity).
+"""The training loop of a sparse autoencoder (Bricken et al. 2023, Towards Monosemanticity).
 
-A step is Adam's on mean over samples of |x - decode(encode(x))|^2 / d + l1 sum(features); the decoder's rows keep
-length one (otherwise features shrink and rows grow to evade the penalty). A feature that was active on no sample since
-the last check is resampled: it gets the direction of a sample drawn with probability ~ (its squared error)^2, a small
-encoder weight, and zero moments.
+Each step is a step of Adam on the loss |x - decode(encode(x))|^2 / d + l1 sum(features), averaged over the samples x of
+a batch. After each step the rows of the decoder are scaled back to length one. Otherwise features would shrink and rows
+would grow, which evades the penalty.
 
-The Overcomplete package has neither a decoder bias nor resampling, prints while it trains, and would bring OpenCV and
-matplotlib, so this loop is our own.
+A feature is dead if no sample has activated it since the last check. At a check, dead features can be resampled: a
+sample is drawn with a probability in proportion to the square of its squared error, and the feature gets the direction
+of this sample, small encoder weights, and zero moments of Adam.
+
+Samples come in pieces. A piece is a tensor of samples, and only one piece is in memory at a time.
+
+The package Overcomplete could not be used instead. It has neither a decoder bias nor resampling, it prints while it
+trains, and it would add OpenCV and matplotlib as dependencies.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,13 +34,13 @@ from circuitry.training.training_settings import SaeTraining
 
 _STATE_FORMAT = "circuitry sparse autoencoder training 1"
 RESAMPLED_ENCODER = 0.2
-"""Length of a resampled feature's encoder weights, relative to the mean length of living features."""
+"""Length of the encoder weights of a resampled feature, relative to their mean length in features that are not dead."""
 RESAMPLING_BATCHES = 8
-"""Batches from which new directions are drawn."""
+"""Number of batches from which the directions of resampled features are drawn."""
 _DIAGNOSED = 4096
-"""Samples that are diagnosed at a time."""
+"""Number of samples that `diagnose_sae` processes at a time."""
 CHECK_EVERY = 1000
-"""Steps between two checks without resampling."""
+"""Number of steps between two checks if features are never resampled."""
 _WEIGHTS = ("w_enc", "b_enc", "w_dec", "b_dec")
 _MOMENTS = ("exp_avg", "exp_avg_sq")
 
@@ -44,15 +49,15 @@ class Diagnostics(NamedTuple):
     """Quality of a sparse autoencoder on samples."""
 
     dead: int
-    """Features that are active on no sample."""
+    """Number of features that no sample activates."""
     l0: float
-    """Mean number of active features."""
+    """Mean number of active features of a sample."""
     explained_variance: float
-    """1 - sum of squared errors / sum of squared distances from the mean; 1 is perfect."""
+    """1 - sum of squared errors / sum of squared distances from the mean. It is 1 if there are no errors."""
 
 
 HISTORY = ("step", "loss", *Diagnostics._fields, "resampled")
-"""Entries of a check in the history."""
+"""Keys of the entry that each check adds to the history."""
 
 
 @own_modes()
@@ -60,9 +65,14 @@ HISTORY = ("step", "loss", *Diagnostics._fields, "resampled")
 def diagnose_sae(
     sae: SparseAutoencoder, samples: Float[Tensor, "samples d"] | Sequence[Tensor]
 ) -> Diagnostics:
-    """Measure a sparse autoencoder on any samples, or on pieces of them.
+    """Measure the quality of a sparse autoencoder on samples.
 
-    Explained variance is of the encoded samples, scaled as ``sae.normalised`` says.
+    If the autoencoder normalises its inputs (``sae.normalised``), explained variance is computed from the normalised
+    samples.
+
+    Args:
+        sae: The autoencoder.
+        samples: One sample per row, or a sequence of such tensors. Only one of these is in memory at a time.
 
     Example:
         >>> from circuitry.training import SaeTraining, diagnose_sae, train_sae
@@ -83,10 +93,10 @@ def diagnose_sae(
         active += int((features != 0).sum())
         error += float(
             (x - sae.decode(features)).cpu().double().pow(2).sum()
-        )  # on the CPU: MPS has no doubles
+        )  # moved to the CPU because MPS has no doubles
         square += float(x.cpu().double().pow(2).sum())
         total += x.cpu().double().sum(0)
-        del batch, given, x  # views that would keep this piece while the next is read
+        del batch, given, x  # they may be views, which would keep this piece in memory
     if not n:
         raise InputError(
             "An autoencoder is diagnosed on at least one sample, but there were none."
@@ -100,12 +110,17 @@ def diagnose_sae(
 def initial_weights(
     mean: Float[Tensor, " d"], features: int, how: str, generator: torch.Generator
 ) -> SparseAutoencoder:
-    """Return the initial autoencoder; its decoder has random rows of length one.
+    """Return an autoencoder with initial weights. The rows of its decoder are random and have length one.
 
-    ``transposed``: the encoder is the decoder's transpose without bias, the decoder's bias is the mean of the samples.
-    ``kaiming``: as the study's library (ai-safety-foundation's sparse_autoencoder) does for one component: the encoder
-    follows Kaiming's rule for a tensor [1, features, d], whose fan-in is features times d, its bias is uniform in
-    +- 1 / sqrt(features), the decoder's bias is zero.
+    Args:
+        mean: Mean of the samples.
+        features: Number of features.
+        how: How the other weights are initialised. ``transposed``: the encoder is the transpose of the decoder, the
+            bias of the encoder is zero, and the bias of the decoder is ``mean``. ``kaiming``: the encoder follows
+            Kaiming's rule for a tensor [1, features, d], whose fan-in is features times d; the bias of the encoder is
+            uniform between -1 / sqrt(features) and 1 / sqrt(features); and the bias of the decoder is zero. The study's
+            library (sparse_autoencoder by ai-safety-foundation) does this for a single component.
+        generator: Generator of random numbers.
     """
     d = len(mean)
     if how == "transposed":
@@ -122,7 +137,14 @@ def initial_weights(
 
 
 class SaeLoop:
-    """A sparse autoencoder in training on pieces of samples."""
+    """The training of a sparse autoencoder on pieces of samples: its weights, optimizer, batches and history.
+
+    Args:
+        pieces: Tensors of samples. Only one piece is in memory at a time.
+        settings: Settings of the training.
+        normalise: If True, samples are scaled to length one.
+        device: Device of the weights.
+    """
 
     def __init__(
         self,
@@ -137,7 +159,7 @@ class SaeLoop:
         self.device = device
         sizes, mean = _survey(pieces, normalise)
         self.n_samples = sum(sizes)
-        # One generator for weights, batches and resampling: with its state a training is resumed.
+        # Weights, batches and resampling share a generator, so that a training can be resumed with its state.
         self._generator = torch.Generator().manual_seed(settings.seed)
         features = settings.expansion * len(mean)
         self.sae = initial_weights(
@@ -159,14 +181,18 @@ class SaeLoop:
         self.steps = (
             settings.epochs * a_pass if settings.steps is None else settings.steps
         )
-        """Number of steps to take."""
+        """Number of steps of the whole training."""
         self.step = 0
-        """Number of steps taken."""
+        """Number of steps that have been taken."""
         self.history: list[dict[str, float]] = []
-        """One entry per check."""
+        """An entry for each check, with the keys `HISTORY`."""
 
     def take_step(self) -> bool:
-        """Take one step, with a check after the last of an interval; return whether there was a check."""
+        """Take one step, and check the training if it is due; return whether there was a check.
+
+        A check is due at regular intervals (`CHECK_EVERY`, or ``resample_every`` of the settings) and after the last
+        step.
+        """
         x = self._next_batch()
         features = self.sae.encode(x)
         error = (x - self.sae.decode(features)).pow(2).mean()
@@ -184,7 +210,15 @@ class SaeLoop:
         return True
 
     def check(self, x: Float[Tensor, "batch d"], loss: Float[Tensor, ""]) -> None:
-        """Add to the history, and resample dead features; InputError for a training that diverged."""
+        """Check the training: resample dead features if the settings say so, and add an entry to the history.
+
+        Args:
+            x: The last batch. Its quality measures go to the history.
+            loss: Loss of this batch.
+
+        Raises:
+            InputError: if the training has diverged.
+        """
         settings = self.settings
         every = settings.resample_every
         if not all(bool(t.isfinite().all()) for t in (loss, *self._weights.values())):
@@ -194,7 +228,7 @@ class SaeLoop:
             )
         dead = (~self._active).nonzero()[:, 0]
         resampled = 0
-        # Not near the end: a resampled feature needs an interval to learn.
+        # Features are not resampled in the last interval, because a resampled feature needs an interval to learn.
         if every and self.step <= self.steps - every:
             drawn = torch.cat([self._next_batch() for _ in range(RESAMPLING_BATCHES)])
             _resample(self.sae, self._optimizer, dead, drawn, self._generator)
@@ -211,14 +245,20 @@ class SaeLoop:
         self._active.zero_()
 
     def trained(self) -> SparseAutoencoder:
-        """Return the autoencoder as it is now, which scales its inputs itself where samples were scaled here."""
+        """Return the autoencoder with its current weights.
+
+        If this loop scales samples to length one, the autoencoder does the same with its inputs.
+        """
         weights = {name: weight.detach() for name, weight in self._weights.items()}
         return SparseAutoencoder(
             **weights, normalised="length" if self.normalise else None
         )
 
     def save(self, path: Path, about: Mapping[str, Any]) -> None:
-        """Write the whole state atomically."""
+        """Write the whole state of the training atomically.
+
+        ``about`` describes the training. `restore` compares it.
+        """
         tensors = {
             "active": self._active,
             "generator": self._generator.get_state(),
@@ -239,7 +279,11 @@ class SaeLoop:
         )
 
     def restore(self, path: Path, about: Mapping[str, Any]) -> None:
-        """Restore the state that `save` wrote; InputError for a damaged file, or another training's state."""
+        """Restore the state that `save` wrote.
+
+        Raises:
+            InputError: if the file is damaged, or if ``about`` differs, so that the state belongs to another training.
+        """
         header, arrays = read_arrays(
             path, _STATE_FORMAT, "state of a sparse autoencoder's training"
         )
@@ -252,7 +296,7 @@ class SaeLoop:
         with torch.no_grad():
             for name, weight in self._weights.items():
                 weight.copy_(tensors[name])
-                # Adam keeps the number of steps as a tensor on the CPU.
+                # Adam stores the number of steps as a tensor on the CPU.
                 state = {"step": torch.tensor(float(header["step"]))}
                 for moment in _MOMENTS:
                     state[moment] = tensors[f"{name}.{moment}"].to(weight)
@@ -261,7 +305,7 @@ class SaeLoop:
         self._generator.set_state(tensors["generator"])
         self._batches.restore(tensors)
         self.step = header["step"]
-        # A file sorts names; the history has them in the order of `HISTORY`.
+        # The file has sorted the keys. Here they get the order of `HISTORY` again.
         history = header["history"]
         self.history = [{name: entry[name] for name in HISTORY} for entry in history]
 
@@ -275,13 +319,17 @@ def _prepared(samples: Tensor, normalise: bool) -> Tensor:
 
 
 def _in_turn(pieces: Sequence[Tensor]) -> Iterator[Tensor]:
-    # Pieces are read from disk one by one: a variable would keep one in memory while the next is read.
+    # Pieces are read from disk one by one. A variable would keep a piece in memory while the next piece is read.
     for i in range(len(pieces)):
         yield from torch.split(pieces[i], _DIAGNOSED)
 
 
 def _survey(pieces: Sequence[Tensor], normalise: bool) -> tuple[list[int], Tensor]:
-    """Return the number of samples of each piece, and the mean of all; InputError for too few, or infinite ones."""
+    """Return the number of samples of each piece, and the mean of all samples.
+
+    Raises:
+        InputError: if there are fewer than two samples, or if a sample is not finite.
+    """
     sizes = list[int]()
     means = list[Tensor]()
     finite = True
@@ -290,7 +338,7 @@ def _survey(pieces: Sequence[Tensor], normalise: bool) -> tuple[list[int], Tenso
         sizes.append(len(samples))
         means.append(samples.mean(0).cpu().double())
         finite &= bool(samples.isfinite().all())
-        del samples  # before the next is read
+        del samples  # so that it is not in memory while the next piece is read
     if sum(sizes) < 2 or not finite:
         given = "some hold NaN or infinite values"
         if sum(sizes) < 2:
@@ -304,9 +352,10 @@ def _survey(pieces: Sequence[Tensor], normalise: bool) -> tuple[list[int], Tenso
 
 @torch.no_grad()
 def _step_with_unit_rows(optimizer: torch.optim.Optimizer, w_dec: Tensor) -> None:
-    """Step without gradients along the decoder's rows, and restore their length of one."""
+    """Take a step of the optimizer that changes only the directions of the decoder's rows; their length stays one."""
     assert w_dec.grad is not None
-    # Without the part along a row: Adam's moments would gather a push that the normalisation takes back.
+    # The component of the gradient along a row is removed. Otherwise Adam's moments would accumulate it, although the
+    # normalisation undoes its effect.
     w_dec.grad -= (w_dec.grad * w_dec).sum(1, keepdim=True) * w_dec
     optimizer.step()
     w_dec.copy_(F.normalize(w_dec, dim=-1))
@@ -320,10 +369,19 @@ def _resample(
     x: Tensor,
     generator: torch.Generator,
 ) -> None:
-    """Point dead features at samples with large errors, in place."""
+    """Resample dead features in place: give them the directions of samples with large errors.
+
+    Args:
+        sae: The autoencoder.
+        optimizer: Its optimizer, whose moments of the dead features become zero.
+        dead: Indices of the dead features.
+        x: Samples from which directions are drawn.
+        generator: Generator of random numbers.
+    """
     if not len(dead):
         return
-    # Drawn by the square of the loss of each sample; the tiny addend allows samples without any error.
+    # The weight of a sample is the square of its squared error. The tiny number is for the case that no sample has an
+    # error.
     error = (x - sae.decode(sae.encode(x))).pow(2).sum(-1).cpu()
     weight = error.pow(2) + torch.finfo(torch.float32).tiny
     chosen = torch.multinomial(weight, len(dead), replacement=True, generator=generator)
@@ -334,7 +392,7 @@ def _resample(
     sae.w_dec[dead] = directions
     sae.w_enc[:, dead] = RESAMPLED_ENCODER * length * directions.T
     sae.b_enc[dead] = 0
-    # Adam's moments of the old feature would push the new one away.
+    # The moments that Adam has from the old feature would move the new feature away from its direction.
     for tensor, index in (
         (sae.w_dec, (dead,)),
         (sae.w_enc, (slice(None), dead)),

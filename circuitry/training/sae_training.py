@@ -1,4 +1,7 @@
-"""Train a sparse autoencoder on samples of activations (`samples`), or on the images of a model."""
+"""Train a sparse autoencoder on given samples of activations, or on activations of a model on images.
+
+See `samples` for samples of activations, and `sae_loop` for the training loop.
+"""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -36,17 +39,25 @@ def train_sae_on_images(
     positions_per_image: Count | None = None,
     work: Work = Work(),
 ) -> SparseAutoencoder:
-    """Train a sparse autoencoder on one site of a model, on all images of a folder and of tables.
+    """Train a sparse autoencoder on the activations of one site of a model, on all images of a folder and of tables.
 
-    See `sample_activations` and `train_sae`. The seed of the settings also chooses the positions. More images than
-    ``settings.piece`` are streamed from disk.
+    See `sample_activations` and `train_sae`. If there are more than ``settings.piece`` images, their activations are
+    stored on disk.
 
     Args:
-        tables: More images: tables with the column ``filepath``, such as a mixture with a base set; see
-            `image_files`.
-        folder: Folder of activations and of the training's state, from which a killed training resumes (default:
-            memory, or a temporary folder). It may be removed afterwards.
-        site: Site (default: the embedding, normalised as CLIP compares it).
+        clip: The model.
+        images: Images to train on.
+        settings: Settings of the training. Their seed also determines which positions of an image are drawn.
+        tables: Tables of more images to train on, with the column ``filepath``; see `image_files`.
+        folder: Folder for the activations and for the state of the training. A training that was killed resumes from
+            it, and it can be removed after the training (default: memory, or a temporary folder).
+        site: Site of the activations (default: the embedding; then samples are scaled to length one, because CLIP
+            compares embeddings in this way).
+        positions_per_image: Number of positions of each image that are drawn (default: all positions).
+        work: How the activations are computed, and whether progress bars are shown.
+
+    Returns:
+        The autoencoder, as from `train_sae`. Its ``about`` also describes the model and the images.
 
     Example:
         >>> from circuitry.training import SaeTraining, train_sae_on_images
@@ -62,7 +73,8 @@ def train_sae_on_images(
     }
     from_disk = bool(tables or folder or len(images.records) > settings.piece)
     with ExitStack() as stack:
-        stack.enter_context(pinned_threads(settings.threads))  # for the encoder, too
+        # The encoder uses these threads, too.
+        stack.enter_context(pinned_threads(settings.threads))
         samples: Tensor | Sequence[Tensor]
         if not from_disk:
             samples = sample_activations(
@@ -99,9 +111,10 @@ def train_sae_on_images(
 
 @contextmanager
 def pinned_threads(number: int) -> Iterator[None]:
-    """Set the number of PyTorch's CPU threads, and restore it afterwards.
+    """Set the number of PyTorch's CPU threads, and restore the old number afterwards.
 
-    Another number rounds sums differently, so weights would depend on the cores of the machine.
+    Sums are rounded differently with another number of threads. So without a fixed number, weights would depend on the
+    number of cores of the machine.
     """
     before = torch.get_num_threads()
     torch.set_num_threads(number)
@@ -126,15 +139,26 @@ def train_sae(
     """Train a sparse autoencoder with ReLU. Equal seeds give equal results on one machine.
 
     Args:
-        samples: One sample per row, e.g. from `sample_activations`, or pieces of samples, one in memory at a time.
-        normalise: Scale samples to length one, as the trained autoencoder then does (the study: image embeddings).
-        site: Site of the activations; stored.
-        state: File of the training's state, written at each check; a training resumes from it. It stays afterwards.
+        samples: One sample per row, for example from `sample_activations`. A sequence of such tensors can also be
+            given; then one of them is in memory at a time.
+        settings: Settings of the training.
+        normalise: If True, samples are scaled to length one, and the autoencoder scales its inputs in the same way. The
+            study does so for image embeddings.
+        site: Site of the activations. It is stored in the autoencoder.
+        device: Device of the weights.
+        state: File that the state of the training is written to at each check. If the file exists, the training resumes
+            from it. It is not removed after the training.
+        progress: Whether a progress bar is shown.
 
     Returns:
-        The autoencoder. Its ``about`` holds ``training`` (the settings), ``diagnostics`` on all samples (dead, l0,
-        explained_variance) and ``history``: at each check step, loss, l0 and explained variance of one batch, the
-        number of features dead since the check before, and how many of them were resampled.
+        The autoencoder. Its ``about`` has ``training``, the settings; ``diagnostics``, the values of `Diagnostics` on
+        all samples; and ``history``, a list with a dictionary for each check. A dictionary has the step; the loss, l0
+        and explained variance of one batch; the number of features that were dead since the check before; and how many
+        of these were resampled.
+
+    Raises:
+        InputError: if there are fewer than two samples, if a sample is not finite, if the training diverges, or if
+            ``state`` belongs to another training.
 
     Example:
         >>> from circuitry.training import SaeTraining, train_sae

@@ -1,4 +1,8 @@
-"""Samples of a site's activations, in memory or in pieces on disk, and endless batches of them."""
+"""Samples of the activations of a site, in memory or in pieces on disk, and an endless iterator over their batches.
+
+A sample is the vector of all units at one position of one image. A piece is a tensor of samples [n, units] that is in
+memory as a whole.
+"""
 
 import os
 from collections.abc import Mapping, Sequence
@@ -41,9 +45,18 @@ def sample_activations(
     """Return the activations of a site as samples of its units, on the CPU.
 
     Args:
+        encoder: The encoder.
+        preprocess: Function that prepares an image for the encoder.
+        records: The images.
         site: Site to read (default: the embedding).
-        positions_per_image: Positions of each image to keep, drawn without replacement (default: all). Memory is images
-            times positions times units times four bytes, for a moment twice that.
+        positions_per_image: Number of positions of each image to keep, which are drawn without replacement (default:
+            all positions). The samples need images times positions times units times four bytes of memory, and twice as
+            much for a moment.
+        seed: Seed of the positions.
+        work: Progress bar, and whether unreadable images raise an error instead of being left out.
+
+    Raises:
+        InputError: if no image is readable.
 
     Example:
         >>> from circuitry.training import sample_activations
@@ -65,7 +78,7 @@ def sample_activations(
             activation.reshape(len(activation), -1, activation.shape[-1]).float().cpu()
         )
         if positions_per_image is not None and positions_per_image < flat.shape[1]:
-            # Image by image, so that the choice does not depend on how images are cut into batches.
+            # Positions are drawn image by image, so that they do not depend on how images are divided into batches.
             chosen = [
                 torch.randperm(flat.shape[1], generator=generator)[:positions_per_image]
                 for _ in flat
@@ -84,9 +97,15 @@ def sample_activations(
 def image_files(
     records: Sequence[ImageRecord], tables: Sequence[Path] = ()
 ) -> np.ndarray:
-    """Return the files of image records, and then those in tables with the column ``filepath``, as bytes in one array.
+    """Return the files of images as one array of paths in bytes, where each file occurs once.
 
-    Relative paths start from the folder of their table. An image counts once, wherever it is named.
+    Args:
+        records: Image records, whose files come first.
+        tables: Tables with the column ``filepath``, whose files follow. A relative path starts from the folder of its
+            table.
+
+    Raises:
+        InputError: if a table, or a file that it names, does not exist.
     """
     parts = (
         [np.array([os.fsencode(record.path) for record in records])] if records else []
@@ -112,7 +131,7 @@ def _records(files: np.ndarray) -> list[ImageRecord]:
 
 
 class SampleFiles(Sequence[Tensor]):
-    """Pieces of samples on disk, each read at every access."""
+    """Pieces of samples on disk. A piece is read from its file each time it is accessed."""
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = list(paths)
@@ -133,15 +152,22 @@ def extract_samples(
     *,
     work: Work = Work(),
 ) -> SampleFiles:
-    """Write the samples of many images in pieces, unless undamaged ones are there, and return them.
+    """Write the samples of many images to disk in pieces, and return the pieces.
 
-    Several processes may share the work; a killed one resumes after its last whole piece. Images that fit into one
-    piece keep their order; more are drawn into random pieces, so each piece is a random sample of all.
+    Pieces that exist and are not damaged are not written again. Several processes can share the work. If a process is
+    killed, it can be started again, and continues after its last complete piece. If all images fit into one piece, they
+    keep their order. Otherwise images are assigned to pieces at random, so that each piece is a random sample of all
+    images.
 
     Args:
-        files: From `image_files`.
-        about: ``site``, ``positions_per_image`` and ``seed`` (see `sample_activations`), ``piece`` (images in a piece),
-            and whatever shapes the samples beside the encoder's identity.
+        encoder: The encoder.
+        preprocess: Function that prepares an image for the encoder.
+        files: Files of the images, from `image_files`.
+        out: Folder of the pieces.
+        about: A mapping with the keys ``site``, ``positions_per_image`` and ``seed`` (see `sample_activations`) and
+            ``piece`` (the number of images in a piece). Further entries describe what else influences the samples. The
+            identity of the encoder is added.
+        work: This process among those that share the work, and whether progress bars are shown.
     """
     seed, size = about["seed"], about["piece"]
     places = np.arange(len(files))
@@ -167,11 +193,16 @@ def extract_samples(
 
 
 class SampleBatches:
-    """Endless batches of samples: pass after pass over shuffled pieces, each shuffled itself.
+    """An endless iterator over batches of samples.
+
+    Each pass goes through all pieces in a new random order, and through the samples of each piece in random order.
 
     Args:
-        pieces: Samples [n, d] each; one is in memory at a time.
-        drop_last: Leave out the samples after a piece's last whole batch; otherwise they are a smaller batch.
+        pieces: Pieces of samples [n, d]. Only one piece is in memory at a time.
+        batch_size: Number of samples in a batch. If a piece has fewer samples, it is one batch.
+        drop_last: If True, the samples after the last full batch of a piece are left out. Otherwise they are a smaller
+            batch.
+        generator: Generator of the random orders.
     """
 
     def __init__(
@@ -186,9 +217,9 @@ class SampleBatches:
         self._batch_size = batch_size
         self._drop_last = drop_last
         self._generator = generator
-        self._left: list[int] = []  # pieces of this pass
+        self._left: list[int] = []  # pieces to come in this pass
         self._piece = -1
-        self._order = torch.zeros(0, dtype=torch.long)  # samples of this piece
+        self._order = torch.zeros(0, dtype=torch.long)  # samples to come
         self._samples = torch.zeros(0)
 
     def __next__(self) -> Tensor:
@@ -207,26 +238,26 @@ class SampleBatches:
         return self._samples[chosen]
 
     def batches_of(self, samples: int) -> int:
-        """Return the number of batches of a piece."""
+        """Return the number of batches of a piece, given its number of samples."""
         size = max(1, min(self._batch_size, samples))
         return samples // size if self._drop_last else -(-samples // size)
 
     def state(self) -> dict[str, Tensor]:
-        """Return the state, without the generator's."""
+        """Return the state of the iterator. The state of the generator is not included."""
         return {
             "left": torch.tensor([self._piece, *self._left]),
             "order": self._order.clone(),
         }
 
     def restore(self, state: Mapping[str, Tensor]) -> None:
-        """Restore a state."""
+        """Restore a state that `state` returned."""
         piece, *self._left = state["left"].tolist()
         self._order = state["order"]
         if piece >= 0:
             self._open(piece)
 
     def _open(self, piece: int) -> None:
-        self._samples = torch.zeros(0)  # never two in memory
+        self._samples = torch.zeros(0)  # so that two pieces are never in memory
         self._piece = piece
         self._samples = self._pieces[piece]
         self._size = max(1, min(self._batch_size, len(self._samples)))

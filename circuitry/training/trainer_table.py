@@ -1,10 +1,11 @@
-"""The trainer's table of images and captions, ``filepath<TAB>title``, as a stream. No torch.
+"""Write and read the table of images and captions that open_clip's trainer reads, ``filepath<TAB>title``. No torch.
 
-An image takes 8 bytes of memory, to find duplicates; 12 million lines take less than a gigabyte.
+Tables are written and read as streams. While a table is written, each image takes 8 bytes of memory, which are used to
+find duplicates. 12 million lines take less than a gigabyte.
 
-open_clip's trainer reads the table by ``pandas.read_csv(path, sep="\\t")``, which guesses types: "NA" becomes a missing
-value and then the caption "nan", "007" may become 7. So a caption is written only if pandas reads the same text, see
-`is_text`.
+The trainer reads the table by ``pandas.read_csv(path, sep="\\t")``, which guesses types. It turns "NA" into a missing
+value, which then becomes the caption "nan", and it may turn "007" into 7. So a caption is written only if pandas reads
+the same text; see `is_text`.
 """
 
 import hashlib
@@ -27,13 +28,16 @@ from circuitry.runs.manifest import check_format, read_sealed, write_sealed
 from circuitry.runs.provenance import versions
 
 NoCaption = Literal["refuse", "skip"]
-"""Images without a caption that the trainer reads as text are an error, or are left out and counted."""
+"""What to do about images without a caption that the trainer reads as text.
+
+``refuse`` raises an error. ``skip`` leaves these images out and counts them.
+"""
 
 BATCH = 10_000
-"""Lines that are written at a time."""
+"""Number of lines that are written at a time."""
 _FORMAT = "circuitry table 2"
 _CHUNK = 100_000
-"""Lines that are read at a time."""
+"""Number of lines that are read at a time."""
 
 
 class CaptionedImage(NamedTuple):
@@ -48,12 +52,12 @@ class CaptionedImage(NamedTuple):
     path: str
     """Absolute path."""
     relative: str
-    """Path below the root of its data set, with forward slashes; the digest uses it."""
+    """Path relative to the root of the data set, with forward slashes. The digest of a table is computed from it."""
     domain: str
-    """Visual domain, or the name of the base set."""
+    """Visual domain, or the name of the base set (images from outside the domains that are added to a training)."""
     class_name: str
-    """Empty if images have no class."""
-    caption: str  #: What the model reads beside the image.
+    """Name of the class; empty if the image has no class."""
+    caption: str  #: Text that describes the image.
 
 
 def write_captioned_table(
@@ -64,15 +68,26 @@ def write_captioned_table(
     missing_files: MissingFiles = "refuse",
     no_caption: NoCaption = "refuse",
 ) -> Path:
-    """Write the table of open_clip's trainer, ``filepath<TAB>title``, and a ``.json`` that describes it.
+    """Write a table for open_clip's trainer, ``filepath<TAB>title``, and a JSON file that describes the table.
 
-    The JSON has ``about``, the numbers of images per domain and class and of images left out, package versions, and a
-    digest of relative paths and captions, which is the same on every machine.
+    The JSON file has the entries of ``about``; the number of images of each domain and class; the number of images that
+    were left out; versions of packages; and a digest of the relative paths and captions. The digest is the same on
+    every machine.
 
     Args:
-        images: Images with captions, from `with_captions`, or any stream; white space becomes single spaces.
-        missing_files, no_caption: Whether images without a file, or without a caption that the trainer reads as text,
-            are refused or left out and counted.
+        images: Images with captions, for example from `with_captions`. White space in captions becomes single spaces.
+        path: The table. The JSON file gets the same name with the suffix ``.json``.
+        about: Further entries for the JSON file (default: no entries).
+        missing_files: Whether images without a file raise an error (``refuse``) or are left out and counted (``skip``).
+            With ``unchecked`` files are not looked for.
+        no_caption: Whether images without a caption that the trainer reads as text raise an error or are left out and
+            counted.
+
+    Returns:
+        The path of the table.
+
+    Raises:
+        InputError: if images are refused, if an image is listed twice, or if there are no images.
 
     Example:
         >>> from circuitry.training import read_captions, with_captions, write_captioned_table
@@ -124,7 +139,7 @@ def write_captioned_table(
 
 
 def description_file(table: Path) -> Path:
-    """Return the path of the JSON beside a table."""
+    """Return the path of the JSON file that describes a table."""
     if not table.name:
         raise InputError(
             f"Expected the path of a table, but {str(table)!r} was given: add the name of its file."
@@ -134,7 +149,10 @@ def description_file(table: Path) -> Path:
 
 @checked
 def read_description(table: str | os.PathLike[str]) -> dict[str, Any]:
-    """Read the JSON beside a table; InputError if it is missing, damaged, or describes no table.
+    """Read the JSON file that describes a table.
+
+    Raises:
+        InputError: if the file is missing or damaged, or is not a description of a table.
 
     Example:
         >>> from circuitry.training import read_captions, with_captions, write_captioned_table
@@ -155,7 +173,17 @@ def _batches(
     counts: Counter[tuple[str, str]],
     hashes: "array[int]",
 ) -> Iterator[tuple[str, str]]:
-    """Yield pieces of the table and of the digested text, in one loop, since it runs millions of times."""
+    """Yield the lines of the table, in batches, each with the text that goes into the digest.
+
+    All steps are in a single loop, because it runs millions of times.
+
+    Args:
+        images: Images with captions.
+        files: Check of the files, which also counts missing files.
+        untitled: Tally that counts the images without a usable caption.
+        counts: Counter that gets the number of images of each domain and class.
+        hashes: Array that gets a hash of each path.
+    """
     lines: list[str] = []
     digested: list[str] = []
     for path, relative, domain, class_name, caption in images:
@@ -180,8 +208,8 @@ def _batches(
 
 
 def clean(caption: str) -> str:
-    """Return the caption on one line with single spaces, in characters of UTF-8."""
-    if "\0" in caption:  # ends a string in pandas' reader
+    """Return a caption on one line, with single spaces, and without characters that UTF-8 cannot encode."""
+    if "\0" in caption:  # pandas' reader ends a string there
         caption = caption.replace("\0", " ")
     text = " ".join(caption.split())
     if text.isascii():
@@ -189,7 +217,7 @@ def clean(caption: str) -> str:
     return text.encode("utf-8", "replace").decode("utf-8")  # lone surrogates
 
 
-# Pandas reads these, in any case, as missing or truth values; such captions have no content anyway.
+# pandas reads these words, in capitals or not, as missing values or booleans. As captions they have no content anyway.
 _NOT_TEXT = frozenset(
     {
         "#n/a",
@@ -215,7 +243,10 @@ _LONGEST_WORD = max(map(len, _NOT_TEXT))
 
 
 def is_text(caption: str) -> bool:
-    """Return whether pandas reads a clean caption as text in any column: it is no number and no missing value."""
+    """Return whether pandas reads a caption as text, whatever the other captions of the column are.
+
+    It does if the caption is not a number, a missing value or a boolean. The caption must be from `clean`.
+    """
     if " " in caption and caption[0] != "#":  # numbers have no spaces
         return True
     return not (
@@ -225,7 +256,7 @@ def is_text(caption: str) -> bool:
 
 
 def quoted(field: str) -> str:
-    """Return the field as csv writes it: with quotes in it doubled, and in quotes itself."""
+    """Return a field as csv files have it: if it contains quotes, they are doubled, and the field is put in quotes."""
     return '"' + field.replace('"', '""') + '"' if '"' in field else field
 
 
@@ -260,10 +291,15 @@ def _refuse_duplicates(table: Path, hashes: "array[int]") -> None:
 
 
 def check_training_table(path: Path, columns: Sequence[str], batch_size: int) -> int:
-    """Check a table of images from end to end, and return their number.
+    """Check a table of images from its first to its last line, and return the number of images.
 
     Args:
-        columns: Needed columns, with a value in every line; the first one names the files.
+        path: The table.
+        columns: Columns that must have a value in every line. The first column has the paths of the image files.
+        batch_size: Number of images that the table must have at least.
+
+    Raises:
+        InputError: if the table cannot be read, lacks a column, a value, a file or enough images.
 
     Example:
         >>> from circuitry.training import read_captions, with_captions, write_captioned_table
@@ -297,7 +333,14 @@ def check_training_table(path: Path, columns: Sequence[str], batch_size: int) ->
 
 
 def read_chunks(path: Path, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-    """Yield the lines of a table as text, in chunks; InputError if it is unreadable or lacks a column.
+    """Yield the lines of a table in chunks, as data frames whose values are text.
+
+    Args:
+        path: The table.
+        columns: Columns that the table must have.
+
+    Raises:
+        InputError: if the table cannot be read or lacks a column.
 
     Example:
         >>> lines = next(circuitry.training.read_chunks(Path("DomainNet/captions.tsv"), ("filepath", "title")))

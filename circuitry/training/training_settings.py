@@ -1,6 +1,6 @@
 """Settings of trainings. No torch.
 
-`clip_preset` has the study's trainings, and three for models that train on a laptop:
+`clip_preset` has the settings of the study's trainings, and settings for three tiny models that train on a laptop:
 
 ========================================  ======  ======  =========  =======
 preset                                    epochs  lr      warm-up    batch
@@ -12,9 +12,10 @@ preset                                    epochs  lr      warm-up    batch
 ``vit-tiny-8`` (64 px, patches of 8)      40      2e-3    100        64
 ========================================  ======  ======  =========  =======
 
-``<model>`` is ``rn50``, ``vit-s-32`` or ``swin-t``. The study names no weight decay, optimizer or augmentation, so the
-presets take open_clip's: AdamW, 0.2, crops of 90 to 100 % of the area. They have mixed precision, gradient
-checkpointing, a checkpoint of every epoch, and 256 images of a batch for each GPU (for RN50 in two parts).
+``<model>`` is ``rn50``, ``vit-s-32`` or ``swin-t``. The study does not name its optimizer, weight decay and
+augmentation. So its presets have open_clip's defaults: AdamW, 0.2, and crops of 90 to 100 % of the area. They also have
+mixed precision, gradient checkpointing, and a checkpoint after every epoch. Each GPU gets 256 images of a batch; for
+RN50 these are processed in two halves.
 """
 
 from dataclasses import dataclass
@@ -51,7 +52,7 @@ INITIALISATIONS = ("transposed", "kaiming")
 @checked
 @dataclass(frozen=True, kw_only=True)
 class ModelTraining:
-    """Settings of any training on a table of images.
+    """Settings that all trainings on a table of images have.
 
     Example:
         >>> circuitry.training.ModelTraining(model="rn-tiny", epochs=2, batch_size=8, lr=1e-3, weight_decay=0.2).seed
@@ -59,29 +60,32 @@ class ModelTraining:
     """
 
     model: str | Path
-    """The model: open_clip name, a name shipped here (rn-tiny), or the path of a model-config JSON."""
+    """The model: a name of open_clip, the name of a model of this package (such as rn-tiny), or the path of a JSON file
+    with the configuration of a model."""
     epochs: Count
-    """Passes over the images."""
+    """Number of passes over the images."""
     batch_size: Annotated[int, at_least(2)]
-    """Images of a step: all processes together; images after the last whole batch are left out of the epoch."""
+    """Number of images in a step, over all processes together. Images after the last full batch are left out of the
+    epoch."""
     lr: Positive
-    """Learning rate: the highest."""
+    """The highest learning rate."""
     weight_decay: Amount
     """Weight decay of all weights except norms and biases."""
     crop_scale: Share = 0.9
     """Smallest share of an image's area that a random crop keeps."""
     keep_checkpoints: Natural = 0
-    """Keep a checkpoint after every so many epochs, and the untrained model (epoch 0); 0 keeps only the last."""
+    """Interval in epochs between checkpoints that are kept. The untrained model (epoch 0) is then kept, too. With 0,
+    only the last checkpoint is kept."""
     decoding: Decoding = "upright"
     seed: SeedOption = 0
     threads: Count = 1
-    """PyTorch's CPU threads: in each process; another number rounds sums differently and so gives other weights."""
+    """Number of PyTorch's CPU threads in each process. Another number rounds sums differently, so weights differ."""
 
 
 @checked
 @dataclass(frozen=True, kw_only=True)
 class ClipTraining(ModelTraining):
-    """Settings of `train_clip`; `clip_preset` has the study's.
+    """Settings of `train_clip`. `clip_preset` returns the settings of the study.
 
     Example:
         >>> settings = circuitry.training.ClipTraining(model="rn-tiny", epochs=2, batch_size=8, lr=1e-3, warmup=1)
@@ -90,18 +94,23 @@ class ClipTraining(ModelTraining):
     """
 
     warmup: Natural
-    """Steps until the highest learning rate, which then falls to zero along a cosine."""
-    weight_decay: Amount = 0.2  #: Of all weights except norms and biases.
+    """Number of steps in which the learning rate rises to its highest value. After these it falls to zero along a
+    cosine."""
+    weight_decay: Amount = 0.2  #: Weight decay of all weights except norms and biases.
     precision: Annotated[
         str, one_of(*CLIP_PRECISIONS), option(choices=CLIP_PRECISIONS)
     ] = "fp32"
-    """Precision: as open_clip names it, fp32, amp (float16 mixed), amp_bf16, bf16, fp16, pure_bf16, pure_fp16."""
+    """Precision of the training, by its name in open_clip: for example fp32, amp (mixed with float16) or amp_bf16
+    (mixed with bfloat16)."""
     grad_checkpointing: bool = False
-    """Compute activations again in the backward pass instead of keeping them: less memory, a third more time."""
+    """Compute activations again in the backward pass instead of storing them. This saves memory and takes a third more
+    time."""
     accumulation: Count = 1
-    """Parts into which a process cuts its share of a batch to save memory; batch norms see one part."""
+    """Number of chunks into which a process divides its share of a batch to save memory. Batch norms compute their
+    statistics from a single chunk."""
     processes: Count = 1
-    """Processes that train together, each on its own GPU or threads; batch norms see the share of one process."""
+    """Number of processes that train together, each on its own GPU or its own threads. Batch norms compute their
+    statistics from the share of a single process."""
 
     def __post_init__(self) -> None:
         shares = self.processes * self.accumulation
@@ -115,10 +124,11 @@ class ClipTraining(ModelTraining):
 @checked
 @dataclass(frozen=True, kw_only=True)
 class SaeTraining:
-    """Settings of `train_sae`; the defaults of expansion, penalty, rate and batch are the study's.
+    """Settings of `train_sae`. The defaults of ``expansion``, ``l1``, ``lr`` and ``batch_size`` are the study's.
 
-    ``circuitry train-sae --study`` also has the study's 200 passes over the data (about a million steps on DomainNet
-    and CC12M), its initialisation, and no resampling: the study's code requests it, but it never takes effect.
+    ``circuitry train-sae --study`` also has other settings of the study: 200 passes over the data (about a million
+    steps on DomainNet and CC12M), its initialisation, and no resampling. The study's code requests resampling, but
+    resampling never takes effect there.
 
     Example:
         >>> circuitry.training.SaeTraining(expansion=8, steps=20_000).batch_size
@@ -126,47 +136,51 @@ class SaeTraining:
     """
 
     expansion: Count = 4
-    """Features per unit."""
+    """Number of features for each unit."""
     l1: Amount = 1e-4
-    """Weight of the sum of the features; the squared error is a mean over units."""
+    """Weight of the sum of the features in the loss. The squared error in the loss is a mean over units."""
     lr: Positive = 1e-4
-    """Learning rate: of Adam, constant."""
+    """Learning rate of Adam, which is constant."""
     batch_size: Count = 2048
-    """Samples of a step, at most."""
+    """Largest number of samples in a step."""
     steps: Count | None = 5000
-    """Steps of the optimizer over shuffled passes; None for as many whole passes as epochs says."""
+    """Number of steps of the optimizer. Samples are shuffled again in each pass. With None, the training takes as many
+    passes as epochs says."""
     epochs: Count = 200
-    """Passes over the images: their samples, if steps is None."""
+    """Number of passes over the samples of all images. It is ignored unless steps is None."""
     drop_last: bool = True
-    """Leave out the samples after a piece's last whole batch; otherwise they are a smaller batch."""
+    """Leave out the samples after the last full batch of a piece (samples that are in memory together). Otherwise they
+    are a smaller batch."""
     resample_every: Natural = 1000
-    """Steps between two checks for dead features, which are then resampled; 0 for never."""
+    """Number of steps between two checks for dead features, which are then resampled. With 0, they are never
+    resampled."""
     initialisation: Annotated[
         str, one_of(*INITIALISATIONS), option(choices=INITIALISATIONS)
     ] = "transposed"
-    """How weights start: transposed, the encoder starts as the decoder's transpose, the decoder's bias at the samples'
-    mean; kaiming, the encoder and its bias start at random, the decoder's bias at zero."""
+    """Initial weights. With transposed, the encoder is the transpose of the decoder, and the bias of the decoder is the
+    mean of the samples. With kaiming, the encoder and its bias are random, and the bias of the decoder is zero."""
     piece: Count = 302_080
-    """Images whose samples are in memory at a time; more images are drawn into random pieces on disk."""
+    """Number of images whose samples are in memory together. If there are more images, they are divided at random into
+    pieces of this size, which are stored on disk."""
     seed: SeedOption = 0
     threads: Count = 1
-    """PyTorch's CPU threads: another number rounds sums differently and so gives other weights."""
+    """Number of PyTorch's CPU threads. Another number rounds sums differently, so the weights differ."""
 
 
 @checked
 @dataclass(frozen=True)
 class TrainingWork:
-    """Device, reading processes and progress of a training; they change numbers only by rounding.
+    """Device, reading processes and progress bar of a training. They change results only by rounding.
 
     Example:
         >>> work = circuitry.training.TrainingWork(device="cpu", workers=0, progress=False)
     """
 
     device: str | None = None
-    """Where the model runs: cpu, cuda, cuda:1 or mps (default: a GPU if there is one; several take one
-    each)."""
+    """Device of the model: cpu, cuda, cuda:1 or mps (default: cuda if there is a GPU, otherwise cpu). With several
+    training processes on cuda, each takes a GPU."""
     workers: Natural = 2
-    """Processes that read images: for each training process."""
+    """Number of processes that read images for each training process."""
     progress: bool = True
     """Show progress bars."""
 
@@ -178,11 +192,16 @@ CLIP_PRESETS = tuple(
         if path.parent.name != STUDY
     )
 )
-"""Names of all presets."""
+"""Names of all presets of CLIP trainings."""
 
 
 def clip_preset(name: str, *, study: bool = False) -> ClipTraining:
-    """Return a training by the name of its preset; with ``study`` a tiny model's also has what the study's share.
+    """Return the settings of a training by the name of its preset.
+
+    Args:
+        name: One of `CLIP_PRESETS`.
+        study: If True, settings that the preset does not have are taken from the settings that all trainings of the
+            study share. This changes only the presets of tiny models.
 
     Example:
         >>> from dataclasses import replace

@@ -187,7 +187,9 @@ def _finish_accuracies(
     """Add lines at what guessing reaches, and explain bars, points and lines below the panels."""
     for column, classes in _bars(table).items():
         name = "all classes" if column == "all" else f"{classes} classes"
-        style.add_key(figure, name, "bar", marker=style.group_filling(classes, style.GREY))
+        style.add_key(
+            figure, name, "bar", marker=style.group_filling(classes, style.GREY)
+        )
     for column, (name, symbol) in KINDS.items():
         if table[column].notna().any():
             name = f"held-out, {name}"

@@ -254,8 +254,10 @@ def _draw_edges(
     # 3 t^2 - 2 t^3 goes from 0 to 1 and is level at both ends.
     rise = at * at * (3 - 2 * at)
     # Edges of nodes that are not drawn have no place.
-    ends = edges.join(places, "upper").join(places, "lower", rsuffix="1").dropna()
-    for x0, y0, x1, y1, text in ends[["x", "y", "x1", "y1", "text"]].to_numpy():
+    uppers = edges.join(places.add_prefix("upper_"), "upper")
+    ends = uppers.join(places.add_prefix("lower_"), "lower").dropna()
+    columns = ["upper_x", "upper_y", "lower_x", "lower_y", "text"]
+    for x0, y0, x1, y1, text in ends[columns].to_numpy():
         xs += [*(x0 + (x1 - x0) * at), None]
         ys += [*(y0 + (y1 - y0) * rise), None]
         texts += [None, *[text] * (len(at) - 2), None, None]
