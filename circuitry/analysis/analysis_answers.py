@@ -8,9 +8,9 @@ from typing import Protocol, runtime_checkable
 
 import pandas as pd
 
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 from circuitry.questions.answers_of_circuits import (
-    AnswersOf,
+    AnswerContext,
     ComparedAnswer,
     CurvesAnswer,
     ScoresAnswer,
@@ -57,14 +57,14 @@ class AccuracyAnswer:
             return []
         return [recognised(self.by_class, self.by_domain)]
 
-    def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
+    def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
         """Return the tables on accuracy by name; ``of`` is ignored."""
         tables = {"accuracy": self.by_domain}
         if self.by_class is not None:
             tables["accuracy_by_class"] = self.by_class
         return tables
 
-    def add_to(self, report: Report, of: AnswersOf) -> None:
+    def add_to(self, report: Report, of: AnswerContext) -> None:
         """Add the section on accuracy to a report."""
         add_accuracy(report, self.by_domain, of.marks, test_domain=self.test_domain)
 
@@ -76,10 +76,10 @@ class Answer(Protocol):
     def findings(self) -> list[Finding | None]:
         """Return the findings that answer the question of the step."""
 
-    def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
+    def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
         """Return the tables on this step by name."""
 
-    def add_to(self, report: Report, of: AnswersOf) -> None:
+    def add_to(self, report: Report, of: AnswerContext) -> None:
         """Add the sections on this step to a report."""
 
 
@@ -126,14 +126,14 @@ class AnalysisAnswers:
         """Return the findings of all steps that were taken."""
         return list(chain(*(answer.findings() for answer in self.in_order)))
 
-    def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
+    def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
         """Return the tables on all steps by name."""
         tables: dict[str, pd.DataFrame] = {}
         for answer in self.in_order:
             tables |= answer.tables(of)
         return tables
 
-    def add_to(self, report: Report, of: AnswersOf, tested_on: str | None) -> None:
+    def add_to(self, report: Report, of: AnswerContext, tested_on: str | None) -> None:
         """Add the results of all steps to an empty report.
 
         Args:
@@ -154,7 +154,7 @@ class AnalysisAnswers:
             answer.add_to(report, of)
 
 
-def add_images(report: Report, classes: Sequence[str], of: AnswersOf) -> None:
+def add_images(report: Report, classes: Sequence[str], of: AnswerContext) -> None:
     """Add the section that shows some images of each class and domain.
 
     Classes and domains without images are left out.

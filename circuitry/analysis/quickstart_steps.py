@@ -53,14 +53,14 @@ def analysis_of(config: QuickstartSettings) -> Analysis:
     settings = ExtractionSettings(
         n_images=config.n_images,
         n_others=min(MOST_OTHERS, len(config.classes) - 1),
-        parts=HALVES,
+        folds=HALVES,
         seed=config.seed,
     )
     checks = CheckSettings(n_images=config.n_unseen, n_others=config.n_others)
     return Analysis(clip, images, config.folder, settings, checks)
 
 
-def find_parts(
+def find_own_parts(
     config: QuickstartSettings,
     worker: int,
     workers: int,
@@ -87,14 +87,14 @@ def find_parts(
     return run.answers
 
 
-def tell_parts(
+def tell_own_parts(
     config: QuickstartSettings,
     answers: AnalysisAnswers,
 ) -> AnalysisAnswers:
     """Print what was found on own parts, write the own parts as circuits, and return the answers.
 
     Args:
-        answers: What the first process returned from `find_parts`.
+        answers: What the first process returned from `find_own_parts`.
     """
     run = analysis_of(config)
     run.answers = answers
@@ -132,7 +132,7 @@ def find_circuits(
     work = Work(Rank(worker, workers))
     if worker == 0:
         say(
-            f"3/5 circuits that are enough, of {ENOUGH} classes in every style, and of {HALVES} parts of the images"
+            f"3/5 circuits that are enough, of {ENOUGH} classes in every style, and of {HALVES} folds of the images"
         )
     # Some of the classes are taken in even steps, so that more classes do not mean more circuits to find.
     step = max(1, len(config.classes) // ENOUGH)

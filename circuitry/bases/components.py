@@ -1,4 +1,4 @@
-"""Divide a tower into a finer chain of stages, whose units are components: parts of blocks, such as heads and neurons.
+"""Divide a tower into a finer chain of stages, whose units are components of blocks, such as heads and neurons.
 
 Each block of a transformer then has two sites. They replace the site of the residual stream after the block:
 
@@ -45,8 +45,8 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.narrowing import in_order, pooled_heads, project_heads
 from circuitry.encoder.stages import NO_STEP, ConvBlock, Stage, Step
 from circuitry.encoder.unit_kinds import HEAD, POOLING_HEAD
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 PATTERN_POINTS = ("attn.hook_attn_scores", "attn.hook_pattern")
 BLOCK_POINTS = (
@@ -100,7 +100,7 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
     blocks = encoder.chain.blocks or conv_blocks(encoder.chain.stages)
     if not blocks:
         raise InputError(
-            f"Components are parts of blocks, but of this {type(encoder.tower).__name__} no block is known: take its "
+            f"Components lie inside blocks, but of this {type(encoder.tower).__name__} no block is known: take its "
             "channels, or name its blocks in the Chain of a reader (register_architecture)."
         )
     if encoder.error_units:

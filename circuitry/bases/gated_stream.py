@@ -49,7 +49,7 @@ class LayerRun(NamedTuple):
     layer: Layer
     units: Float[Tensor, "batch position ..."]
     """Activations of its units minus their baselines."""
-    stream: Float[Tensor, "parts batch position d_model"]
+    stream: Float[Tensor, "terms batch position d_model"]
     """What the layer adds to the stream, minus what it adds in the baseline.
 
     The first axis has an entry for each head if the units are heads. Otherwise it has one entry for the whole layer.

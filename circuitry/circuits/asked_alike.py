@@ -12,7 +12,7 @@ from circuitry.encoder.metrics import answer_metric
 from circuitry.encoder.sites import FIRST_LAYER, INPUT
 from circuitry.encoder.task import Task, at_model_scale
 from circuitry.runs.errors import InputError
-from circuitry.runs.identity import OF_ENCODER, Identity, part_differs, same_part
+from circuitry.runs.identity import OF_ENCODER, Identity, entry_differs, same_entry
 
 
 def named_sites(task: Task) -> list[str] | None:
@@ -65,13 +65,13 @@ def check_asked_alike(
     for title, values in asked.items():
         for name, value in values.items():
             first_title, first_value = first.setdefault(name, (title, value))
-            # Scales may differ by rounding. `same_part` allows rounding differences only in lists, so scales are put
+            # Scales may differ by rounding. `same_entry` allows rounding differences only in lists, so scales are put
             # into lists.
             compared = (first_value, value)
             if isinstance(value, float):
                 compared = ([first_value], [value])
-            if not same_part(*compared):
-                differs = part_differs(name, first_value, first_title, value, title)
+            if not same_entry(*compared):
+                differs = entry_differs(name, first_value, first_title, value, title)
                 raise InputError(f"{what} are asked alike, but {differs}: {instead}.")
 
 
@@ -100,7 +100,7 @@ def check_made_with(
         texts_of_task = given.get("text_weights", [None])
         compared = dict.fromkeys(names)
         # Labels are indices of classes, so equal labels mean the same class only if the texts are the same.
-        if not same_part(texts_of_graph, texts_of_task):
+        if not same_entry(texts_of_graph, texts_of_task):
             compared.pop("label", None)
         if "text_weights" in compared and made.get("label") == given.get("label"):
             compared["class_weights"] = compared.pop("text_weights")

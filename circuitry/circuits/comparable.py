@@ -2,7 +2,7 @@
 
 Circuits are compared unit by unit. So the similarity of two graphs means nothing if they differ in widths, feature
 bases, rules, kinds of edges or models. A graph stores the number of units of each site, and the entries of its identity
-that are named in `SHARED_PARTS`. An entry that one of the two graphs lacks is not compared, and the log names it. The
+that are named in `SHARED_ENTRIES`. An entry that one of the two graphs lacks is not compared, and the log names it. The
 numbers of images may differ, since domains have different numbers of images.
 
 Some entries are compared only between certain graphs:
@@ -18,7 +18,7 @@ from typing import Any
 
 from circuitry.circuits.graph import Scores
 from circuitry.runs.errors import InputError
-from circuitry.runs.identity import OF_MODEL, SHARED_PARTS, part_differs, same_part
+from circuitry.runs.identity import OF_MODEL, SHARED_ENTRIES, entry_differs, same_entry
 
 _BASELINES_OF_A_JOB = ("other-domains", "counterfactual")
 """First words of the names of baselines that differ by class and domain. Of such baselines only the names are
@@ -64,7 +64,7 @@ class Comparable:
             self._first = graph
         _check_units(self._first, graph)
         differing = self._first.settings.keys() ^ graph.settings.keys()
-        unsaid = differing.intersection(SHARED_PARTS)
+        unsaid = differing.intersection(SHARED_ENTRIES)
         if unsaid and self._unsaid is None:
             self._unsaid = ", ".join(sorted(unsaid)).replace("_", " ")
             log.warning(
@@ -76,8 +76,8 @@ class Comparable:
         for key, value in _settings(graph).items():
             # Compare with the first graph that has the setting in this scope, as the first graph of all may lack it.
             theirs, title = self._settings.setdefault(key, (value, graph.title))
-            if not same_part(theirs, value):
-                differs = part_differs(key[0], theirs, title, value, graph.title)
+            if not same_entry(theirs, value):
+                differs = entry_differs(key[0], theirs, title, value, graph.title)
                 advice = WHAT_TO_DO.get(key[0], "find both in the same way")
                 raise InputError(
                     f"Compared circuits are found with the same model, question and settings, but {differs}: {advice}."
@@ -98,13 +98,13 @@ def check_comparable(a: Scores, b: Scores) -> None:
 
 
 def _settings(graph: Scores) -> dict[tuple[str, Any], Any]:
-    """Return the `SHARED_PARTS` of a graph by (name, scope).
+    """Return the `SHARED_ENTRIES` of a graph by (name, scope).
 
     All graphs that have the same name and scope must agree on the value. The scope is None for a setting on which all
     graphs must agree.
     """
     known = {}
-    for name in SHARED_PARTS:
+    for name in SHARED_ENTRIES:
         if name in graph.settings:
             known[name] = graph.settings[name]
     if str(known.get("baseline")).startswith(_BASELINES_OF_A_JOB):

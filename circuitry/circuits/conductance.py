@@ -25,11 +25,11 @@ from jaxtyping import Int
 
 from circuitry.circuits.narrowed_tasks import own_images, without_image
 from circuitry.circuits.nodes import (
+    FoldSum,
     NodeEffects,
-    PartSum,
     clean_run,
     effects_of,
-    part_sums,
+    fold_sums,
     unit_effects,
 )
 from circuitry.encoder.sites import INPUT
@@ -42,7 +42,7 @@ N_INTERVALS = 5
 
 def conductance_effects(
     task: Task,
-    parts: Int[np.ndarray, " images"] | None = None,
+    folds: Int[np.ndarray, " images"] | None = None,
     intervals: int = N_INTERVALS,
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
     """Return the mean effect of every unit on the metric: on all images, and on each fold of them, by its index.
@@ -52,14 +52,14 @@ def conductance_effects(
 
     Args:
         task: Encoder, images, metric, baseline and sites.
-        parts: Index of the fold of each image. If None, the second result is empty.
+        folds: Index of the fold of each image. If None, the second result is empty.
         intervals: Number of intervals of the path.
     """
     sites = task.sites
     rows = rows_that_fit(task.encoder, task.work.memory_gib)
     # At the remaining sites, some of the change is carried past the units, so there is no total to compare with.
     complete = [site for site in sites if site not in task.encoder.carried]
-    sums = defaultdict[int, list[PartSum]](list)
+    sums = defaultdict[int, list[FoldSum]](list)
     n_batches = count_batches(task.images, rows)
     with task.bar("conductance", "batch", n_batches) as bar:
         for batch in task.batches():
@@ -80,15 +80,15 @@ def conductance_effects(
                 g = slopes
             # The last point is the baseline of the image. The metric there is the end value for all sites.
             at_ends = dict.fromkeys(complete, at_end)
-            for part, of_part in part_sums(parts, batch, effects, clean, at_ends):
-                sums[part].append(of_part)
+            for fold, of_fold in fold_sums(folds, batch, effects, clean, at_ends):
+                sums[fold].append(of_fold)
             bar.update()
-    return effects_of(sums, parts)
+    return effects_of(sums, folds)
 
 
 def path_effects(
-    task: Task, parts: Int[np.ndarray, " images"] | None = None
+    task: Task, folds: Int[np.ndarray, " images"] | None = None
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
     """Return the result of `conductance_effects` on the task's images of the class, without the image as a site."""
     with task.running(gradients=True):
-        return conductance_effects(without_image(own_images(task)), parts)
+        return conductance_effects(without_image(own_images(task)), folds)

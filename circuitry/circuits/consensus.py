@@ -33,7 +33,7 @@ _DRAWS = 200
 STABILITY = (
     "class",
     "domain",
-    "parts",
+    "folds",
     "units",
     "unit_stability",
     "edges",
@@ -65,32 +65,32 @@ class Consensus:
 
 def find_consensus(
     circuit: Circuit,
-    parts: Sequence[AttributionGraph],
-    edges: Mapping[tuple[str, str], Float[np.ndarray, "parts down up"]],
+    folds: Sequence[AttributionGraph],
+    edges: Mapping[tuple[str, str], Float[np.ndarray, "folds down up"]],
 ) -> Consensus:
     """Compute the stability of a circuit by resampling the folds of its images; see the module.
 
     Args:
         circuit: A circuit that was cut out of the graph of all images.
-        parts: Graphs of the parts, from `GraphFolder.parts`.
-        edges: Scores of the circuit's edges on each part, from `GraphFolder.part_edges`.
+        folds: Graphs of the folds, from `GraphFolder.folds`.
+        edges: Scores of the circuit's edges on each fold, from `GraphFolder.fold_edges`.
     """
-    if len(parts) < 2:
+    if len(folds) < 2:
         raise InputError(
-            f"A consensus needs at least two parts of the images, but {len(parts)} was given: cut more."
+            f"A consensus needs at least two folds of the images, but {len(folds)} was given: cut more."
         )
-    for part in parts:
-        check_comparable(circuit.source, part)
-    counts, probability = _draws(len(parts))
-    n_images = np.array([part.n_images for part in parts])
+    for fold in folds:
+        check_comparable(circuit.source, fold)
+    counts, probability = _draws(len(folds))
+    n_images = np.array([fold.n_images for fold in folds])
     total = (counts @ n_images)[:, None]
     # The share of each fold's images in each draw [draws, folds]. Folds may differ in size by one image.
     weights = counts * n_images / total
     effects = {}
     ranked_by = {}
     for site in circuit.source.inner_sites:
-        effects[site] = weights @ np.stack([part.node_scores[site] for part in parts])
-        ranked_by[site] = weights @ np.stack([part.ranked_by[site] for part in parts])
+        effects[site] = weights @ np.stack([fold.node_scores[site] for fold in folds])
+        ranked_by[site] = weights @ np.stack([fold.ranked_by[site] for fold in folds])
     units = {}
     for site, held in _held_units(ranked_by, effects, circuit).items():
         units[site] = probability @ held
@@ -100,8 +100,8 @@ def find_consensus(
 
 def _edge_stability(
     circuit: Circuit,
-    edges: Mapping[tuple[str, str], Float[np.ndarray, "parts down up"]],
-    weights: Float[np.ndarray, "draws parts"],
+    edges: Mapping[tuple[str, str], Float[np.ndarray, "folds down up"]],
+    weights: Float[np.ndarray, "draws folds"],
     probability: Float[np.ndarray, " draws"],
 ) -> dict[tuple[str, str], np.ndarray]:
     """Return, by pair of sites, the probability that each edge of a circuit is among the strongest edges of a draw.
@@ -137,17 +137,17 @@ def circuit_stability(
     """
     rows = []
     for class_name, domain in graphs:
-        parts = list(graphs.parts(class_name, domain).values())
-        if len(parts) < 2:
+        folds = list(graphs.folds(class_name, domain).values())
+        if len(folds) < 2:
             continue
         circuit = graphs[class_name, domain].circuit(edges_per_node, any_sign=any_sign)
-        part_edges = graphs.part_edges(class_name, domain)
-        consensus = find_consensus(circuit, parts, part_edges)
+        fold_edges = graphs.fold_edges(class_name, domain)
+        consensus = find_consensus(circuit, folds, fold_edges)
         rows.append(
             {
                 "class": class_name,
                 "domain": domain,
-                "parts": len(parts),
+                "folds": len(folds),
                 "units": sum(map(len, consensus.units.values())),
                 "unit_stability": consensus.unit_stability,
                 "edges": sum(map(len, consensus.edges.values())),
@@ -170,7 +170,7 @@ def mean_stability(stability: pd.DataFrame) -> pd.DataFrame:
 
 def _draws(
     n: int,
-) -> tuple[Float[np.ndarray, "draws parts"], Float[np.ndarray, " draws"]]:
+) -> tuple[Float[np.ndarray, "draws folds"], Float[np.ndarray, " draws"]]:
     """Return how often each of ``n`` folds is drawn in each draw, and the probability of each draw."""
     if n > _EXACT:
         rng = np.random.default_rng(0)

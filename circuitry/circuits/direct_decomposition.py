@@ -21,8 +21,8 @@ from circuitry.bases.residual import ResidualStream
 from circuitry.circuits.component_effects import DirectEffects
 from circuitry.encoder.norms import NORMS, normed_with, scale_of
 from circuitry.encoder.tensor_batches import ImageBatches, Images, rows_that_fit
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
 
 ROUNDINGS = 100
@@ -124,8 +124,8 @@ def _added(
                 at_zero = last(zero)
                 vectors = [last(written) - at_zero for written in stream.written(cache)]
                 rest = last(zero + biases)
-            parts = (torch.stack(vectors, 1), rest, embedding)
-            yield [part.cpu().double().numpy() for part in parts]
+            terms = (torch.stack(vectors, 1), rest, embedding)
+            yield [term.cpu().double().numpy() for term in terms]
 
 
 @contextmanager

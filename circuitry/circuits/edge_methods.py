@@ -57,8 +57,8 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
 from circuitry.gates.edges import Edges, Pair
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError, shown
-from circuitry.runs.given import checked
 
 SomeUnits = Mapping[str, Int[np.ndarray, " kept"]]
 """Indices of some units by site, with the sites in the encoder's order."""
@@ -258,11 +258,11 @@ def rule_of_edges(encoder: Encoder, settings: AttributionSettings) -> Quadrature
     return settings.node_rule if along_path else PLAIN
 
 
-def part_edges(
+def fold_edges(
     task: Task,
     units: Mapping[int, SomeUnits],
     settings: AttributionSettings,
-    parts: Int[np.ndarray, " images"],
+    folds: Int[np.ndarray, " images"],
 ) -> dict[int, Mapping[Pair, np.ndarray]]:
     """Score edges on each fold of the images, between the units of this fold; see `score_edges`.
 
@@ -270,7 +270,7 @@ def part_edges(
         task: A task whose images are a tensor, within ``task.running(gradients=True)``.
         units: Units by site, by the index of the fold.
         settings: Settings with the method and the rule of edges.
-        parts: Index of the fold of each image.
+        folds: Index of the fold of each image.
 
     Returns:
         Scores by pair of sites, by the index of the fold.
@@ -280,10 +280,10 @@ def part_edges(
     method = edge_method(task.encoder, settings.edges).name
     rule = rule_of_edges(task.encoder, settings)
     scores = dict[int, Mapping[Pair, np.ndarray]]()
-    for part, of_part in units.items():
-        members = torch.from_numpy(np.flatnonzero(parts == part))
+    for fold, of_fold in units.items():
+        members = torch.from_numpy(np.flatnonzero(folds == fold))
         some = task.of_some(images, members)
-        scores[part] = score_edges(some, of_part, method=method, rule=rule).scores
+        scores[fold] = score_edges(some, of_fold, method=method, rule=rule).scores
     return scores
 
 

@@ -15,21 +15,21 @@ from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.graph import PIXELS, AttributionGraph, Circuit
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import ImageRecord
+from circuitry.data.folds import Key as Key
 from circuitry.data.images import image_listing
-from circuitry.data.parts import Key as Key
+from circuitry.runs.arguments import checked
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, UnknownNameError, naming_damage
-from circuitry.runs.given import checked
 from circuitry.runs.identity import OF_MODEL, Identity
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import NAME, check_folder, read_manifest
 from circuitry.runs.provenance import digest, versions
 
-EXTRACTION_FORMAT = "circuitry extraction 6"
+EXTRACTION_FORMAT = "circuitry extraction 7"
 """Name and version of the folder's format."""
 
-PART_EDGES = "circuitry edges of parts 1"
-"""Name and version of the format of `write_part_edges`."""
+FOLD_EDGES = "circuitry edges of folds 1"
+"""Name and version of the format of `write_fold_edges`."""
 
 LESIONS = "lesions.csv"
 """Name of a file in a folder of own parts: the table of `lesion`, which says how the ablation of each part changes the
@@ -127,7 +127,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         facts = {
             "sites": list(first.sites),
             "budget": first.settings["budget"],
-            "n_parts": 0,
+            "n_folds": 0,
             "size": largest_size,
             "circuits": digest(units),
         }
@@ -182,9 +182,9 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         return Identity(self.manifest["config"])
 
     @property
-    def n_parts(self) -> int:
-        """Number of parts that the images of a (class, domain) are cut into; fewer images leave some parts empty."""
-        return int(self.manifest["config"]["n_parts"])
+    def n_folds(self) -> int:
+        """Number of folds that the images of a (class, domain) are cut into; fewer images leave some folds empty."""
+        return int(self.manifest["config"]["n_folds"])
 
     @cached_property
     def lesions(self) -> pd.DataFrame | None:
@@ -210,37 +210,37 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         # If the job has no record, there is nothing to compare with.
         return self._folder.whole(job, path) if self._folder.has_record(job) else path
 
-    def file(self, class_name: str, domain: str, part: int | str = WHOLE) -> Path:
-        """Return the path of a graph file; ``part`` is the number of a part, or ``all``."""
-        if not isinstance(part, str) and part not in range(self.n_parts):
+    def file(self, class_name: str, domain: str, fold: int | str = WHOLE) -> Path:
+        """Return the path of a graph file; ``fold`` is the number of a fold, or ``all``."""
+        if not isinstance(fold, str) and fold not in range(self.n_folds):
             raise InputError(
-                f"The images of {self.path} are cut into {self.n_parts} parts, but {part!r} was given."
+                f"The images of {self.path} are cut into {self.n_folds} folds, but {fold!r} was given."
             )
-        return graph_file(self._place, class_name, domain, part)
+        return graph_file(self._place, class_name, domain, fold)
 
-    def parts(self, class_name: str, domain: str) -> dict[int, AttributionGraph]:
-        """Return the graphs of the parts of the images by number; parts without images are absent.
+    def folds(self, class_name: str, domain: str) -> dict[int, AttributionGraph]:
+        """Return the graphs of the folds of the images by number; folds without images are absent.
 
-        Equal numbers mean the same items in all domains of a class, see `circuitry.data.part_numbers`.
+        Equal numbers mean the same items in all domains of a class, see `circuitry.data.fold_numbers`.
         """
         self._check((class_name, domain))
         graphs = {}
-        for part in range(self.n_parts):
-            if self.file(class_name, domain, part).is_file():
-                graphs[part] = self._loaded(class_name, domain, part)
+        for fold in range(self.n_folds):
+            if self.file(class_name, domain, fold).is_file():
+                graphs[fold] = self._loaded(class_name, domain, fold)
         return graphs
 
-    def part_edges(
+    def fold_edges(
         self, class_name: str, domain: str
     ) -> dict[tuple[str, str], np.ndarray]:
         """Return the scores of the edges of the graph on each fold of the images.
 
         They are arrays [folds, kept downstream, kept upstream] by (upstream, downstream) pair of sites. Folds are in
-        the order of `parts`.
+        the order of `folds`.
         """
         self._check((class_name, domain))
         path = self._whole((class_name, domain), self.file(class_name, domain, EDGES))
-        _, by_name = read_arrays(path, PART_EDGES, "file of edges")
+        _, by_name = read_arrays(path, FOLD_EDGES, "file of edges")
         by_pair = {}
         for name, scores in by_name.items():
             upstream, downstream = name.split("->")
@@ -252,19 +252,19 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         return self._loaded(*key, WHOLE)
 
     def _loaded(
-        self, class_name: str, domain: str, part: int | str
+        self, class_name: str, domain: str, fold: int | str
     ) -> AttributionGraph:
         """Return the graph of a (class, domain) on a fold or on all images.
 
         Raise `InputError` if the file holds the graph of another class, domain or fold, if the graph was made with
         another model or settings than the folder, or if the file is damaged.
         """
-        file = self.file(class_name, domain, part)
+        file = self.file(class_name, domain, fold)
         graph = AttributionGraph.load(file)
-        held = (graph.class_name, graph.domain, graph.settings.get("part", part))
-        if held != (class_name, domain, part):
+        held = (graph.class_name, graph.domain, graph.settings.get("fold", fold))
+        if held != (class_name, domain, fold):
             raise InputError(
-                f"{file} is in the place of {class_name} in {domain} ({part}), but holds a graph of {held[0]} in "
+                f"{file} is in the place of {class_name} in {domain} ({fold}), but holds a graph of {held[0]} in "
                 f"{held[1]} ({held[2]}): run what made the folder again, which makes it again."
             )
         title = f"the graph of {graph.title} in {file}"
@@ -298,23 +298,23 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         )
 
 
-def graph_file(folder: Path, class_name: str, domain: str, part: int | str) -> Path:
+def graph_file(folder: Path, class_name: str, domain: str, fold: int | str) -> Path:
     """Return the path of a file of an extraction.
 
     Args:
         folder: The folder of the extraction.
         class_name, domain: Class and domain of the circuit.
-        part: Index of a fold for the graph of the fold, `WHOLE` for the graph of all images, or `EDGES` for the scores
+        fold: Index of a fold for the graph of the fold, `WHOLE` for the graph of all images, or `EDGES` for the scores
             of edges on each fold.
     """
-    name = part if isinstance(part, str) else f"part-{part}"
+    name = fold if isinstance(fold, str) else f"fold-{fold}"
     return folder / "graphs" / class_name / f"{domain}.{name}.safetensors"
 
 
 def named(
     graph: AttributionGraph,
     key: Key,
-    part: int | str,
+    fold: int | str,
     identity: Identity,
     own: Sequence[ImageRecord],
     others: Sequence[ImageRecord],
@@ -324,7 +324,7 @@ def named(
     Args:
         graph: The graph.
         key: Class and domain.
-        part: Index of the fold that the graph was computed on, or `WHOLE` for all images.
+        fold: Index of the fold that the graph was computed on, or `WHOLE` for all images.
         identity: Identity of the folder; some of its entries are copied into the settings of the graph.
         own: The images of the class.
         others: The images of other classes.
@@ -335,7 +335,7 @@ def named(
     for name in (*OF_MODEL, *_ASKED):
         if name in identity:
             settings[name] = identity[name]
-    settings["part"] = part
+    settings["fold"] = fold
     # A baseline with a name can be made again from the name. Its digest may differ by the rounding of another machine.
     if "baseline_digest" not in identity:
         settings.pop("baseline_digest", None)
@@ -397,18 +397,18 @@ def _as_graph(circuit: Circuit) -> AttributionGraph:
     return replace(source, settings=settings).keeping(kept, edges.scores)
 
 
-def write_part_edges(
-    path: Path, edges: Mapping[tuple[str, str], np.ndarray], parts: Sequence[int]
+def write_fold_edges(
+    path: Path, edges: Mapping[tuple[str, str], np.ndarray], folds: Sequence[int]
 ) -> None:
     """Write the scores of the edges of a graph on each fold of its images.
 
     Args:
         path: The file.
         edges: Scores [folds, kept downstream, kept upstream] by (upstream, downstream) pair of sites.
-        parts: Index of each fold.
+        folds: Index of each fold.
     """
     arrays = {f"{up}->{down}": scores for (up, down), scores in edges.items()}
-    write_arrays(path, PART_EDGES, {"parts": list(parts)}, arrays)
+    write_arrays(path, FOLD_EDGES, {"folds": list(folds)}, arrays)
 
 
 def _shortened(value: Any) -> Any:

@@ -28,8 +28,8 @@ from circuitry.circuits.similarity_matrix import (
     spearman_matrix,
     wl_matrices,
 )
+from circuitry.runs.arguments import Natural, checked
 from circuitry.runs.errors import InputError, shown, unknown_name
-from circuitry.runs.given import Natural, checked
 from circuitry.runs.leaves import Leaves
 from circuitry.runs.provenance import digest
 

@@ -26,9 +26,9 @@ from dataclasses import dataclass
 from inspect import getdoc, isroutine
 from typing import Annotated, Any
 
+from circuitry.runs.arguments import Condition
 from circuitry.runs.errors import shown
-from circuitry.runs.given import Condition
-from circuitry.runs.leaves import part_of
+from circuitry.runs.leaves import entry_of
 
 SITE_PATH = "site-path"
 CONDUCTANCE = "conductance"
@@ -41,7 +41,7 @@ LEARNED = "learned"
 log = logging.getLogger(__name__)
 
 UnitScorer = Callable[..., Mapping[str, Any]]
-"""Takes a task and `AttributionSettings`, and with `Method.takes_parts` the fold of each image. Returns scores [units]
+"""Takes a task and `AttributionSettings`, and with `Method.takes_folds` the fold of each image. Returns scores [units]
 by site, error units included; see `register_method`."""
 EdgeScorer = Callable[..., Mapping[tuple[str, str], Any]]
 """Takes a task, units by site and a `QuadratureRule`. Returns scores [downstream, upstream] by pair of sites; see
@@ -73,7 +73,7 @@ class Method:
     without_others: str | None = None
     """Name of the method that is used instead if there are no images of other classes. None if this method is used all
     the same."""
-    takes_parts: bool = False
+    takes_folds: bool = False
     """Whether one call scores all images and each fold of the images. If True, the function's third argument is None or
     the index of the fold of each image. With folds the scores have the shape [1 + folds, units]: a row for all images,
     then a row for each fold in the order of the indices."""
@@ -149,7 +149,7 @@ METHODS: dict[str, Method] = {
             effects=False,
             takes_others=True,
             without_others=GRADIENT,
-            takes_parts=True,
+            takes_folds=True,
         ),
         Method(
             ITERATIVE,
@@ -158,7 +158,7 @@ METHODS: dict[str, Method] = {
             effects=False,
             takes_others=True,
             without_others=GRADIENT,
-            takes_parts=True,
+            takes_folds=True,
         ),
         Method(
             CONTRAST,
@@ -321,7 +321,7 @@ def code_of(method: Method | EdgeMethod) -> str | dict[str, str]:
     value = vars(method)
     if value["function"] is None and value.get("components") is None:
         return f"circuitry: {method.name}"
-    return part_of(value, f"the method {method.name!r}")
+    return entry_of(value, f"the method {method.name!r}")
 
 
 def describe_method(settings: Mapping[str, Any]) -> str:

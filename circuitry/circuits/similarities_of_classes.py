@@ -24,10 +24,10 @@ from circuitry.circuits.measures import (
     permuted_units,
     similarity_matrices,
 )
-from circuitry.comparison.part_array import PARTS, WHOLE
+from circuitry.comparison.fold_array import FOLDS, WHOLE
 from circuitry.comparison.table import CHANCE, VALUES
+from circuitry.runs.arguments import Count, Natural, Seed, checked
 from circuitry.runs.errors import number_of
-from circuitry.runs.given import Count, Natural, Seed, checked
 
 Node = tuple[str, int]
 """Domain and index of the fold, which is `WHOLE` for the graph of all images."""
@@ -69,12 +69,12 @@ class _Compared(NamedTuple):
     """The similarities of some pairs of graphs."""
 
     pairs: dict[str, np.ndarray]
-    """The columns of `PARTS` that name the two graphs of each pair: arrays [pairs] by name."""
+    """The columns of `FOLDS` that name the two graphs of each pair: arrays [pairs] by name."""
     values: dict[Measure, dict[str | None, np.ndarray]]
     """The similarities: arrays [pairs] by measure and site."""
 
     def columns(self, measure: Measure) -> dict[str, np.ndarray]:
-        """Return the columns of `PARTS` with the similarities by one measure, for all pairs at each site in turn."""
+        """Return the columns of `FOLDS` with the similarities by one measure, for all pairs at each site in turn."""
         by_site = self.values[measure]
         # An array of objects, because the site is None for measures of whole circuits.
         sites = np.array(list(by_site), object)
@@ -90,7 +90,7 @@ class _Compared(NamedTuple):
 class ClassPass:
     """Collect the similarities by several measures, class by class.
 
-    `add` takes the graphs of one class. After all classes, `values`, `parts` and `chance` return the similarities.
+    `add` takes the graphs of one class. After all classes, `values`, `folds` and `chance` return the similarities.
     """
 
     def __init__(self, measures: Sequence[Measure], settings: ReadingSettings) -> None:
@@ -98,7 +98,7 @@ class ClassPass:
         self.settings = settings
         self.marks = SiteMarks()
         self.n_images: list[int] = []
-        self.n_per_part: list[int] = []
+        self.n_per_fold: list[int] = []
         self._checked = Comparable()
         self._rng = np.random.default_rng(settings.seed)
         # A full deque drops its oldest class, so that few graphs stay in memory.
@@ -110,32 +110,32 @@ class ClassPass:
 
     def add(self, class_name: str, graphs: ByNode) -> None:
         """Compare the graphs of a class with each other, and with graphs of the few classes that were added before."""
-        parts = {}
+        folds = {}
         for node, graph in graphs.items():
             self._checked.add(graph)
             self.marks.add(graph)
             if node[1] == WHOLE:
                 self.n_images.append(graph.n_images)
             else:
-                self.n_per_part.append(graph.n_images)
-                parts[node] = graph
+                self.n_per_fold.append(graph.n_images)
+                folds[node] = graph
         nodes = list(graphs)
         own = list(graphs.values())
         self._compare((class_name, class_name), nodes, _pairs_of_a_class(nodes), own)
         for other, theirs in self._before:
             # The fold of this class has another index than the fold of the other class. Within a class, too, only folds
             # with different indices are compared, because folds with equal indices contain the same items.
-            part = next(iter(theirs))[1]
-            chosen = _one_part(parts, self._rng, without=part)
+            fold = next(iter(theirs))[1]
+            chosen = _one_fold(folds, self._rng, without=fold)
             both = [*theirs, *chosen]
             places = product(range(len(theirs)), range(len(theirs), len(both)))
             pairs = np.array(list(places), int).reshape(-1, 2)
             compared = [*theirs.values(), *chosen.values()]
             self._compare((other, class_name), both, pairs, compared)
-        if chosen := _one_part(parts, self._rng):
+        if chosen := _one_fold(folds, self._rng):
             self._before.append((class_name, chosen))
         # If there are graphs of folds, chance level is measured on them, because circuits of fewer images differ more.
-        drawn_from = list((parts or graphs).values())
+        drawn_from = list((folds or graphs).values())
         for graph in drawn_from:
             for site in graph.inner_sites:
                 n_units = len(graph.node_scores[site])
@@ -150,18 +150,18 @@ class ClassPass:
             order: The classes, in the order of the table.
         """
         table = self._table(measure, order)
-        whole = table[(table["part_a"] == WHOLE) & (table["part_b"] == WHOLE)]
+        whole = table[(table["fold_a"] == WHOLE) & (table["fold_b"] == WHOLE)]
         whole = whole.rename(columns={"class_a": "class"})
         return whole[list(VALUES)].reset_index(drop=True)
 
-    def parts(self, measure: Measure, order: Iterable[str]) -> pd.DataFrame:
-        """Return a table of all other similarities, with the columns `PARTS`.
+    def folds(self, measure: Measure, order: Iterable[str]) -> pd.DataFrame:
+        """Return a table of all other similarities, with the columns `FOLDS`.
 
         They are between graphs of two folds, or between the graph of a fold and the graph of all images. The arguments
         are those of `values`.
         """
         table = self._table(measure, order)
-        return table[table["part_a"] != WHOLE].reset_index(drop=True)
+        return table[table["fold_a"] != WHOLE].reset_index(drop=True)
 
     def chance(self, measure: Measure) -> pd.DataFrame:
         """Return a table of the chance level of a measure, with the columns site and value.
@@ -190,9 +190,9 @@ class ClassPass:
             compared = self._compared.get(name, ())
             blocks += [of_pairs.columns(measure) for of_pairs in compared]
         if not blocks:
-            return pd.DataFrame(columns=list(PARTS))
+            return pd.DataFrame(columns=list(FOLDS))
         columns: dict[str, Any] = {}
-        for name in PARTS:
+        for name in FOLDS:
             columns[name] = np.concatenate([block[name] for block in blocks])
         # A series of objects keeps None. Otherwise the table would turn None into NaN.
         columns["site"] = pd.Series(columns["site"], dtype=object)
@@ -226,7 +226,7 @@ class ClassPass:
         if not len(pairs):
             return
         domains = np.array([domain for domain, _ in nodes], object)
-        parts = np.array([part for _, part in nodes])
+        folds = np.array([fold for _, fold in nodes])
         first, second = pairs.T
         columns: dict[str, np.ndarray] = {}
         for side, name, places in (
@@ -235,7 +235,7 @@ class ClassPass:
         ):
             columns[f"class_{side}"] = np.full(len(pairs), name, object)
             columns[f"domain_{side}"] = domains[places]
-            columns[f"part_{side}"] = parts[places]
+            columns[f"fold_{side}"] = folds[places]
         values: dict[Measure, Matrices] = {}
         for measure, matrices in self._matrices(graphs).items():
             # Only the values of the wanted pairs are copied, so that the memory of the matrices is freed.
@@ -320,25 +320,25 @@ def _pairs_of_a_class(nodes: Sequence[Node]) -> Int[np.ndarray, "pairs 2"]:
     - the graph of each fold with the graph of all images of its domain.
     """
     chosen = []
-    for i, (domain, part) in enumerate(nodes):
-        for j, (other, other_part) in enumerate(nodes):
+    for i, (domain, fold) in enumerate(nodes):
+        for j, (other, other_fold) in enumerate(nodes):
             # The kind of the pair depends on which of the two are graphs of all images.
-            if part == WHOLE == other_part:
+            if fold == WHOLE == other_fold:
                 wanted = domain < other
-            elif part == WHOLE:
+            elif fold == WHOLE:
                 wanted = False  # the pair occurs again in the other order
-            elif other_part == WHOLE:
+            elif other_fold == WHOLE:
                 wanted = domain == other
             elif domain == other:
-                wanted = part < other_part
+                wanted = fold < other_fold
             else:
-                wanted = domain < other and part != other_part
+                wanted = domain < other and fold != other_fold
             if wanted:
                 chosen.append((i, j))
     return np.array(chosen, int).reshape(-1, 2)
 
 
-def _one_part(
+def _one_fold(
     graphs: ByNode, rng: np.random.Generator, without: int | None = None
 ) -> dict[Node, AttributionGraph]:
     """Return the graphs of one fold in every domain.
@@ -346,8 +346,8 @@ def _one_part(
     The fold is drawn at random from all folds except for the fold with the index ``without``. The result is empty if
     there is no other fold.
     """
-    parts = sorted({part for _, part in graphs} - {without})
-    if not parts:
+    folds = sorted({fold for _, fold in graphs} - {without})
+    if not folds:
         return {}
-    drawn = parts[rng.integers(len(parts))]
+    drawn = folds[rng.integers(len(folds))]
     return {node: graph for node, graph in graphs.items() if node[1] == drawn}

@@ -15,7 +15,7 @@ from torch import nn
 from circuitry.circuits.budgets import GLOBAL, strongest_units
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import edge_method, score_edges
-from circuitry.circuits.nodes import nodes_of, part_effects
+from circuitry.circuits.nodes import fold_effects, nodes_of
 from circuitry.circuits.quadrature import (
     AnyRule,
     as_rule,
@@ -27,7 +27,7 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.norms import has_rescaling_norms
 from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task
-from circuitry.runs.given import SOME, checked
+from circuitry.runs.arguments import SOME, checked
 
 DEFAULT_RULES = {
     "batch norms": (midpoint_rule(5), gauss_radau_rule(3)),
@@ -151,7 +151,7 @@ def relative_error(
 
 
 def _nodes(task: Task, rule: AnyRule) -> dict[str, np.ndarray]:
-    return nodes_of(task.encoder, part_effects(task, as_rule(rule))[0].scores)
+    return nodes_of(task.encoder, fold_effects(task, as_rule(rule))[0].scores)
 
 
 def _edges(

@@ -19,8 +19,8 @@ from typing import Any
 import pandas as pd
 
 from circuitry.circuits.graph import Circuit
+from circuitry.runs.arguments import Share, checked
 from circuitry.runs.files import whole_file
-from circuitry.runs.given import Share, checked
 
 PINNED = 10
 """Number of the strongest units that are pinned in addition to the class. Readers first draw the pinned nodes."""

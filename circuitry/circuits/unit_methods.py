@@ -23,7 +23,7 @@ from circuitry.circuits.methods import (
     UnitScorer,
 )
 from circuitry.circuits.narrowed_tasks import own_images
-from circuitry.circuits.nodes import NodeEffects, image_effects, part_effects
+from circuitry.circuits.nodes import NodeEffects, fold_effects, image_effects
 from circuitry.circuits.own_part_of_class import ranks_by_contrast
 from circuitry.circuits.quadrature import left_rule
 from circuitry.circuits.tower_defaults import default_size
@@ -33,7 +33,7 @@ from circuitry.gates.images_under_gates import UnitsUnderGates
 from circuitry.gates.patching import patch_effects
 
 UnitScores = Mapping[str, np.ndarray]
-PartNumbers = Int[np.ndarray, " images"] | None
+FoldNumbers = Int[np.ndarray, " images"] | None
 """Index of the fold of each image of the class. If given, scores have the shape [1 + folds, units]: on all images, then
 on the images of each fold."""
 CompleteScores = tuple[NodeEffects, dict[int, NodeEffects]]
@@ -41,18 +41,18 @@ CompleteScores = tuple[NodeEffects, dict[int, NodeEffects]]
 
 
 def along_sites(
-    task: Task, settings: AttributionSettings, parts: PartNumbers = None
+    task: Task, settings: AttributionSettings, folds: FoldNumbers = None
 ) -> CompleteScores:
     """Score units by integrated gradients at their sites; the image is scored, too, if it is a site of the task."""
     with task.running(gradients=True):
-        return part_effects(own_images(task), settings.node_rule, parts)
+        return fold_effects(own_images(task), settings.node_rule, folds)
 
 
 def along_image(
-    task: Task, settings: AttributionSettings, parts: PartNumbers = None
+    task: Task, settings: AttributionSettings, folds: FoldNumbers = None
 ) -> CompleteScores:
     """Score units by their conductance as the image goes to its baseline."""
-    return path_effects(task, parts)
+    return path_effects(task, folds)
 
 
 def gradient_at_image(task: Task, settings: AttributionSettings) -> UnitScores:
@@ -75,28 +75,28 @@ def exact_effects(task: Task, settings: AttributionSettings) -> UnitScores:
 
 
 def squared_changes(
-    task: Task, settings: AttributionSettings, parts: PartNumbers = None
+    task: Task, settings: AttributionSettings, folds: FoldNumbers = None
 ) -> UnitScores:
     """Score each unit by the squared change of all answers when its gate changes."""
-    return _by_gates(task, set_importance, parts)
+    return _by_gates(task, set_importance, folds)
 
 
 def ranks_by_rounds(
-    task: Task, settings: AttributionSettings, parts: PartNumbers = None
+    task: Task, settings: AttributionSettings, folds: FoldNumbers = None
 ) -> UnitScores:
     """Score each unit by its rank; units are scored again each time that the least important units have closed."""
-    return _by_gates(task, iterative_ranks, parts)
+    return _by_gates(task, iterative_ranks, folds)
 
 
 def _by_gates(
-    task: Task, measure: Callable[..., Tensor], parts: PartNumbers
+    task: Task, measure: Callable[..., Tensor], folds: FoldNumbers
 ) -> UnitScores:
     """Return scores of units that are measured on their gates; error units have no gate and get 0.
 
     Args:
         task: Images of the class and of other classes, metric, baseline and sites.
         measure: Function of `fisher` that returns a value for each gate.
-        parts: Index of the fold of each image of the class.
+        folds: Index of the fold of each image of the class.
     """
     with task.running(gradients=True), task.bar("ranking", "image") as bar:
         runs = UnitsUnderGates(task)
@@ -104,9 +104,9 @@ def _by_gates(
         # and all images of other classes.
         others = range(runs.n_own, len(runs))
         sets: list[Any] = [(range(runs.n_own), others)]
-        if parts is not None:
-            own = [np.flatnonzero(parts == part).tolist() for part in np.unique(parts)]
-            sets += [(of_part, others) for of_part in own]
+        if folds is not None:
+            own = [np.flatnonzero(folds == fold).tolist() for fold in np.unique(folds)]
+            sets += [(of_fold, others) for of_fold in own]
         # Values [sets, gates]. All sets are measured in one call, because they share the runs of their images.
         measured = measure(runs, default_answers(task.metric), sets, bar=bar)
     of_sets = [runs.scored(row.astype(float)) for row in measured.cpu().numpy()]
@@ -114,7 +114,7 @@ def _by_gates(
     for site in of_sets[0]:
         # NaN marks units without a gate.
         rows = np.nan_to_num(np.stack([of_set[site] for of_set in of_sets]))
-        scores[site] = rows[0] if parts is None else rows
+        scores[site] = rows[0] if folds is None else rows
     return scores
 
 

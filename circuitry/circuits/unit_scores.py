@@ -25,8 +25,8 @@ from circuitry.circuits.scored_units import scores_of
 from circuitry.circuits.unit_methods import COMPLETE_SCORERS, SCORERS
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import checked_batches, one_tensor
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError, shown
-from circuitry.runs.given import checked
 
 
 @checked
@@ -62,9 +62,9 @@ def _scores_by(
     method: Method,
     task: Task,
     settings: AttributionSettings,
-    parts: Int[np.ndarray, " images"] | None = None,
+    folds: Int[np.ndarray, " images"] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return the scores of a method by site: arrays [units], or [1 + folds, units] if ``parts`` is given.
+    """Return the scores of a method by site: arrays [units], or [1 + folds, units] if ``folds`` is given.
 
     The method may be registered from outside. So raise `InputError` unless it returns finite scores of all sites.
 
@@ -72,14 +72,14 @@ def _scores_by(
         method: The method.
         task: The task; the image is not scored.
         settings: The settings.
-        parts: Index of the fold of each image, for a method with `Method.takes_parts`.
+        folds: Index of the fold of each image, for a method with `Method.takes_folds`.
     """
     task = without_image(task)
     name = method.name
     if method.function is None and name in COMPLETE_SCORERS:
         return COMPLETE_SCORERS[name](task, settings)[0].scores
     score = method.function or SCORERS[name]
-    arguments = [task, settings, parts] if method.takes_parts else [task, settings]
+    arguments = [task, settings, folds] if method.takes_folds else [task, settings]
     given: object = score(*arguments)
     if not isinstance(given, Mapping):
         raise _no_scores(name, f"it returned {shown(given)}")
@@ -90,7 +90,7 @@ def _scores_by(
             name, f"there are some at {unknown[0]!r}, which is no site of the task"
         )
     # One row for all images, and one row for each fold of them.
-    n_rows = None if parts is None else 1 + len(np.unique(parts))
+    n_rows = None if folds is None else 1 + len(np.unique(folds))
     scores = dict[str, np.ndarray]()
     for site, values in given.items():
         scores[site] = _as_scores(name, site, values, n_rows)
@@ -134,83 +134,83 @@ def _as_scores(
 
 def _no_scores(method: str, given: str) -> InputError:
     return InputError(
-        f"Expected the method {method!r} to return finite scores [units] for every site of the task (for parts [1 + "
-        f"parts, units]), but {given}: correct its function; register_method says what it returns."
+        f"Expected the method {method!r} to return finite scores [units] for every site of the task (for folds [1 + "
+        f"folds, units]), but {given}: correct its function; register_method says what it returns."
     )
 
 
-def score_parts(
+def score_folds(
     task: Task,
     settings: AttributionSettings,
-    parts: Int[np.ndarray, " images"] | None = None,
+    folds: Int[np.ndarray, " images"] | None = None,
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
     """Return unit scores by the method of the settings: on all images, and on each fold by its index.
 
     ``site-path`` and ``conductance`` score all folds in one pass, and return the completeness of the scores;
     ``site-path`` also scores the pixels. Every other method scores the images of a fold together with all images of
-    other classes: all folds in one call if `Method.takes_parts` is true, otherwise each fold in a call of its own. If a
+    other classes: all folds in one call if `Method.takes_folds` is true, otherwise each fold in a call of its own. If a
     method only ranks units, its scores become the importance, and the effects are measured by conductance.
 
     Call it within ``task.running(gradients=True)``.
 
     Args:
-        task: The task. With ``parts`` its images are a tensor.
+        task: The task. With ``folds`` its images are a tensor.
         settings: Method, size and rule.
-        parts: Index of the fold of each image. If None, the second result is empty.
+        folds: Index of the fold of each image. If None, the second result is empty.
     """
     method = METHODS[settings.method]
     # A registered method may have the name of a method of the package, which it then replaces.
     if method.function is None and method.name in COMPLETE_SCORERS:
-        return COMPLETE_SCORERS[method.name](task, settings, parts)
-    scores, of_parts = _scores_of_parts(method, task, settings, parts)
+        return COMPLETE_SCORERS[method.name](task, settings, folds)
+    scores, of_folds = _scores_of_folds(method, task, settings, folds)
     if not method.effects:
         # The ranking decides which units are kept. Conductance says whether each unit helps.
-        effects, effects_of_parts = path_effects(task, parts)
-        for part, importance in of_parts.items():
-            effects_of_parts[part] = replace(
-                effects_of_parts[part], importance=importance
+        effects, effects_of_folds = path_effects(task, folds)
+        for fold, importance in of_folds.items():
+            effects_of_folds[fold] = replace(
+                effects_of_folds[fold], importance=importance
             )
-        return replace(effects, importance=scores), effects_of_parts
+        return replace(effects, importance=scores), effects_of_folds
     # It is unknown how well such scores add up, so the completeness is empty.
     n_images = sum(map(len, checked_batches(task.images)))
-    by_part = dict[int, NodeEffects]()
-    for part, of_part in of_parts.items():
-        by_part[part] = NodeEffects(of_part, {}, int(np.count_nonzero(parts == part)))
-    return NodeEffects(scores, {}, n_images), by_part
+    by_fold = dict[int, NodeEffects]()
+    for fold, of_fold in of_folds.items():
+        by_fold[fold] = NodeEffects(of_fold, {}, int(np.count_nonzero(folds == fold)))
+    return NodeEffects(scores, {}, n_images), by_fold
 
 
-def _scores_of_parts(
+def _scores_of_folds(
     method: Method,
     task: Task,
     settings: AttributionSettings,
-    parts: Int[np.ndarray, " images"] | None,
+    folds: Int[np.ndarray, " images"] | None,
 ) -> tuple[dict[str, np.ndarray], dict[int, dict[str, np.ndarray]]]:
     """Return scores [units] by site on all images, and on each fold by its index (empty without folds)."""
-    if parts is None:
+    if folds is None:
         return _scores_by(method, task, settings), {}
-    numbers = np.unique(parts).tolist()
-    if method.takes_parts:
-        rows = _scores_by(method, task, settings, parts)
+    numbers = np.unique(folds).tolist()
+    if method.takes_folds:
+        rows = _scores_by(method, task, settings, folds)
         of_all = {site: of_site[0] for site, of_site in rows.items()}
-        of_parts = dict[int, dict[str, np.ndarray]]()
-        for row, part in enumerate(numbers, start=1):
-            of_parts[part] = {site: of_site[row] for site, of_site in rows.items()}
-        return of_all, of_parts
+        of_folds = dict[int, dict[str, np.ndarray]]()
+        for row, fold in enumerate(numbers, start=1):
+            of_folds[fold] = {site: of_site[row] for site, of_site in rows.items()}
+        return of_all, of_folds
     of_all = _scores_by(method, task, settings)
-    of_parts = {}
-    for part in numbers:
+    of_folds = {}
+    for fold in numbers:
         # All images of other classes are used for every fold, because the images of a fold are compared with them.
-        members = torch.from_numpy(parts == part)
-        of_part = task.of_some(one_tensor(task.images), members)
-        of_parts[part] = _scores_by(method, of_part, settings)
-    return of_all, of_parts
+        members = torch.from_numpy(folds == fold)
+        of_fold = task.of_some(one_tensor(task.images), members)
+        of_folds[fold] = _scores_by(method, of_fold, settings)
+    return of_all, of_folds
 
 
 def rank_units(task: Task, method: str) -> Scores:
     """Return the scores of all units by a method, without the image; circuits of any size can be cut from them."""
     settings = AttributionSettings(method=method)
     with task.running(gradients=True):
-        effects, _ = score_parts(without_image(task), settings)
+        effects, _ = score_folds(without_image(task), settings)
     made_with = {
         "method": method,
         "method_code": method_code(method),

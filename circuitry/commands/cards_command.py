@@ -57,7 +57,7 @@ def main(config: Config) -> None:
 
 def make(config: Config, work: Work) -> "CardFolder":
     """Make one process's share of the cards, and return their folder. Cards that are finished are not made again."""
-    clip = config.clip(work.rank, parts=True)
+    clip = config.clip(work.rank, components=True)
     # The settings of the command have more fields than the settings of cards.
     asked: dict[str, Any] = {}
     for field in fields(CardSettings):

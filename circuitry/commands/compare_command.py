@@ -33,7 +33,7 @@ from circuitry.interventions import CheckSettings
 from circuitry.models import ModelOptions
 from circuitry.questions import ExtractionSettings
 from circuitry.runs import InputError, Work, WorkSettings
-from circuitry.runs.given import Count, Part
+from circuitry.runs.arguments import Count, ShareOrZero
 
 if TYPE_CHECKING:
     from circuitry.analysis import Analysis
@@ -68,7 +68,7 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
     """A domain to compare with all other domains in a section of its own."""
     accuracy: bool = True
     """Also measure zero-shot accuracy on all images of the chosen classes and domains."""
-    least_accuracy: Part = 0.5
+    least_accuracy: ShareOrZero = 0.5
     """Least share of a class's images in a domain that the model must classify correctly. If it classifies fewer
     correctly, the class is left out of own parts and comparisons in this domain. With 0 no class is left out."""
     n_unseen: NUnseen = 4
@@ -164,7 +164,7 @@ def analysis_of(config: Config, work: Work) -> "Analysis":
     # With --n-unseen 0 no circuit is tested, but the settings of a test need at least one image.
     checks = CheckSettings(n_images=max(1, config.n_unseen), baseline=config.baseline)
     return analysis.Analysis(
-        config.clip(work.rank, parts=True),
+        config.clip(work.rank, components=True),
         config.images(),
         config.out,
         config,

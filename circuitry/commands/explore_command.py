@@ -24,7 +24,7 @@ from circuitry.analysis import QUICKSTART, QuickstartModel
 from circuitry.explorer import ExplorerSettings
 from circuitry.interventions import CheckSettings
 from circuitry.runs import WorkSettings
-from circuitry.runs.given import Natural
+from circuitry.runs.arguments import Natural
 
 if TYPE_CHECKING:
     from circuitry import CausalChecks, GraphFolder
@@ -124,5 +124,5 @@ def checks_of(config: Config, graphs: "GraphFolder") -> "CausalChecks":
     # The baseline that the circuits were found with is used, because effects with another baseline are no exact values
     # of the scores.
     settings = CheckSettings(baseline=graphs.manifest["config"]["baseline"])
-    clip = config.clip(config.work().rank, parts=True)
+    clip = config.clip(config.work().rank, components=True)
     return questions.CausalChecks(clip, config.images(), graphs, settings)

@@ -1,10 +1,10 @@
 """Does the class or the domain make circuits similar? Same and other class, in the same and another domain.
 
-All four cells compare different parts, with equally many images. Effects are differences of the cells. Each has an
+All four cells compare different folds, with equally many images. Effects are differences of the cells. Each has an
 interval from the dual bootstrap, which weights a pair of classes by the counts of both, and a p value from exchanging
 "same" and "other", class by class.
 
-Intervals are conservative: they cover the truth in more than 95 %. If two classes have one pair of parts, drawing parts
+Intervals are conservative: they cover the truth in more than 95 %. If two classes have one pair of folds, drawing folds
 mostly removes pairs of classes. In simulations with 4 to 30 classes, each compared with 2 or 6 others, intervals of the
 class effect were 1.2 to 2.4 times as wide as Student's over fresh draws.
 """
@@ -15,15 +15,15 @@ from jaxtyping import Float
 
 from circuitry.comparison.bootstrap import draw_resamples, dual_bootstrap
 from circuitry.comparison.domain_testing import THIS_MODEL
-from circuitry.comparison.part_array import (
-    PartTable,
+from circuitry.comparison.fold_array import (
+    FoldTable,
     mean_known,
     mean_of_members,
     of_whole,
     places_of,
 )
 from circuitry.comparison.significance import LEVEL, fewest_units, sign_flip_p
-from circuitry.runs.given import Seed, checked
+from circuitry.runs.arguments import Seed, checked
 
 CELLS = (
     "same class, same domain",
@@ -43,18 +43,18 @@ _COLUMNS = ("what", "value", "low", "high", "n_classes", "p", "detectable", "abo
 
 
 @checked
-def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
+def class_by_domain(folds: FoldTable, *, seed: Seed = 0) -> pd.DataFrame:
     """Return the four means over classes, domains and sites, and their differences.
 
     Args:
-        parts: A table of parts; see `PARTS`. The result lacks cells without rows, and their effects.
+        folds: A table of folds; see `FOLDS`. The result lacks cells without rows, and their effects.
 
     Returns:
         Columns what (of `CELLS` and `EFFECTS`), value, low, high (95 %), n_classes, p (of effects), detectable (the
         effect that four of five studies like this find, infinite for too few classes), about (the scope of p). No row
-        for a table without parts.
+        for a table without folds.
     """
-    pairs, values = _pair_array(parts)
+    pairs, values = _pair_array(folds)
     classes, a, b = places_of(pairs, "class")
     if not classes:
         return pd.DataFrame(columns=list(_COLUMNS))
@@ -100,24 +100,24 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
 
 
 def _pair_array(
-    parts: PartTable,
-) -> tuple[pd.DataFrame, Float[np.ndarray, "pairs cells parts parts"]]:
-    """Return the pairs of classes, and for each its means over domains and sites in each of `CELLS`, by part.
+    folds: FoldTable,
+) -> tuple[pd.DataFrame, Float[np.ndarray, "pairs cells folds folds"]]:
+    """Return the pairs of classes, and for each its means over domains and sites in each of `CELLS`, by fold.
 
     Columns of the pairs are class_a and class_b. NaN where a pair has no row of a cell.
     """
-    rows = parts[~of_whole(parts)].dropna(subset="value")
+    rows = folds[~of_whole(folds)].dropna(subset="value")
     other_class = rows["class_a"] != rows["class_b"]
     other_domain = rows["domain_a"] != rows["domain_b"]
     # The place in CELLS: other classes are the second half, other domains the second of each half.
     cell = 2 * other_class + other_domain
-    keys = ["class_a", "class_b", "cell", "part_a", "part_b"]
+    keys = ["class_a", "class_b", "cell", "fold_a", "fold_b"]
     rows = rows.assign(cell=cell.astype(int))
     means = rows.groupby(keys)["value"].mean().reset_index()
     of_pair = ["class_a", "class_b"]
     pairs = means[of_pair].drop_duplicates()
     place = means.groupby(of_pair, sort=False).ngroup()
-    labels, p, q = places_of(means, "part")
+    labels, p, q = places_of(means, "fold")
     shape = (
         len(pairs),
         len(CELLS),

@@ -1,6 +1,6 @@
 """Each domain's mean similarity with the others, tests between domains, and tests of two domains below their ceiling.
 
-The variance of a difference comes from the dual bootstrap over classes and parts; without parts, from its values over
+The variance of a difference comes from the dual bootstrap over classes and folds; without folds, from its values over
 classes. p values are Student's, but not below the smallest p of exchanging the signs of classes (`smallest_p`), and
 corrected for the number of tests (Holm).
 """
@@ -14,12 +14,12 @@ from jaxtyping import Float, Int
 
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap
 from circuitry.comparison.ceiling import pair_cells
-from circuitry.comparison.part_array import PartArray, mean_known, without_own
+from circuitry.comparison.fold_array import FoldArray, mean_known, without_own
 from circuitry.comparison.significance import LEVEL, fewest_units, holm, smallest_p
 from circuitry.comparison.statistics import INTERVALS, Spread, mean_spreads
 from circuitry.comparison.table import both_directions
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import number_of
-from circuitry.runs.given import checked
 
 THIS_MODEL = "this trained model"
 """The scope of a p value over classes and images."""
@@ -39,21 +39,21 @@ TESTS = (
 """Columns of tables of tests; see `corrected_tests`."""
 
 
-def domain_spread(parts: PartArray, draws: Draws) -> Spread:
-    """Return each domain's mean over the other domains [domains, sites], of parts."""
-    values = without_own(parts.values)
+def domain_spread(folds: FoldArray, draws: Draws) -> Spread:
+    """Return each domain's mean over the other domains [domains, sites], of folds."""
+    values = without_own(folds.values)
     return dual_bootstrap(values, lambda means: mean_known(means, 2), draws)
 
 
-def part_means(parts: PartArray, spread: Spread) -> pd.DataFrame:
-    """Return results [domains, sites] of parts as a table with the columns `INTERVALS`."""
+def fold_means(folds: FoldArray, spread: Spread) -> pd.DataFrame:
+    """Return results [domains, sites] of folds as a table with the columns `INTERVALS`."""
     low, high = spread.interval()
-    # A class counts if any pair of parts with any other domain is known.
-    known = ~np.isnan(without_own(parts.values))
+    # A class counts if any pair of folds with any other domain is known.
+    known = ~np.isnan(without_own(folds.values))
     n_classes = known.any((2, 4, 5)).sum(0)
     rows = []
-    for s, site in enumerate(parts.sites):
-        for d, domain in enumerate(parts.domains):
+    for s, site in enumerate(folds.sites):
+        for d, domain in enumerate(folds.domains):
             row = {
                 "domain": domain,
                 "site": site,
@@ -96,23 +96,23 @@ def domain_tests(values: pd.DataFrame) -> pd.DataFrame:
     return corrected_tests(pairs, mean_spreads(apart), np.array(n_classes, int))
 
 
-def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
-    """Test the same as `domain_tests` on the similarities of parts, with the dual bootstrap over classes and parts.
+def fold_tests(folds: FoldArray, draws: Draws) -> pd.DataFrame:
+    """Test the same as `domain_tests` on the similarities of folds, with the dual bootstrap over classes and folds.
 
     The two domains are paired by class and site. A class and site counts if both domains have a value there; means
     are over sites first.
 
     Example:
-        >>> from circuitry.comparison import PARTS, PartArray, draw_resamples
+        >>> from circuitry.comparison import FOLDS, FoldArray, draw_resamples
         >>> rows = [("clock", "clock", "real", "sketch", p, 1 - p, "conv", 0.5) for p in (0, 1)]
-        >>> parts = PartArray.from_table(pd.DataFrame(rows, columns=PARTS))
-        >>> part_tests(parts, draw_resamples(parts.classes, parts.n_parts))["difference"].tolist()
+        >>> folds = FoldArray.from_table(pd.DataFrame(rows, columns=FOLDS))
+        >>> fold_tests(folds, draw_resamples(folds.classes, folds.n_folds))["difference"].tolist()
         [0.0]
     """
-    pairs = list(combinations(range(len(parts.domains)), 2))
+    pairs = list(combinations(range(len(folds.domains)), 2))
     if not pairs:
         return pd.DataFrame(columns=list(TESTS))
-    others = without_own(parts.values)
+    others = without_own(folds.values)
     # Means over sites come first, over the sites at which both domains of a pair are known: sites differ in similarity.
     means = []
     for pair in pairs:
@@ -130,18 +130,18 @@ def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
 
     known = ~np.isnan(cells[:, 0])
     n_classes = known.any((-3, -2, -1)).sum(0)
-    names = [(parts.domains[a], parts.domains[b]) for a, b in pairs]
+    names = [(folds.domains[a], folds.domains[b]) for a, b in pairs]
     return corrected_tests(names, dual_bootstrap(cells, differences, draws), n_classes)
 
 
-def ceiling_tests(parts: PartArray, draws: Draws, alike: bool) -> pd.DataFrame:
+def ceiling_tests(folds: FoldArray, draws: Draws, alike: bool) -> pd.DataFrame:
     """Test, for each two domains, whether their similarity differs from the mean of their ceilings, at equal n.
 
     Returns:
         Columns `TESTS`; difference is the ceiling minus the similarity (the reverse for distances): zero means as
-        similar as two parts of one domain, a positive difference less similar; see `below_ceiling`.
+        similar as two folds of one domain, a positive difference less similar; see `below_ceiling`.
     """
-    cells = pair_cells(parts).over_sites()
+    cells = pair_cells(folds).over_sites()
     # Of distances the ceiling is the smaller number.
     sign = 1.0 if alike else -1.0
 
@@ -150,7 +150,7 @@ def ceiling_tests(parts: PartArray, draws: Draws, alike: bool) -> pd.DataFrame:
         return np.asarray(sign * (ceiling - means[:, 0]))
 
     spread = dual_bootstrap(cells.values[:, :, :, 0], below_ceilings, draws)
-    names = [(parts.domains[a], parts.domains[b]) for a, b in cells.pairs]
+    names = [(folds.domains[a], folds.domains[b]) for a, b in cells.pairs]
     return corrected_tests(names, spread, cells.complete[:, :, 0].sum(0))
 
 
@@ -188,7 +188,7 @@ def could_find(tests: pd.DataFrame) -> str:
 
 
 def below_ceiling(tests: pd.DataFrame) -> "pd.Series[bool]":
-    """Return the rows of `ceiling_tests` in which two domains are less similar than two parts of one domain."""
+    """Return the rows of `ceiling_tests` in which two domains are less similar than two folds of one domain."""
     return (tests["p_holm"] < LEVEL) & (tests["difference"] > 0)
 
 

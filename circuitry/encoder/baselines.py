@@ -29,8 +29,8 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.site_activations import check_finite
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.tensor_batches import ImageBatches, Images
+from circuitry.runs.arguments import Natural, checked, one_of
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Natural, checked, one_of
 from circuitry.runs.identity import OF_TOWER, Identity
 from circuitry.runs.progress import BRIEF, Bar
 from circuitry.runs.provenance import weights_digest

@@ -34,13 +34,13 @@ from circuitry.encoder.tower_identity import (
     global_hooks,
     noise_image,
     precision_of,
-    stage_parts,
-    tower_parts,
+    stage_digests,
+    tower_digests,
 )
 from circuitry.encoder.tower_runs import SUMS, check_modules, weight_sums
 from circuitry.encoder.unit_kinds import CHANNEL
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 from circuitry.runs.identity import Identity
 
 T = TypeVar("T")
@@ -258,7 +258,7 @@ class Encoder(HookedSites):
         image of noise. Each access reads the weights and runs the image of noise. Within a run (`running`) only the
         first access does so.
         """
-        of_tower = self.once("identity", lambda: tower_parts(self.tower))
+        of_tower = self.once("identity", lambda: tower_digests(self.tower))
         # If the identity was read within a run, results carry it. So the end of the run compares these sums.
         self.once(SUMS, lambda: weight_sums(self.tower))
         acting = {
@@ -273,7 +273,7 @@ class Encoder(HookedSites):
     def _read_stages(self) -> dict[str, Any]:
         """Return digests, by site, of the stages that weights and modules of the tower do not identify.
 
-        A stage has a digest if a user listed it, if it runs code of its own (see `stage_parts`), or if it replaces a
+        A stage has a digest if a user listed it, if it runs code of its own (see `stage_digests`), or if it replaces a
         stage of the tower's chain and divides the activation into other units.
         """
         of_chain = {stage.site: stage for stage in self.chain.stages}
@@ -288,11 +288,11 @@ class Encoder(HookedSites):
                 if of_tower is not None and stage.kind.layout != of_tower.kind.layout:
                     other_layouts.add(stage.site)
         tower, points = self.tower, self.hook_dict
-        read = stage_parts(self.chain.stages, tower, points, by_hand)
-        return read | stage_parts(finer, tower, points, other_layouts)
+        read = stage_digests(self.chain.stages, tower, points, by_hand)
+        return read | stage_digests(finer, tower, points, other_layouts)
 
     def _answers_to_noise(self) -> list[float]:
-        # Half precision rounds numbers by more than the difference that `same_part` accepts as equal.
+        # Half precision rounds numbers by more than the difference that `same_entry` accepts as equal.
         if self.device.type == "meta" or self.dtype in (torch.bfloat16, torch.float16):
             return []
         image = torch.from_numpy(noise_image(*self.image_size))
@@ -318,13 +318,13 @@ class Encoder(HookedSites):
         self, site: str, activation: Float[Tensor, "batch ..."]
     ) -> Float[Tensor, "batch ..."]:
         """Return a site's activation without the residual stream that the site carries past its units."""
-        return self.parts_of(site, activation)[0]
+        return self.units_and_carried(site, activation)[0]
 
     def n_units(self, site: str, activation: Float[Tensor, "batch ..."]) -> int:
         """Return the number of units of a site, including error units, from any activation of the site."""
         return self.units_of(site, activation).shape[self.unit_dim(site)]
 
-    def parts_of(
+    def units_and_carried(
         self, site: str, activation: Float[Tensor, "batch ..."]
     ) -> Sequence[Float[Tensor, "batch ..."]]:
         """Split a site's activation into its units and the residual stream that is carried past the units.
@@ -348,7 +348,7 @@ class Encoder(HookedSites):
         If ``value`` has a stream of its own, this stream is replaced. If the site carries no stream, ``value`` is
         returned as it is.
         """
-        units, *past = self.parts_of(site, activation)
+        units, *past = self.units_and_carried(site, activation)
         if not past:
             return value
         dim = self.unit_dim(site)

@@ -23,14 +23,14 @@ from torch import Tensor
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
-from circuitry.runs.given import checked
+from circuitry.runs.arguments import checked
 from circuitry.runs.progress import BRIEF, Bar
 
 COUNTED = "counted"
 READOUT = "readout"
 REPEAT = "repeat"
 IMAGE = "image"
-N_PARTS = 4
+N_GROUPS = 4
 """Number of groups into which a site's units are divided. The units of a group are scaled together."""
 N_RUNS = 16
 """Number of runs. Each run has other random factors."""
@@ -122,17 +122,17 @@ def _reads_out(encoder: Encoder, site: str, clean: Tensor) -> bool:
     """Return whether a site is a readout; see the module. ``clean`` is the activation of the site for noise images."""
     generator = _seeded()
     n_units = encoder.n_units(site, clean)
-    n_parts = min(N_PARTS, n_units)
-    part_of_unit = torch.randperm(n_units, generator=generator) % N_PARTS
+    n_groups = min(N_GROUPS, n_units)
+    group_of_unit = torch.randperm(n_units, generator=generator) % N_GROUPS
     embeddings = []
     for _ in range(N_RUNS):
-        gates = torch.rand(n_parts, generator=generator)[part_of_unit]
+        gates = torch.rand(n_groups, generator=generator)[group_of_unit]
         embeddings.append(encoder(_scaled(encoder, site, clean, gates), site))
     runs = in_double(torch.stack(embeddings, 1))
     # Squared singular values [image, direction], largest first: how much of the difference between runs lies along
     # each direction. A readout has one direction for each group of units, and one for the carried stream.
     spread = torch.linalg.svdvals(runs - runs.mean(1, keepdim=True)).square()
-    further = spread[:, n_parts + 1 :].sum(1)
+    further = spread[:, n_groups + 1 :].sum(1)
     return bool((further <= TOLERANCE**2 * spread.sum(1)).all())
 
 

@@ -48,7 +48,7 @@ _GLOBAL_HOOKS = (
 )
 
 
-def tower_parts(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, Any]:
+def tower_digests(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the entries ``weights`` and ``modules`` of the `Identity` of a tower or model.
 
     All weights are read. This takes 0.12 seconds for the tower of RN50 and 0.24 seconds for the tower of ViT-B/32, on
@@ -87,7 +87,7 @@ def tower_parts(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, An
     return {"weights": weights, "modules": leaves.unknown or digest(modules)}
 
 
-def stage_parts(
+def stage_digests(
     stages: Iterable[Stage],
     tower: nn.Module,
     points: Mapping[str, nn.Module],
@@ -106,7 +106,7 @@ def stage_parts(
         ``made_of`` (see `UnitKind`), the digest does not include the code. If the kind has no ``made_of``, the value
         is instead a dictionary from the names of unreadable values to `UNKNOWN`.
     """
-    # Modules of the tower are read as their names, because `tower_parts` has read their weights and settings.
+    # Modules of the tower are read as their names, because `tower_digests` has read their weights and settings.
     modules = {id(module): name for name, module in tower.named_modules()}
     inside = {id(point): name for name, point in points.items()}
     leaves = Leaves(modules | inside)

@@ -118,16 +118,16 @@ def found_by_role(module: nn.Module, role: str, *names: str) -> tuple[str, Any]:
     """
     for name in names:
         with suppress(AttributeError):
-            part = attrgetter(name)(module)
-            if part is not None:
-                return name, part
+            member = attrgetter(name)(module)
+            if member is not None:
+                return name, member
     raise InputError(
         f"The {role} of a {type(module).__name__} is expected under {' or '.join(names)}, but its modules are "
         f"{', '.join(name for name, _ in module.named_children())}: this version of transformers calls it otherwise."
     )
 
 
-def part_by_role(module: nn.Module, role: str, *names: str) -> Any:
+def member_by_role(module: nn.Module, role: str, *names: str) -> Any:
     """Return the object of a submodule that has one of several paths; see `found_by_role`."""
     return found_by_role(module, role, *names)[1]
 

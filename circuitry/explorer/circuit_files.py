@@ -56,26 +56,26 @@ def class_series(
         if (class_name, domain) not in graphs:
             continue
         circuit = graphs[class_name, domain].circuit(edges_per_node)
-        parts = graphs.parts(class_name, domain)
+        folds = graphs.folds(class_name, domain)
         # The stability of edges needs the edges of all folds, which an extraction may not have kept.
         consensus = None
         has_edges = graphs.file(class_name, domain, EDGES).is_file()
-        if len(parts) > 1 and has_edges:
-            edges = graphs.part_edges(class_name, domain)
-            consensus = find_consensus(circuit, list(parts.values()), edges)
+        if len(folds) > 1 and has_edges:
+            edges = graphs.fold_edges(class_name, domain)
+            consensus = find_consensus(circuit, list(folds.values()), edges)
         yield series_of(circuit, sites, domain, consensus=consensus)
         # Twins show how much a circuit varies between two folds of the same images.
-        if settings.twins and len(parts) > 1:
-            for part in list(parts)[:TWINS]:
-                twin = parts[part].circuit(edges_per_node)
-                yield series_of(twin, sites, domain, part)
+        if settings.twins and len(folds) > 1:
+            for fold in list(folds)[:TWINS]:
+                twin = folds[fold].circuit(edges_per_node)
+                yield series_of(twin, sites, domain, fold)
 
 
 def series_of(
     circuit: Circuit,
     sites: Sequence[str],
     domain: str,
-    part: int | None = None,
+    fold: int | None = None,
     consensus: Consensus | None = None,
 ) -> Series:
     """Return the series of a circuit.
@@ -84,7 +84,7 @@ def series_of(
         circuit: The circuit.
         sites: The sites whose units are included.
         domain: Domain of the images on which the circuit was found.
-        part: Fold of the images on which the circuit was found (default: all images).
+        fold: Fold of the images on which the circuit was found (default: all images).
         consensus: How stable the units and edges are over folds (default: the series has no stability).
 
     Returns:
@@ -139,7 +139,7 @@ def series_of(
         # From these counts the page computes where the edges into each unit begin.
         "into": np.bincount(into, minlength=n_units).astype(np.uint16),
         "from": _small(_joined(up)[order], n_units),
-        "weights": weight if part is None else one_digit(weight),
+        "weights": weight if fold is None else one_digit(weight),
     }
     if consensus is not None:
         of_units = np.concatenate([consensus.units[site] for site in sites])
@@ -147,7 +147,7 @@ def series_of(
         arrays["edgeStability"] = _bytes(_joined(stability)[order])
     header: dict[str, object] = {
         "domain": domain,
-        "part": part,
+        "fold": fold,
         "images": graph.n_images,
         "arrays": list(arrays),
     }

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from circuitry.data.shared_options import EdgesPerNode, NUnseen
-from circuitry.runs.given import Count, checked
+from circuitry.runs.arguments import Count, checked
 
 
 @checked

@@ -48,9 +48,9 @@ from circuitry.explorer.view_files import ModelView, pack_view
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.reports.figures.style import MARKS
 from circuitry.reports.run_pages import REPORT_PAGE
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import LOCK, TORN, make_folder, whole_file
-from circuitry.runs.given import checked
 from circuitry.runs.manifest import NAME, check_format, write_json
 from circuitry.runs.provenance import digest, versions
 
@@ -260,7 +260,7 @@ def _write_classes(
                 arrays[f"{len(headers)}/{name}"] = array
             headers.append(series.header)
             # The tables have the circuits that were found on all images, and not the circuits of folds.
-            if series.header["part"] is None:
+            if series.header["fold"] is None:
                 domain = str(series.header["domain"])
                 circuits.add((class_name, domain), series.graph)
         header: dict[str, object] = {"class": class_name, "series": headers}

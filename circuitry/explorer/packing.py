@@ -22,7 +22,7 @@ from jaxtyping import Float
 
 from circuitry.runs.files import make_folder
 
-EXPLORER_FORMAT = "circuitry explorer 1"
+EXPLORER_FORMAT = "circuitry explorer 2"
 """Name and version of the format of the data. The page refuses data of another format."""
 
 _EIGHTHS = 8

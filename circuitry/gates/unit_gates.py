@@ -218,7 +218,7 @@ def gate_units(
     """
     n = len(gates)
     # The stream that a site carries past its units has no gates.
-    x, *past = encoder.parts_of(site, activation)
+    x, *past = encoder.units_and_carried(site, activation)
     end = encoder.units_of(site, end).to(activation)
     unit_dim = encoder.unit_dim(site)
     shape = [n, *[1] * (x.dim() - 1)]

@@ -28,8 +28,8 @@ from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.kept_circuits import kept_embeddings
 from circuitry.interventions.optimal_ablation import OPTIMAL, optimal_baseline
 from circuitry.interventions.weights_touched import weights_touched
+from circuitry.runs.arguments import SOME, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, checked
 
 AT_ONCE = 64
 """The number of circuits that `measure_each` holds in memory."""
@@ -138,8 +138,8 @@ def measure_circuits(
     # All groups are measured in one call, so that equal circuits, such as the largest and the whole model, run once.
     values, own = measure_answers(task, list(chain.from_iterable(groups.values())))
     ends = np.cumsum([len(group) for group in groups.values()])
-    parts = np.split(values, ends[:-1], axis=1)
-    measured = dict(zip(groups, parts, strict=True))
+    pieces = np.split(values, ends[:-1], axis=1)
+    measured = dict(zip(groups, pieces, strict=True))
     if fitted is not None:
         # Constants are fitted for one circuit, so circuits with constants cannot share a batch.
         for name in ("kept", "random", "foreign"):
@@ -278,11 +278,11 @@ def measure_each(
         The metric [circuits, images], images of the class first and then images of other classes.
     """
     left = iter(circuits)
-    parts = list[np.ndarray]()
+    pieces = list[np.ndarray]()
     quiet = replace(task, work=replace(task.work, progress=False))
     with task.bar(what, "circuit", total) as bar:
         while batch := list(islice(left, AT_ONCE)):
             numbers, _ = measure_answers(quiet, batch)
-            parts.append(numbers[0])
+            pieces.append(numbers[0])
             bar.update(len(batch))
-    return np.concatenate(parts)
+    return np.concatenate(pieces)

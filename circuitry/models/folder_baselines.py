@@ -38,8 +38,8 @@ from circuitry.encoder.baselines import (
 from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import image_batches
+from circuitry.runs.arguments import Count, Seed, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Seed, checked
 
 DEFAULT = "mean-position"
 """The default baseline. Circuits of a given size work better with it than with zero or with means over positions."""

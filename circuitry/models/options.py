@@ -18,8 +18,8 @@ from circuitry import encoder, models
 from circuitry.data.shared_options import Decoding, NImages, SeedOption, option
 from circuitry.encoder.choices import BASELINE_NAMES, METRIC_NAMES
 from circuitry.models.prompts import TEXTS, Template, templates_of
+from circuitry.runs.arguments import DISTINCT, Condition, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import DISTINCT, Condition, checked
 from circuitry.runs.workers import ALONE, Rank
 
 log = logging.getLogger(__name__)
@@ -73,12 +73,12 @@ class ModelOptions:
     a released autoencoder write blocks.9.hook_resid_post=org/name. With --units components, a transcoder replaces the
     neurons of an MLP: blocks.9.hook_mlp_out=PATH."""
 
-    def clip(self, rank: Rank = ALONE, *, parts: bool = False) -> "models.Clip":
+    def clip(self, rank: Rank = ALONE, *, components: bool = False) -> "models.Clip":
         """Load the model on the device of this process, with the units and autoencoders that the options name.
 
         Args:
             rank: Which of the processes of this machine this is.
-            parts: Whether components are the units if the option ``units`` was not given.
+            components: Whether components are the units if the option ``units`` was not given.
         """
         device = rank.device(self.device)
         clip = models.load_clip(
@@ -94,7 +94,7 @@ class ModelOptions:
             clip = clip.with_classes(models.read_outputs(table))
         # If autoencoders are given without --units, their features encode the outputs of blocks, not components.
         if self.units == "components" or (
-            self.units is None and parts and not self.sae
+            self.units is None and components and not self.sae
         ):
             clip = self._in_components(clip)
         return clip.in_basis(models.parse_saes(self.sae))

@@ -17,7 +17,7 @@ from safetensors.numpy import save
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
-from circuitry.runs.identity import ROUNDED, Identity, same_part
+from circuitry.runs.identity import ROUNDED, Identity, same_entry
 from circuitry.runs.manifest import check_format
 
 _ENTRY = "circuitry"
@@ -105,8 +105,8 @@ def cached_arrays(
     """Return arrays from a file in a cache, or compute them and store them there.
 
     The arrays are computed if the file is missing or damaged, or if it was made for another identity. The name of the
-    file is the key of the identity. Its header contains this key, the shapes of the arrays, and the parts of the
-    identity that no key includes (`ROUNDED`). If a part of the identity is unknown, the cache is not used. If the
+    file is the key of the identity. Its header contains this key, the shapes of the arrays, and the entries of the
+    identity that no key includes (`ROUNDED`). If an entry of the identity is unknown, the cache is not used. If the
     folder cannot be read or written, the arrays are computed each time, and the log says so.
 
     Args:
@@ -133,7 +133,8 @@ def cached_arrays(
             found_header, found = read_arrays(path, format_name, what)
             expected = header(found)
             if found_header.keys() == expected.keys() and all(
-                same_part(found_header[name], value) for name, value in expected.items()
+                same_entry(found_header[name], value)
+                for name, value in expected.items()
             ):
                 return found
             log.warning("%s are made again: %s was made for something else", what, path)

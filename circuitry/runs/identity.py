@@ -1,9 +1,9 @@
 """Everything that a result depends on, as a dictionary: an `Identity`.
 
-The entries of this dictionary, such as "weights" or "metric", are called its parts. Encoders, models, tasks and the
+The entries of this dictionary, such as "weights" or "metric", are what it consists of. Encoders, models, tasks and the
 questions that fill a folder compute their identity from their present state. Graphs, curves, folders, caches and
-autoencoders store the identity of what made them. Code that combines two results compares their identities part by
-part, and an error names the part that differs.
+autoencoders store the identity of what made them. Code that combines two results compares their identities entry by
+entry, and an error names the entry that differs.
 """
 
 from collections.abc import Iterable, Mapping
@@ -15,22 +15,22 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import difference, digest
 
 UNKNOWN = "unknown"
-"""Value of a part that cannot be read completely, such as the effect of a function that is used as a hook.
+"""Value of an entry that cannot be read completely, such as the effect of a function that is used as a hook.
 
 An unknown value is equal to nothing, not even to another unknown value.
 """
 
 OF_TOWER = ("weights", "modules", "behaviour")
-"""Parts that identify an image tower: weights and buffers, modules with their settings, and outputs for noise."""
+"""Entries that identify an image tower: weights and buffers, modules with their settings, and outputs for noise."""
 OF_ENCODER = (*OF_TOWER, "stages", "basis", "hooks")
-"""Parts that identify an encoder.
+"""Entries that identify an encoder.
 
-These are the parts of its image tower, the stages that run other code than the tower's and this package's code, the
+These are the entries of its image tower, the stages that run other code than the tower's and this package's code, the
 autoencoders at its sites, and the effects of its hooks.
 """
 OF_MODEL = (*OF_ENCODER, "text_encoder", "preprocessing")
-"""Parts that identify a model: the parts of its encoder, everything that reads texts, and the transform of images."""
-SHARED_PARTS = (
+"""Entries that identify a model: those of its encoder, everything that reads texts, and the transform of images."""
+SHARED_ENTRIES = (
     *OF_MODEL,
     "metric",
     "metric_code",
@@ -51,11 +51,11 @@ SHARED_PARTS = (
     "edge_method_code",
     "scale",
 )
-"""Parts that must agree for circuits to be compared: the model, its metric and classes, and how circuits are found."""
+"""Entries that must agree for circuits to be compared: model, metric, classes, and how circuits are found."""
 ROUNDED = ("behaviour",)
-"""Parts that consist of numbers which another machine may round differently.
+"""Entries that consist of numbers which another machine may round differently.
 
-They are compared within a tolerance (see `same_part`), and no digest includes them.
+They are compared within a tolerance (see `same_entry`), and no digest includes them.
 """
 
 _NEAR = 2e-3
@@ -68,11 +68,11 @@ _OF_OTHERS = (
     "let it hold only numbers, texts, arrays, tensors, functions and objects of these, or give the function or object "
     "an attribute identity, a text that is another one wherever it computes something else (metric.identity = 'mine 2')"
 )
-"""Advice for an unknown part: `_OF_HOOKS` for hooks, `_OF_OTHERS` for any other part."""
+"""Advice for an unknown entry: `_OF_HOOKS` for hooks, `_OF_OTHERS` for any other entry."""
 
 
 class Identity(dict[str, Any]):
-    """Everything that a result depends on (model, data, settings, code), as named parts that JSON can hold.
+    """Everything that a result depends on (model, data, settings, code), as named entries that JSON can hold.
 
     Example:
         >>> clip.identity.check(other.identity, "these circuits", "this model")
@@ -83,26 +83,26 @@ class Identity(dict[str, Any]):
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Names of the parts that are `UNKNOWN`, or that contain an unknown value."""
+        """Names of the entries that are `UNKNOWN`, or that contain an unknown value."""
         return tuple(name for name, value in self.items() if _is_unknown(value))
 
     @property
     def key(self) -> str:
-        """Short digest of all parts except for the `ROUNDED` parts, for the names of files.
+        """Short digest of all entries except for the `ROUNDED` entries, for the names of files.
 
         Raises:
-            InputError: if a part is unknown, because then no result may be stored under the key.
+            InputError: if an entry is unknown, because then no result may be stored under the key.
         """
         self.check_known()
         exact = {name: self[name] for name in self if name not in ROUNDED}
         return digest(exact)
 
     def check_known(self) -> None:
-        """Raise `InputError` if a part is unknown."""
+        """Raise `InputError` if an entry is unknown."""
         for name in self.unknown:
             how = _OF_HOOKS if name == "hooks" else _OF_OTHERS
             raise InputError(
-                f"No result goes to a folder or a cache while the part {name!r} is not known ({self[name]}): {how}."
+                f"No result goes to a folder or a cache while the entry {name!r} is not known ({self[name]}): {how}."
             )
 
     def check(
@@ -112,27 +112,27 @@ class Identity(dict[str, Any]):
         theirs: str,
         names: Iterable[str] = OF_MODEL,
     ) -> None:
-        """Raise `InputError` if a part differs between this identity and another one.
+        """Raise `InputError` if an entry differs between this identity and another one.
 
-        A part that only one of the two identities has is ignored.
+        An entry that only one of the two identities has is ignored.
 
         Args:
             ours: Name of the result that has this identity, for the message.
             theirs: Name of the result that has the other identity.
-            names: Names of the parts to compare.
+            names: Names of the entries to compare.
         """
         for name in names:
             if name not in self or name not in other:
                 continue
-            if not same_part(self[name], other[name]):
-                differs = part_differs(name, self[name], ours, other[name], theirs)
+            if not same_entry(self[name], other[name]):
+                differs = entry_differs(name, self[name], ours, other[name], theirs)
                 raise InputError(
                     f"Only results of one model, asked in one way, go together, but {differs}."
                 )
 
 
-def same_part(a: Any, b: Any) -> bool:
-    """Return whether two values of the same part of an `Identity` agree.
+def same_entry(a: Any, b: Any) -> bool:
+    """Return whether two values of the same entry of an `Identity` agree.
 
     An unknown value agrees with nothing. Lists of decimal numbers, such as text weights, agree if they differ by no
     more than the rounding of another machine.
@@ -145,26 +145,26 @@ def same_part(a: Any, b: Any) -> bool:
     return bool(_plain(a) == _plain(b))
 
 
-def part_differs(name: str, one: Any, title: str, other: Any, other_title: str) -> str:
-    """Return the clause of a message that says in which part two results differ.
+def entry_differs(name: str, one: Any, title: str, other: Any, other_title: str) -> str:
+    """Return the clause of a message that says in which entry two results differ.
 
     Args:
-        name: Name of the part.
-        one: The value of the part in the first result.
+        name: Name of the entry.
+        one: The value of the entry in the first result.
         title: Name of the first result.
-        other: The value of the part in the second result.
+        other: The value of the entry in the second result.
         other_title: Name of the second result.
     """
-    part = name.replace("_", " ")
+    entry = name.replace("_", " ")
     values = f" ({one!r} and {other!r})"
     if name in ("text_weights", "class_weights"):
-        part = "text weights"
+        entry = "text weights"
         values = ""  # a reader learns nothing from these numbers
     elif name == "behaviour":
-        part = "behaviour, in what the encoder answers to noise"
+        entry = "behaviour, in what the encoder answers to noise"
     elif name == "classes":  # there may be hundreds
         values = f" ({difference({name: other}, {name: one})})"
-    return f"{title} and {other_title} differ in {part}{values}"
+    return f"{title} and {other_title} differ in {entry}{values}"
 
 
 def _is_unknown(value: Any) -> bool:

@@ -90,8 +90,8 @@ _HEAP_TYPE = 1 << 9
 """Flag of types that are defined in Python (``Py_TPFLAGS_HEAPTYPE``)."""
 
 
-def part_of(value: Any, name: str) -> str | dict[str, str]:
-    """Return the digest of a value, for use as a part of an `Identity`.
+def entry_of(value: Any, name: str) -> str | dict[str, str]:
+    """Return the digest of a value, for use as an entry of an `Identity`.
 
     If something in the value cannot be read, return a dictionary instead. Its keys say where in the value this is, and
     each of its values is "unknown".
@@ -101,8 +101,8 @@ def part_of(value: Any, name: str) -> str | dict[str, str]:
         name: How to call the value in the keys of that dictionary: "the list" gives keys such as "the list[1]".
 
     Example:
-        >>> Identity(metric_code=part_of(lambda embeddings: embeddings[:, 3], "the metric"))
-        >>> part_of([1, open("notes.txt")], "the list")
+        >>> Identity(metric_code=entry_of(lambda embeddings: embeddings[:, 3], "the metric"))
+        >>> entry_of([1, open("notes.txt")], "the list")
         {'the list[1]': 'unknown'}
     """
     leaves = Leaves()
@@ -111,7 +111,7 @@ def part_of(value: Any, name: str) -> str | dict[str, str]:
 
 
 class Leaves:
-    """Reads functions and objects down to plain values (their leaves); see `part_of`."""
+    """Reads functions and objects down to plain values (their leaves); see `entry_of`."""
 
     def __init__(
         self, names: Mapping[int, str] | None = None, without: Collection[str] = ()
@@ -390,7 +390,7 @@ class Leaves:
         return sorted(content.items())
 
     def _exact(self, own: Mapping[str, Any], place: str) -> Any:
-        """Return the content of the attribute ``identity`` of an object, without the `ROUNDED` parts.
+        """Return the content of the attribute ``identity`` of an object, without the `ROUNDED` entries.
 
         Args:
             own: The attribute.

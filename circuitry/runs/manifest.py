@@ -13,7 +13,7 @@ from typing import Any
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, whole_file
-from circuitry.runs.identity import ROUNDED, Identity, same_part
+from circuitry.runs.identity import ROUNDED, Identity, same_entry
 from circuitry.runs.provenance import difference, digest, versions
 
 NAME = "manifest.json"
@@ -78,9 +78,9 @@ def claim(
                 write_sealed(folder / NAME, manifest)
     manifest = read_manifest(folder, format_name)
     theirs = manifest["config"]
-    # Another machine may round these parts differently. Within the tolerance they count as equal.
+    # Another machine may round these entries differently. Within the tolerance they count as equal.
     for name in ROUNDED:
-        if name in theirs and same_part(theirs[name], ours.get(name)):
+        if name in theirs and same_entry(theirs[name], ours.get(name)):
             ours[name] = theirs[name]
     if theirs == ours:
         for name, listing in lists.items():

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
-from circuitry.runs.given import SOME, Names
+from circuitry.runs.arguments import SOME, Names
 
 RANDOM_LINE = {"color": style.GREY, "width": 1.2, "dash": "dot"}
 
@@ -39,7 +39,7 @@ def overlap_over_depth(
         depth: Columns ``domain``, ``site``, ``value``, ``low``, ``high`` (95 % interval); rows of other sites are
             left out.
         sites: The sites to draw, from the image to the embedding.
-        ceiling: Columns ``site``, ``value``: similarity of two parts of one domain's images (dashed).
+        ceiling: Columns ``site``, ``value``: similarity of two folds of one domain's images (dashed).
         chance: Columns ``site``, ``value``: similarity of random units (dotted).
         measure: Meaning of ``value``, with its unit: the title of the vertical axis.
 
@@ -71,7 +71,7 @@ def overlap_over_depth(
 
     # References come first: the lines of domains lie over them.
     references = (
-        ("ceiling", ceiling, "two parts, fewer images", "dash"),
+        ("ceiling", ceiling, "two folds, fewer images", "dash"),
         ("chance", chance, chance_label, "dot"),
     )
     for name, table, label, dash in references:
@@ -84,7 +84,7 @@ def overlap_over_depth(
     domains = sorted(set(depth["domain"]))
     for i, domain in enumerate(domains):
         own = depth.loc[depth["domain"] == domain, list(columns[1:])]
-        # Lines are shifted against each other by a part of a site's room, the middle one by nothing.
+        # Lines are shifted against each other by a fraction of a site's room, the middle one by nothing.
         rows = _along(own, sites, LINES_SHARE * ((i + 0.5) / len(domains) - 0.5))
         mark = looks[domain]
         add_line(rows, domain, style.marked(domain, mark), **mark.line(rows))

@@ -1,4 +1,4 @@
-"""Parts of every figure: a fixed mark per domain, names of measures, the layout, panels, legends, checks of tables."""
+"""Pieces of every figure: a fixed mark per domain, names of measures, the layout, panels, legends, checks of tables."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -119,11 +119,11 @@ def faint(text: str) -> str:
     return f'<span style="color:{GREY};font-size:11px">{text}</span>'
 
 
-def part_filling(part: str, colour: str | list[str]) -> dict[str, object]:
-    """Return the marker of bars of a part: solid for seen classes, hatched for held-out ones."""
+def group_filling(group: str, colour: str | list[str]) -> dict[str, object]:
+    """Return the marker of bars of a group: solid for seen classes, hatched for held-out ones."""
     pattern = {"shape": "/", "fgcolor": colour, "size": 6, "solidity": 0.35}
     filling = {"color": "white", "pattern": pattern}
-    if part == "seen":
+    if group == "seen":
         filling = {"color": colour}
     return {"line": {"color": colour, "width": 1.5}, **filling}
 

@@ -1,4 +1,4 @@
-"""The section on accuracy, with the parts that accuracy on held-out classes mixes."""
+"""The section on accuracy, with the causes that accuracy on held-out classes mixes."""
 
 from collections.abc import Mapping
 

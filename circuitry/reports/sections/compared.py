@@ -89,8 +89,8 @@ def add_reading(report: Report, comparison: Comparison) -> None:
     if comparison.has_ratios:
         words.append(
             "A value alone says little. So the images of each class and domain are cut into "
-            f"parts{_images(comparison, 'n_per_part')}, which show different items. Two parts of one domain give the "
-            "ceiling. The ratio to the ceiling compares parts of two domains with it, after subtracting chance from "
+            f"folds{_images(comparison, 'n_per_fold')}, which show different items. Two folds of one domain give the "
+            "ceiling. The ratio to the ceiling compares folds of two domains with it, after subtracting chance from "
             "both: 1 means that two domains differ no more than two samples of one domain, 0 that they share no more "
             f"than {comparison.chance_of} do. Its intervals are over classes and images."
         )
@@ -111,7 +111,7 @@ def add_over_depth(
 ) -> None:
     """Add two figures site by site: each domain's mean with the other domains, and its ratio to the ceiling.
 
-    Means are of parts where there are parts, so that the ceiling in the figure is of equally many images.
+    Means are of folds where there are folds, so that the ceiling in the figure is of equally many images.
 
     Args:
         more: Last sentence of the first caption.
@@ -125,14 +125,14 @@ def add_over_depth(
         ['figure-1', 'figure-2']
     """
     name = measure_name(comparison.measure)
-    has_parts = comparison.has_ratios
-    # Values of all images lie above a ceiling of parts, which have fewer images: parts are compared with parts.
-    depth = comparison.parts_over_depth() if has_parts else comparison.over_depth()
+    has_folds = comparison.has_ratios
+    # Values of all images lie above a ceiling of folds, which have fewer images: folds are compared with folds.
+    depth = comparison.folds_over_depth() if has_folds else comparison.over_depth()
     ceiling = comparison.ceiling_by_site()
     chance = comparison.chance
     # A table without rows is no reference, and charts refuse it.
     references = [table if len(table) else None for table in (ceiling, chance)]
-    over = _over(comparison, has_parts)
+    over = _over(comparison, has_folds)
     figure = overlap_over_depth(
         depth,
         comparison.sites,
@@ -144,13 +144,13 @@ def add_over_depth(
     words = [f"Mean {name} of each domain with the other domains, {over}."]
     words.append(_depth_words(comparison, depth))
     if len(ceiling):
-        words.append(f"Dashed: two parts of one domain's images, {_range(ceiling)}.")
+        words.append(f"Dashed: two folds of one domain's images, {_range(ceiling)}.")
     if len(chance):
         words.append(f"Dotted: {comparison.chance_of}, {_range(chance)}.")
     if more:
         words.append(more)
     report.figure(figure, " ".join(words))
-    if not has_parts:
+    if not has_folds:
         return
     ratios = comparison.ratios_over_depth()
     # Sites whose ceilings are weak have no ratio, and no place on the axis.
@@ -220,13 +220,13 @@ def add_matrix(
 def add_ratios(
     report: Report, comparison: Comparison, marks: Mapping[str, Mark], *, title: str
 ) -> None:
-    """Add the heat map and the table of the ratios to the ceiling; nothing without parts of two domains."""
+    """Add the heat map and the table of the ratios to the ceiling; nothing without folds of two domains."""
     if not comparison.has_ratios:
         return
     name = measure_name(comparison.measure)
     ratios = comparison.ratios()
     tests = comparison.ceiling_tests()
-    images = _images(comparison, "n_per_part")
+    images = _images(comparison, "n_per_fold")
     matrix = comparison.matrix(normalise=True)
     if matrix.notna().any(axis=None):
         figure = similarity_heatmap(
@@ -244,7 +244,7 @@ def add_ratios(
             "domain": ratios["domain_a"],
             "and": ratios["domain_b"],
             "ratio": with_intervals(ratios, ".2f"),
-            "parts of both": ratios["similarity"],
+            "folds of both": ratios["similarity"],
             "ceilings": ceilings.agg(", ".join, axis=1),
             "classes": ratios["n_classes"],
             "below the ceiling by": with_intervals(tests, "+.3f", "difference"),
@@ -257,29 +257,29 @@ def add_ratios(
     if not missing:
         del table["no ratio"]
     caption = (
-        f"The numbers behind the ratios: {name} of parts of both domains, and the ceiling of each{images}. The test "
-        "compares parts with the mean of both ceilings (Student's two-sided t, bootstrap over classes and images, "
+        f"The numbers behind the ratios: {name} of folds of both domains, and the ceiling of each{images}. The test "
+        "compares folds with the mean of both ceilings (Student's two-sided t, bootstrap over classes and images, "
         f"corrected for the number of pairs): {below_ceiling(tests).sum()} of {len(tests)} pairs are below it "
         f"with p < {LEVEL}. {(ratios['low'] > 1).sum()} of {len(ratios)} ratios have an interval above 1."
         f"{could_find(tests)} {missing}"
     )
-    formats = {"parts of both": ".3f", "p (Holm)": ".2g", "detectable": ".3f"}
+    formats = {"folds of both": ".3f", "p (Holm)": ".2g", "detectable": ".3f"}
     report.table(table, caption.rstrip(), formats=formats, folded=True)
 
 
 def add_levels(report: Report, comparison: Comparison) -> None:
-    """Add the table of reference levels and, where there are parts, the table of class by domain."""
+    """Add the table of reference levels and, where there are folds, the table of class by domain."""
     name = capitalised(measure_name(comparison.measure))
     levels = f"{name} and what to compare it with; means over classes and domains."
     report.table(comparison.levels(), levels)
     table = comparison.class_by_domain()
-    # Without parts, or with one class, there is no effect to show.
+    # Without folds, or with one class, there is no effect to show.
     if table["p"].isna().all():
         return
     report.table(
         _with_cells(table, ".3f", "value"),
-        f"Is it the class or the domain? {name} of different parts of the images"
-        f"{_images(comparison, 'n_per_part')}, mean over sites. An effect is a difference of cells; its p comes from "
+        f"Is it the class or the domain? {name} of different folds of the images"
+        f"{_images(comparison, 'n_per_fold')}, mean over sites. An effect is a difference of cells; its p comes from "
         "exchanging same and other, class by class.",
         formats={"p": ".2g", "detectable": ".3f"},
         folded=True,
@@ -333,7 +333,7 @@ def add_tests(report: Report, comparison: Comparison) -> None:
     tests = comparison.tests()
     of = "all images"
     if comparison.has_ratios and comparison.directions is None:
-        of = f"parts{_images(comparison, 'n_per_part')}"
+        of = f"folds{_images(comparison, 'n_per_fold')}"
     report.table(
         _with_cells(tests, "+.3f", "difference"),
         f"Does one domain have a larger mean {measure_name(comparison.measure)} with the others than another domain "
@@ -350,11 +350,11 @@ def _images(comparison: Comparison, key: str) -> str:
     return "" if n is None else f" ({n:.3g} a side)"
 
 
-def _over(comparison: Comparison, of_parts: bool) -> str:
+def _over(comparison: Comparison, of_folds: bool) -> str:
     """Say over which images and intervals means are."""
-    if of_parts:
-        images = _images(comparison, "n_per_part")
-        return f"of parts{images} (bars: 95 % intervals over classes and images)"
+    if of_folds:
+        images = _images(comparison, "n_per_fold")
+        return f"of folds{images} (bars: 95 % intervals over classes and images)"
     images = _images(comparison, "n")
     return f"of all images{images} (bars: 95 % intervals over classes)"
 

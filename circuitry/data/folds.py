@@ -29,9 +29,9 @@ from jaxtyping import Int
 from circuitry.data.domains import ImageRecord
 from circuitry.data.image_sources import read_table
 from circuitry.data.names import drawn_by_name
-from circuitry.data.shared_options import DEFAULT_PARTS as DEFAULT_PARTS
+from circuitry.data.shared_options import DEFAULT_FOLDS as DEFAULT_FOLDS
+from circuitry.runs.arguments import at_least
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import at_least
 
 _PATH_COLUMNS = ("path", "filepath")
 """Names that the column with paths below the root may have in a listing."""
@@ -43,9 +43,9 @@ ItemKey = Callable[[ImageRecord], str] | Mapping[str, str]
 item, or a mapping from the path of the image below the root to this name, such as `item_column` returns."""
 
 
-def part_numbers(
+def fold_numbers(
     records: Mapping[Key, Sequence[ImageRecord]],
-    n_parts: Annotated[int, at_least(2)] = DEFAULT_PARTS,
+    n_folds: Annotated[int, at_least(2)] = DEFAULT_FOLDS,
     key: ItemKey | None = None,
 ) -> dict[Key, Int[np.ndarray, " images"]]:
     """Divide the images of every class in every domain into folds of equal size, item by item.
@@ -55,16 +55,16 @@ def part_numbers(
 
     Args:
         records: The images of each class and domain.
-        n_parts: Number of folds. If a domain has fewer images or items, some of its folds are empty.
+        n_folds: Number of folds. If a domain has fewer images or items, some of its folds are empty.
         key: How to find the item of an image (default: the item in its record, else `stem_without_domain`).
 
     Returns:
-        For each class and domain, the index of the fold (0 to ``n_parts`` - 1) of each image, in the order of
+        For each class and domain, the index of the fold (0 to ``n_folds`` - 1) of each image, in the order of
         ``records``.
 
     Example:
         >>> records = {("clock", domain): folder.select("clock", domain, 4) for domain in folder.domains}
-        >>> sorted(part_numbers(records, n_parts=2)["clock", "sketch"].tolist())    # two images in each part
+        >>> sorted(fold_numbers(records, n_folds=2)["clock", "sketch"].tolist())    # two images in each fold
         [0, 0, 1, 1]
     """
     items = dict[str, dict[str, list[str]]]()
@@ -72,14 +72,14 @@ def part_numbers(
         names = [item_of(record, key) for record in group]
         items.setdefault(class_name, {})[domain] = names
     # Each class is divided by itself. An item that is in two classes may be in different folds of these classes.
-    part_of = dict[str, dict[str, int]]()
+    fold_of = dict[str, dict[str, int]]()
     for class_name, of_class in items.items():
-        part_of[class_name] = _cut(of_class, n_parts)
+        fold_of[class_name] = _cut(of_class, n_folds)
     numbers = dict[Key, np.ndarray]()
     for class_name, domain in records:
         names = items[class_name][domain]
-        parts = [part_of[class_name][name] for name in names]
-        numbers[class_name, domain] = np.array(parts, dtype=np.int64)
+        folds = [fold_of[class_name][name] for name in names]
+        numbers[class_name, domain] = np.array(folds, dtype=np.int64)
     return numbers
 
 
@@ -145,12 +145,12 @@ def item_of(record: ImageRecord, key: ItemKey | None = None) -> str:
     return key[record.relative]
 
 
-def _cut(items: Mapping[str, Sequence[str]], n_parts: int) -> dict[str, int]:
+def _cut(items: Mapping[str, Sequence[str]], n_folds: int) -> dict[str, int]:
     """Return the index of the fold of each item of a class.
 
     Args:
         items: The items of the class's images, by domain: an entry for each image.
-        n_parts: Number of folds.
+        n_folds: Number of folds.
     """
     # For each item, the number of its images in each domain.
     counts: dict[str, np.ndarray] = {}
@@ -162,23 +162,23 @@ def _cut(items: Mapping[str, Sequence[str]], n_parts: int) -> dict[str, int]:
     ranked = sorted(
         counts, key=lambda name: (-counts[name].sum(), drawn_by_name(0, name))
     )
-    sizes = np.zeros((len(items), n_parts), np.int64)
-    part_of: dict[str, int] = {}
+    sizes = np.zeros((len(items), n_folds), np.int64)
+    fold_of: dict[str, int] = {}
     for name in ranked:
         # [folds]: the number of images of each fold in the item's domains, weighted by the item's images in these
         # domains. The fold with the smallest number is taken; if numbers are equal, the smallest fold over all domains.
         fullness = counts[name] @ sizes
-        part_of[name] = int(np.lexsort((sizes.sum(0), fullness))[0])
-        sizes[:, part_of[name]] += counts[name]
-    while _improved(ranked, counts, part_of, sizes):
+        fold_of[name] = int(np.lexsort((sizes.sum(0), fullness))[0])
+        sizes[:, fold_of[name]] += counts[name]
+    while _improved(ranked, counts, fold_of, sizes):
         pass
-    return part_of
+    return fold_of
 
 
 def _improved(
     ranked: Sequence[str],
     counts: Mapping[str, np.ndarray],
-    part_of: dict[str, int],
+    fold_of: dict[str, int],
     sizes: np.ndarray,
 ) -> bool:
     """Move an item to another fold, or exchange two items, if this reduces the sum of the squared sizes of all folds.
@@ -186,7 +186,7 @@ def _improved(
     Args:
         ranked: The items, in the order in which they are tried.
         counts: For each item, the number of its images in each domain.
-        part_of: The fold of each item; changed in place.
+        fold_of: The fold of each item; changed in place.
         sizes: Number of images in each fold [domains, folds]; changed in place.
 
     Returns:
@@ -196,30 +196,30 @@ def _improved(
     if (np.ptp(sizes, axis=1) <= 1).all():
         return False
     vectors = np.stack([counts[name] for name in ranked])
-    parts = np.array([part_of[name] for name in ranked])
+    folds = np.array([fold_of[name] for name in ranked])
     squares = int((sizes**2).sum())
     for i in range(len(ranked)):
         # Item i moves to each other fold, either alone or in exchange for an item of that fold.
-        for part in range(sizes.shape[1]):
-            others = np.flatnonzero(parts == part)
-            if part == parts[i]:
+        for fold in range(sizes.shape[1]):
+            others = np.flatnonzero(folds == fold)
+            if fold == folds[i]:
                 continue
             # Rows of ``moved``: how many images of each domain the fold of item i loses. In the first row item i moves
             # alone; each further row is an exchange with an item of the other fold.
             exchanged = np.vstack([np.zeros_like(vectors[:1]), vectors[others]])
             moved = vectors[i] - exchanged
-            rest = np.delete(sizes, [part, parts[i]], axis=1)
-            left = sizes[:, parts[i]] - moved
-            come = sizes[:, part] + moved
+            rest = np.delete(sizes, [fold, folds[i]], axis=1)
+            left = sizes[:, folds[i]] - moved
+            come = sizes[:, fold] + moved
             # The total of the sizes is fixed, so the sum of their squares is smallest if the sizes are most equal.
             sums = (left**2).sum(1) + (come**2).sum(1) + int((rest**2).sum())
             best = int(sums.argmin())
             if sums[best] < squares:
-                before = int(parts[i])
+                before = int(folds[i])
                 sizes[:, before] = left[best]
-                sizes[:, part] = come[best]
-                part_of[ranked[i]] = part
+                sizes[:, fold] = come[best]
+                fold_of[ranked[i]] = fold
                 if best:
-                    part_of[ranked[others[best - 1]]] = before
+                    fold_of[ranked[others[best - 1]]] = before
                 return True
     return False

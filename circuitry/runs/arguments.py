@@ -140,7 +140,9 @@ Share = Annotated[
 Amount = Annotated[
     float, between("a finite number of at least 0", 0, _LARGEST, "give one such as 0.1")
 ]
-Part = Annotated[float, between("a share in [0, 1]", 0, 1, "give one such as 0.1")]
+ShareOrZero = Annotated[
+    float, between("a share in [0, 1]", 0, 1, "give one such as 0.1")
+]
 Positive = Annotated[
     float, between("a positive number", ABOVE_ZERO, _LARGEST, "give one such as 0.1")
 ]
@@ -164,13 +166,13 @@ class _MisfitError(Exception):
         self.how = how
         self.inner = inner
 
-    def told(self) -> InputError:
+    def as_input_error(self) -> InputError:
         return InputError(
             f"Expected {self.wanted} as {self.name}, but {self.given} was given: {self.how}."
         )
 
 
-FORMERLY = {"node_fraction": "size"}
+FORMERLY = {"node_fraction": "size", "parts": "folds", "n_parts": "n_folds"}
 """Former name of an argument -> its present name."""
 DOOR = "checks_its_arguments"
 """Name of the attribute that marks functions which check their arguments."""
@@ -223,7 +225,7 @@ def checked(made: Made) -> Made:
                     if name in given:
                         given[name] = _fitting(given[name], hint, name)
         except _MisfitError as misfit:
-            raise misfit.told() from None
+            raise misfit.as_input_error() from None
         # A wrong path shows only when it is opened. It is the user's fault if the path was given in this call.
         try:
             return made(*bound.args, **bound.kwargs)
@@ -361,7 +363,7 @@ def fitting(value: Any, hint: Any, name: str) -> Any:
     try:
         return _fitting(value, hint, name)
     except _MisfitError as misfit:
-        raise misfit.told() from None
+        raise misfit.as_input_error() from None
 
 
 def _is_plain(kind: type, hint: Any) -> bool:

@@ -1,8 +1,8 @@
-"""Similarities of parts of images: one tidy table, and the same as an array to compute with.
+"""Similarities of folds of images: one tidy table, and the same as an array to compute with.
 
-The images of a class in a domain are cut into K parts of equal size, by item: images of one item are in the same part
-in every domain. Only different parts are compared, so both sides have other items and equally many images. Ceilings
-(two parts of the same class and domain) and pairs of classes are rows of the same table.
+The images of a class in a domain are cut into K folds of equal size, by item: images of one item are in the same fold
+in every domain. Only different folds are compared, so both sides have other items and equally many images. Ceilings
+(two folds of the same class and domain) and pairs of classes are rows of the same table.
 """
 
 from typing import Annotated, Any, NamedTuple
@@ -12,55 +12,55 @@ import pandas as pd
 from jaxtyping import Float
 
 from circuitry.comparison.table import with_columns
+from circuitry.runs.arguments import DISTINCT, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import DISTINCT, checked
 
-PARTS = (
+FOLDS = (
     "class_a",
     "class_b",
     "domain_a",
     "domain_b",
-    "part_a",
-    "part_b",
+    "fold_a",
+    "fold_b",
     "site",
     "value",
 )
-"""Columns of a table of parts. Pairs of one class in one domain: ``part_a < part_b``; all others: both orders."""
+"""Columns of a table of folds. Pairs of one class in one domain: ``fold_a < fold_b``; all others: both orders."""
 
 WHOLE = -1
-"""Part of a row that compares a part with all images of its class and domain: the upper ceiling."""
+"""Fold of a row that compares a fold with all images of its class and domain: the upper ceiling."""
 
 
-PartTable = Annotated[pd.DataFrame, with_columns(*PARTS)]
-"""Similarities of parts; see `PARTS`."""
+FoldTable = Annotated[pd.DataFrame, with_columns(*FOLDS)]
+"""Similarities of folds; see `FOLDS`."""
 
 
-def check_parts(parts: pd.DataFrame) -> None:
-    """Refuse a table that compares a part with itself, or holds a row twice; name the first such row."""
-    keys = list(PARTS[:-1])
+def check_folds(folds: pd.DataFrame) -> None:
+    """Refuse a table that compares a fold with itself, or holds a row twice; name the first such row."""
+    keys = list(FOLDS[:-1])
     mistakes = {
-        "compares a part with itself": parts["part_a"] == parts["part_b"],
-        "occurs twice": parts.duplicated(keys),
+        "compares a fold with itself": folds["fold_a"] == folds["fold_b"],
+        "occurs twice": folds.duplicated(keys),
     }
     for mistake, wrong in mistakes.items():
         if wrong.any():
-            first = parts.loc[wrong, keys].iloc[0]
+            first = folds.loc[wrong, keys].iloc[0]
             row = ", ".join(map(str, first))
             raise InputError(
-                f"A table of parts holds each two different parts once, but the row {row} {mistake}: remove it."
+                f"A table of folds holds each two different folds once, but the row {row} {mistake}: remove it."
             )
 
 
 @checked
-def ceilings_of(parts: PartTable, *, upper: bool = False) -> pd.DataFrame:
-    """Return the mean similarity of parts of the same class and domain: columns class, domain, site, value.
+def ceilings_of(folds: FoldTable, *, upper: bool = False) -> pd.DataFrame:
+    """Return the mean similarity of folds of the same class and domain: columns class, domain, site, value.
 
     Args:
-        upper: Compare a part with all images, which include it, in place of two parts of equally many images.
+        upper: Compare a fold with all images, which include it, in place of two folds of equally many images.
     """
-    same_class = parts["class_a"] == parts["class_b"]
-    same_domain = parts["domain_a"] == parts["domain_b"]
-    own = parts[same_class & same_domain & (of_whole(parts) == upper)]
+    same_class = folds["class_a"] == folds["class_b"]
+    same_domain = folds["domain_a"] == folds["domain_b"]
+    own = folds[same_class & same_domain & (of_whole(folds) == upper)]
     # Both sides are of one class and domain, so either column names it.
     own = own.rename(columns={"class_a": "class", "domain_a": "domain"})
     keys = ["class", "domain", "site"]
@@ -75,33 +75,33 @@ def _sites(sites: "pd.Series[Any]") -> "pd.Series[Any]":
     return sites.astype(object).where(sites.notna(), None)
 
 
-def of_whole(parts: PartTable) -> "pd.Series[bool]":
-    """Return which rows compare a part with all images."""
-    return (parts["part_a"] == WHOLE) | (parts["part_b"] == WHOLE)
+def of_whole(folds: FoldTable) -> "pd.Series[bool]":
+    """Return which rows compare a fold with all images."""
+    return (folds["fold_a"] == WHOLE) | (folds["fold_b"] == WHOLE)
 
 
-def part_kinds(parts: PartTable) -> dict[str, pd.DataFrame]:
-    """Return the rows of two parts by kind, in words: one class or two, in one domain or two."""
-    one_class = parts["class_a"] == parts["class_b"]
-    one_domain = parts["domain_a"] == parts["domain_b"]
-    # Rows with all images are upper ceilings, of more images than parts have.
-    between = ~of_whole(parts)
+def fold_kinds(folds: FoldTable) -> dict[str, pd.DataFrame]:
+    """Return the rows of two folds by kind, in words: one class or two, in one domain or two."""
+    one_class = folds["class_a"] == folds["class_b"]
+    one_domain = folds["domain_a"] == folds["domain_b"]
+    # Rows with all images are upper ceilings, of more images than folds have.
+    between = ~of_whole(folds)
     kinds = {
-        "the same class in two domains, parts": one_class & ~one_domain,
-        "two parts of the same images": one_class & one_domain,
+        "the same class in two domains, folds": one_class & ~one_domain,
+        "two folds of the same images": one_class & one_domain,
         "two classes in two domains": ~one_class & ~one_domain,
         "two classes in one domain": ~one_class & one_domain,
     }
-    return {name: parts[rows & between] for name, rows in kinds.items()}
+    return {name: folds[rows & between] for name, rows in kinds.items()}
 
 
-class PartArray(NamedTuple):
-    """The similarities of parts of the same class as an array; NaN for unknown ones.
+class FoldArray(NamedTuple):
+    """The similarities of folds of the same class as an array; NaN for unknown ones.
 
     Example:
-        >>> from circuitry.comparison import PARTS, PartArray
+        >>> from circuitry.comparison import FOLDS, FoldArray
         >>> row = ("clock", "clock", "real", "sketch", 0, 1, "conv", 0.5)
-        >>> PartArray.from_table(pd.DataFrame([row], columns=PARTS)).values.shape
+        >>> FoldArray.from_table(pd.DataFrame([row], columns=FOLDS)).values.shape
         (1, 2, 2, 1, 2, 2)
     """
 
@@ -111,21 +111,21 @@ class PartArray(NamedTuple):
     """Axes 1 and 2."""
     sites: Annotated[tuple[str | None, ...], DISTINCT]
     """Axis 3; None of a similarity of whole circuits."""
-    values: Float[np.ndarray, "classes domains domains sites parts parts"]
-    """Symmetric: both domains and both parts exchanged give the same; NaN for a part with itself."""
+    values: Float[np.ndarray, "classes domains domains sites folds folds"]
+    """Symmetric: both domains and both folds exchanged give the same; NaN for a fold with itself."""
 
     @property
-    def n_parts(self) -> int:
-        """Parts of the images."""
+    def n_folds(self) -> int:
+        """Folds of the images."""
         return int(self.values.shape[-1])
 
     @classmethod
-    def from_table(cls, parts: PartTable) -> "PartArray":
-        """Arrange the rows that compare two parts of one class; other rows do not count."""
-        rows = parts[(parts["class_a"] == parts["class_b"]) & ~of_whole(parts)]
+    def from_table(cls, folds: FoldTable) -> "FoldArray":
+        """Arrange the rows that compare two folds of one class; other rows do not count."""
+        rows = folds[(folds["class_a"] == folds["class_b"]) & ~of_whole(folds)]
         classes, c, _ = places_of(rows, "class")
         domains, a, b = places_of(rows, "domain")
-        labels, p, q = places_of(rows, "part")
+        labels, p, q = places_of(rows, "fold")
         # The place of each site, in the order of the rows.
         site, names = pd.factorize(rows["site"], use_na_sentinel=False)
         sites = tuple(name if isinstance(name, str) else None for name in names)
