@@ -42,9 +42,10 @@ def accuracy_bars(
     title: str = "Accuracy by domain",
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
-    """Draw the accuracy of every domain as bars, one for seen and one for held-out classes.
+    """Draw the accuracy of every domain as bars: one bar for seen classes, and one for held-out classes.
 
     The columns `KINDS` are drawn as points on the bars of held-out classes, because they explain the accuracy on these.
+    If no class is held out, there is one bar for all classes.
 
     Args:
         table: From `accuracy_kinds`, with one row for each domain.

@@ -193,7 +193,7 @@ def faithfulness_curves(
 ) -> go.Figure:
     """Draw faithfulness or selectivity over the size of the circuit.
 
-    Each domain has a line with intervals. A dotted line shows as many random units.
+    Each domain has a line with intervals, and a dotted line for as many random units.
 
     Args:
         curves: Columns ``domain``, ``circuit``, ``fraction``, ``value``, ``low``, ``high``, for one ranking and one

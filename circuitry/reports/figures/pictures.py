@@ -31,8 +31,8 @@ def pixel_maps(
     Args:
         images: Images as bytes [images, height, width, 3]. They are drawn with at most 112 pixels a side.
         maps: Maps of all images [images, height, width], by the title of their column. A map is averaged over blocks,
-            so that it has at most 32 pixels a side: strides and kinks of the network leave a grid in it that hides the
-            picture.
+            so that it has at most 32 pixels a side. Without this average, strides and kinks of the network leave a grid
+            that hides the picture.
         names: The name of each image.
 
     Example:
