@@ -252,9 +252,9 @@ def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame
 
     Returns:
         Columns class, domain_a, domain_b, own_a, own_b (share of right answers that each part leaves in its own style;
-        NaN without unseen images), a_on_b, b_on_a (share that it leaves in the other style), others (share that is left
-        of other classes, for the part that leaves less), overlap, verdict. Only classes that the model knows in both
-        styles have rows.
+        NaN without unseen images), a_on_b, b_on_a (share that each part leaves in the other style), others (share that
+        is left of other classes; the smaller share of the two parts), overlap, verdict. Only classes that the model
+        knows in both styles have rows.
 
     Example:
         >>> rows = [(a, b, 0.0) for a in ("real", "sketch") for b in ("real", "sketch")]

@@ -1,8 +1,9 @@
-"""Similarities of parts of images: one tidy table, and the same as an array to compute with.
+"""Similarities between folds of images: a tidy table, and an array with the same values.
 
-The images of a class in a domain are cut into K parts of equal size, by item: images of one item are in the same part
-in every domain. Only different parts are compared, so both sides have other items and equally many images. Ceilings
-(two parts of the same class and domain) and pairs of classes are rows of the same table.
+The images of a class in a domain are cut into K folds of equal size. Images of one item are in the same fold in every
+domain. Only different folds are compared. Therefore both sides have different items and equally many images. The
+similarity of two folds of the same class and domain is a ceiling. Ceilings, and pairs of two classes, are rows of the
+same table.
 """
 
 from typing import Annotated, Any, NamedTuple
@@ -25,18 +26,21 @@ PARTS = (
     "site",
     "value",
 )
-"""Columns of a table of parts. Pairs of one class in one domain: ``part_a < part_b``; all others: both orders."""
+"""Columns of a table of folds. Two folds of the same class and domain have one row, with ``part_a < part_b``. For all
+other pairs, both orders of the folds have a row."""
 
 WHOLE = -1
-"""Part of a row that compares a part with all images of its class and domain: the upper ceiling."""
+"""Number of a fold that stands for all images of the class and domain.
+
+A row that compares a fold with all images is an upper ceiling."""
 
 
 PartTable = Annotated[pd.DataFrame, with_columns(*PARTS)]
-"""Similarities of parts; see `PARTS`."""
+"""Table of similarities between folds; see `PARTS`."""
 
 
 def check_parts(parts: pd.DataFrame) -> None:
-    """Refuse a table that compares a part with itself, or holds a row twice; name the first such row."""
+    """Raise `InputError` if a table compares a fold with itself, or holds a row twice."""
     keys = list(PARTS[:-1])
     mistakes = {
         "compares a part with itself": parts["part_a"] == parts["part_b"],
@@ -53,10 +57,13 @@ def check_parts(parts: pd.DataFrame) -> None:
 
 @checked
 def ceilings_of(parts: PartTable, *, upper: bool = False) -> pd.DataFrame:
-    """Return the mean similarity of parts of the same class and domain: columns class, domain, site, value.
+    """Return the ceilings: the mean similarity of two folds of the same class and domain.
 
     Args:
-        upper: Compare a part with all images, which include it, in place of two parts of equally many images.
+        upper: Whether to compare each fold with all images, which include it. Otherwise two folds are compared.
+
+    Returns:
+        Columns class, domain, site, value.
     """
     same_class = parts["class_a"] == parts["class_b"]
     same_domain = parts["domain_a"] == parts["domain_b"]
@@ -76,12 +83,12 @@ def _sites(sites: "pd.Series[Any]") -> "pd.Series[Any]":
 
 
 def of_whole(parts: PartTable) -> "pd.Series[bool]":
-    """Return which rows compare a part with all images."""
+    """Return which rows compare a fold with all images."""
     return (parts["part_a"] == WHOLE) | (parts["part_b"] == WHOLE)
 
 
 def part_kinds(parts: PartTable) -> dict[str, pd.DataFrame]:
-    """Return the rows of two parts by kind, in words: one class or two, in one domain or two."""
+    """Return the rows that compare two folds, by the name of their kind: one class or two, in one domain or two."""
     one_class = parts["class_a"] == parts["class_b"]
     one_domain = parts["domain_a"] == parts["domain_b"]
     # Rows with all images are upper ceilings, of more images than parts have.
@@ -96,7 +103,7 @@ def part_kinds(parts: PartTable) -> dict[str, pd.DataFrame]:
 
 
 class PartArray(NamedTuple):
-    """The similarities of parts of the same class as an array; NaN for unknown ones.
+    """The similarities between folds of the same class as an array; NaN for unknown values.
 
     Example:
         >>> from circuitry.comparison import PARTS, PartArray
@@ -106,22 +113,23 @@ class PartArray(NamedTuple):
     """
 
     classes: Annotated[tuple[str, ...], DISTINCT]
-    """Axis 0 of `values`."""
+    """The classes along axis 0 of `values`."""
     domains: Annotated[tuple[str, ...], DISTINCT]
-    """Axes 1 and 2."""
+    """The domains along the axes 1 and 2."""
     sites: Annotated[tuple[str | None, ...], DISTINCT]
-    """Axis 3; None of a similarity of whole circuits."""
+    """The sites along axis 3; None for a similarity of whole circuits."""
     values: Float[np.ndarray, "classes domains domains sites parts parts"]
-    """Symmetric: both domains and both parts exchanged give the same; NaN for a part with itself."""
+    """Similarities by class, two domains, site and two folds. A value stays the same if both the domains and the folds
+    are exchanged. A fold with itself is NaN."""
 
     @property
     def n_parts(self) -> int:
-        """Parts of the images."""
+        """Number of folds."""
         return int(self.values.shape[-1])
 
     @classmethod
     def from_table(cls, parts: PartTable) -> "PartArray":
-        """Arrange the rows that compare two parts of one class; other rows do not count."""
+        """Arrange the rows that compare two folds of one class. All other rows are ignored."""
         rows = parts[(parts["class_a"] == parts["class_b"]) & ~of_whole(parts)]
         classes, c, _ = places_of(rows, "class")
         domains, a, b = places_of(rows, "domain")
@@ -148,10 +156,13 @@ def places_of(
     table: pd.DataFrame,
     what: str,
 ) -> tuple["pd.Index[Any]", np.ndarray, np.ndarray]:
-    """Return the sorted names of both sides of a table, and the place of each row's two names among them.
+    """Return the sorted names of both sides of a table, and the indices of the names of each row.
 
     Args:
-        what: Names of this kind are in the columns ``<what>_a`` and ``<what>_b``.
+        what: Kind of the names: they are in the columns ``<what>_a`` and ``<what>_b``.
+
+    Returns:
+        The names, and for each row the indices of its first and of its second name.
     """
     a = table[f"{what}_a"]
     b = table[f"{what}_b"]
@@ -162,7 +173,7 @@ def places_of(
 def without_own(
     values: Float[np.ndarray, "classes domains domains *cells"],
 ) -> Float[np.ndarray, "classes domains domains *cells"]:
-    """Return the similarities of different domains; NaN for a domain with itself."""
+    """Return the similarities of different domains. A domain with itself becomes NaN."""
     # The mean over the other domains then skips the domain's own ceiling.
     others = values.copy()
     same = np.arange(values.shape[1])
@@ -171,15 +182,17 @@ def without_own(
 
 
 def mean_known(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
-    """Return the mean of the known numbers along an axis; NaN, without a warning, where none is known."""
+    """Return the mean of the known numbers along an axis; NaN, without a warning, if no number is known."""
     n_known = (~np.isnan(values)).sum(axis)
     return known_ratio(np.nansum(values, axis), n_known)
 
 
 def mean_of_members(member: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return for each row of ``member`` the mean of the known values of its members; NaN where none is known.
+    """Return for each row of ``member`` the mean of the known values of its members; NaN if no value is known.
 
-    ``member`` [rows, members] is 1 for a member and 0 for every other value along the first axis of ``values``.
+    Args:
+        member: Array [rows, values] that is 1 if the value is a member of the row, and 0 otherwise.
+        values: Values along the first axis.
     """
     # Sums of known values, divided by how many are known.
     totals = member @ np.nan_to_num(values)
@@ -188,7 +201,7 @@ def mean_of_members(member: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def known_ratio(total: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Return a total divided by a number or weight; NaN, without a warning, where that is not positive."""
+    """Return a total divided by a number or weight; NaN, without a warning, if this number is not positive."""
     # np.divide with where leaves the rest of its output as it was: NaN.
     shape = np.broadcast_shapes(np.shape(total), np.shape(n))
     ratio = np.full(shape, np.nan)
