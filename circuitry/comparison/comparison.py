@@ -81,7 +81,7 @@ class Comparison:
     )
 
     measure: str
-    """Name of the measure, as it stands in file names, such as ``edge_jaccard``."""
+    """Name of the measure, as used in file names, such as ``edge_jaccard``."""
     values: ValueTable
     """Columns class, domain_a, domain_b, site (None for all sites together), value. A pair of domains has one row for
     each class and site. With ``directions``, each order of the pair has a row, and so has each domain with itself. If

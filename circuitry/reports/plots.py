@@ -45,7 +45,7 @@ def plot(result: Plotted) -> go.Figure:
             - `AttributionCheck`: attributed scores against exact effects.
 
     Returns:
-        The figure. ``.show()`` opens it, and ``.write_html(path)`` or ``.write_image(path)`` saves it.
+        The figure. ``.show()`` opens the figure. ``.write_html(path)`` and ``.write_image(path)`` write it to a file.
 
     Example:
         >>> circuitry.plot(circuit).layout.title.text
