@@ -68,7 +68,9 @@ def group_means(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
 
 
 def apart_over_depth(comparison: Comparison, apart: str) -> pd.DataFrame:
-    """Return, at every site, the mean similarity of one domain with the others, and of the others with each other.
+    """Return the mean similarity of one domain with the other domains, and of the other domains with each other.
+
+    Means are over the classes of a group, at every site.
 
     Returns:
         Columns of `per_domain`, and group. The column domain has a phrase, such as "quickdraw with the others" or

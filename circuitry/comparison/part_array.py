@@ -60,7 +60,7 @@ def ceilings_of(parts: PartTable, *, upper: bool = False) -> pd.DataFrame:
     """Return the ceilings: the mean similarity of two folds of the same class and domain.
 
     Args:
-        upper: Whether to compare each fold with all images, which include it. Otherwise two folds are compared.
+        upper: Whether to compare each fold with all images, including the fold. Otherwise two folds are compared.
 
     Returns:
         Columns class, domain, site, value.

@@ -138,7 +138,7 @@ def class_groups(
 ) -> dict[str, tuple[str, ...]]:
     """Return the classes of each group by its name.
 
-    The group ``all`` has all classes. Each given group has those of its members that are among the classes. A group
+    The group ``all`` has all classes, sorted. A given group has only its members that are among ``classes``. A group
     without such a member is left out.
     """
     fitting(list(groups or ()), list[str], "the names of groups")

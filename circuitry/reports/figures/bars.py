@@ -180,7 +180,7 @@ def _add_bars(
 def _parts(table: pd.DataFrame) -> dict[str, str]:
     """Return the columns that are drawn as bars, each with the kind of its classes: seen or held-out.
 
-    If no class is held out, there is one bar for all classes, which were all seen.
+    If no class is held out, all classes were seen, and there is one bar for all classes.
     """
     if table["held_out"].notna().any():
         return {"seen": "seen", "held_out": "held-out"}

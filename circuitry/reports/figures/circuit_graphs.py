@@ -261,7 +261,7 @@ def _draw_edges(
 ) -> None:
     """Draw every edge as a curve from node to node that is level at both ends.
 
-    All curves of a kind are one line with gaps, which plotly draws at None. The inner points of a curve have the text.
+    All curves of a kind are one line, and None makes the gaps between them. The inner points of a curve have the text.
     """
     xs: list[float | None] = []
     ys: list[float | None] = []

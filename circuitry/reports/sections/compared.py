@@ -352,8 +352,7 @@ def add_summary(report: Report, comparisons: Sequence[Comparison]) -> None:
 def add_tests(report: Report, comparison: Comparison) -> None:
     """Add the table of tests between domains.
 
-    With two domains nothing is added, because both have the same mean. Only a comparison with ``directions`` is tested
-    then, too.
+    With two domains nothing is added, because both have the same mean, unless the comparison has ``directions``.
 
     Example:
         >>> page = circuitry.reports.Report("Clocks and cups")
@@ -386,7 +385,7 @@ def _images(comparison: Comparison, key: str) -> str:
 
 
 def _over(comparison: Comparison, of_parts: bool) -> str:
-    """Return a phrase on the images that means are over, and on the intervals of these means.
+    """Return a phrase that says over which images means are taken, and how their intervals are made.
 
     Args:
         of_parts: Whether the means are over pairs of folds. Otherwise all images are compared.
