@@ -13,7 +13,7 @@ from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import rule_of_edges, score_edges
 from circuitry.circuits.scored_units import kept_units
 from circuitry.circuits.tower_defaults import with_size
-from circuitry.circuits.unit_scores import score_parts
+from circuitry.circuits.unit_scores import score_folds
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import Metric
 from circuitry.encoder.task import Task
@@ -75,7 +75,7 @@ def count_operations(
     task = Task(encoder, image, metric, work=Work(progress=False))
     with task.running(gradients=True):
         with OperationCounter() as nodes_counter:
-            nodes, _ = score_parts(task, settings)
+            nodes, _ = score_folds(task, settings)
         kept = kept_units(encoder, nodes, settings)
         with OperationCounter() as edges_counter:
             score_edges(

@@ -8,7 +8,7 @@ from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.domain_testing import corrected_tests
 from circuitry.comparison.significance import sign_flip_p
 from circuitry.comparison.statistics import mean_spreads
-from circuitry.runs.given import checked
+from circuitry.runs.arguments import checked
 from circuitry.runs.identity import Identity
 
 import numpy as np

@@ -321,7 +321,7 @@ class Config(ModelOptions):
         """Return the own parts of the model, in a folder of this name."""
         settings = OwnPartSettings(shares=self.shares, method=method)
         return OwnParts(
-            self.clip(parts=True),
+            self.clip(components=True),
             self.images(),
             self.out / self.tables / name,
             settings,

@@ -121,7 +121,7 @@ def network(config: Config, model: str) -> tuple[OwnParts, dict[str, pd.DataFram
     seen = seen.query("classifier == 'all templates'")
     chosen = replace(options, classes=config.classes, domains=config.domains)
     settings = OwnPartSettings(shares=(config.share,))
-    clip = chosen.clip(parts=True)
+    clip = chosen.clip(components=True)
     run = OwnParts(clip, chosen.images(), config.out / model, settings)
     lesions, overlaps = run.run(Work(progress=True)).values()
     run.save_circuits()

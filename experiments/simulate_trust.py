@@ -17,9 +17,9 @@ from circuitry.comparison import (
     domain_tests,
     draw_resamples,
     dual_bootstrap,
+    fold_tests,
     mantel,
     mean_spread,
-    part_tests,
 )
 from circuitry.comparison.ceiling import pair_cells, ratio
 from circuitry.comparison.domain_testing import domain_spread
@@ -79,8 +79,8 @@ def ratios(config: Config) -> Iterator[dict[str, object]]:
             shares = np.full((n_classes, 1), shared)
             draws = list[np.ndarray]()
             for _ in range(config.draws):
-                parts = simulate(rng, shares, noise, planted).parts
-                draws.append(ratio(point(pair_cells(parts).values), chance))
+                folds = simulate(rng, shares, noise, planted).folds
+                draws.append(ratio(point(pair_cells(folds).values), chance))
             # A draw is a study: its mean over the pairs of domains counts once.
             each = np.array(draws).mean((1, 2, 3))
             row = {"domains": domains, "noise": level, "ratio": each.mean()}
@@ -88,12 +88,12 @@ def ratios(config: Config) -> Iterator[dict[str, object]]:
 
 
 def point(values: np.ndarray) -> np.ndarray:
-    """Return the means over classes and pairs of parts, as one draw."""
+    """Return the means over classes and pairs of folds, as one draw."""
     return np.asarray(np.nanmean(values, (0, -2, -1)))[None]
 
 
 def coverage(config: Config) -> Iterator[dict[str, object]]:
-    """Yield how often intervals hold the truth: of means of parts, of the whole, and of ratios."""
+    """Yield how often intervals hold the truth: of means of folds, of the whole, and of ratios."""
     planted = Planted()
     chance = np.array([planted.chance])
     for level in ("middle", "high"):
@@ -106,7 +106,7 @@ def coverage(config: Config) -> Iterator[dict[str, object]]:
                 made = simulate(rng, some_shared(rng, n_classes), noise, planted)
                 for name, spread in estimates(made, chance, seed).items():
                     # The rival rule for the degrees of freedom, which is safe for any two variances.
-                    fewest = min(n_classes, planted.n_parts) - 1
+                    fewest = min(n_classes, planted.n_folds) - 1
                     degrees = np.full_like(spread.degrees, fewest)
                     rules = {
                         "Satterthwaite": spread,
@@ -135,16 +135,16 @@ def some_shared(rng: np.random.Generator, n_classes: int) -> np.ndarray:
 def estimates(
     made: SimulatedCircuits, chance: np.ndarray, seed: int
 ) -> dict[str, Spread]:
-    """Return the first domain's mean with the others of parts and of the whole, and the first pair's ratio."""
+    """Return the first domain's mean with the others of folds and of the whole, and the first pair's ratio."""
     draws = draw_resamples(
-        made.parts.classes, made.parts.n_parts, resamples=RESAMPLES, seed=seed
+        made.folds.classes, made.folds.n_folds, resamples=RESAMPLES, seed=seed
     )
-    of_parts = domain_spread(made.parts, draws)
+    of_folds = domain_spread(made.folds, draws)
     of_pairs = dual_bootstrap(
-        pair_cells(made.parts).values, lambda means: ratio(means, chance), draws
+        pair_cells(made.folds).values, lambda means: ratio(means, chance), draws
     )
     return {
-        "similarity of parts": Spread(*(field[0, 0] for field in of_parts)),
+        "similarity of folds": Spread(*(field[0, 0] for field in of_folds)),
         "similarity of all images": mean_spread(made.whole[:, 0, 1:].mean(1)),
         "ratio to the ceiling": Spread(*(field[0, 0] for field in of_pairs)),
     }
@@ -153,19 +153,19 @@ def estimates(
 def truths(noise: float, planted: Planted, chance: np.ndarray) -> dict[str, float]:
     """Return the true values of `estimates`, from very many classes."""
     rng = np.random.default_rng(0)
-    of_parts = list[float]()
+    of_folds = list[float]()
     of_all = list[float]()
     cells = list[np.ndarray]()
     # 20,000 classes, in steps that fit into memory.
     for _ in range(40):
         made = simulate(rng, some_shared(rng, 500), noise, planted)
-        of_parts.append(float(np.nanmean(made.parts.values[:, 0, 1:])))
+        of_folds.append(float(np.nanmean(made.folds.values[:, 0, 1:])))
         of_all.append(float(made.whole[:, 0, 1:].mean()))
-        cells.append(point(pair_cells(made.parts).values))
+        cells.append(point(pair_cells(made.folds).values))
     # The ratio of means, not the mean of ratios, is what a study estimates.
     ratios_of_pairs = ratio(np.mean(cells, axis=0), chance)
     return {
-        "similarity of parts": float(np.mean(of_parts)),
+        "similarity of folds": float(np.mean(of_folds)),
         "similarity of all images": float(np.mean(of_all)),
         "ratio to the ceiling": float(ratios_of_pairs[0, 0, 0]),
     }
@@ -189,33 +189,33 @@ def uneven(
 def skewed(config: Config) -> Iterator[dict[str, object]]:
     """Yield how often the intervals of a ratio hold the truth where few classes share nearly all."""
     cases = {"skewed": few_shared, "even": some_shared}
-    for (case, shares), n_parts in product(cases.items(), (2, 4)):
-        planted = Planted(n_parts=n_parts)
+    for (case, shares), n_folds in product(cases.items(), (2, 4)):
+        planted = Planted(n_folds=n_folds)
         rng = np.random.default_rng(0)
         chance = np.array([planted.chance])
         cells = list[np.ndarray]()
         for _ in range(40):
             of_classes = shares(rng, 500)
             noise = uneven(rng, 500, 0.7, planted)
-            parts = simulate(rng, of_classes, noise, planted).parts
-            cells.append(point(pair_cells(parts).values))
+            folds = simulate(rng, of_classes, noise, planted).folds
+            cells.append(point(pair_cells(folds).values))
         truth = ratio(np.mean(cells, axis=0), chance)[0, 0, 0]
         for n_classes in (8, 16, 30, 60):
             rng = np.random.default_rng(1)
             ends = []
             for seed in range(config.draws):
                 noise = uneven(rng, n_classes, 0.7, planted)
-                parts = simulate(rng, shares(rng, n_classes), noise, planted).parts
+                folds = simulate(rng, shares(rng, n_classes), noise, planted).folds
                 draws = draw_resamples(
-                    parts.classes, n_parts, resamples=RESAMPLES, seed=seed
+                    folds.classes, n_folds, resamples=RESAMPLES, seed=seed
                 )
-                values = pair_cells(parts).values[:, :, :1]
+                values = pair_cells(folds).values[:, :, :1]
                 spread = dual_bootstrap(values, partial(ratio, chance=chance), draws)
                 ends.append(np.ravel(spread.interval()))
             low, high = np.transpose(ends)
             yield {
                 "shares": case,
-                "parts": n_parts,
+                "folds": n_folds,
                 "n_classes": n_classes,
                 "coverage": np.mean((low <= truth) & (truth <= high)),
                 "too low": np.mean(high < truth),
@@ -236,7 +236,7 @@ def family_wise_error(config: Config) -> Iterator[dict[str, object]]:
                     for seed in range(config.draws)
                 ]
                 errors = np.mean(found, axis=0)
-                for tested, error in zip(("parts", "all images"), errors, strict=True):
+                for tested, error in zip(("folds", "all images"), errors, strict=True):
                     yield {
                         "case": case,
                         "tested": tested,
@@ -251,7 +251,7 @@ def family_wise_error(config: Config) -> Iterator[dict[str, object]]:
 def any_found(
     planted: Planted, n_classes: int, size: int, averaged: bool, seed: int
 ) -> list[bool]:
-    """Return whether any test of parts, and of all images, is significant; a family shares the noise of a domain.
+    """Return whether any test of folds, and of all images, is significant; a family shares the noise of a domain.
 
     Families of one size are drawn together if their means are taken for classes.
     """
@@ -263,14 +263,14 @@ def any_found(
     noise = 0.7 * np.exp(spread * offsets)[family]
     made = simulate(rng, some_shared(rng, n_classes), noise, planted)
     if averaged:
-        values = family_means(made.parts.values, size)
-        first = made.parts.classes[::size]  # a family goes by its first class
-        parts = made.parts._replace(classes=first, values=values)
-        made = SimulatedCircuits(parts, family_means(made.whole, size))
+        values = family_means(made.folds.values, size)
+        first = made.folds.classes[::size]  # a family goes by its first class
+        folds = made.folds._replace(classes=first, values=values)
+        made = SimulatedCircuits(folds, family_means(made.whole, size))
     draws = draw_resamples(
-        made.parts.classes, planted.n_parts, resamples=RESAMPLES, seed=seed
+        made.folds.classes, planted.n_folds, resamples=RESAMPLES, seed=seed
     )
-    tests = part_tests(made.parts, draws), domain_tests(as_values(made))
+    tests = fold_tests(made.folds, draws), domain_tests(as_values(made))
     return [bool((table["p_holm"] < LEVEL).any()) for table in tests]
 
 
@@ -281,9 +281,9 @@ def family_means(values: np.ndarray, size: int) -> np.ndarray:
 
 def as_values(made: SimulatedCircuits) -> pd.DataFrame:
     """Return the similarities of all images as a table."""
-    domains = made.parts.domains
+    domains = made.folds.domains
     rows = list[tuple[object, ...]]()
-    for i, name in enumerate(made.parts.classes):
+    for i, name in enumerate(made.folds.classes):
         for a, b in combinations(range(len(domains)), 2):
             rows.append((name, domains[a], domains[b], made.whole[i][a, b]))
     table = pd.DataFrame(rows, columns=["class", "domain_a", "domain_b", "value"])
@@ -305,11 +305,11 @@ def errors_over_models(config: Config) -> Iterator[dict[str, object]]:
             for _ in range(n_models):
                 noise = 0.7 * np.exp(OFFSET / 2 * rng.normal(size=(1, n_domains)))
                 models.append(simulate(rng, shared, noise, planted))
-            first = models[0].parts
+            first = models[0].folds
             draws = draw_resamples(
-                first.classes, planted.n_parts, resamples=RESAMPLES, seed=seed
+                first.classes, planted.n_folds, resamples=RESAMPLES, seed=seed
             )
-            tests = part_tests(first, draws)
+            tests = fold_tests(first, draws)
             within.append(bool((tests["p_holm"] < LEVEL).any()))
             means = np.empty((n_models, n_domains))
             for i, model in enumerate(models):
@@ -322,7 +322,7 @@ def errors_over_models(config: Config) -> Iterator[dict[str, object]]:
             "models differ, one is tested": within,
             f"models differ, over {n_models}": over,
         }
-        base = {"tested": "parts", "domains": n_domains, "n_classes": n_classes}
+        base = {"tested": "folds", "domains": n_domains, "n_classes": n_classes}
         for case, each in cases.items():
             yield {"case": case, **base, "error": np.mean(each), "draws": len(each)}
 

@@ -1,14 +1,14 @@
-"""Simulated circuits of known similarity: kept units of classes, domains and parts of images.
+"""Simulated circuits of known similarity: kept units of classes, domains and folds of images.
 
 A unit's score in a class and domain is sqrt(shared) z + sqrt(1 - shared) y + noise, all normal: z belongs to the class,
-y to the class in the domain, and noise to each part of the images. The units with the largest scores are kept, and kept
+y to the class in the domain, and noise to each fold of the images. The units with the largest scores are kept, and kept
 sets are compared by their Jaccard index, like circuits. With ``shared`` 1 domains differ only by noise, with 0 they are
 independent.
 """
 
 from typing import NamedTuple
 
-from circuitry.comparison.part_array import PartArray
+from circuitry.comparison.fold_array import FoldArray
 
 import numpy as np
 from jaxtyping import Bool, Float
@@ -20,7 +20,7 @@ class Planted(NamedTuple):
     n_units: int = 60
     n_kept: int = 8
     n_domains: int = 3
-    n_parts: int = 4
+    n_folds: int = 4
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -36,9 +36,9 @@ class Planted(NamedTuple):
 
 
 class SimulatedCircuits(NamedTuple):
-    """Similarities of parts, and of all images, of simulated circuits."""
+    """Similarities of folds, and of all images, of simulated circuits."""
 
-    parts: PartArray
+    folds: FoldArray
     whole: Float[np.ndarray, "classes domains domains"]
 
 
@@ -50,12 +50,12 @@ def simulate(
 ) -> SimulatedCircuits:
     """Draw circuits of classes in domains and compare them.
 
-    A class has a ``shared`` part of a score's variance in common over domains; ``noise`` is the standard deviation of
-    what one part of the images adds, which the whole averages.
+    A class has a ``shared`` share of a score's variance in common over domains; ``noise`` is the standard deviation of
+    what one fold of the images adds, which the whole averages.
     """
     n = len(shared)
     d = planted.n_domains
-    k = planted.n_parts
+    k = planted.n_folds
     u = planted.n_units
     own = rng.normal(size=(n, d, u))
     common = rng.normal(size=(n, 1, u))
@@ -69,7 +69,7 @@ def simulate(
     values[..., np.arange(k), np.arange(k)] = np.nan
     classes = tuple(f"c{i:03}" for i in range(n))
     return SimulatedCircuits(
-        PartArray(classes, planted.domains, (None,), values),
+        FoldArray(classes, planted.domains, (None,), values),
         jaccard(whole[:, :, None], whole[:, None]),
     )
 

@@ -44,7 +44,7 @@ from circuitry.circuits import (
     strongest_units,
 )
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
-from circuitry.data import DEFAULT_PARTS
+from circuitry.data import DEFAULT_FOLDS
 from circuitry.gates import Edges, patch_effects
 from circuitry.models import register_model
 from circuitry.runs.workers import peak_memory_gib
@@ -132,10 +132,10 @@ def main(config: Config) -> None:
         facts |= {"points": len(PATH.points), "memory_gib": FEW.memory_gib}
     elif config.of == "similarity":
         tables = {"similarity": similarity(config.out, config.classes)}
-        facts["parts"] = DEFAULT_PARTS
+        facts["folds"] = DEFAULT_FOLDS
     else:
         tables = {"threads": threads(models[0], images)}
-    config.keep(tables, **facts)
+    config.keep(tables, None, **facts)
 
 
 def timed(run: Callable[..., T], *given: object) -> tuple[T, float]:
@@ -489,7 +489,7 @@ def similarity(out: Path, n_classes: int) -> pd.DataFrame:
     )
     comparison = compared["edge_jaccard"]
     row = {
-        "pairs": len(comparison.values) + len(comparison.parts),
+        "pairs": len(comparison.values) + len(comparison.folds),
         "measures": len(measures),
         "seconds": seconds,
         "peak GiB": peak_memory_gib(),
@@ -498,7 +498,7 @@ def similarity(out: Path, n_classes: int) -> pd.DataFrame:
 
 
 def write_graphs(folder: Path, n_classes: int) -> None:
-    """Write random graphs, whole and of parts; those of a class share a half of their scores."""
+    """Write random graphs, whole and of folds; those of a class share a half of their scores."""
     rng = np.random.default_rng(0)
     inner = [site for site in UNITS if site != "input"]
     keys = []
@@ -506,7 +506,7 @@ def write_graphs(folder: Path, n_classes: int) -> None:
         shared = {site: rng.normal(size=n) for site, n in UNITS.items()}
         for domain in DOMAINS:
             keys.append((f"class-{i}", domain))
-            for part in (WHOLE, *range(DEFAULT_PARTS)):
+            for fold in (WHOLE, *range(DEFAULT_FOLDS)):
                 scores = {}
                 for site, of_class in shared.items():
                     scores[site] = of_class + rng.normal(size=len(of_class))
@@ -524,8 +524,8 @@ def write_graphs(folder: Path, n_classes: int) -> None:
                     kept_units=kept,
                     edge_scores=edges,
                 )
-                graph.save(graph_file(folder, f"class-{i}", domain, part))
-    made_with = {"n_parts": DEFAULT_PARTS, "model": "random", "seed": 0}
+                graph.save(graph_file(folder, f"class-{i}", domain, fold))
+    made_with = {"n_folds": DEFAULT_FOLDS, "model": "random", "seed": 0}
     claim(folder, EXTRACTION_FORMAT, made_with, jobs=keys)
 
 

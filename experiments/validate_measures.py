@@ -3,8 +3,8 @@
 Takes the circuits of a finished `circuitry compare` (or `extract`), makes cases with a known answer, and scores every
 measure on them, after the benchmark ReSi (arXiv 2408.00531):
 
-- fresh images: two parts of the images of a class in a domain against parts of two classes, scored by the area under
-  the precision-recall curve; another domain: the same, with the two parts in two domains;
+- fresh images: two folds of the images of a class in a domain against folds of two classes, scored by the area under
+  the precision-recall curve; another domain: the same, with the two folds in two domains;
 - units permuted: a growing share of a circuit's units changes places within its site; noise: the scores of all units
   get growing noise, in standard deviations of the site. Both are scored by the rate at which a more changed circuit
   comes out as more similar to the original.
@@ -38,7 +38,7 @@ LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 1.0)
 """Shares of permuted units, and sizes of the noise."""
 DEPTH_BIAS = "depth_bias"
 N_NEGATIVES = 6
-"""Pairs of two classes for each part of a class in a domain."""
+"""Pairs of two classes for each fold of a class in a domain."""
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Config(KeepSettings):
     """Settings of the validation."""
 
     circuits: Path = Path("runs/quickstart/circuits")
-    """Folder of graphs with parts."""
+    """Folder of graphs with folds."""
     n_circuits: int = 12
     """Circuits that are permuted and made noisy, spread over classes and domains."""
 
@@ -54,21 +54,21 @@ class Config(KeepSettings):
 def main(config: Config) -> None:
     """Judge every measure, print and write the table."""
     graphs = GraphFolder(config.circuits)
-    parts = {key: list(graphs.parts(*key).values())[:2] for key in graphs}
-    parts = {key: both for key, both in parts.items() if len(both) == 2}
-    if len({name for name, _ in parts}) < 2 or len({domain for _, domain in parts}) < 2:
+    folds = {key: list(graphs.folds(*key).values())[:2] for key in graphs}
+    folds = {key: both for key, both in folds.items() if len(both) == 2}
+    if len({name for name, _ in folds}) < 2 or len({domain for _, domain in folds}) < 2:
         raise InputError(
-            f"{config.circuits} needs two classes and two domains with two parts: extract more circuits."
+            f"{config.circuits} needs two classes and two domains with two folds: extract more circuits."
         )
     marks = SiteMarks()
-    for both in parts.values():
+    for both in folds.values():
         for graph in both:
             marks.add(graph)
     # A site counts for all graphs or for none, so that means are over the same sites.
     judge = partial(similarities, marks.left_out())
     rng = np.random.default_rng(0)
-    rows = precision_of_pairs(judge, parts, rng)
-    keys = list(parts)
+    rows = precision_of_pairs(judge, folds, rng)
+    keys = list(folds)
     step = max(1, len(keys) // config.n_circuits)
     chosen = [graphs[key] for key in keys[::step][: config.n_circuits]]
     rows += in_order(judge, chosen, "units permuted", permuted_share, rng)
@@ -103,11 +103,11 @@ Judge = Callable[[Sequence[AttributionGraph]], dict[str, np.ndarray]]
 
 
 def precision_of_pairs(
-    judge: Judge, parts: dict[Key, list[AttributionGraph]], rng: np.random.Generator
+    judge: Judge, folds: dict[Key, list[AttributionGraph]], rng: np.random.Generator
 ) -> list[Row]:
     """Return how well each measure separates pairs of one class from pairs of two, within and across domains."""
-    keys = list(parts)
-    matrices = judge([graph for key in keys for graph in parts[key]])
+    keys = list(folds)
+    matrices = judge([graph for key in keys for graph in folds[key]])
     rows = []
     for case, across in (("fresh images", False), ("another domain", True)):
         pairs = []
@@ -120,7 +120,7 @@ def precision_of_pairs(
             # Pairs of two classes are many more, and would hide the few of one class.
             n_drawn = min(N_NEGATIVES, len(different))
             drawn = rng.choice(different, n_drawn, replace=False)
-            # The two parts of key i are graphs 2 i and 2 i + 1: no pair shares images.
+            # The two folds of key i are graphs 2 i and 2 i + 1: no pair shares images.
             pairs += [(2 * i, 2 * j + 1, True) for j in same]
             pairs += [(2 * i, 2 * j + 1, False) for j in drawn]
         a, b, truth = (np.array(column) for column in zip(*pairs, strict=True))

@@ -48,7 +48,7 @@ from circuitry.circuits import (
     METHODS,
     MaskSettings,
     attribute_components,
-    attribute_parts,
+    attribute_folds,
     direct_effects,
     direct_vectors,
     learn_masks,
@@ -261,9 +261,11 @@ def with_baseline(name: str, made: Made, clip: Clip, _: Path) -> Any:
 
 def in_components(made: Made, clip: Clip) -> tuple[Task, dict[str, np.ndarray]]:
     """Return a task in heads and neurons, or hidden channels, and a few units at its last sites."""
-    parts = clip.in_components()
-    sites = parts.encoder.sites[-4:]
-    return made.alone(parts, sites=sites), {site: np.arange(2) for site in sites}
+    of_components = clip.in_components()
+    sites = of_components.encoder.sites[-4:]
+    return made.alone(of_components, sites=sites), {
+        site: np.arange(2) for site in sites
+    }
 
 
 def edges_of_sites(method: str, made: Made, clip: Clip, _: Path) -> Any:
@@ -394,10 +396,10 @@ def margins(made: Made, clip: Clip, _: Path) -> Any:
     )
 
 
-def parts_of_images(made: Made, clip: Clip, _: Path) -> Any:
-    return attribute_parts(
+def by_folds(made: Made, clip: Clip, _: Path) -> Any:
+    return attribute_folds(
         made.task(clip), AttributionSettings(0.05, rule=RULE), np.array([0, 1, 1])
-    ).parts
+    ).folds
 
 
 def counted(made: Made, clip: Clip, _: Path) -> Any:
@@ -452,7 +454,7 @@ def in_features(made: Made, clip: Clip, _: Path) -> Any:
 
 
 def representations(made: Made, clip: Clip, out: Path) -> Any:
-    settings = RepresentationSettings(n_images=4, n_parts=2, sites=made.sites[-2:])
+    settings = RepresentationSettings(n_images=4, n_folds=2, sites=made.sites[-2:])
     domains = extract_representations(clip, made.images, out, settings, QUIET)
     return compare_representations(
         [one.grams for one in domains], permutations=20
@@ -460,7 +462,7 @@ def representations(made: Made, clip: Clip, out: Path) -> Any:
 
 
 def probes(made: Made, clip: Clip, out: Path) -> Any:
-    settings = RepresentationSettings(n_images=4, n_parts=2, sites=made.sites[-2:])
+    settings = RepresentationSettings(n_images=4, n_folds=2, sites=made.sites[-2:])
     domains = extract_representations(clip, made.images, out, settings, QUIET)
     means = {
         site: np.concatenate([one.unit_means[site] for one in domains])
@@ -492,7 +494,7 @@ def folder_of_graphs(made: Made, clip: Clip, out: Path) -> Any:
     return [graphs[key].node_scores for key in graphs], compare(graphs, "node_overlap")
 
 
-def folder_of_parts(made: Made, clip: Clip, out: Path) -> Any:
+def folder_of_own_parts(made: Made, clip: Clip, out: Path) -> Any:
     settings = OwnPartSettings(
         n_images=2, n_others=4, shares=(0.02,), sites=made.sites, texts=TEXTS
     )
@@ -590,7 +592,7 @@ OF_CNN: dict[str, Job] = {
     "patching by position": partial(patched_by, "position"),
     "check of an attribution": checked_scores,
     "margin": margins,
-    "attribution by parts": parts_of_images,
+    "attribution by folds": by_folds,
     "sites that count": counted,
     "pairs of the pooling": pairs_of_pooling,
     "cards": cards,
@@ -602,7 +604,7 @@ OF_CNN: dict[str, Job] = {
     "training an autoencoder": trained_autoencoder,
     "linear probe": probe,
     "extract and compare": folder_of_graphs,
-    "own parts of a folder": folder_of_parts,
+    "own parts of a folder": folder_of_own_parts,
     "causal checks": checks,
     "live model": live,
     "view of a model": viewed,

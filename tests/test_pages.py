@@ -13,7 +13,7 @@ from experiments.pages.rendering import (
     template,
     written,
 )
-from experiments.pages.tables import Interval, Span, said
+from experiments.pages.tables import Interval, Span, supported
 from tests.support.committed_tables import DOCS, RESULT_PAGES, ROOT
 
 COMPARATIVES = re.compile(
@@ -129,6 +129,6 @@ def test_how_numbers_are_written(spec: str, value: object, expected: str) -> Non
 
 
 def test_words_that_the_tables_do_not_bear_out_are_refused() -> None:
-    assert said("more", True) == "more"
+    assert supported("more", True) == "more"
     with pytest.raises(AssertionError, match="the tables do not say: more"):
-        said("more", False)
+        supported("more", False)

@@ -9,6 +9,7 @@ import torch
 
 import circuitry
 from circuitry import Clip, InputError, attribute, load_clip
+from circuitry.questions import ExtractionSettings
 
 MEANT = {
     "own_prat": "own_part",
@@ -91,5 +92,7 @@ def test_openais_spelling_is_told_before_any_network(
 def test_an_argument_that_was_renamed_is_told_by_its_new_name() -> None:
     with pytest.raises(InputError, match=r"'node_fraction'.*perhaps you meant size="):
         attribute(node_fraction=0.1)  # type: ignore[call-arg]
+    with pytest.raises(InputError, match=r"'parts'.*perhaps you meant folds="):
+        ExtractionSettings(parts=4)  # type: ignore[call-arg]
     with pytest.raises(InputError, match="perhaps you meant encoder="):
         attribute(enocder=None)  # type: ignore[call-arg]

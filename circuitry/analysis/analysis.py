@@ -25,7 +25,7 @@ from circuitry.circuits.measures import Measure
 from circuitry.circuits.similarities_of_classes import ReadingSettings
 from circuitry.comparison.comparison import Comparison
 from circuitry.data.domains import DomainFolder
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 from circuitry.data.splits import Split
 from circuitry.encoder.metrics import answer_metric
 from circuitry.explorer.export import ExplorerPage
@@ -36,7 +36,7 @@ from circuitry.interventions.transfer_tables import transfer_comparisons
 from circuitry.models.clip import Clip
 from circuitry.models.options import FolderSettings
 from circuitry.questions.answers_of_circuits import (
-    AnswersOf,
+    AnswerContext,
     ComparedAnswer,
     CurvesAnswer,
     ScoresAnswer,
@@ -392,7 +392,7 @@ class Analysis:
             )
         # Unknown classes leave the tables of own parts before any section is written.
         self.own_part_tables()
-        of = AnswersOf(self.images, graphs, self.reading, apart, pair)
+        of = AnswerContext(self.images, graphs, self.reading, apart, pair)
         tables = answers.tables(of)
         facts = dict(provenance or {}) | self._facts(graphs)
         comparisons: dict[str, Comparison] = {}

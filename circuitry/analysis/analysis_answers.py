@@ -8,9 +8,9 @@ from typing import Protocol
 
 import pandas as pd
 
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 from circuitry.questions.answers_of_circuits import (
-    AnswersOf,
+    AnswerContext,
     ComparedAnswer,
     CurvesAnswer,
     ScoresAnswer,
@@ -57,14 +57,14 @@ class AccuracyAnswer:
             return []
         return [recognised(self.by_class, self.by_domain)]
 
-    def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
+    def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
         """Return the tables of a report by name."""
         tables = {"accuracy": self.by_domain}
         if self.by_class is not None:
             tables["accuracy_by_class"] = self.by_class
         return tables
 
-    def add_to(self, report: Report, of: AnswersOf) -> None:
+    def add_to(self, report: Report, of: AnswerContext) -> None:
         """Add the section on accuracy."""
         add_accuracy(report, self.by_domain, of.marks, test_domain=self.test_domain)
 
@@ -75,10 +75,10 @@ class Answer(Protocol):
     def findings(self) -> list[Finding | None]:
         """Return the answers to the question of the step."""
 
-    def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
+    def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
         """Return the tables of a report by name."""
 
-    def add_to(self, report: Report, of: AnswersOf) -> None:
+    def add_to(self, report: Report, of: AnswerContext) -> None:
         """Add the sections of a report."""
 
 
@@ -125,14 +125,14 @@ class AnalysisAnswers:
         """Return the answers to the questions of all steps."""
         return list(chain(*(answer.findings() for answer in self.in_order)))
 
-    def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
+    def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
         """Return the tables of a report by name."""
         tables: dict[str, pd.DataFrame] = {}
         for answer in self.in_order:
             tables |= answer.tables(of)
         return tables
 
-    def add_to(self, report: Report, of: AnswersOf, tested_on: str | None) -> None:
+    def add_to(self, report: Report, of: AnswerContext, tested_on: str | None) -> None:
         """Add all answers to an empty report; ``tested_on`` names the images of tests, if there were any."""
         report.summary(self.findings())
         classes = of.images.classes
@@ -148,7 +148,7 @@ class AnalysisAnswers:
             answer.add_to(report, of)
 
 
-def add_images(report: Report, classes: Sequence[str], of: AnswersOf) -> None:
+def add_images(report: Report, classes: Sequence[str], of: AnswerContext) -> None:
     """Add the section that shows some images, of classes and domains that are there."""
     # Given circuits may be of classes and domains that these images do not have.
     rows = sorted({*classes} & {*of.images.classes})

@@ -15,7 +15,7 @@ from circuitry.data.shared_options import (
     SmallTables,
 )
 from circuitry.models.options import ModelOptions
-from circuitry.runs.given import DISTINCT, checked
+from circuitry.runs.arguments import DISTINCT, checked
 
 QUICKSTART = Path("runs/quickstart")
 """The quickstart's folder."""

@@ -26,7 +26,7 @@ from circuitry.training.image_captions import caption_words
 FEW_IMAGES = 10
 """With fewer images a circuit, the report says what they cannot tell."""
 HALVES = 2
-"""Parts of the images, whose circuits are the ceiling."""
+"""Folds of the images, whose circuits are the ceiling."""
 OWN_SHARE = {"rn-tiny": 0.01, "vit-tiny": 0.02}
 """Share of the units that own parts have."""
 SIZES = (0.2, 0.5, 1.0)
@@ -50,14 +50,14 @@ def analysis_of(config: QuickstartSettings) -> Analysis:
     settings = ExtractionSettings(
         n_images=config.n_images,
         n_others=min(MOST_OTHERS, len(config.classes) - 1),
-        parts=HALVES,
+        folds=HALVES,
         seed=config.seed,
     )
     checks = CheckSettings(n_images=config.n_unseen, n_others=config.n_others)
     return Analysis(clip, images, config.folder, settings, checks)
 
 
-def find_parts(
+def find_own_parts(
     config: QuickstartSettings,
     worker: int,
     workers: int,
@@ -76,7 +76,7 @@ def find_parts(
     return run.answers
 
 
-def tell_parts(
+def tell_own_parts(
     config: QuickstartSettings,
     answers: AnalysisAnswers,
 ) -> AnalysisAnswers:
@@ -109,7 +109,7 @@ def find_circuits(
     work = Work(Rank(worker, workers))
     if worker == 0:
         say(
-            f"3/5 circuits that are enough, of {ENOUGH} classes in every style, and of {HALVES} parts of the images"
+            f"3/5 circuits that are enough, of {ENOUGH} classes in every style, and of {HALVES} folds of the images"
         )
     # Classes in even steps, so that more classes to look at do not mean more circuits to find.
     step = max(1, len(config.classes) // ENOUGH)

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from circuitry.encoder.narrowing import in_order
 from circuitry.encoder.stages import nowhere
-from circuitry.encoder.transformers_towers import from_transformers, part_by_role
+from circuitry.encoder.transformers_towers import from_transformers, member_by_role
 from circuitry.runs.errors import InputError
 
 Heads = Float[Tensor, "batch position head d_head"]
@@ -33,7 +33,7 @@ TIMM_ATTENTION = (Attention, AttentionRope, EvaAttention, RelPosAttention)
 
 
 @dataclass(frozen=True)
-class AttentionParts:
+class AttentionLayers:
     """The fields of a `Block` that its attention module determines."""
 
     n_heads: int
@@ -57,8 +57,10 @@ class Mixing(NamedTuple):
 _AS_IT_IS = nn.Identity()
 
 
-def attention_parts(attn: Any, places: AddedByPlace = nowhere) -> AttentionParts | None:
-    """Return the parts of an attention module in evaluation mode; None for an unknown kind."""
+def attention_layers(
+    attn: Any, places: AddedByPlace = nowhere
+) -> AttentionLayers | None:
+    """Return the layers of an attention module in evaluation mode; None for an unknown kind."""
     if isinstance(attn, nn.MultiheadAttention | OpenClipAttention):
         return _together(attn)
     if isinstance(attn, TIMM_ATTENTION):
@@ -68,8 +70,8 @@ def attention_parts(attn: Any, places: AddedByPlace = nowhere) -> AttentionParts
     return None
 
 
-def _together(attn: Any) -> AttentionParts:
-    """Return the parts of PyTorch's attention, or of open_clip's, which may also have norms and scales."""
+def _together(attn: Any) -> AttentionLayers:
+    """Return the layers of PyTorch's attention, or of open_clip's, which may also have norms and scales."""
     inner = getattr(attn, "ln_inner", _AS_IT_IS)
 
     def project(x: Tensor) -> tuple[Heads, Heads, Heads]:
@@ -90,30 +92,32 @@ def _together(attn: Any) -> AttentionParts:
         mixing = _dot_product(q_norm, k_norm)
     else:
         mixing = _cosine(attn)
-    return AttentionParts(attn.num_heads, project, *mixing, out, (inner,))
+    return AttentionLayers(attn.num_heads, project, *mixing, out, (inner,))
 
 
-def _transformers(attn: Any, places: AddedByPlace) -> AttentionParts:
-    """Return the parts of an attention module of transformers, whose names differ between models and versions."""
+def _transformers(attn: Any, places: AddedByPlace) -> AttentionLayers:
+    """Return the layers of an attention module of transformers, whose names differ between models and versions."""
     # Some models wrap the projections in an inner module and keep the output layer outside of it.
     inner = getattr(attn, "attention", attn)
-    q = part_by_role(inner, "q projection", "q_proj", "query")
-    k = part_by_role(inner, "k projection", "k_proj", "key")
-    v = part_by_role(inner, "v projection", "v_proj", "value")
-    out = part_by_role(
+    q = member_by_role(inner, "q projection", "q_proj", "query")
+    k = member_by_role(inner, "k projection", "k_proj", "key")
+    v = member_by_role(inner, "v projection", "v_proj", "value")
+    out = member_by_role(
         attn, "output layer of attention", "out_proj", "o_proj", "output.dense"
     )
-    n_heads = part_by_role(inner, "number of heads", "num_heads", "num_attention_heads")
+    n_heads = member_by_role(
+        inner, "number of heads", "num_heads", "num_attention_heads"
+    )
     d_head = q.out_features // n_heads
     _check_width(out.out_features, n_heads, d_head)
     project = _apart((q, k, v), d_head, n_heads)
     turn = partial(_turned, places, True)
     mixing = _dot_product(turn, turn)
-    return AttentionParts(n_heads, project, *mixing, in_order(_joined, out))
+    return AttentionLayers(n_heads, project, *mixing, in_order(_joined, out))
 
 
-def _timm(attn: Any, places: AddedByPlace) -> AttentionParts:
-    """Return the parts of an attention module of timm."""
+def _timm(attn: Any, places: AddedByPlace) -> AttentionLayers:
+    """Return the layers of an attention module of timm."""
     if getattr(attn, "gate", None) is not None:
         raise InputError(
             "Heads behind a gate on attention are not known: use this tower's residual stream."
@@ -128,7 +132,7 @@ def _timm(attn: Any, places: AddedByPlace) -> AttentionParts:
         to_q = in_order(attn.q_norm, turn)
         mixing = _dot_product(to_q, in_order(attn.k_norm, turn))
     out = in_order(_joined, norm, attn.proj)
-    return AttentionParts(attn.num_heads, _projection(attn), *mixing, out, (norm,))
+    return AttentionLayers(attn.num_heads, _projection(attn), *mixing, out, (norm,))
 
 
 def _projection(attn: Any) -> Callable[[Tensor], tuple[Tensor, Tensor, Tensor]]:

@@ -25,11 +25,11 @@ from timm.models.vision_transformer_relpos import RelPosBlock, ResPostRelPosBloc
 from torch import Tensor, nn
 from torchvision.models.vision_transformer import EncoderBlock
 
-from circuitry.bases.attention_kinds import AttentionParts, attention_parts
-from circuitry.bases.mlp_kinds import MlpParts, mlp_parts
+from circuitry.bases.attention_kinds import AttentionLayers, attention_layers
+from circuitry.bases.mlp_kinds import MlpLayers, mlp_layers
 from circuitry.encoder.narrowing import in_order
 from circuitry.encoder.stages import PlacedBlock, nowhere
-from circuitry.encoder.transformers_towers import part_by_role
+from circuitry.encoder.transformers_towers import member_by_role
 from circuitry.encoder.unit_kinds import NEURON, UnitKind
 from circuitry.runs.errors import InputError
 
@@ -107,8 +107,8 @@ def take_apart(block: nn.Module | PlacedBlock) -> Block:
     for name in reversed(_ATTENTION):
         attn = getattr(module, name, attn)
     mlp_module = getattr(module, "mlp", None)
-    attention = attention_parts(attn, places)
-    mlp = mlp_parts(mlp_module)
+    attention = attention_layers(attn, places)
+    mlp = mlp_layers(mlp_module)
     if attention is not None and mlp is not None:
         if isinstance(module, ResidualAttentionBlock | CustomResidualAttentionBlock):
             norm = getattr(module, "ln_attn", _NOTHING)
@@ -120,8 +120,8 @@ def take_apart(block: nn.Module | PlacedBlock) -> Block:
             return _block((_NOTHING, _NOTHING), attention, mlp, behind, module.norm1)
         named = type(module).__name__ in TRANSFORMERS_BLOCKS
         if named or isinstance(module, (*TIMM_BLOCKS, EncoderBlock)):
-            first = part_by_role(module, "norm", *_FIRST_NORM)
-            second = part_by_role(module, "norm", *_SECOND_NORM)
+            first = member_by_role(module, "norm", *_FIRST_NORM)
+            second = member_by_role(module, "norm", *_SECOND_NORM)
             behind = _scale(module, 1), _scale(module, 2)
             return _block((first, second), attention, mlp, behind, _NOTHING)
     inside = f"{type(attn).__name__} and {type(mlp_module).__name__}"
@@ -142,17 +142,17 @@ def _scale(block: Any, number: int) -> Callable[[Tensor], Tensor]:
 
 def _block(
     norms: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]],
-    attention: AttentionParts,
-    mlp: MlpParts,
+    attention: AttentionLayers,
+    mlp: MlpLayers,
     behind: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]],
     norm_behind: nn.Module,
 ) -> Block:
-    """Return the `Block` of these parts.
+    """Return the `Block` of these layers.
 
     Args:
         norms: Norms before attention and before the MLP.
-        attention: Parts of the attention.
-        mlp: Parts of the MLP.
+        attention: Layers of the attention.
+        mlp: Layers of the MLP.
         behind: Steps behind the output layers of attention and of the MLP.
         norm_behind: The norm among ``behind``, or the identity.
     """

@@ -1,4 +1,4 @@
-"""Parts of blocks as units: a tower as a finer chain of stages.
+"""Components of blocks as units: a tower as a finer chain of stages.
 
 Inside its blocks a tower is a longer chain of stages. Each block of a transformer has two sites, in place of the site
 of its residual stream:
@@ -43,8 +43,8 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.narrowing import in_order, pooled_heads, project_heads
 from circuitry.encoder.stages import NO_STEP, ConvBlock, Stage, Step
 from circuitry.encoder.unit_kinds import HEAD, POOLING_HEAD
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 PATTERN_POINTS = ("attn.hook_attn_scores", "attn.hook_pattern")
 BLOCK_POINTS = (
@@ -94,7 +94,7 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
     blocks = encoder.chain.blocks or conv_blocks(encoder.chain.stages)
     if not blocks:
         raise InputError(
-            f"Components are parts of blocks, but of this {type(encoder.tower).__name__} no block is known: take its "
+            f"Components lie inside blocks, but of this {type(encoder.tower).__name__} no block is known: take its "
             "channels, or name its blocks in the Chain of a reader (register_architecture)."
         )
     if encoder.error_units:

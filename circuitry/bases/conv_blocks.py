@@ -45,7 +45,7 @@ STREAM_ITSELF = ("", NO_STEP)
 
 
 class _Pair(NamedTuple):
-    """An activation inside a block in two parts, both [batch, channel, height, width]."""
+    """An activation inside a block in two pieces, both [batch, channel, height, width]."""
 
     units: Tensor
     """The activation that the next step reads."""

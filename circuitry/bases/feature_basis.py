@@ -44,8 +44,8 @@ from circuitry.encoder.narrowing import in_order, narrow_stage
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.stages import NarrowStage, Stage, Step
 from circuitry.encoder.tokens import CLASS_TOKEN
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError, unknown_name
-from circuitry.runs.given import checked
 from circuitry.runs.identity import OF_TOWER, Identity
 
 

@@ -15,7 +15,7 @@ from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
 from circuitry.encoder.encoder import Encoder
-from circuitry.runs.given import Names, checked
+from circuitry.runs.arguments import Names, checked
 
 Gates = Shaped[Tensor, "_ _"]
 """Gates [down, up] of edges: booleans, False for a cut edge, or real numbers, which may have gradients."""

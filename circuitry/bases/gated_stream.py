@@ -41,7 +41,7 @@ class LayerRun(NamedTuple):
     layer: Layer
     units: Float[Tensor, "batch position ..."]
     """Difference of its units."""
-    stream: Float[Tensor, "parts batch position d_model"]
+    stream: Float[Tensor, "terms batch position d_model"]
     """Difference of its addition to the stream: of each head, or of all units of another layer together."""
 
 

@@ -33,8 +33,8 @@ from circuitry.encoder.modes import own_modes
 from circuitry.encoder.sites import FIRST_LAYER
 from circuitry.encoder.stages import ConvBlock
 from circuitry.encoder.unit_kinds import HEAD, UnitKind
+from circuitry.runs.arguments import Natural
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Natural
 
 Units = Sequence[int] | Int[np.ndarray, " units"]
 PORTS = ("q", "k", "v")
@@ -59,7 +59,7 @@ class Component(NamedTuple):
     """One of `PORTS` for a reader that is a head; else empty."""
 
     def __str__(self) -> str:
-        return ".".join(str(part) for part in self if part not in (None, ""))
+        return ".".join(str(word) for word in self if word not in (None, ""))
 
 
 @dataclass(frozen=True, eq=False)
@@ -362,7 +362,7 @@ class ResidualStream:
         # A site of heads or neurons carries the stream that they read. The embedding reads that of the last MLP's site,
         # to which this MLP still has to be added.
         site = layer.site if layer.block else self.sites[-1]
-        units, past = self.components.parts_of(site, _at(site, activations))
+        units, past = self.components.units_and_carried(site, _at(site, activations))
         carried = past.flatten(2)
         if layer.block:
             return carried

@@ -21,9 +21,9 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from circuitry.runs.arguments import Count, Positive, checked
 from circuitry.runs.arrays import write_arrays
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Positive, checked
 from circuitry.runs.provenance import digest, weights_digest
 
 SAE_FORMAT = "circuitry-sae-2"

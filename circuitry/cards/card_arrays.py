@@ -8,7 +8,7 @@ from jaxtyping import Float
 from circuitry.cards.card_folder import SeenImages
 from circuitry.cards.circuit_units import CircuitUnits
 from circuitry.cards.unit_card import RANKINGS_OF_IMAGES
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 
 REPLACED_BY = {
     "zero": "zero",

@@ -32,7 +32,7 @@ from circuitry.cards.vocabulary import words_of_domains
 from circuitry.cards.word_check import check_words, vocabulary_of, word_probabilities
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.data.parts import Key, item_of, part_numbers
+from circuitry.data.folds import Key, fold_numbers, item_of
 from circuitry.encoder.metrics import given_classes
 from circuitry.encoder.task import Task
 from circuitry.gates.patching import patch_effects
@@ -42,8 +42,8 @@ from circuitry.models.folder_baselines import FolderBaseline
 from circuitry.models.image_pass import read_images
 from circuitry.models.prompts import style_word
 from circuitry.questions.checks import CausalChecks
+from circuitry.runs.arguments import checked
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import write_json
 from circuitry.runs.provenance import digest
@@ -342,7 +342,7 @@ class CardJobs:
             return None
         # Names are fitted on one half of the items of a class and tested on the other.
         is_tested: dict[str, bool] = {}
-        halves = part_numbers(self.selection, 2, self.settings.items)
+        halves = fold_numbers(self.selection, 2, self.settings.items)
         for key, half in halves.items():
             for record, part in zip(self.selection[key], half, strict=True):
                 is_tested[record.relative] = bool(part)

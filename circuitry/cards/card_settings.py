@@ -6,7 +6,7 @@ from typing import Annotated
 
 from circuitry.cards.vocabulary import read_vocabulary
 from circuitry.data.shared_options import Items, NImages, SeedOption, option
-from circuitry.runs.given import DISTINCT, Count, Natural, checked
+from circuitry.runs.arguments import DISTINCT, Count, Natural, checked
 
 TOP_IMAGES = 9
 """Images of a unit in a domain."""

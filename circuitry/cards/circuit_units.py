@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from circuitry.circuits.graph import AttributionGraph
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 
 
 class CircuitUnits:

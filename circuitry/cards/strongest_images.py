@@ -38,14 +38,14 @@ from circuitry.cards.unit_card import (
 from circuitry.circuits.nodes import ImageEffects, image_effects
 from circuitry.circuits.quadrature import left_rule
 from circuitry.data.domains import ImageRecord
-from circuitry.data.parts import ItemKey, item_of
+from circuitry.data.folds import ItemKey, item_of
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.task import Task
 from circuitry.models.clip import Clip
+from circuitry.runs.arguments import Count, checked
 from circuitry.runs.arrays import write_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
-from circuitry.runs.given import Count, checked
 from circuitry.runs.manifest import write_json
 
 MAP_SIDE = 8

@@ -24,8 +24,8 @@ from scipy.special import logsumexp
 from sklearn.metrics import average_precision_score
 
 from circuitry.cards.unit_card import FEWEST, UnitName
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 MOST_WORDS = 3
 """Words of a name."""

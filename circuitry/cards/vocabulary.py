@@ -7,8 +7,8 @@ from pathlib import Path
 
 from circuitry.data.captions import SHARED_STYLE_WORDS, STYLE_WORDS, readable
 from circuitry.data.file_check import read_text
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 
 def unit_words() -> tuple[str, ...]:

@@ -15,8 +15,8 @@ from circuitry.cards.vocabulary import unit_words
 from circuitry.data.captions import STYLE_WORDS, distinct_words
 from circuitry.models.classifier import Classifier
 from circuitry.models.clip import Clip
+from circuitry.runs.arguments import Names, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Names, checked
 
 CONFIDENCE = 0.95
 """Of the interval of the accuracy whose lower end must lie above chance."""

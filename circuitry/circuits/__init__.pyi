@@ -1,8 +1,8 @@
 from .across_domains import compare as compare
 from .across_domains import compare_domains as compare_domains
-from .attribution import AttributionParts as AttributionParts
+from .attribution import AttributionFolds as AttributionFolds
 from .attribution import attribute as attribute
-from .attribution import attribute_parts as attribute_parts
+from .attribution import attribute_folds as attribute_folds
 from .budgets import BUDGETS as BUDGETS
 from .budgets import strongest_units as strongest_units
 from .circuit_settings import AttributionSettings as AttributionSettings

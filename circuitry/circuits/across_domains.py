@@ -2,7 +2,7 @@
 
 1. `compare`: every pair of domains of every class by one measure, as a tidy table;
 2. `compare_domains`: several measures in one pass, each as a `Comparison` with its reference levels: circuits of
-   different parts of the images in the same and in other domains, other classes, and random units.
+   different folds of the images in the same and in other domains, other classes, and random units.
 
 A pair without one of its circuits (a class absent in one domain) is absent from the table, never zero. Graphs are read
 one class at a time, and each is checked once against those before it.
@@ -22,11 +22,11 @@ from circuitry.circuits.graph_folder import GraphFolder, Key
 from circuitry.circuits.measures import Measure, as_measure, measure_code
 from circuitry.circuits.similarities_of_classes import ClassPass, Node, ReadingSettings
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.part_array import WHOLE
+from circuitry.comparison.fold_array import WHOLE
 from circuitry.comparison.table import class_groups
 from circuitry.data.names import drawn_by_name
+from circuitry.runs.arguments import Count, Names, checked, fitting
 from circuitry.runs.errors import ByName, InputError
-from circuitry.runs.given import Count, Names, checked, fitting
 
 log = logging.getLogger(__name__)
 
@@ -35,8 +35,8 @@ COMPARED = ("node_overlap", "edge_jaccard", "wl_kernel")
 
 Graphs = Iterable[AttributionGraph] | Mapping[Key, AttributionGraph]
 """Graphs with class and domain, or by (class, domain), like a `GraphFolder`."""
-PartsOf = Callable[[str, str], Mapping[int, AttributionGraph]]
-"""From class and domain to the graphs of the parts of its images, by number."""
+FoldsOf = Callable[[str, str], Mapping[int, AttributionGraph]]
+"""From class and domain to the graphs of the folds of its images, by number."""
 
 
 @checked
@@ -91,7 +91,7 @@ def compare_domains(
     graphs: Graphs,
     groups: Mapping[str, Sequence[str]] | None = None,
     *,
-    parts: PartsOf | None = None,
+    folds: FoldsOf | None = None,
     measures: Sequence[str | Measure] = COMPARED,
     settings: ReadingSettings | None = None,
 ) -> dict[str, Comparison]:
@@ -100,12 +100,12 @@ def compare_domains(
     Args:
         graphs: Graphs with class and domain, e.g. from `extract`.
         groups: Further groups of classes, such as held-out classes; empty groups are left out.
-        parts: Graphs of parts of the images, for ceilings (default: the parts of a `GraphFolder`).
+        folds: Graphs of folds of the images, for ceilings (default: the folds of a `GraphFolder`).
         measures: See `compare`.
         settings: How circuits are cut, and their reference levels (default: `ReadingSettings`).
 
     Returns:
-        A `Comparison` by name of the measure. Only parts of different numbers are compared: equal numbers share
+        A `Comparison` by name of the measure. Only folds of different numbers are compared: equal numbers share
         items. The sites that `SiteMarks` finds are left out of means over sites.
 
     Example:
@@ -115,10 +115,10 @@ def compare_domains(
     """
     wanted = list(map(as_measure, measures))
     settings = settings or ReadingSettings()
-    if parts is None and isinstance(graphs, GraphFolder):
-        parts = graphs.parts
+    if folds is None and isinstance(graphs, GraphFolder):
+        folds = graphs.folds
     one_pass = ClassPass(wanted, settings)
-    classes = _compare(_by_names(graphs), parts, one_pass)
+    classes = _compare(_by_names(graphs), folds, one_pass)
     about: dict[str, Any] = {
         "edges_per_node": settings.edges_per_node,
         "any_sign": settings.any_sign,
@@ -127,8 +127,8 @@ def compare_domains(
         about["circuits"] = graphs.identity.key
     if one_pass.n_images:
         about["n"] = float(np.mean(one_pass.n_images))
-    if one_pass.n_per_part:
-        about["n_per_part"] = float(np.mean(one_pass.n_per_part))
+    if one_pass.n_per_fold:
+        about["n_per_fold"] = float(np.mean(one_pass.n_per_fold))
     marked = {} if settings.all_sites else one_pass.marks.left_out()
     comparisons = ByName[Comparison]()
     for measure in wanted:
@@ -138,7 +138,7 @@ def compare_domains(
         comparisons[measure.label] = Comparison(
             measure.label,
             values,
-            one_pass.parts(measure, classes),
+            one_pass.folds(measure, classes),
             one_pass.chance(measure),
             groups=class_groups(classes, groups),
             left_out={site: why for site, why in marked.items() if site in sites},
@@ -149,7 +149,7 @@ def compare_domains(
 
 def _compare(
     graphs: Mapping[Key, AttributionGraph],
-    parts: PartsOf | None,
+    folds: FoldsOf | None,
     one_pass: ClassPass,
     classes: Sequence[str] | None = None,
 ) -> list[str]:
@@ -166,9 +166,9 @@ def _compare(
         by_node: dict[Node, AttributionGraph] = {}
         for name, domain in sorted(keys[class_name]):
             by_node[domain, WHOLE] = graphs[name, domain]
-            if parts is not None:
-                for part, graph in parts(name, domain).items():
-                    by_node[domain, part] = graph
+            if folds is not None:
+                for fold, graph in folds(name, domain).items():
+                    by_node[domain, fold] = graph
         for (domain, _), graph in by_node.items():
             other_class = graph.class_name not in (None, class_name)
             if other_class or graph.domain not in (None, domain):

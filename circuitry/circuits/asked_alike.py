@@ -12,7 +12,7 @@ from circuitry.encoder.metrics import answer_metric
 from circuitry.encoder.sites import FIRST_LAYER, INPUT
 from circuitry.encoder.task import Task, at_model_scale
 from circuitry.runs.errors import InputError
-from circuitry.runs.identity import OF_ENCODER, Identity, part_differs, same_part
+from circuitry.runs.identity import OF_ENCODER, Identity, entry_differs, same_entry
 
 
 def named_sites(task: Task) -> list[str] | None:
@@ -23,7 +23,7 @@ def named_sites(task: Task) -> list[str] | None:
 
 
 ANY_TEXTS = (*OF_ENCODER, "metric")
-"""Parts on which a circuit and the task that measures it agree, on images of any domain."""
+"""Entries on which a circuit and the task that measures it agree, on images of any domain."""
 ANY_CLASS = (*ANY_TEXTS, "text_weights")
 """The same on images of one domain: another class's circuit is a control, another baseline another question."""
 
@@ -55,12 +55,12 @@ def check_asked_alike(
     for title, values in asked.items():
         for name, value in values.items():
             first_title, first_value = first.setdefault(name, (title, value))
-            # Scales may differ by rounding, which same_part forgives in lists alone, such as text weights.
+            # Scales may differ by rounding, which same_entry forgives in lists alone, such as text weights.
             compared = (first_value, value)
             if isinstance(value, float):
                 compared = ([first_value], [value])
-            if not same_part(*compared):
-                differs = part_differs(name, first_value, first_title, value, title)
+            if not same_entry(*compared):
+                differs = entry_differs(name, first_value, first_title, value, title)
                 raise InputError(f"{what} are asked alike, but {differs}: {instead}.")
 
 
@@ -72,7 +72,7 @@ def check_made_with(
     Args:
         task: The task that measures them.
         graphs: The graphs. A graph is not checked on a setting that it does not have.
-        names: Parts of the identity that have to agree. If both have the same label, only the text weights of this
+        names: Entries of the identity that have to agree. If both have the same label, only the text weights of this
             class are compared; else all text weights, if both have equally many classes or the metric is a margin; none
             if texts differ by domain. Labels are compared among the same texts.
     """
@@ -88,7 +88,7 @@ def check_made_with(
         texts_of_task = given.get("text_weights", [None])
         compared = dict.fromkeys(names)
         # Labels number the classes, so they mean the same class among the same texts alone.
-        if not same_part(texts_of_graph, texts_of_task):
+        if not same_entry(texts_of_graph, texts_of_task):
             compared.pop("label", None)
         if "text_weights" in compared and made.get("label") == given.get("label"):
             compared["class_weights"] = compared.pop("text_weights")

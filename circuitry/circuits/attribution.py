@@ -3,8 +3,8 @@
 1. a method (`methods`) ranks the units: by default how much they change the answers on images of the class and of
    others; their effects on the metric are scored by conductance (`conductance`);
 2. the strongest units are kept, by a budget (`budgets`); in a feature basis these are latents, never error units;
-3. `edge_methods`: integrated gradients of each kept unit's movement score the edges between consecutive sites; in parts
-   of blocks (`in_components`) effects on the metric score those between any two sites that the stream joins.
+3. `edge_methods`: integrated gradients of each kept unit's movement score the edges between consecutive sites; for
+   components (`in_components`) effects on the metric score those between any two sites that the stream joins.
 
 The study ("When and How Does CLIP Enable Domain and Compositional Generalization?", ICML 2025) took the method
 ``site-path``, the budget ``same-share`` and the rule left-10. Here positive scores help and all scores are means over
@@ -25,7 +25,7 @@ from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import (
     edges_made_with,
-    part_edges,
+    fold_edges,
     rule_of_edges,
     score_edges,
 )
@@ -37,15 +37,15 @@ from circuitry.circuits.nodes import NodeEffects
 from circuitry.circuits.quadrature import AnyRule, as_rule
 from circuitry.circuits.scored_units import kept_units, scores_of
 from circuitry.circuits.tower_defaults import with_size
-from circuitry.circuits.unit_scores import score_parts
+from circuitry.circuits.unit_scores import score_folds
 from circuitry.encoder.baselines import ZERO, AnyBaseline, check_count
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import Metric
 from circuitry.encoder.norms import has_rescaling_norms
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import ImageBatches, Images
+from circuitry.runs.arguments import Count, Names, Positive, Share, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Names, Positive, Share, checked
 from circuitry.runs.workers import Work
 
 log = logging.getLogger(__name__)
@@ -137,7 +137,7 @@ def attribute(
     settings = with_size(settings, encoder)
     with task.running(gradients=True):
         # 1. and 2. Units are scored and ranked, and the strongest kept.
-        nodes, _ = score_parts(task, settings)
+        nodes, _ = score_folds(task, settings)
         kept = kept_units(encoder, nodes, settings)
         # 3. Edges are scored on the class's own images alone.
         scored = score_edges(
@@ -151,43 +151,43 @@ def attribute(
 
 
 @dataclass(frozen=True, eq=False)
-class AttributionParts:
-    """The graphs that `attribute_parts` returns: of all images, and of each part of them.
+class AttributionFolds:
+    """The graphs that `attribute_folds` returns: of all images, and of each fold of them.
 
     Example:
         >>> settings = circuitry.circuits.AttributionSettings()
-        >>> found = circuitry.circuits.attribute_parts(task, settings, np.array([0, 0, 1, 1]))
-        >>> found.whole.n_images, found.parts[1].n_images
+        >>> found = circuitry.circuits.attribute_folds(task, settings, np.array([0, 0, 1, 1]))
+        >>> found.whole.n_images, found.folds[1].n_images
         (4, 2)
     """
 
     whole: AttributionGraph  #: The graph of all images.
-    parts: dict[int, AttributionGraph]
-    """The graph of each part's images, by the number of the part."""
+    folds: dict[int, AttributionGraph]
+    """The graph of each fold's images, by the number of the fold."""
     edges: dict[tuple[str, str], np.ndarray]
-    """Scores [parts, kept downstream, kept upstream] by pair of sites, on each part, of the edges between the units of
+    """Scores [folds, kept downstream, kept upstream] by pair of sites, on each fold, of the edges between the units of
     the graph of all images; `find_consensus` resamples them."""
 
 
 @checked
-def attribute_parts(
-    task: Task, settings: AttributionSettings, parts: Int[np.ndarray, " images"]
-) -> AttributionParts:
-    """Attribute all images and each part of them, in one pass over the images.
+def attribute_folds(
+    task: Task, settings: AttributionSettings, folds: Int[np.ndarray, " images"]
+) -> AttributionFolds:
+    """Attribute all images and each fold of them, in one pass over the images.
 
-    1. Effects of units on all images are the mean of the parts', weighted by their images.
-    2. Edges of a part are scored between the units that the part or the whole keeps.
-    3. Scores of edges of all images are the mean of the parts', weighted by their images.
+    1. Effects of units on all images are the mean of the folds', weighted by their images.
+    2. Edges of a fold are scored between the units that the fold or the whole keeps.
+    3. Scores of edges of all images are the mean of the folds', weighted by their images.
 
     Args:
-        task: Its images are a tensor; all images of other classes, if it has some, go with each part.
+        task: Its images are a tensor; all images of other classes, if it has some, go with each fold.
         settings: Share of units, method and rules.
-        parts: Number of each image's part, see `part_numbers`.
+        folds: Number of each image's fold, see `fold_numbers`.
 
     Example:
         >>> settings = circuitry.circuits.AttributionSettings()
-        >>> by_part = attribute_parts(task, settings, parts=np.arange(len(images)) % 2)
-        >>> list(by_part.parts)
+        >>> by_fold = attribute_folds(task, settings, folds=np.arange(len(images)) % 2)
+        >>> list(by_fold.folds)
         [0, 1]
     """
     images = task.images
@@ -196,44 +196,44 @@ def attribute_parts(
     settings = with_size(settings, encoder)
     if task.others is None:
         settings = replace(settings, method=without_others(settings.method))
-    if not isinstance(images, Tensor) or len(parts) != len(images) or (parts < 0).any():
+    if not isinstance(images, Tensor) or len(folds) != len(images) or (folds < 0).any():
         given = len(images) if isinstance(images, Tensor) else type(images).__name__
         raise InputError(
-            f"Every image is in one part, but {given} images and {len(parts)} parts were given, the first number "
-            f"{min(parts, default=0)}: number the part of each image from 0."
+            f"Every image is in one fold, but {given} images and {len(folds)} folds were given, the first number "
+            f"{min(folds, default=0)}: number the fold of each image from 0."
         )
     check_count(own.baseline, len(images))
     with task.running(gradients=True):
-        merged, nodes = score_parts(task, settings, parts)
+        merged, nodes = score_folds(task, settings, folds)
         whole = kept_units(encoder, merged, settings)
-        # 2. Edges of a part are scored between the units of the whole, in their order, and then its other units.
+        # 2. Edges of a fold are scored between the units of the whole, in their order, and then its other units.
         kept = dict[int, dict[str, np.ndarray]]()
         scored = dict[int, dict[str, np.ndarray]]()
-        for part, effects in nodes.items():
-            kept[part] = kept_units(encoder, effects, settings)
-            scored[part] = {}
+        for fold, effects in nodes.items():
+            kept[fold] = kept_units(encoder, effects, settings)
+            scored[fold] = {}
             for site, units in whole.items():
-                only_of_part = np.setdiff1d(kept[part][site], units)
-                scored[part][site] = np.concatenate([units, only_of_part])
-        edges = part_edges(own, scored, settings, parts)
-        # 3. Edges between the units of the whole, on each part, and their mean over all images.
-        at_whole = [_cut(edges[part], scored[part], whole) for part in nodes]
+                only_of_fold = np.setdiff1d(kept[fold][site], units)
+                scored[fold][site] = np.concatenate([units, only_of_fold])
+        edges = fold_edges(own, scored, settings, folds)
+        # 3. Edges between the units of the whole, on each fold, and their mean over all images.
+        at_whole = [_cut(edges[fold], scored[fold], whole) for fold in nodes]
         counts = [effects.n_images / len(images) for effects in nodes.values()]
         shares = np.array(counts)
         by_pair = dict[tuple[str, str], np.ndarray]()
         of_all = dict[tuple[str, str], np.ndarray]()
         for pair in at_whole[0]:
-            by_pair[pair] = np.stack([of_part[pair] for of_part in at_whole])
+            by_pair[pair] = np.stack([of_fold[pair] for of_fold in at_whole])
             of_all[pair] = np.tensordot(shares, by_pair[pair], 1)
         graphs = dict[int, AttributionGraph]()
-        for part, effects in nodes.items():
-            edges_of_part = _cut(edges[part], scored[part], kept[part])
-            graph = _graph(task, settings, effects, kept[part], edges_of_part)
-            # A graph names the pixels that it was found on: of its part, not of the whole task.
-            looked_at = pixels_of(images[torch.from_numpy(parts == part)], task.others)
-            graphs[part] = replace(graph, provenance=looked_at)
+        for fold, effects in nodes.items():
+            edges_of_fold = _cut(edges[fold], scored[fold], kept[fold])
+            graph = _graph(task, settings, effects, kept[fold], edges_of_fold)
+            # A graph names the pixels that it was found on: of its fold, not of the whole task.
+            looked_at = pixels_of(images[torch.from_numpy(folds == fold)], task.others)
+            graphs[fold] = replace(graph, provenance=looked_at)
         of_whole = _graph(task, settings, merged, whole, of_all)
-        return AttributionParts(of_whole, graphs, by_pair)
+        return AttributionFolds(of_whole, graphs, by_pair)
 
 
 _Kept = Mapping[str, np.ndarray]

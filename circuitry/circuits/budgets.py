@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Float, Int
 
 from circuitry.encoder.sites import INPUT
-from circuitry.runs.given import Share, fitting, one_of
+from circuitry.runs.arguments import Share, fitting, one_of
 
 SAME_SHARE = "same-share"
 GLOBAL = "global"

@@ -21,7 +21,7 @@ from circuitry.circuits.quadrature import (
     parse_rule,
 )
 from circuitry.data.shared_options import option
-from circuitry.runs.given import (
+from circuitry.runs.arguments import (
     ABOVE_ZERO,
     Count,
     Seed,

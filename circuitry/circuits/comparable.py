@@ -1,8 +1,8 @@
 """Which graphs may be compared? Graphs of one model, at the same sites and units, found in the same way. No torch.
 
 Circuits are compared unit by unit, so a similarity of graphs with other widths, feature bases, rules, kinds of edges or
-models means nothing. A graph stores how many units its sites have, and the `SHARED_PARTS` of its identity. A part that
-one of two graphs lacks is not compared, and named in the log. Numbers of images may differ, as they do between
+models means nothing. A graph stores how many units its sites have, and the `SHARED_ENTRIES` of its identity. An entry
+that one of two graphs lacks is not compared, and named in the log. Numbers of images may differ, as they do between
 domains. Text weights of all classes are compared between graphs with equally many classes, and wherever they are the
 metric's (a margin); text weights of one class, and metrics that are functions, between graphs of this class. If texts
 are in the images' own style, text weights are compared within a domain alone.
@@ -13,7 +13,7 @@ from typing import Any
 
 from circuitry.circuits.graph import Scores
 from circuitry.runs.errors import InputError
-from circuitry.runs.identity import OF_MODEL, SHARED_PARTS, part_differs, same_part
+from circuitry.runs.identity import OF_MODEL, SHARED_ENTRIES, entry_differs, same_entry
 
 _BASELINES_OF_A_JOB = ("other-domains", "counterfactual")
 """First words of baselines that differ by class and domain: only their names are compared."""
@@ -54,7 +54,7 @@ class Comparable:
             self._first = graph
         _check_units(self._first, graph)
         differing = self._first.settings.keys() ^ graph.settings.keys()
-        unsaid = differing.intersection(SHARED_PARTS)
+        unsaid = differing.intersection(SHARED_ENTRIES)
         if unsaid and self._unsaid is None:
             self._unsaid = ", ".join(sorted(unsaid)).replace("_", " ")
             log.warning(
@@ -66,8 +66,8 @@ class Comparable:
         for key, value in _settings(graph).items():
             # With the first graph of the scope, not with the first of all: others may have no such setting.
             theirs, title = self._settings.setdefault(key, (value, graph.title))
-            if not same_part(theirs, value):
-                differs = part_differs(key[0], theirs, title, value, graph.title)
+            if not same_entry(theirs, value):
+                differs = entry_differs(key[0], theirs, title, value, graph.title)
                 advice = WHAT_TO_DO.get(key[0], "find both in the same way")
                 raise InputError(
                     f"Compared circuits are found with the same model, question and settings, but {differs}: {advice}."
@@ -88,9 +88,9 @@ def check_comparable(a: Scores, b: Scores) -> None:
 
 
 def _settings(graph: Scores) -> dict[tuple[str, Any], Any]:
-    """Return the `SHARED_PARTS` of a graph by name and scope: graphs of one scope must agree on the value."""
+    """Return the `SHARED_ENTRIES` of a graph by name and scope: graphs of one scope must agree on the value."""
     known = {}
-    for name in SHARED_PARTS:
+    for name in SHARED_ENTRIES:
         if name in graph.settings:
             known[name] = graph.settings[name]
     if str(known.get("baseline")).startswith(_BASELINES_OF_A_JOB):

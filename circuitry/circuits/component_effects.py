@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Float
 
-from circuitry.runs.given import DISTINCT
+from circuitry.runs.arguments import DISTINCT
 
 
 @dataclass(frozen=True, eq=False, repr=False)

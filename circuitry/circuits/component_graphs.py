@@ -28,8 +28,8 @@ from circuitry.circuits.stream_edges import (
 )
 from circuitry.encoder.task import Task
 from circuitry.gates.edges import Pair
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 ComponentScorer = Callable[[ResidualStream, Task, QuadratureRule], StreamScores]
 

@@ -23,11 +23,11 @@ from jaxtyping import Int
 
 from circuitry.circuits.narrowed_tasks import own_images, without_image
 from circuitry.circuits.nodes import (
+    FoldSum,
     NodeEffects,
-    PartSum,
     clean_run,
     effects_of,
-    part_sums,
+    fold_sums,
     unit_effects,
 )
 from circuitry.encoder.sites import INPUT
@@ -40,10 +40,10 @@ N_INTERVALS = 5
 
 def conductance_effects(
     task: Task,
-    parts: Int[np.ndarray, " images"] | None = None,
+    folds: Int[np.ndarray, " images"] | None = None,
     intervals: int = N_INTERVALS,
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return every unit's mean effect on the metric at every site, on all images and on each part of them.
+    """Return every unit's mean effect on the metric at every site, on all images and on each fold of them.
 
     The path leads to the baseline's activation of `input`: zeros after normalisation, the mean image, or the
     counterfactual images.
@@ -52,7 +52,7 @@ def conductance_effects(
     rows = rows_that_fit(task.encoder, task.work.memory_gib)
     # Past the units of the other sites goes a part of the change, so there is no sum to compare with.
     complete = [site for site in sites if site not in task.encoder.carried]
-    sums = defaultdict[int, list[PartSum]](list)
+    sums = defaultdict[int, list[FoldSum]](list)
     n_batches = count_batches(task.images, rows)
     with task.bar("conductance", "batch", n_batches) as bar:
         for batch in task.batches():
@@ -73,15 +73,15 @@ def conductance_effects(
                 g = slopes
             # The last point is the baseline's image, at which the metric is the same for all sites.
             at_ends = dict.fromkeys(complete, at_end)
-            for part, of_part in part_sums(parts, batch, effects, clean, at_ends):
-                sums[part].append(of_part)
+            for fold, of_fold in fold_sums(folds, batch, effects, clean, at_ends):
+                sums[fold].append(of_fold)
             bar.update()
-    return effects_of(sums, parts)
+    return effects_of(sums, folds)
 
 
 def path_effects(
-    task: Task, parts: Int[np.ndarray, " images"] | None = None
+    task: Task, folds: Int[np.ndarray, " images"] | None = None
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
     """Return `conductance_effects` on a task's own images, the image left out."""
     with task.running(gradients=True):
-        return conductance_effects(without_image(own_images(task)), parts)
+        return conductance_effects(without_image(own_images(task)), folds)

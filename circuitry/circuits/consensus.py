@@ -1,8 +1,8 @@
-"""Which units and edges of a circuit would be found again on other images? Resamples of parts of them. No torch.
+"""Which units and edges of a circuit would be found again on other images? Resamples of folds of them. No torch.
 
-1. Parts of the images are drawn with replacement, as many as there are: every possible draw with its probability, or
-   random draws of many parts.
-2. Scores of a draw are the mean over its parts, weighted by their images.
+1. Folds of the images are drawn with replacement, as many as there are: every possible draw with its probability, or
+   random draws of many folds.
+2. Scores of a draw are the mean over its folds, weighted by their images.
 3. A unit holds in a draw that keeps it, by the budget of the circuit, with the sign of the whole. An edge holds in a
    draw where it is among the strongest edges into its unit.
 4. The *stability* of a unit or edge is the probability that it holds; that of the circuit is the mean over its units
@@ -26,14 +26,14 @@ from circuitry.gates.edges import strongest_edges
 from circuitry.runs.errors import InputError
 
 _EXACT = 5
-"""Parts up to which every draw is taken."""
+"""Folds up to which every draw is taken."""
 _DRAWS = 200
-"""Random draws of more parts."""
+"""Random draws of more folds."""
 
 STABILITY = (
     "class",
     "domain",
-    "parts",
+    "folds",
     "units",
     "unit_stability",
     "edges",
@@ -65,31 +65,31 @@ class Consensus:
 
 def find_consensus(
     circuit: Circuit,
-    parts: Sequence[AttributionGraph],
-    edges: Mapping[tuple[str, str], Float[np.ndarray, "parts down up"]],
+    folds: Sequence[AttributionGraph],
+    edges: Mapping[tuple[str, str], Float[np.ndarray, "folds down up"]],
 ) -> Consensus:
-    """Find the stability of a circuit in resamples of the parts of its images; see the module.
+    """Find the stability of a circuit in resamples of the folds of its images; see the module.
 
     Args:
-        parts: Graphs of the parts, from `GraphFolder.parts`.
-        edges: Scores of the circuit's edges on each part, from `GraphFolder.part_edges`.
+        folds: Graphs of the folds, from `GraphFolder.folds`.
+        edges: Scores of the circuit's edges on each fold, from `GraphFolder.fold_edges`.
     """
-    if len(parts) < 2:
+    if len(folds) < 2:
         raise InputError(
-            f"A consensus needs at least two parts of the images, but {len(parts)} was given: cut more."
+            f"A consensus needs at least two folds of the images, but {len(folds)} was given: cut more."
         )
-    for part in parts:
-        check_comparable(circuit.source, part)
-    counts, probability = _draws(len(parts))
-    n_images = np.array([part.n_images for part in parts])
+    for fold in folds:
+        check_comparable(circuit.source, fold)
+    counts, probability = _draws(len(folds))
+    n_images = np.array([fold.n_images for fold in folds])
     total = (counts @ n_images)[:, None]
-    # The share of each part's images in each draw [draws, parts]: parts may differ by an image.
+    # The share of each fold's images in each draw [draws, folds]: folds may differ by an image.
     weights = counts * n_images / total
     effects = {}
     ranked_by = {}
     for site in circuit.source.inner_sites:
-        effects[site] = weights @ np.stack([part.node_scores[site] for part in parts])
-        ranked_by[site] = weights @ np.stack([part.ranked_by[site] for part in parts])
+        effects[site] = weights @ np.stack([fold.node_scores[site] for fold in folds])
+        ranked_by[site] = weights @ np.stack([fold.ranked_by[site] for fold in folds])
     units = {}
     for site, held in _held_units(ranked_by, effects, circuit).items():
         units[site] = probability @ held
@@ -99,8 +99,8 @@ def find_consensus(
 
 def _edge_stability(
     circuit: Circuit,
-    edges: Mapping[tuple[str, str], Float[np.ndarray, "parts down up"]],
-    weights: Float[np.ndarray, "draws parts"],
+    edges: Mapping[tuple[str, str], Float[np.ndarray, "folds down up"]],
+    weights: Float[np.ndarray, "draws folds"],
     probability: Float[np.ndarray, " draws"],
 ) -> dict[tuple[str, str], np.ndarray]:
     """Return the probability that each edge of a circuit is among the strongest, in the order of its places."""
@@ -122,20 +122,20 @@ def _edge_stability(
 def circuit_stability(
     graphs: GraphFolder, *, edges_per_node: int = 3, any_sign: bool = False
 ) -> pd.DataFrame:
-    """Return the stability of every circuit of a folder that has at least two parts: columns `STABILITY`."""
+    """Return the stability of every circuit of a folder that has at least two folds: columns `STABILITY`."""
     rows = []
     for class_name, domain in graphs:
-        parts = list(graphs.parts(class_name, domain).values())
-        if len(parts) < 2:
+        folds = list(graphs.folds(class_name, domain).values())
+        if len(folds) < 2:
             continue
         circuit = graphs[class_name, domain].circuit(edges_per_node, any_sign=any_sign)
-        part_edges = graphs.part_edges(class_name, domain)
-        consensus = find_consensus(circuit, parts, part_edges)
+        fold_edges = graphs.fold_edges(class_name, domain)
+        consensus = find_consensus(circuit, folds, fold_edges)
         rows.append(
             {
                 "class": class_name,
                 "domain": domain,
-                "parts": len(parts),
+                "folds": len(folds),
                 "units": sum(map(len, consensus.units.values())),
                 "unit_stability": consensus.unit_stability,
                 "edges": sum(map(len, consensus.edges.values())),
@@ -155,8 +155,8 @@ def mean_stability(stability: pd.DataFrame) -> pd.DataFrame:
 
 def _draws(
     n: int,
-) -> tuple[Float[np.ndarray, "draws parts"], Float[np.ndarray, " draws"]]:
-    """Return how often each part is drawn, and the probability of the draw."""
+) -> tuple[Float[np.ndarray, "draws folds"], Float[np.ndarray, " draws"]]:
+    """Return how often each fold is drawn, and the probability of the draw."""
     if n > _EXACT:
         rng = np.random.default_rng(0)
         counts = rng.multinomial(n, np.full(n, 1 / n), _DRAWS)

@@ -20,8 +20,8 @@ from circuitry.bases.residual import ResidualStream
 from circuitry.circuits.component_effects import DirectEffects
 from circuitry.encoder.norms import NORMS, normed_with, scale_of
 from circuitry.encoder.tensor_batches import ImageBatches, Images, rows_that_fit
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
 
 ROUNDINGS = 100
@@ -59,7 +59,7 @@ def direct_effects(
     of_rest = list[np.ndarray]()
     logits = list[np.ndarray]()
     for vectors, rest, embedding in _added(stream, images, Work()):
-        # The length of the whole embedding for all parts, so that they add up to its cosine.
+        # The length of the whole embedding for all terms, so that they add up to its cosine.
         lengths = np.linalg.norm(embedding, axis=-1)
         effects.append((vectors @ class_text).T / lengths)
         of_rest.append(rest @ class_text / lengths)
@@ -116,8 +116,8 @@ def _added(
                 at_zero = last(zero)
                 vectors = [last(written) - at_zero for written in stream.written(cache)]
                 rest = last(zero + biases)
-            parts = (torch.stack(vectors, 1), rest, embedding)
-            yield [part.cpu().double().numpy() for part in parts]
+            terms = (torch.stack(vectors, 1), rest, embedding)
+            yield [term.cpu().double().numpy() for term in terms]
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import count_batches
 from circuitry.gates.edge_gates import GatedEdges, gated_edges_of, gates_of_masks
 from circuitry.gates.edges import Edges, Pair
-from circuitry.runs.given import checked
+from circuitry.runs.arguments import checked
 
 Cut = Mapping[Pair, tuple[Any, Any]]
 """Rows and columns in the masks of some pairs: the edges to cut together."""

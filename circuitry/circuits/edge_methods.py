@@ -53,8 +53,8 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
 from circuitry.gates.edges import Edges, Pair
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError, shown
-from circuitry.runs.given import checked
 
 SomeUnits = Mapping[str, Int[np.ndarray, " kept"]]
 """Numbers of some units by site, in the encoder's order."""
@@ -230,17 +230,17 @@ def rule_of_edges(encoder: Encoder, settings: AttributionSettings) -> Quadrature
     return settings.node_rule if along_path else PLAIN
 
 
-def part_edges(
+def fold_edges(
     task: Task,
     units: Mapping[int, SomeUnits],
     settings: AttributionSettings,
-    parts: Int[np.ndarray, " images"],
+    folds: Int[np.ndarray, " images"],
 ) -> dict[int, Mapping[Pair, np.ndarray]]:
-    """Return the scores of `score_edges` between the units of each part of the images.
+    """Return the scores of `score_edges` between the units of each fold of the images.
 
     Args:
         task: Its images are a tensor, and gradients run.
-        units: Units by site, of each part.
+        units: Units by site, of each fold.
         settings: Their method and rule are taken.
     """
     images = task.images
@@ -248,10 +248,10 @@ def part_edges(
     method = edge_method(task.encoder, settings.edges).name
     rule = rule_of_edges(task.encoder, settings)
     scores = dict[int, Mapping[Pair, np.ndarray]]()
-    for part, of_part in units.items():
-        members = torch.from_numpy(np.flatnonzero(parts == part))
+    for fold, of_fold in units.items():
+        members = torch.from_numpy(np.flatnonzero(folds == fold))
         some = task.of_some(images, members)
-        scores[part] = score_edges(some, of_part, method=method, rule=rule).scores
+        scores[fold] = score_edges(some, of_fold, method=method, rule=rule).scores
     return scores
 
 

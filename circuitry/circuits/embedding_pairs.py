@@ -24,8 +24,8 @@ from torch import Tensor
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.narrowing import pooled_tokens
 from circuitry.encoder.tensor_batches import ImageBatches, Images, rows_that_fit
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
 
 

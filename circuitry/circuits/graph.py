@@ -25,8 +25,16 @@ from circuitry.circuits.graph_tables import nodes_table, sites_table
 from circuitry.circuits.methods import SITE_PATH
 from circuitry.encoder.sites import INPUT
 from circuitry.gates.edges import Edges
+from circuitry.runs.arguments import (
+    DISTINCT,
+    Count,
+    Names,
+    Seed,
+    Share,
+    checked,
+    one_of,
+)
 from circuitry.runs.errors import InputError, naming_damage
-from circuitry.runs.given import DISTINCT, Count, Names, Seed, Share, checked, one_of
 
 PIXELS = "pixels"
 """Entry of a graph's provenance: sorted digests of the images that it was made of, see `circuits.found_on`."""

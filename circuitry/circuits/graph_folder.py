@@ -15,30 +15,30 @@ from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.graph import PIXELS, AttributionGraph, Circuit
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import ImageRecord
+from circuitry.data.folds import Key as Key
 from circuitry.data.images import image_listing
-from circuitry.data.parts import Key as Key
+from circuitry.runs.arguments import checked
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, UnknownNameError, naming_damage
-from circuitry.runs.given import checked
 from circuitry.runs.identity import OF_MODEL, Identity
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import NAME, check_folder, read_manifest
 from circuitry.runs.provenance import digest, versions
 
-EXTRACTION_FORMAT = "circuitry extraction 6"
+EXTRACTION_FORMAT = "circuitry extraction 7"
 """Name and version of the folder's format."""
 
-PART_EDGES = "circuitry edges of parts 1"
-"""Name and version of the format of `write_part_edges`."""
+FOLD_EDGES = "circuitry edges of folds 1"
+"""Name and version of the format of `write_fold_edges`."""
 
 LESIONS = "lesions.csv"
 """File beside own parts: the model's losses without each of them, a table of `lesion`."""
 LESIONS_JOB = ("lesions",)
 """Job whose record has the checksum of that file."""
 WHOLE = "all"
-"""Name of a job's file with the graph of all images; each part of the images has a file of its own."""
+"""Name of a job's file with the graph of all images; each fold of the images has a file of its own."""
 EDGES = "edges"
-"""Name of a job's file with the scores of that graph's edges on each part."""
+"""Name of a job's file with the scores of that graph's edges on each fold."""
 
 _ALWAYS_ASKED = ("seed", "classes", "metric", "texts", "baseline")
 _ASKED = (*_ALWAYS_ASKED, "metric_code", "n_others")
@@ -92,7 +92,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         """Write circuits, found in any way, as a folder that cards, the explorer, checks and comparisons read.
 
         The kept units of a graph are those of its circuit, strongest first. Its edges are those of the circuit, else of
-        its source; there may be none, and there are no parts of images.
+        its source; there may be none, and there are no folds of images.
 
         Args:
             path: The folder; one with other circuits is refused.
@@ -122,7 +122,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         facts = {
             "sites": list(first.sites),
             "budget": first.settings["budget"],
-            "n_parts": 0,
+            "n_folds": 0,
             "size": largest_size,
             "circuits": digest(units),
         }
@@ -174,9 +174,9 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         return Identity(self.manifest["config"])
 
     @property
-    def n_parts(self) -> int:
-        """Number of parts that the images of a (class, domain) are cut into; fewer images leave some parts empty."""
-        return int(self.manifest["config"]["n_parts"])
+    def n_folds(self) -> int:
+        """Number of folds that the images of a (class, domain) are cut into; fewer images leave some folds empty."""
+        return int(self.manifest["config"]["n_folds"])
 
     @cached_property
     def lesions(self) -> pd.DataFrame | None:
@@ -199,36 +199,36 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         # Without a record there is nothing to compare with.
         return self._folder.whole(job, path) if self._folder.has_record(job) else path
 
-    def file(self, class_name: str, domain: str, part: int | str = WHOLE) -> Path:
-        """Return the path of a graph file; ``part`` is the number of a part, or ``all``."""
-        if not isinstance(part, str) and part not in range(self.n_parts):
+    def file(self, class_name: str, domain: str, fold: int | str = WHOLE) -> Path:
+        """Return the path of a graph file; ``fold`` is the number of a fold, or ``all``."""
+        if not isinstance(fold, str) and fold not in range(self.n_folds):
             raise InputError(
-                f"The images of {self.path} are cut into {self.n_parts} parts, but {part!r} was given."
+                f"The images of {self.path} are cut into {self.n_folds} folds, but {fold!r} was given."
             )
-        return graph_file(self._place, class_name, domain, part)
+        return graph_file(self._place, class_name, domain, fold)
 
-    def parts(self, class_name: str, domain: str) -> dict[int, AttributionGraph]:
-        """Return the graphs of the parts of the images by number; parts without images are absent.
+    def folds(self, class_name: str, domain: str) -> dict[int, AttributionGraph]:
+        """Return the graphs of the folds of the images by number; folds without images are absent.
 
-        Equal numbers mean the same items in all domains of a class, see `circuitry.data.part_numbers`.
+        Equal numbers mean the same items in all domains of a class, see `circuitry.data.fold_numbers`.
         """
         self._check((class_name, domain))
         graphs = {}
-        for part in range(self.n_parts):
-            if self.file(class_name, domain, part).is_file():
-                graphs[part] = self._loaded(class_name, domain, part)
+        for fold in range(self.n_folds):
+            if self.file(class_name, domain, fold).is_file():
+                graphs[fold] = self._loaded(class_name, domain, fold)
         return graphs
 
-    def part_edges(
+    def fold_edges(
         self, class_name: str, domain: str
     ) -> dict[tuple[str, str], np.ndarray]:
-        """Return the scores [parts, kept downstream, kept upstream] that each part gives the edges of the graph.
+        """Return the scores [folds, kept downstream, kept upstream] that each fold gives the edges of the graph.
 
-        By (upstream, downstream) site, parts in the order of `parts`.
+        By (upstream, downstream) site, folds in the order of `folds`.
         """
         self._check((class_name, domain))
         path = self._whole((class_name, domain), self.file(class_name, domain, EDGES))
-        _, by_name = read_arrays(path, PART_EDGES, "file of edges")
+        _, by_name = read_arrays(path, FOLD_EDGES, "file of edges")
         by_pair = {}
         for name, scores in by_name.items():
             upstream, downstream = name.split("->")
@@ -240,15 +240,15 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         return self._loaded(*key, WHOLE)
 
     def _loaded(
-        self, class_name: str, domain: str, part: int | str
+        self, class_name: str, domain: str, fold: int | str
     ) -> AttributionGraph:
-        """Return the graph in a file; raise `InputError` if it is of another search, or of another part."""
-        file = self.file(class_name, domain, part)
+        """Return the graph in a file; raise `InputError` if it is of another search, or of another fold."""
+        file = self.file(class_name, domain, fold)
         graph = AttributionGraph.load(file)
-        held = (graph.class_name, graph.domain, graph.settings.get("part", part))
-        if held != (class_name, domain, part):
+        held = (graph.class_name, graph.domain, graph.settings.get("fold", fold))
+        if held != (class_name, domain, fold):
             raise InputError(
-                f"{file} is in the place of {class_name} in {domain} ({part}), but holds a graph of {held[0]} in "
+                f"{file} is in the place of {class_name} in {domain} ({fold}), but holds a graph of {held[0]} in "
                 f"{held[1]} ({held[2]}): run what made the folder again, which makes it again."
             )
         title = f"the graph of {graph.title} in {file}"
@@ -282,16 +282,16 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         )
 
 
-def graph_file(folder: Path, class_name: str, domain: str, part: int | str) -> Path:
-    """Return the path of a file of an extraction: the graph of a part or of all images, or the edges of each part."""
-    name = part if isinstance(part, str) else f"part-{part}"
+def graph_file(folder: Path, class_name: str, domain: str, fold: int | str) -> Path:
+    """Return the path of a file of an extraction: the graph of a fold or of all images, or the edges of each fold."""
+    name = fold if isinstance(fold, str) else f"fold-{fold}"
     return folder / "graphs" / class_name / f"{domain}.{name}.safetensors"
 
 
 def named(
     graph: AttributionGraph,
     key: Key,
-    part: int | str,
+    fold: int | str,
     identity: Identity,
     own: Sequence[ImageRecord],
     others: Sequence[ImageRecord],
@@ -303,7 +303,7 @@ def named(
     for name in (*OF_MODEL, *_ASKED):
         if name in identity:
             settings[name] = identity[name]
-    settings["part"] = part
+    settings["fold"] = fold
     # A named baseline is made again from its name; its digest may differ by another machine's rounding.
     if "baseline_digest" not in identity:
         settings.pop("baseline_digest", None)
@@ -362,12 +362,12 @@ def _as_graph(circuit: Circuit) -> AttributionGraph:
     return replace(source, settings=settings).keeping(kept, edges.scores)
 
 
-def write_part_edges(
-    path: Path, edges: Mapping[tuple[str, str], np.ndarray], parts: Sequence[int]
+def write_fold_edges(
+    path: Path, edges: Mapping[tuple[str, str], np.ndarray], folds: Sequence[int]
 ) -> None:
-    """Write the scores [parts, kept downstream, kept upstream] that each part gives the edges of the graph."""
+    """Write the scores [folds, kept downstream, kept upstream] that each fold gives the edges of the graph."""
     arrays = {f"{up}->{down}": scores for (up, down), scores in edges.items()}
-    write_arrays(path, PART_EDGES, {"parts": list(parts)}, arrays)
+    write_arrays(path, FOLD_EDGES, {"folds": list(folds)}, arrays)
 
 
 def _shortened(value: Any) -> Any:

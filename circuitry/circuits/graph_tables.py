@@ -26,14 +26,14 @@ def nodes_table(
     node_scores: Mapping[str, np.ndarray], kept_units: Mapping[str, np.ndarray]
 ) -> pd.DataFrame:
     """Return site, unit, score, kept, a row per unit."""
-    parts = []
+    tables = []
     for site, scores in node_scores.items():
         units = np.arange(len(scores))
         kept = np.isin(units, kept_units.get(site, ()))
-        parts.append(
+        tables.append(
             pd.DataFrame({"site": site, "unit": units, "score": scores, "kept": kept})
         )
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(tables, ignore_index=True)
 
 
 def sites_table(

@@ -52,8 +52,8 @@ from circuitry.gates.images_under_gates import (
     UnitsUnderGates,
     UnitValues,
 )
+from circuitry.runs.arguments import SOME, Share, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, Share, checked
 from circuitry.runs.progress import Bar
 
 SHRINKING = 0.7

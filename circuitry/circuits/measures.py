@@ -26,8 +26,8 @@ from circuitry.circuits.similarity_matrix import (
     spearman_matrix,
     wl_matrices,
 )
+from circuitry.runs.arguments import Natural, checked
 from circuitry.runs.errors import InputError, shown, unknown_name
-from circuitry.runs.given import Natural, checked
 from circuitry.runs.leaves import Leaves
 from circuitry.runs.provenance import digest
 
@@ -115,12 +115,12 @@ def measure_code(name: str) -> str | dict[str, str]:
     """Identify the code of a measure, for the identity of comparisons.
 
     Returns:
-        The name of a measure of the package; the digest of a function from outside; the unreadable parts of such a
+        The name of a measure of the package; the digest of a function from outside; the unreadable places of such a
         function, where there are some.
     """
     leaves = Leaves()
     code = leaves.read(MEASURES[name], f"the measure {name!r}")
-    # Two functions with the same readable parts may still differ, so a digest would say too much.
+    # Two functions with the same readable places may still differ, so a digest would say too much.
     if leaves.unknown:
         return leaves.unknown
     return digest(code) if leaves.foreign else name

@@ -25,9 +25,9 @@ from dataclasses import dataclass
 from inspect import getdoc, isroutine
 from typing import Annotated, Any
 
+from circuitry.runs.arguments import Condition
 from circuitry.runs.errors import shown
-from circuitry.runs.given import Condition
-from circuitry.runs.leaves import part_of
+from circuitry.runs.leaves import entry_of
 
 SITE_PATH = "site-path"
 CONDUCTANCE = "conductance"
@@ -40,7 +40,7 @@ LEARNED = "learned"
 log = logging.getLogger(__name__)
 
 UnitScorer = Callable[..., Mapping[str, Any]]
-"""Task, `AttributionSettings`, perhaps parts -> scores [units] by site, error units too; see `register_method`."""
+"""Task, `AttributionSettings`, perhaps folds -> scores [units] by site, error units too; see `register_method`."""
 EdgeScorer = Callable[..., Mapping[tuple[str, str], Any]]
 """Task, units by site, `QuadratureRule` -> scores [downstream, upstream] by pair of sites; see `EdgeMethod`."""
 
@@ -67,9 +67,9 @@ class Method:
     """Whether it looks at images of other classes; `extract` then reads some."""
     without_others: str | None = None
     """Name of the method that ranks in its place where there are no images of other classes; None if it runs anyway."""
-    takes_parts: bool = False
-    """Whether it scores parts of the images in one call: then its third argument is None, or the number of the part of
-    each image, and scores are [1 + parts, units], of all images and of each part in the order of its number."""
+    takes_folds: bool = False
+    """Whether it scores folds of the images in one call: then its third argument is None, or the number of the fold of
+    each image, and scores are [1 + folds, units], of all images and of each fold in the order of its number."""
     takes_rule: bool = False
     """Whether the quadrature rule of the settings changes its scores."""
     learns_mask: bool = False
@@ -139,7 +139,7 @@ METHODS: dict[str, Method] = {
             effects=False,
             takes_others=True,
             without_others=GRADIENT,
-            takes_parts=True,
+            takes_folds=True,
         ),
         Method(
             ITERATIVE,
@@ -148,7 +148,7 @@ METHODS: dict[str, Method] = {
             effects=False,
             takes_others=True,
             without_others=GRADIENT,
-            takes_parts=True,
+            takes_folds=True,
         ),
         Method(
             CONTRAST,
@@ -288,12 +288,12 @@ def method_code(name: str) -> str | dict[str, str]:
 
 
 def code_of(method: Method | EdgeMethod) -> str | dict[str, str]:
-    """Return the name of a method of the package, else the digest of its value, or its parts that cannot be read."""
+    """Return the name of a method of the package, else the digest of its value, or the places that cannot be read."""
     # Functions of the package are in tables elsewhere, and its version is in the provenance.
     value = vars(method)
     if value["function"] is None and value.get("components") is None:
         return f"circuitry: {method.name}"
-    return part_of(value, f"the method {method.name!r}")
+    return entry_of(value, f"the method {method.name!r}")
 
 
 def describe_method(settings: Mapping[str, Any]) -> str:

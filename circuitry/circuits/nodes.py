@@ -93,10 +93,10 @@ def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
             yield ImageEffects(batch, clean, ends, effects, values)
 
 
-def part_effects(
-    task: Task, rule: QuadratureRule, parts: Int[np.ndarray, " images"] | None = None
+def fold_effects(
+    task: Task, rule: QuadratureRule, folds: Int[np.ndarray, " images"] | None = None
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return every unit's mean effect on the metric on all images, and on each part of them, from one pass.
+    """Return every unit's mean effect on the metric on all images, and on each fold of them, from one pass.
 
     The gradients of the task run.
     """
@@ -107,7 +107,7 @@ def part_effects(
     if task.baseline.n_images is None:
         same = set(task.sites) - set(encoder.carried)
     at_same = dict[str, float]()
-    sums = defaultdict[int, list[PartSum]](list)
+    sums = defaultdict[int, list[FoldSum]](list)
     for batch, _, ends, effects, clean in image_effects(task, rule):
         at_ends = dict[str, Tensor]()
         for site in task.sites:
@@ -116,9 +116,9 @@ def part_effects(
             elif not batch.start:  # once serves all batches
                 at_end = _metric_at(encoder, metric, ends[site][:1], site)
                 at_same[site] = float(at_end)
-        for part, of_part in part_sums(parts, batch, effects, clean, at_ends):
-            sums[part].append(of_part)
-    return effects_of(sums, parts, at_same)
+        for fold, of_fold in fold_sums(folds, batch, effects, clean, at_ends):
+            sums[fold].append(of_fold)
+    return effects_of(sums, folds, at_same)
 
 
 def unit_effects(task: Task, site: str, effects: Tensor) -> Tensor:
@@ -133,8 +133,8 @@ def unit_effects(task: Task, site: str, effects: Tensor) -> Tensor:
     return of_units
 
 
-class PartSum(NamedTuple):
-    """Sums over the images of a part in a batch."""
+class FoldSum(NamedTuple):
+    """Sums over the images of a fold in a batch."""
 
     effects: dict[str, np.ndarray]
     """Sum of the effects [units] by site."""
@@ -146,47 +146,47 @@ class PartSum(NamedTuple):
     """Number of the images."""
 
 
-def part_sums(
-    parts: Int[np.ndarray, " images"] | None,
+def fold_sums(
+    folds: Int[np.ndarray, " images"] | None,
     batch: Batch,
     effects: Mapping[str, Tensor],
     clean: Tensor,
     at_ends: Mapping[str, Tensor],
-) -> Iterator[tuple[int, PartSum]]:
-    """Yield the number of each part in a batch, and the sums of its effects [units] and of the metric."""
+) -> Iterator[tuple[int, FoldSum]]:
+    """Yield the number of each fold in a batch, and the sums of its effects [units] and of the metric."""
     n_images = len(batch.images)
     numbers = np.zeros(n_images, int)
-    if parts is not None:
-        numbers = parts[batch.start : batch.start + n_images]
-    for part in np.unique(numbers).tolist():
-        members: Any = torch.from_numpy(np.flatnonzero(numbers == part))
+    if folds is not None:
+        numbers = folds[batch.start : batch.start + n_images]
+    for fold in np.unique(numbers).tolist():
+        members: Any = torch.from_numpy(np.flatnonzero(numbers == fold))
         if len(members) == n_images:
             members = slice(None)  # no copy of the whole batch
         by_site = dict[str, np.ndarray]()
         for site, of_images in effects.items():
             # Summed where it lies, in its own precision; over batches in double precision.
             by_site[site] = of_images[members].sum(0).cpu().double().numpy()
-        of_part = clean[members]
+        of_fold = clean[members]
         ends = {site: float(values[members].sum()) for site, values in at_ends.items()}
-        yield part, PartSum(by_site, float(of_part.sum()), ends, len(of_part))
+        yield fold, FoldSum(by_site, float(of_fold.sum()), ends, len(of_fold))
 
 
 def effects_of(
-    sums: Mapping[int, Sequence[PartSum]],
-    parts: object | None,
+    sums: Mapping[int, Sequence[FoldSum]],
+    folds: object | None,
     at_same: Mapping[str, float] = {},
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return the means over all images, and, where there are parts, over the images of each part.
+    """Return the means over all images, and, where there are folds, over the images of each fold.
 
     ``at_same`` is the metric at a baseline that all images share, by site.
     """
     whole = _mean_effects(list(chain.from_iterable(sums.values())), at_same)
-    if parts is None:
+    if folds is None:
         return whole, {}
-    return whole, {part: _mean_effects(sums[part], at_same) for part in sorted(sums)}
+    return whole, {fold: _mean_effects(sums[fold], at_same) for fold in sorted(sums)}
 
 
-def _mean_effects(sums: Sequence[PartSum], at_same: Mapping[str, float]) -> NodeEffects:
+def _mean_effects(sums: Sequence[FoldSum], at_same: Mapping[str, float]) -> NodeEffects:
     count = sum(of_batch.n_images for of_batch in sums)
     clean = sum(of_batch.clean for of_batch in sums) / count
     scores = dict[str, np.ndarray]()
@@ -265,12 +265,12 @@ def _path_gradient(
         with torch.enable_grad():
             value = checked_metric(metric, encoder(x, start=site))
         gradient = _gradients(value, [x])[0]
-        parts = rearrange(
+        pieces = rearrange(
             gradient, "(point batch) ... -> point batch ...", point=len(some)
         )
         # Added point by point: the sum does not depend on how many share a run.
-        for (_, weight), part in zip(some, parts, strict=True):
-            total.add_(part, alpha=weight)
+        for (_, weight), piece in zip(some, pieces, strict=True):
+            total.add_(piece, alpha=weight)
     return total
 
 

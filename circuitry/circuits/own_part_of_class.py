@@ -41,8 +41,8 @@ from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task, at_model_scale
 from circuitry.encoder.tensor_batches import Images
 from circuitry.gates.images_under_gates import UnitsUnderGates
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 from circuitry.runs.identity import Identity
 
 log = logging.getLogger(__name__)

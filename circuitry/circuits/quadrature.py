@@ -10,8 +10,8 @@ from typing import Annotated, ClassVar, overload
 
 import numpy as np
 
+from circuitry.runs.arguments import between, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import between, checked
 
 Points = Annotated[int, between("1 to 1000 points", 1, 1000, "give one such as 10")]
 

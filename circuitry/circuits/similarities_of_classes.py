@@ -1,7 +1,7 @@
 """One pass over the graphs of all classes that collects the similarities of several measures. No torch.
 
-All graphs of a class (of all images in each domain, and of parts of the images) are compared with each other at once,
-see `similarity_matrix`. The graphs of one part in every domain stay in memory until the next few classes are compared
+All graphs of a class (of all images in each domain, and of folds of the images) are compared with each other at once,
+see `similarity_matrix`. The graphs of one fold in every domain stay in memory until the next few classes are compared
 with them.
 """
 
@@ -24,13 +24,13 @@ from circuitry.circuits.measures import (
     permuted_units,
     similarity_matrices,
 )
-from circuitry.comparison.part_array import PARTS, WHOLE
+from circuitry.comparison.fold_array import FOLDS, WHOLE
 from circuitry.comparison.table import CHANCE, VALUES
+from circuitry.runs.arguments import Count, Natural, Seed, checked
 from circuitry.runs.errors import number_of
-from circuitry.runs.given import Count, Natural, Seed, checked
 
 Node = tuple[str, int]
-"""Domain and part, `WHOLE` for all images."""
+"""Domain and fold, `WHOLE` for all images."""
 ByNode = Mapping[Node, AttributionGraph]
 """The graphs of a class."""
 
@@ -69,12 +69,12 @@ class _Compared(NamedTuple):
     """The similarities of some pairs of graphs."""
 
     pairs: dict[str, np.ndarray]
-    """Columns of `PARTS` that name the pairs, each [pairs]."""
+    """Columns of `FOLDS` that name the pairs, each [pairs]."""
     values: dict[Measure, dict[str | None, np.ndarray]]
     """By measure and site, each [pairs]."""
 
     def columns(self, measure: Measure) -> dict[str, np.ndarray]:
-        """Return the columns of `PARTS` by one measure, site after site."""
+        """Return the columns of `FOLDS` by one measure, site after site."""
         by_site = self.values[measure]
         # Objects, since the site of a measure of whole circuits is None.
         sites = np.array(list(by_site), object)
@@ -95,7 +95,7 @@ class ClassPass:
         self.settings = settings
         self.marks = SiteMarks()
         self.n_images: list[int] = []
-        self.n_per_part: list[int] = []
+        self.n_per_fold: list[int] = []
         self._checked = Comparable()
         self._rng = np.random.default_rng(settings.seed)
         # A full deque drops its oldest class, so that few graphs stay in memory.
@@ -107,31 +107,31 @@ class ClassPass:
 
     def add(self, class_name: str, graphs: ByNode) -> None:
         """Compare the graphs of a class with each other and with graphs of the few classes before it."""
-        parts = {}
+        folds = {}
         for node, graph in graphs.items():
             self._checked.add(graph)
             self.marks.add(graph)
             if node[1] == WHOLE:
                 self.n_images.append(graph.n_images)
             else:
-                self.n_per_part.append(graph.n_images)
-                parts[node] = graph
+                self.n_per_fold.append(graph.n_images)
+                folds[node] = graph
         nodes = list(graphs)
         own = list(graphs.values())
         self._compare((class_name, class_name), nodes, _pairs_of_a_class(nodes), own)
         for other, theirs in self._before:
-            # A part of another number, as in comparisons within a class, where equal numbers share items.
-            part = next(iter(theirs))[1]
-            chosen = _one_part(parts, self._rng, without=part)
+            # A fold of another number, as in comparisons within a class, where equal numbers share items.
+            fold = next(iter(theirs))[1]
+            chosen = _one_fold(folds, self._rng, without=fold)
             both = [*theirs, *chosen]
             places = product(range(len(theirs)), range(len(theirs), len(both)))
             pairs = np.array(list(places), int).reshape(-1, 2)
             compared = [*theirs.values(), *chosen.values()]
             self._compare((other, class_name), both, pairs, compared)
-        if chosen := _one_part(parts, self._rng):
+        if chosen := _one_fold(folds, self._rng):
             self._before.append((class_name, chosen))
-        # Chance is a reference for parts, where there are some: circuits of fewer images differ more.
-        drawn_from = list((parts or graphs).values())
+        # Chance is a reference for folds, where there are some: circuits of fewer images differ more.
+        drawn_from = list((folds or graphs).values())
         for graph in drawn_from:
             for site in graph.inner_sites:
                 n_units = len(graph.node_scores[site])
@@ -141,14 +141,14 @@ class ClassPass:
     def values(self, measure: Measure, order: Iterable[str]) -> pd.DataFrame:
         """Return the similarities of all images, class by class in this order: columns `VALUES`."""
         table = self._table(measure, order)
-        whole = table[(table["part_a"] == WHOLE) & (table["part_b"] == WHOLE)]
+        whole = table[(table["fold_a"] == WHOLE) & (table["fold_b"] == WHOLE)]
         whole = whole.rename(columns={"class_a": "class"})
         return whole[list(VALUES)].reset_index(drop=True)
 
-    def parts(self, measure: Measure, order: Iterable[str]) -> pd.DataFrame:
-        """Return the similarities of parts, and of parts with all images: columns `PARTS`."""
+    def folds(self, measure: Measure, order: Iterable[str]) -> pd.DataFrame:
+        """Return the similarities of folds, and of folds with all images: columns `FOLDS`."""
         table = self._table(measure, order)
-        return table[table["part_a"] != WHOLE].reset_index(drop=True)
+        return table[table["fold_a"] != WHOLE].reset_index(drop=True)
 
     def chance(self, measure: Measure) -> pd.DataFrame:
         """Return the mean over draws of permuted units, for node overlap over pairs of graphs: columns site, value."""
@@ -173,9 +173,9 @@ class ClassPass:
             compared = self._compared.get(name, ())
             blocks += [of_pairs.columns(measure) for of_pairs in compared]
         if not blocks:
-            return pd.DataFrame(columns=list(PARTS))
+            return pd.DataFrame(columns=list(FOLDS))
         columns: dict[str, Any] = {}
-        for name in PARTS:
+        for name in FOLDS:
             columns[name] = np.concatenate([block[name] for block in blocks])
         # A series of objects keeps None, which a table would otherwise turn into NaN.
         columns["site"] = pd.Series(columns["site"], dtype=object)
@@ -202,7 +202,7 @@ class ClassPass:
         if not len(pairs):
             return
         domains = np.array([domain for domain, _ in nodes], object)
-        parts = np.array([part for _, part in nodes])
+        folds = np.array([fold for _, fold in nodes])
         first, second = pairs.T
         columns: dict[str, np.ndarray] = {}
         for side, name, places in (
@@ -211,7 +211,7 @@ class ClassPass:
         ):
             columns[f"class_{side}"] = np.full(len(pairs), name, object)
             columns[f"domain_{side}"] = domains[places]
-            columns[f"part_{side}"] = parts[places]
+            columns[f"fold_{side}"] = folds[places]
         values: dict[Measure, Matrices] = {}
         for measure, matrices in self._matrices(graphs).items():
             # Copies of the wanted pairs alone, so that the matrices are let go.
@@ -283,34 +283,34 @@ class SiteMarks:
 def _pairs_of_a_class(nodes: Sequence[Node]) -> Int[np.ndarray, "pairs 2"]:
     """Return the places of the pairs to compare.
 
-    These are: all images of two domains; parts of different numbers, once within a domain, and in both ways between two
-    domains; each part with all images of its domain.
+    These are: all images of two domains; folds of different numbers, once within a domain, and in both ways between two
+    domains; each fold with all images of its domain.
     """
     chosen = []
-    for i, (domain, part) in enumerate(nodes):
-        for j, (other, other_part) in enumerate(nodes):
+    for i, (domain, fold) in enumerate(nodes):
+        for j, (other, other_fold) in enumerate(nodes):
             # Exactly one of three kinds, by how many of the two are graphs of all images.
-            if part == WHOLE == other_part:
+            if fold == WHOLE == other_fold:
                 wanted = domain < other
-            elif part == WHOLE:
+            elif fold == WHOLE:
                 wanted = False  # it comes up again in the other order
-            elif other_part == WHOLE:
+            elif other_fold == WHOLE:
                 wanted = domain == other
             elif domain == other:
-                wanted = part < other_part
+                wanted = fold < other_fold
             else:
-                wanted = domain < other and part != other_part
+                wanted = domain < other and fold != other_fold
             if wanted:
                 chosen.append((i, j))
     return np.array(chosen, int).reshape(-1, 2)
 
 
-def _one_part(
+def _one_fold(
     graphs: ByNode, rng: np.random.Generator, without: int | None = None
 ) -> dict[Node, AttributionGraph]:
-    """Return the graphs of a part in every domain; it is drawn at random from all parts but ``without``."""
-    parts = sorted({part for _, part in graphs} - {without})
-    if not parts:
+    """Return the graphs of a fold in every domain; it is drawn at random from all folds but ``without``."""
+    folds = sorted({fold for _, fold in graphs} - {without})
+    if not folds:
         return {}
-    drawn = parts[rng.integers(len(parts))]
+    drawn = folds[rng.integers(len(folds))]
     return {node: graph for node, graph in graphs.items() if node[1] == drawn}

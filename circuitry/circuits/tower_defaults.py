@@ -14,7 +14,7 @@ from torch import nn
 from circuitry.circuits.budgets import GLOBAL, strongest_units
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.edge_methods import edge_method, score_edges
-from circuitry.circuits.nodes import nodes_of, part_effects
+from circuitry.circuits.nodes import fold_effects, nodes_of
 from circuitry.circuits.quadrature import (
     AnyRule,
     as_rule,
@@ -26,7 +26,7 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.norms import has_rescaling_norms
 from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task
-from circuitry.runs.given import SOME, checked
+from circuitry.runs.arguments import SOME, checked
 
 DEFAULT_RULES = {
     "batch norms": (midpoint_rule(5), gauss_radau_rule(3)),
@@ -38,7 +38,7 @@ over sites whose integral converges. On other circuits they err by .09 and .08 (
 (EfficientNet-Lite0), .09 and .02 (a ViT, paths to mean-position): `experiments/benchmark_rules.py`."""
 
 DEFAULT_SIZES = {"batch norms": 0.5, "depthwise convolutions": 0.35, "layer norms": 0.2}
-"""Share of the parts of blocks that a circuit keeps, by kind of tower; of channels it is `CHANNELS`."""
+"""Share of the components that a circuit keeps, by kind of tower; of channels it is `CHANNELS`."""
 CHANNELS = 0.1
 """The study's share of channels."""
 
@@ -143,7 +143,7 @@ def relative_error(
 
 
 def _nodes(task: Task, rule: AnyRule) -> dict[str, np.ndarray]:
-    return nodes_of(task.encoder, part_effects(task, as_rule(rule))[0].scores)
+    return nodes_of(task.encoder, fold_effects(task, as_rule(rule))[0].scores)
 
 
 def _edges(

@@ -16,8 +16,8 @@ from typing import Any
 import pandas as pd
 
 from circuitry.circuits.graph import Circuit
+from circuitry.runs.arguments import Share, checked
 from circuitry.runs.files import whole_file
-from circuitry.runs.given import Share, checked
 
 PINNED = 10
 """The strongest units are pinned, with the class: readers draw these at first."""

@@ -23,7 +23,7 @@ from circuitry.circuits.methods import (
     UnitScorer,
 )
 from circuitry.circuits.narrowed_tasks import own_images
-from circuitry.circuits.nodes import NodeEffects, image_effects, part_effects
+from circuitry.circuits.nodes import NodeEffects, fold_effects, image_effects
 from circuitry.circuits.own_part_of_class import ranks_by_contrast
 from circuitry.circuits.quadrature import left_rule
 from circuitry.circuits.tower_defaults import default_size
@@ -33,25 +33,25 @@ from circuitry.gates.images_under_gates import UnitsUnderGates
 from circuitry.gates.patching import patch_effects
 
 UnitScores = Mapping[str, np.ndarray]
-PartNumbers = Int[np.ndarray, " images"] | None
-"""The part of each image of the class: then scores are [1 + parts, units], on all images and on those of each part."""
+FoldNumbers = Int[np.ndarray, " images"] | None
+"""The fold of each image of the class: then scores are [1 + folds, units], on all images and on those of each fold."""
 CompleteScores = tuple[NodeEffects, dict[int, NodeEffects]]
-"""Effects on all images, and on those of each part, with their completeness."""
+"""Effects on all images, and on those of each fold, with their completeness."""
 
 
 def along_sites(
-    task: Task, settings: AttributionSettings, parts: PartNumbers = None
+    task: Task, settings: AttributionSettings, folds: FoldNumbers = None
 ) -> CompleteScores:
     """Score units by integrated gradients at their sites, of the image, too."""
     with task.running(gradients=True):
-        return part_effects(own_images(task), settings.node_rule, parts)
+        return fold_effects(own_images(task), settings.node_rule, folds)
 
 
 def along_image(
-    task: Task, settings: AttributionSettings, parts: PartNumbers = None
+    task: Task, settings: AttributionSettings, folds: FoldNumbers = None
 ) -> CompleteScores:
     """Score units by their conductance along a path of the image."""
-    return path_effects(task, parts)
+    return path_effects(task, folds)
 
 
 def gradient_at_image(task: Task, settings: AttributionSettings) -> UnitScores:
@@ -74,21 +74,21 @@ def exact_effects(task: Task, settings: AttributionSettings) -> UnitScores:
 
 
 def squared_changes(
-    task: Task, settings: AttributionSettings, parts: PartNumbers = None
+    task: Task, settings: AttributionSettings, folds: FoldNumbers = None
 ) -> UnitScores:
     """Score each unit by the squared change of all answers by its gate."""
-    return _by_gates(task, set_importance, parts)
+    return _by_gates(task, set_importance, folds)
 
 
 def ranks_by_rounds(
-    task: Task, settings: AttributionSettings, parts: PartNumbers = None
+    task: Task, settings: AttributionSettings, folds: FoldNumbers = None
 ) -> UnitScores:
     """Score each unit by its rank where units are scored again as the least important ones close."""
-    return _by_gates(task, iterative_ranks, parts)
+    return _by_gates(task, iterative_ranks, folds)
 
 
 def _by_gates(
-    task: Task, measure: Callable[..., Tensor], parts: PartNumbers
+    task: Task, measure: Callable[..., Tensor], folds: FoldNumbers
 ) -> UnitScores:
     """Return a measure of each unit's gate; 0 for error units, which have none."""
     with task.running(gradients=True), task.bar("ranking", "image") as bar:
@@ -96,9 +96,9 @@ def _by_gates(
         # Images by their place in the runs: the class's come first. A set pairs some of them with all others.
         others = range(runs.n_own, len(runs))
         sets: list[Any] = [(range(runs.n_own), others)]
-        if parts is not None:
-            own = [np.flatnonzero(parts == part).tolist() for part in np.unique(parts)]
-            sets += [(of_part, others) for of_part in own]
+        if folds is not None:
+            own = [np.flatnonzero(folds == fold).tolist() for fold in np.unique(folds)]
+            sets += [(of_fold, others) for of_fold in own]
         # [sets, gates], of all sets in one go, as they share the runs of their images.
         measured = measure(runs, default_answers(task.metric), sets, bar=bar)
     of_sets = [runs.scored(row.astype(float)) for row in measured.cpu().numpy()]
@@ -106,7 +106,7 @@ def _by_gates(
     for site in of_sets[0]:
         # NaN marks units without a gate.
         rows = np.nan_to_num(np.stack([of_set[site] for of_set in of_sets]))
-        scores[site] = rows[0] if parts is None else rows
+        scores[site] = rows[0] if folds is None else rows
     return scores
 
 
@@ -127,7 +127,7 @@ COMPLETE_SCORERS: Mapping[str, Callable[..., CompleteScores]] = {
     SITE_PATH: along_sites,
     CONDUCTANCE: along_image,
 }
-"""Methods with known completeness, which score all parts of the images in one pass."""
+"""Methods with known completeness, which score all folds of the images in one pass."""
 SCORERS: Mapping[str, UnitScorer] = {
     GRADIENT: gradient_at_image,
     "patching": exact_effects,

@@ -1,4 +1,4 @@
-"""Scores of single units by any method, on all images of a task and on parts of them."""
+"""Scores of single units by any method, on all images of a task and on folds of them."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -25,8 +25,8 @@ from circuitry.circuits.scored_units import scores_of
 from circuitry.circuits.unit_methods import COMPLETE_SCORERS, SCORERS
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import checked_batches, one_tensor
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError, shown
-from circuitry.runs.given import checked
 
 
 @checked
@@ -59,9 +59,9 @@ def _scores_by(
     method: Method,
     task: Task,
     settings: AttributionSettings,
-    parts: Int[np.ndarray, " images"] | None = None,
+    folds: Int[np.ndarray, " images"] | None = None,
 ) -> dict[str, np.ndarray]:
-    """Return the scores [units] by site of a method, with parts [1 + parts, units].
+    """Return the scores [units] by site of a method, with folds [1 + folds, units].
 
     The method may come from outside, so anything but finite scores of all sites is refused.
     """
@@ -70,7 +70,7 @@ def _scores_by(
     if method.function is None and name in COMPLETE_SCORERS:
         return COMPLETE_SCORERS[name](task, settings)[0].scores
     score = method.function or SCORERS[name]
-    arguments = [task, settings, parts] if method.takes_parts else [task, settings]
+    arguments = [task, settings, folds] if method.takes_folds else [task, settings]
     given: object = score(*arguments)
     if not isinstance(given, Mapping):
         raise _no_scores(name, f"it returned {shown(given)}")
@@ -80,8 +80,8 @@ def _scores_by(
         raise _no_scores(
             name, f"there are some at {unknown[0]!r}, which is no site of the task"
         )
-    # A row for all images, and one for each part of them.
-    n_rows = None if parts is None else 1 + len(np.unique(parts))
+    # A row for all images, and one for each fold of them.
+    n_rows = None if folds is None else 1 + len(np.unique(folds))
     scores = dict[str, np.ndarray]()
     for site, values in given.items():
         scores[site] = _as_scores(name, site, values, n_rows)
@@ -122,76 +122,76 @@ def _as_scores(
 
 def _no_scores(method: str, given: str) -> InputError:
     return InputError(
-        f"Expected the method {method!r} to return finite scores [units] for every site of the task (for parts [1 + "
-        f"parts, units]), but {given}: correct its function; register_method says what it returns."
+        f"Expected the method {method!r} to return finite scores [units] for every site of the task (for folds [1 + "
+        f"folds, units]), but {given}: correct its function; register_method says what it returns."
     )
 
 
-def score_parts(
+def score_folds(
     task: Task,
     settings: AttributionSettings,
-    parts: Int[np.ndarray, " images"] | None = None,
+    folds: Int[np.ndarray, " images"] | None = None,
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return unit scores on all images, and on each part of the images, by the method of the settings.
+    """Return unit scores on all images, and on each fold of the images, by the method of the settings.
 
-    The site path and conductance score all parts in one pass, and return the completeness of the scores; the site path
-    scores the pixels, too. Every other method scores the images of each part with all images of other classes: in one
-    run where it takes parts, else in runs of their own. Methods that only rank have effects by conductance beside.
-    Gradients are running; with parts the task's images are a tensor.
+    The site path and conductance score all folds in one pass, and return the completeness of the scores; the site path
+    scores the pixels, too. Every other method scores the images of each fold with all images of other classes: in one
+    run where it takes folds, else in runs of their own. Methods that only rank have effects by conductance beside.
+    Gradients are running; with folds the task's images are a tensor.
     """
     method = METHODS[settings.method]
     # A method from outside may replace one of the package, with its name.
     if method.function is None and method.name in COMPLETE_SCORERS:
-        return COMPLETE_SCORERS[method.name](task, settings, parts)
-    scores, of_parts = _scores_of_parts(method, task, settings, parts)
+        return COMPLETE_SCORERS[method.name](task, settings, folds)
+    scores, of_folds = _scores_of_folds(method, task, settings, folds)
     if not method.effects:
         # The ranking decides which units are kept, conductance tells whether each of them helps.
-        effects, effects_of_parts = path_effects(task, parts)
-        for part, importance in of_parts.items():
-            effects_of_parts[part] = replace(
-                effects_of_parts[part], importance=importance
+        effects, effects_of_folds = path_effects(task, folds)
+        for fold, importance in of_folds.items():
+            effects_of_folds[fold] = replace(
+                effects_of_folds[fold], importance=importance
             )
-        return replace(effects, importance=scores), effects_of_parts
+        return replace(effects, importance=scores), effects_of_folds
     # Nothing is known of how well such scores add up: completeness is empty.
     n_images = sum(map(len, checked_batches(task.images)))
-    by_part = dict[int, NodeEffects]()
-    for part, of_part in of_parts.items():
-        by_part[part] = NodeEffects(of_part, {}, int(np.count_nonzero(parts == part)))
-    return NodeEffects(scores, {}, n_images), by_part
+    by_fold = dict[int, NodeEffects]()
+    for fold, of_fold in of_folds.items():
+        by_fold[fold] = NodeEffects(of_fold, {}, int(np.count_nonzero(folds == fold)))
+    return NodeEffects(scores, {}, n_images), by_fold
 
 
-def _scores_of_parts(
+def _scores_of_folds(
     method: Method,
     task: Task,
     settings: AttributionSettings,
-    parts: Int[np.ndarray, " images"] | None,
+    folds: Int[np.ndarray, " images"] | None,
 ) -> tuple[dict[str, np.ndarray], dict[int, dict[str, np.ndarray]]]:
-    """Return scores [units] by site of all images, and of each part of them by its number."""
-    if parts is None:
+    """Return scores [units] by site of all images, and of each fold of them by its number."""
+    if folds is None:
         return _scores_by(method, task, settings), {}
-    numbers = np.unique(parts).tolist()
-    if method.takes_parts:
-        rows = _scores_by(method, task, settings, parts)
+    numbers = np.unique(folds).tolist()
+    if method.takes_folds:
+        rows = _scores_by(method, task, settings, folds)
         of_all = {site: of_site[0] for site, of_site in rows.items()}
-        of_parts = dict[int, dict[str, np.ndarray]]()
-        for row, part in enumerate(numbers, start=1):
-            of_parts[part] = {site: of_site[row] for site, of_site in rows.items()}
-        return of_all, of_parts
+        of_folds = dict[int, dict[str, np.ndarray]]()
+        for row, fold in enumerate(numbers, start=1):
+            of_folds[fold] = {site: of_site[row] for site, of_site in rows.items()}
+        return of_all, of_folds
     of_all = _scores_by(method, task, settings)
-    of_parts = {}
-    for part in numbers:
-        # All images of other classes stay: they are what each part is compared with.
-        members = torch.from_numpy(parts == part)
-        of_part = task.of_some(one_tensor(task.images), members)
-        of_parts[part] = _scores_by(method, of_part, settings)
-    return of_all, of_parts
+    of_folds = {}
+    for fold in numbers:
+        # All images of other classes stay: they are what each fold is compared with.
+        members = torch.from_numpy(folds == fold)
+        of_fold = task.of_some(one_tensor(task.images), members)
+        of_folds[fold] = _scores_by(method, of_fold, settings)
+    return of_all, of_folds
 
 
 def rank_units(task: Task, method: str) -> Scores:
     """Return the scores of all units but the image's by a method, from which circuits of any size are cut."""
     settings = AttributionSettings(method=method)
     with task.running(gradients=True):
-        effects, _ = score_parts(without_image(task), settings)
+        effects, _ = score_folds(without_image(task), settings)
     made_with = {
         "method": method,
         "method_code": method_code(method),

@@ -56,7 +56,7 @@ def main(config: Config) -> None:
 
 def make(config: Config, work: Work) -> "CardFolder":
     """Do one process's share of the cards."""
-    clip = config.clip(work.rank, parts=True)
+    clip = config.clip(work.rank, components=True)
     # The command line has more fields than cards have.
     asked: dict[str, Any] = {}
     for field in fields(CardSettings):

@@ -33,7 +33,7 @@ from circuitry.circuits.budgets import RANKINGS
 from circuitry.data.shared_options import SmallTables
 from circuitry.interventions import CheckSettings
 from circuitry.runs import ALONE, InputError, Rank, Work, WorkSettings
-from circuitry.runs.given import Natural
+from circuitry.runs.arguments import Natural
 
 if TYPE_CHECKING:
     from circuitry.analysis import Analysis
@@ -72,7 +72,7 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
                 f"There are no circuits at {self.circuits}: run circuitry quickstart or circuitry compare "
                 "first, and give the folder circuits of their run with --circuits."
             )
-        model, images = self.clip(rank, parts=True), self.images()
+        model, images = self.clip(rank, components=True), self.images()
         return analysis.Analysis(
             model, images, self.folder, checks=self, circuits=self.circuits
         )

@@ -27,7 +27,7 @@ from circuitry.interventions import CheckSettings
 from circuitry.models import ModelOptions
 from circuitry.questions import ExtractionSettings
 from circuitry.runs import InputError, Work, WorkSettings
-from circuitry.runs.given import Count, Part
+from circuitry.runs.arguments import Count, ShareOrZero
 
 if TYPE_CHECKING:
     from circuitry.analysis import Analysis
@@ -61,7 +61,7 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
     """A domain to set against the others."""
     accuracy: bool = True
     """Measure zero-shot accuracy on all images of the chosen classes and domains, too."""
-    least_accuracy: Part = 0.5
+    least_accuracy: ShareOrZero = 0.5
     """A class with a smaller share of right images in a domain is left out of own parts and comparisons there; 0 leaves
     none out."""
     n_unseen: NUnseen = 4
@@ -153,7 +153,7 @@ def analysis_of(config: Config, work: Work) -> "Analysis":
     # With --n-unseen 0 nothing is tested, but settings of a test take one image at least.
     checks = CheckSettings(n_images=max(1, config.n_unseen), baseline=config.baseline)
     return analysis.Analysis(
-        config.clip(work.rank, parts=True),
+        config.clip(work.rank, components=True),
         config.images(),
         config.out,
         config,

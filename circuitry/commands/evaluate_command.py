@@ -63,7 +63,7 @@ def main(config: Config) -> "Written":
     known = by_class.assign(known=by_class["right"] >= comparison.KNOWN)
     answer = analysis.AccuracyAnswer(last, known)
     report.summary([overall, *answer.findings()])
-    answer.add_to(report, questions.AnswersOf(images))
+    answer.add_to(report, questions.AnswerContext(images))
     if len(tables) > 1:
         report.section("Over the checkpoints")
         report.table(accuracy, "Accuracy by domain, of every kept checkpoint.")

@@ -23,7 +23,7 @@ from circuitry.analysis import QUICKSTART, QuickstartModel
 from circuitry.explorer import ExplorerSettings
 from circuitry.interventions import CheckSettings
 from circuitry.runs import WorkSettings
-from circuitry.runs.given import Natural
+from circuitry.runs.arguments import Natural
 
 if TYPE_CHECKING:
     from circuitry import CausalChecks, GraphFolder
@@ -121,5 +121,5 @@ def checks_of(config: Config, graphs: "GraphFolder") -> "CausalChecks":
     """Return the model, with the circuits, the images, and the baseline that circuits were found with."""
     # The checks' own default may be another baseline, whose effects would not be those that scores are about.
     settings = CheckSettings(baseline=graphs.manifest["config"]["baseline"])
-    clip = config.clip(config.work().rank, parts=True)
+    clip = config.clip(config.work().rank, components=True)
     return questions.CausalChecks(clip, config.images(), graphs, settings)

@@ -87,7 +87,7 @@ def question_of(config: Config) -> "OneClass":
         key = key_of(config, images)
     # A wrong folder is refused before the model is loaded, which takes a while.
     data.Split(images, config.n_images, config.seed).check_testable(key)
-    clip = config.clip(parts=True)
+    clip = config.clip(components=True)
     return questions.OneClass(clip, images, config.folder, key, config)
 
 

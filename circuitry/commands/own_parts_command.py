@@ -78,7 +78,7 @@ def main(config: Config) -> "Written | None":
 
 def find_and_test(config: Config, work: Work) -> "OwnParts":
     """Do one process's share."""
-    clip = config.clip(work.rank, parts=True)
+    clip = config.clip(work.rank, components=True)
     run = questions.OwnParts(clip, config.images(), config.out, config)
     run.run(work)
     return run

@@ -14,7 +14,7 @@ lost, too.
 
     circuitry quickstart
     circuitry quickstart --domains real quickdraw --classes clock fish key car
-    circuitry quickstart --model vit-tiny           # parts of attention heads and MLP neurons
+    circuitry quickstart --model vit-tiny           # attention heads and MLP neurons
     circuitry compare --model ViT-B-32 --pretrained openai --data DomainNet      # your model and images
 """
 
@@ -54,8 +54,8 @@ def main(config: Config) -> "Written":
             answers: list[AnalysisAnswers] = [share.result() for share in shares]
             return answers[0]
 
-        parts = together("find_parts")
-        answers = pool.submit(do, "tell_parts", config, parts).result()
+        own_parts = together("find_own_parts")
+        answers = pool.submit(do, "tell_own_parts", config, own_parts).result()
         answers.curves = together("find_circuits").curves
         say("5/5 comparison, cards of units, report and explorer")
         # Cards and report need nothing of each other; the explorer needs both.

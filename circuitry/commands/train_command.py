@@ -23,7 +23,7 @@ import tyro
 
 from circuitry import comparison, data, models, training
 from circuitry.runs import job_options
-from circuitry.runs.given import one_of
+from circuitry.runs.arguments import one_of
 from circuitry.runs.workers import CLUSTERS, run_array
 from circuitry.training import ClipTraining, TrainingWork, clip_preset
 

@@ -25,7 +25,7 @@ from circuitry import comparison, data, models, training
 from circuitry.analysis import QuickstartModel
 from circuitry.data.file_check import check_file
 from circuitry.runs import Job, JobFolder
-from circuitry.runs.given import Count
+from circuitry.runs.arguments import Count
 from circuitry.training import SaeTraining
 
 FORMAT = "circuitry trained autoencoder 1"

@@ -30,10 +30,10 @@ from typing import Annotated, NamedTuple
 import numpy as np
 from jaxtyping import Float
 
-from circuitry.comparison.part_array import known_ratio, mean_known
+from circuitry.comparison.fold_array import known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
+from circuitry.runs.arguments import SOME, Count, Seed, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, Count, Seed, checked
 
 RESAMPLES = 1000
 
@@ -46,19 +46,19 @@ class Draws(NamedTuple):
 
     classes: Float[np.ndarray, "draws classes"]
     """How often each class was drawn, in each draw."""
-    parts: Float[np.ndarray, "draws parts"]
+    folds: Float[np.ndarray, "draws folds"]
     """How often each fold was drawn, in each draw."""
     n_classes: int
     """Number of classes. It differs from the number of columns of ``classes`` if these columns are pairs of classes."""
     class_inflation: float
     """n / (n - 1) for n classes; infinite for a single class."""
-    part_inflation: float
+    fold_inflation: float
     """The inflation for folds, from their weights in the draws; infinite if all draws are the same."""
 
 
 def draw_resamples(
     classes: Annotated[Sequence[object], SOME],
-    n_parts: Count,
+    n_folds: Count,
     *,
     resamples: Count = RESAMPLES,
     seed: Seed = 0,
@@ -67,87 +67,87 @@ def draw_resamples(
 
     Args:
         classes: The classes; only their number matters.
-        n_parts: Number of folds into which the images of a class are cut; 1 if the images are not cut.
+        n_folds: Number of folds into which the images of a class are cut; 1 if the images are not cut.
         resamples: Number of draws.
 
     Example:
-        >>> draw_resamples(["clock", "cup"], 4, resamples=10).parts.shape
+        >>> draw_resamples(["clock", "cup"], 4, resamples=10).folds.shape
         (10, 4)
     """
     rng = np.random.default_rng(seed)
     n = len(classes)
-    # Classes are drawn before parts: the order of the draws decides the numbers of a seed.
+    # Classes are drawn before folds: the order of the draws decides the numbers of a seed.
     drawn = rng.multinomial(n, np.full(n, 1 / n), resamples)
-    parts = _draw_parts(n_parts, resamples, rng)
+    folds = _draw_folds(n_folds, resamples, rng)
     class_inflation = n / (n - 1) if n > 1 else np.inf
-    part_inflation = np.inf
-    if n_parts > 2:
-        # The variance of a mean of n parts, divided by that of the draws: each part has a share of a draw's pairs.
-        pairs = _pair_weights(parts)
+    fold_inflation = np.inf
+    if n_folds > 2:
+        # The variance of a mean of n folds, divided by that of the draws: each fold has a share of a draw's pairs.
+        pairs = _pair_weights(folds)
         n_pairs = pairs.sum((1, 2))
         shares = pairs.sum(2) / n_pairs[:, None]
-        distances = np.square(shares - 1 / n_parts).sum(1)
+        distances = np.square(shares - 1 / n_folds).sum(1)
         shrunk = distances.mean()
-        part_inflation = 1 / n_parts / shrunk
-    return Draws(drawn.astype(float), parts, n, class_inflation, part_inflation)
+        fold_inflation = 1 / n_folds / shrunk
+    return Draws(drawn.astype(float), folds, n, class_inflation, fold_inflation)
 
 
-def _draw_parts(
-    n_parts: int,
+def _draw_folds(
+    n_folds: int,
     resamples: int,
     rng: np.random.Generator,
-) -> Float[np.ndarray, "draws parts"]:
+) -> Float[np.ndarray, "draws folds"]:
     """Draw folds with replacement.
 
     A draw that holds a single fold is repeated, because it has no pair of different folds.
     """
-    shares = np.full(n_parts, 1 / n_parts)
-    drawn = rng.multinomial(n_parts, shares, resamples)
-    # Each pass draws the useless rows again; of two parts half are useless, of more hardly any.
-    while n_parts > 1:
-        alone = (drawn == n_parts).any(1)
+    shares = np.full(n_folds, 1 / n_folds)
+    drawn = rng.multinomial(n_folds, shares, resamples)
+    # Each pass draws the useless rows again; of two folds half are useless, of more hardly any.
+    while n_folds > 1:
+        alone = (drawn == n_folds).any(1)
         if not alone.any():
             break
         n_alone = int(alone.sum())
-        drawn[alone] = rng.multinomial(n_parts, shares, n_alone)
+        drawn[alone] = rng.multinomial(n_folds, shares, n_alone)
     return drawn.astype(float)
 
 
 def _pair_weights(
-    parts: Float[np.ndarray, "draws parts"],
-) -> Float[np.ndarray, "draws parts parts"]:
-    # A pair of parts counts as often as both were drawn together.
-    pairs = parts[:, :, None] * parts[:, None, :]
-    if parts.shape[1] > 1:
-        same = np.arange(parts.shape[1])
+    folds: Float[np.ndarray, "draws folds"],
+) -> Float[np.ndarray, "draws folds folds"]:
+    # A pair of folds counts as often as both were drawn together.
+    pairs = folds[:, :, None] * folds[:, None, :]
+    if folds.shape[1] > 1:
+        same = np.arange(folds.shape[1])
         pairs[:, same, same] = 0.0
-    else:  # a single part stands for all images
+    else:  # a single fold stands for all images
         pairs[:] = 1.0
     return np.asarray(pairs)
 
 
 def resampled_means(
-    values: Float[np.ndarray, "classes *cells parts parts"],
+    values: Float[np.ndarray, "classes *cells folds folds"],
     classes: Float[np.ndarray, "#draws classes"],
-    parts: Float[np.ndarray, "#draws parts"],
+    folds: Float[np.ndarray, "#draws folds"],
 ) -> Float[np.ndarray, "_ *cells"]:
     """Return for every draw the weighted mean over classes and over pairs of different folds.
 
-    Unknown values are ignored. If ``classes`` or ``parts`` has a single row, this row is used for all draws.
+    Unknown values are ignored. If ``classes`` or ``folds`` has a single row, this row is used for all draws.
 
     Args:
         values: Similarities by class, cell and two folds; NaN for unknown values.
         classes: How often each draw has each class.
-        parts: How often each draw has each fold.
+        folds: How often each draw has each fold.
     """
     cells = values.shape[1:-2]
-    n_parts = values.shape[-1]
+    n_folds = values.shape[-1]
     # [classes, cells, pairs]: sums over pairs are then matrix products.
-    flat = values.reshape(len(values), -1, n_parts * n_parts)
-    pairs = _pair_weights(parts).reshape(len(parts), -1)
+    flat = values.reshape(len(values), -1, n_folds * n_folds)
+    pairs = _pair_weights(folds).reshape(len(folds), -1)
     known = ~np.isnan(flat)
-    # A part with itself (every n + 1st of the flat pairs) is unknown, and needs no weight: it has none.
-    known[..., :: n_parts + 1] = True
+    # A fold with itself (every n + 1st of the flat pairs) is unknown, and needs no weight: it has none.
+    known[..., :: n_folds + 1] = True
     totals = _weighted(np.nan_to_num(flat), classes, pairs)
     # Where all is known the weights of all cells are equal, which saves the second, equally large product.
     if known.all():
@@ -182,7 +182,7 @@ def _weighted(
 
 @checked
 def dual_bootstrap(
-    values: Float[np.ndarray, "classes *cells parts parts"],
+    values: Float[np.ndarray, "classes *cells folds folds"],
     statistic: Callable[[np.ndarray], np.ndarray],
     draws: Draws,
 ) -> Spread:
@@ -200,53 +200,53 @@ def dual_bootstrap(
         (2,)
     """
     n_drawn = draws.classes.shape[1]
-    n_parts = draws.parts.shape[1]
+    n_folds = draws.folds.shape[1]
     same_classes = len(values) == n_drawn
-    same_parts = values.shape[-1] == n_parts
-    if values.size == 0 or not same_classes or not same_parts:
+    same_folds = values.shape[-1] == n_folds
+    if values.size == 0 or not same_classes or not same_folds:
         raise InputError(
-            f"Draws are of the classes and parts of the values, but values {list(values.shape)} and draws of "
-            f"{n_drawn} classes and {n_parts} parts were given: draw for these."
+            f"Draws are of the classes and folds of the values, but values {list(values.shape)} and draws of "
+            f"{n_drawn} classes and {n_folds} folds were given: draw for these."
         )
-    # One draw in which each class, or each part, counts once.
+    # One draw in which each class, or each fold, counts once.
     every_class = np.ones((1, n_drawn))
-    every_part = np.ones((1, n_parts))
+    every_fold = np.ones((1, n_folds))
 
-    def drawn_variance(classes: np.ndarray, parts: np.ndarray) -> np.ndarray:
-        return known_variance(statistic(resampled_means(values, classes, parts)))
+    def drawn_variance(classes: np.ndarray, folds: np.ndarray) -> np.ndarray:
+        return known_variance(statistic(resampled_means(values, classes, folds)))
 
-    # Classes and parts drawn together, classes alone, parts alone: v12, v1 and v2 of the module's text.
-    value = statistic(resampled_means(values, every_class, every_part))[0]
-    both = drawn_variance(draws.classes, draws.parts)
-    by_class = drawn_variance(draws.classes, every_part)
-    by_part = drawn_variance(every_class, draws.parts)
+    # Classes and folds drawn together, classes alone, folds alone: v12, v1 and v2 of the module's text.
+    value = statistic(resampled_means(values, every_class, every_fold))[0]
+    both = drawn_variance(draws.classes, draws.folds)
+    by_class = drawn_variance(draws.classes, every_fold)
+    by_fold = drawn_variance(every_class, draws.folds)
     class_degrees = draws.n_classes - 1
-    part_degrees = n_parts - 1
+    fold_degrees = n_folds - 1
     has_classes = draws.n_classes > 1
-    has_parts = not np.isinf(draws.part_inflation)
-    # A factor with one member, or with two parts, has no spread: the other factor alone is drawn.
-    if not has_classes and not has_parts:
+    has_folds = not np.isinf(draws.fold_inflation)
+    # A factor with one member, or with two folds, has no spread: the other factor alone is drawn.
+    if not has_classes and not has_folds:
         unknown = np.full_like(by_class, np.nan)
         return Spread(value, unknown, unknown)
-    if not has_parts:
+    if not has_folds:
         degrees = np.full_like(by_class, class_degrees)
         return Spread(value, draws.class_inflation * by_class, degrees)
     if not has_classes:
-        degrees = np.full_like(by_part, part_degrees)
-        return Spread(value, draws.part_inflation * by_part, degrees)
+        degrees = np.full_like(by_fold, fold_degrees)
+        return Spread(value, draws.fold_inflation * by_fold, degrees)
     classes = draws.class_inflation * by_class
     variance = dual_variance(
         both,
         by_class,
-        by_part,
+        by_fold,
         draws.class_inflation,
-        draws.part_inflation,
+        draws.fold_inflation,
     )
     # Satterthwaite: (v1 + v2)^2 / (v1^2 / d1 + v2^2 / d2); the fewer degrees where nothing varies.
-    # The variance that classes do not explain belongs to the parts.
-    rest = np.square(variance - classes) / part_degrees
+    # The variance that classes do not explain belongs to the folds.
+    rest = np.square(variance - classes) / fold_degrees
     squares = np.square(classes) / class_degrees + rest
-    least = np.full_like(variance, min(class_degrees, part_degrees))
+    least = np.full_like(variance, min(class_degrees, fold_degrees))
     varies = squares > 0
     degrees = np.divide(np.square(variance), squares, out=least, where=varies)
     return Spread(value, variance, degrees)
@@ -255,25 +255,25 @@ def dual_bootstrap(
 def dual_variance(
     both: Float[np.ndarray, "*results"],
     by_class: Float[np.ndarray, "*results"],
-    by_part: Float[np.ndarray, "*results"],
+    by_fold: Float[np.ndarray, "*results"],
     class_inflation: float,
-    part_inflation: float,
+    fold_inflation: float,
 ) -> Float[np.ndarray, "*results"]:
     """Return the corrected variance of a dual bootstrap; see the module's text.
 
-    If both inflations are 1, as for very many classes and folds, this is 2 (by_class + by_part) - both.
+    If both inflations are 1, as for very many classes and folds, this is 2 (by_class + by_fold) - both.
 
     Args:
         both: Variance over draws of classes and folds together.
         by_class: Variance over draws of classes alone.
-        by_part: Variance over draws of folds alone.
+        by_fold: Variance over draws of folds alone.
         class_inflation: Factor that undoes the shrinkage of ``by_class``; see `Draws`.
-        part_inflation: Factor that undoes the shrinkage of ``by_part``.
+        fold_inflation: Factor that undoes the shrinkage of ``by_fold``.
     """
     classes = class_inflation * by_class
-    parts = part_inflation * by_part
-    interaction = class_inflation * part_inflation * (both - by_class - by_part)
-    corrected = classes + parts - interaction
+    folds = fold_inflation * by_fold
+    interaction = class_inflation * fold_inflation * (both - by_class - by_fold)
+    corrected = classes + folds - interaction
     # Drawing classes alone is a lower bound; drawing both, uncorrected, an upper one.
     most = np.maximum(classes, both)
     return np.asarray(np.clip(corrected, classes, most))

@@ -22,9 +22,9 @@ import pandas as pd
 from jaxtyping import Bool, Float
 
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap, resampled_means
-from circuitry.comparison.part_array import PartArray, mean_known, mean_of_members
+from circuitry.comparison.fold_array import FoldArray, mean_known, mean_of_members
 from circuitry.comparison.statistics import Spread
-from circuitry.runs.given import checked
+from circuitry.runs.arguments import checked
 
 RATIOS = (
     "domain_a",
@@ -56,7 +56,7 @@ class PairCells(NamedTuple):
     """Names of the sites; None for means over sites."""
     pairs: tuple[tuple[int, int], ...]
     """Indices in ``domains`` of the two domains of each pair."""
-    values: Float[np.ndarray, "classes 3 pairs sites parts parts"]
+    values: Float[np.ndarray, "classes 3 pairs sites folds folds"]
     """Axis 1 has the similarity, the ceiling of the first domain, and the ceiling of the second domain."""
 
     @property
@@ -75,26 +75,26 @@ class PairCells(NamedTuple):
         return self._replace(sites=(None,), values=means)
 
 
-def pair_cells(parts: PartArray) -> PairCells:
+def pair_cells(folds: FoldArray) -> PairCells:
     """Arrange the similarity and the two ceilings of each pair of domains.
 
     If one of the three is unknown for a class and site, all three become NaN there.
     """
-    pairs = list(combinations(range(len(parts.domains)), 2))
+    pairs = list(combinations(range(len(folds.domains)), 2))
     # Without the reshape a single domain, which has no pair, would give no columns.
     places = np.array(pairs, int).reshape(-1, 2)
     a = places[:, 0]
     b = places[:, 1]
-    similarity = parts.values[:, a, b]
-    ceiling_a = parts.values[:, a, a]
-    ceiling_b = parts.values[:, b, b]
+    similarity = folds.values[:, a, b]
+    ceiling_a = folds.values[:, a, a]
+    ceiling_b = folds.values[:, b, b]
     cells = np.stack([similarity, ceiling_a, ceiling_b], 1)
     # A class counts at a site if its similarity and both ceilings are known there.
     known = ~np.isnan(cells)
     complete = known.any((-2, -1)).all(1)
     complete = complete[:, None, :, :, None, None]
     cells = np.where(complete, cells, np.nan)
-    return PairCells(parts.domains, parts.sites, tuple(pairs), cells)
+    return PairCells(folds.domains, folds.sites, tuple(pairs), cells)
 
 
 def ratio(
@@ -137,8 +137,8 @@ def pair_ratios(
     """
     spread, above = _ratio_spread(cells, chance, draws, lambda ratios: ratios)
     every_class = np.ones((1, len(cells.values)))
-    every_part = np.ones((1, cells.values.shape[-1]))
-    means = resampled_means(cells.values, every_class, every_part)[0]
+    every_fold = np.ones((1, cells.values.shape[-1]))
+    means = resampled_means(cells.values, every_class, every_fold)[0]
     # The spread of the ceilings is of their distance from chance, the note of the ceilings themselves.
     low, high = spread.interval()
     ceiling_ends = np.stack(above.interval()) + chance
@@ -156,7 +156,7 @@ def pair_ratios(
                 if weak[side, i, s] and n_classes[i, s]:
                     ceiling = means[1 + side, i, s]
                     ends = ceiling_ends[:, side, i, s]
-                    said = _said(ceiling, ends)
+                    said = _with_interval(ceiling, ends)
                     notes.append(
                         f"the ceiling of {name}, {said}, is not known to be well above chance, {chance[s]:.2f}"
                     )
@@ -177,7 +177,7 @@ def pair_ratios(
     return pd.DataFrame(rows, columns=list(RATIOS))
 
 
-def _said(value: float, ends: np.ndarray) -> str:
+def _with_interval(value: float, ends: np.ndarray) -> str:
     if np.isnan(ends).any():
         return f"{value:.2f}"
     return f"{value:.2f} [{ends[0]:.2f}, {ends[1]:.2f}]"
@@ -193,7 +193,7 @@ def missing_ratios(ratios: pd.DataFrame) -> str:
         return ""
     return (
         f"{len(notes)} of {len(ratios)} pairs have no ratio: {notes.iloc[0]}. "
-        "More images in a part, or more classes, would help."
+        "More images in a fold, or more classes, would help."
     )
 
 
@@ -241,7 +241,7 @@ def _ratio_spread(
         The results, and the distances of the two ceilings of each pair from chance.
     """
     above = dual_bootstrap(cells.values[:, 1:], lambda means: means - chance, draws)
-    # Pairs without a ratio are chosen once, from all classes and parts, so that every draw is of the same pairs.
+    # Pairs without a ratio are chosen once, from all classes and folds, so that every draw is of the same pairs.
     known = _well_above(above).all(0)
 
     def statistic(means: np.ndarray) -> np.ndarray:

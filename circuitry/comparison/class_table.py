@@ -16,15 +16,15 @@ from jaxtyping import Float
 
 from circuitry.comparison.bootstrap import draw_resamples, dual_bootstrap
 from circuitry.comparison.domain_testing import THIS_MODEL
-from circuitry.comparison.part_array import (
-    PartTable,
+from circuitry.comparison.fold_array import (
+    FoldTable,
     mean_known,
     mean_of_members,
     of_whole,
     places_of,
 )
 from circuitry.comparison.significance import LEVEL, fewest_units, sign_flip_p
-from circuitry.runs.given import Seed, checked
+from circuitry.runs.arguments import Seed, checked
 
 CELLS = (
     "same class, same domain",
@@ -46,24 +46,24 @@ _COLUMNS = ("what", "value", "low", "high", "n_classes", "p", "detectable", "abo
 
 
 @checked
-def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
+def class_by_domain(folds: FoldTable, *, seed: Seed = 0) -> pd.DataFrame:
     """Return the mean similarity in each of the four cells, and the effects of class and domain.
 
     Means are over classes, domains and sites.
 
     Args:
-        parts: A table of folds; see `PARTS`. If it has no rows for a cell, the result lacks this cell and its effects.
+        folds: A table of folds; see `FOLDS`. If it has no rows for a cell, the result lacks this cell and its effects.
 
     Returns:
         Columns what (of `CELLS` and `EFFECTS`), value, low, high (95 %), n_classes, p (of effects; NaN for cells),
         detectable (the effect that four of five studies like this would find; infinite if there are too few classes),
-        about (the scope of p). If ``parts`` is empty, the result has no rows.
+        about (the scope of p). If ``folds`` is empty, the result has no rows.
     """
-    pairs, values = _pair_array(parts)
+    pairs, values = _pair_array(folds)
     classes, a, b = places_of(pairs, "class")
-    if classes.empty:
+    if not classes:
         return pd.DataFrame(columns=list(_COLUMNS))
-    draws = draw_resamples(list(classes), values.shape[-1], seed=seed)
+    draws = draw_resamples(classes, values.shape[-1], seed=seed)
     # A pair of classes counts as often as both were drawn, one class as often as it was.
     count_a = draws.classes[:, a]
     count_b = draws.classes[:, b]
@@ -105,26 +105,26 @@ def class_by_domain(parts: PartTable, *, seed: Seed = 0) -> pd.DataFrame:
 
 
 def _pair_array(
-    parts: PartTable,
-) -> tuple[pd.DataFrame, Float[np.ndarray, "pairs cells parts parts"]]:
+    folds: FoldTable,
+) -> tuple[pd.DataFrame, Float[np.ndarray, "pairs cells folds folds"]]:
     """Return the pairs of classes, and their mean similarities over domains and sites.
 
     Returns:
         A table of the pairs with the columns class_a and class_b, and the means by pair, cell (of `CELLS`) and two
         folds. A mean is NaN if the pair has no row of this cell.
     """
-    rows = parts[~of_whole(parts)].dropna(subset="value")
+    rows = folds[~of_whole(folds)].dropna(subset="value")
     other_class = rows["class_a"] != rows["class_b"]
     other_domain = rows["domain_a"] != rows["domain_b"]
     # The place in CELLS: other classes are the second half, other domains the second of each half.
     cell = 2 * other_class + other_domain
-    keys = ["class_a", "class_b", "cell", "part_a", "part_b"]
+    keys = ["class_a", "class_b", "cell", "fold_a", "fold_b"]
     rows = rows.assign(cell=cell.astype(int))
     means = rows.groupby(keys)["value"].mean().reset_index()
     of_pair = ["class_a", "class_b"]
     pairs = means[of_pair].drop_duplicates()
     place = means.groupby(of_pair, sort=False).ngroup()
-    labels, p, q = places_of(means, "part")
+    labels, p, q = places_of(means, "fold")
     shape = (
         len(pairs),
         len(CELLS),

@@ -27,16 +27,16 @@ from circuitry.comparison.domain_testing import (
     ceiling_tests,
     domain_spread,
     domain_tests,
-    part_means,
-    part_tests,
+    fold_means,
+    fold_tests,
 )
-from circuitry.comparison.part_array import (
-    PARTS,
-    PartArray,
-    PartTable,
+from circuitry.comparison.fold_array import (
+    FOLDS,
+    FoldArray,
+    FoldTable,
     ceilings_of,
-    check_parts,
-    part_kinds,
+    check_folds,
+    fold_kinds,
 )
 from circuitry.comparison.significance import ROUNDING
 from circuitry.comparison.statistics import INTERVALS, per_domain
@@ -48,14 +48,14 @@ from circuitry.comparison.table import (
     domain_matrix,
     with_columns,
 )
+from circuitry.runs.arguments import Seed, checked
 from circuitry.runs.errors import InputError, naming_damage
-from circuitry.runs.given import Seed, checked
 from circuitry.runs.manifest import check_format, read_sealed, write_sealed
 
 log = logging.getLogger(__name__)
 
-_TABLES = ("values", "parts", "chance", "intervals")
-_FORMAT = "circuitry comparison 4"
+_TABLES = ("values", "folds", "chance", "intervals")
+_FORMAT = "circuitry comparison 5"
 _FILE = "comparison.json"
 
 
@@ -86,8 +86,8 @@ class Comparison:
     """Columns class, domain_a, domain_b, site (None for all sites together), value. A pair of domains has one row for
     each class and site. With ``directions``, each order of the pair has a row, and so has each domain with itself. If
     one side of a pair is unknown, the pair has no row."""
-    parts: PartTable = field(default_factory=lambda: _empty(PARTS))
-    """Similarities between different folds of the images, with the columns `PARTS`; may be empty. A measure over all
+    folds: FoldTable = field(default_factory=lambda: _empty(FOLDS))
+    """Similarities between different folds of the images, with the columns `FOLDS`; may be empty. A measure over all
     classes together has the class ``all``."""
     chance: Annotated[pd.DataFrame, with_columns(*CHANCE)] = field(
         default_factory=lambda: _empty(CHANCE)
@@ -108,7 +108,7 @@ class Comparison:
     chance_of: str = "random units"
     """The random objects whose value is the chance level."""
     about: Mapping[str, Any] = field(default_factory=dict)
-    """Settings and models, as plain values. ``n`` is the number of images on each side of a value, ``n_per_part`` the
+    """Settings and models, as plain values. ``n`` is the number of images on each side of a value, ``n_per_fold`` the
     number of images of a fold."""
     seed: Seed = 0
     """Seed of the bootstraps and permutations."""
@@ -121,7 +121,7 @@ class Comparison:
                 f"A comparison of {self.measure} needs a class in at least two domains, but there is none: "
                 "give more domains, or classes that have images in them."
             )
-        check_parts(self.parts)
+        check_folds(self.folds)
         check_pairs(self.values, in_order=self.directions is not None)
         # `replace` hands on the groups of a comparison, whose values were looked at when it was made.
         if "all" not in self.groups:
@@ -168,7 +168,7 @@ class Comparison:
     @cached_property
     def ceilings(self) -> pd.DataFrame:
         """The mean similarity of two folds of the same class and domain. Columns class, domain, site, value."""
-        return ceilings_of(self.parts)
+        return ceilings_of(self.folds)
 
     @property
     def has_ratios(self) -> bool:
@@ -176,7 +176,7 @@ class Comparison:
 
         Ratios need similarities between folds of one domain, and between folds of two domains.
         """
-        same_class = self.parts[self.parts["class_a"] == self.parts["class_b"]]
+        same_class = self.folds[self.folds["class_a"] == self.folds["class_b"]]
         two_domains = same_class["domain_a"] != same_class["domain_b"]
         return bool(len(self.ceilings) and two_domains.any())
 
@@ -209,12 +209,12 @@ class Comparison:
             )
         members = self.groups[group]
         values = self.values[self.values["class"].isin(members)]
-        sides = self.parts[["class_a", "class_b"]]
+        sides = self.folds[["class_a", "class_b"]]
         both = sides.isin(members).all(axis=1)
         return replace(
             self,
             values=values,
-            parts=self.parts[both],
+            folds=self.folds[both],
             groups={"all": members},
         )
 
@@ -257,14 +257,14 @@ class Comparison:
 
         Returns:
             Columns domain_a, domain_b, site (None), value, low, high (95 %), n_classes, similarity, ceiling_a,
-            ceiling_b (the means from which the ratio is computed), note (why there is no ratio), n_per_part (images of
+            ceiling_b (the means from which the ratio is computed), note (why there is no ratio), n_per_fold (images of
             a fold).
 
         Raises:
             InputError: if there are no folds of two domains.
         """
         table = pair_ratios(*self._need_ratios()._cells(by_site=False))
-        return table.assign(n_per_part=self.about.get("n_per_part"))
+        return table.assign(n_per_fold=self.about.get("n_per_fold"))
 
     def mean_ratio(self) -> tuple[float, tuple[float, float]]:
         """Return the mean of the ratios over pairs of domains, and its 95 % interval.
@@ -290,7 +290,7 @@ class Comparison:
             return self.intervals
         return per_domain(self._with_others(self.values))
 
-    def parts_over_depth(self) -> pd.DataFrame:
+    def folds_over_depth(self) -> pd.DataFrame:
         """Return a table like `over_depth`, of similarities between folds.
 
         The similarities compare as many images as the ceiling does.
@@ -299,7 +299,7 @@ class Comparison:
             InputError: if there are no folds of two domains.
         """
         array = self._need_ratios()._every_site
-        return part_means(array, domain_spread(array, self._draws(array)))
+        return fold_means(array, domain_spread(array, self._draws(array)))
 
     def ratios_over_depth(self) -> pd.DataFrame:
         """Return a table like `over_depth` of ratios to the ceiling: each domain's mean ratio with the other domains.
@@ -308,7 +308,7 @@ class Comparison:
             InputError: if there are no folds of two domains.
         """
         spread = domain_ratios(*self._need_ratios()._cells(by_site=True))
-        return part_means(self._every_site, spread)
+        return fold_means(self._every_site, spread)
 
     def ceiling_by_site(self) -> pd.DataFrame:
         """Return the mean ceilings over classes and domains at each site.
@@ -317,7 +317,7 @@ class Comparison:
             Columns site, value (similarity of two folds), upper (similarity of a fold and all images).
         """
         lower = self.ceilings.groupby("site", sort=False)["value"].mean()
-        of_all = ceilings_of(self.parts, upper=True)
+        of_all = ceilings_of(self.folds, upper=True)
         upper = of_all.groupby("site", sort=False)["value"].mean()
         table = lower.reset_index()
         return table.assign(upper=table["site"].map(upper).astype(float))
@@ -327,7 +327,7 @@ class Comparison:
 
         The columns are those of `circuitry.comparison.class_table.class_by_domain`.
         """
-        return class_by_domain(self._counted(self.parts), seed=self.seed)
+        return class_by_domain(self._counted(self.folds), seed=self.seed)
 
     def summary(self) -> pd.DataFrame:
         """Return each domain's mean over sites with the other domains, for each group of classes.
@@ -340,7 +340,7 @@ class Comparison:
             return self.intervals.assign(group="all")[columns]
         tables = []
         for name, members in self.groups.items():
-            # Classes of a group may have parts, and no values.
+            # Classes of a group may have folds, and no values.
             if not self.values["class"].isin(members).any():
                 continue
             of_group = self.among(name)
@@ -355,11 +355,11 @@ class Comparison:
     def tests(self) -> pd.DataFrame:
         """Test for each pair of domains whether one of them is more similar to the other domains.
 
-        If there are folds of two domains, similarities between folds are tested (`part_tests`). Otherwise the values on
+        If there are folds of two domains, similarities between folds are tested (`fold_tests`). Otherwise the values on
         all images are tested (`domain_tests`).
         """
         if self.directions is None and self.has_ratios:
-            return part_tests(self._array, self._draws(self._array))
+            return fold_tests(self._array, self._draws(self._array))
         return domain_tests(self._with_others(self._counted(self.values)))
 
     def ceiling_tests(self) -> pd.DataFrame:
@@ -380,8 +380,8 @@ class Comparison:
         n = self.about.get("n")
         # Each level: its name, its table, and the images on either side of a value.
         levels = [("the same class in two domains", self.values, n)]
-        for kind, parts in part_kinds(self.parts).items():
-            levels.append((kind, parts, self.about.get("n_per_part")))
+        for kind, folds in fold_kinds(self.folds).items():
+            levels.append((kind, folds, self.about.get("n_per_fold")))
         levels.append((self.chance_of, self.chance, None))
         rows = []
         for what, table, images in levels:
@@ -393,7 +393,7 @@ class Comparison:
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return all results as tables by file name. Empty tables are left out."""
         tables = {
-            "parts": self.parts,
+            "folds": self.folds,
             "matrix": _as_table(self.matrix()),
             "summary": self.summary(),
             "paired_tests": self.tests(),
@@ -408,7 +408,7 @@ class Comparison:
             tables["over_depth"] = self.over_depth()
             tables["ceiling_by_site"] = self.ceiling_by_site()
         if self.sites and self.has_ratios:
-            tables["parts_over_depth"] = self.parts_over_depth()
+            tables["folds_over_depth"] = self.folds_over_depth()
             tables["ratios_over_depth"] = self.ratios_over_depth()
         named = {self.measure: self.values, f"chance_{self.measure}": self.chance}
         for kind, table in tables.items():
@@ -449,18 +449,18 @@ class Comparison:
             return cls(**content)
 
     @cached_property
-    def _array(self) -> PartArray:
-        return PartArray.from_table(self._counted(self.parts))
+    def _array(self) -> FoldArray:
+        return FoldArray.from_table(self._counted(self.folds))
 
     @cached_property
-    def _every_site(self) -> PartArray:
-        return PartArray.from_table(self.parts)
+    def _every_site(self) -> FoldArray:
+        return FoldArray.from_table(self.folds)
 
     def _need_ratios(self) -> "Comparison":
         if not self.has_ratios:
             raise InputError(
-                f"The ratio to the ceiling needs parts of the images of two domains, but this comparison of "
-                f"{self.measure} has none: cut the images of each class and domain into at least two parts."
+                f"The ratio to the ceiling needs folds of the images of two domains, but this comparison of "
+                f"{self.measure} has none: cut the images of each class and domain into at least two folds."
             )
         return self
 
@@ -486,8 +486,8 @@ class Comparison:
         of_sites = np.array(chances, dtype=float)
         return pair_cells(array), of_sites, self._draws(array)
 
-    def _draws(self, array: PartArray) -> Draws:
-        return draw_resamples(array.classes, array.n_parts, seed=self.seed)
+    def _draws(self, array: FoldArray) -> Draws:
+        return draw_resamples(array.classes, array.n_folds, seed=self.seed)
 
     def _counted(self, table: pd.DataFrame) -> pd.DataFrame:
         """Return the rows of the sites that count in means over sites."""

@@ -17,12 +17,12 @@ from jaxtyping import Float, Int
 
 from circuitry.comparison.bootstrap import Draws, dual_bootstrap
 from circuitry.comparison.ceiling import pair_cells
-from circuitry.comparison.part_array import PartArray, mean_known, without_own
+from circuitry.comparison.fold_array import FoldArray, mean_known, without_own
 from circuitry.comparison.significance import LEVEL, fewest_units, holm, smallest_p
 from circuitry.comparison.statistics import INTERVALS, Spread, mean_spreads
 from circuitry.comparison.table import both_directions
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import number_of
-from circuitry.runs.given import checked
 
 THIS_MODEL = "this trained model"
 """What a p value over classes and images is about."""
@@ -42,30 +42,30 @@ TESTS = (
 """Columns of tables of tests; see `corrected_tests`."""
 
 
-def domain_spread(parts: PartArray, draws: Draws) -> Spread:
+def domain_spread(folds: FoldArray, draws: Draws) -> Spread:
     """Return each domain's mean similarity with the other domains, between folds.
 
     Returns:
         The mean, with its variance, by domain and site.
     """
-    values = without_own(parts.values)
+    values = without_own(folds.values)
     return dual_bootstrap(values, lambda means: mean_known(means, 2), draws)
 
 
-def part_means(parts: PartArray, spread: Spread) -> pd.DataFrame:
+def fold_means(folds: FoldArray, spread: Spread) -> pd.DataFrame:
     """Return results by domain and site as a table with the columns `INTERVALS`.
 
     Args:
-        parts: The similarities between folds from which the results were computed.
+        folds: The similarities between folds from which the results were computed.
         spread: Results [domains, sites], such as the means of `domain_spread`.
     """
     low, high = spread.interval()
-    # A class counts if any pair of parts with any other domain is known.
-    known = ~np.isnan(without_own(parts.values))
+    # A class counts if any pair of folds with any other domain is known.
+    known = ~np.isnan(without_own(folds.values))
     n_classes = known.any((2, 4, 5)).sum(0)
     rows = []
-    for s, site in enumerate(parts.sites):
-        for d, domain in enumerate(parts.domains):
+    for s, site in enumerate(folds.sites):
+        for d, domain in enumerate(folds.domains):
             row = {
                 "domain": domain,
                 "site": site,
@@ -111,7 +111,7 @@ def domain_tests(values: pd.DataFrame) -> pd.DataFrame:
     return corrected_tests(pairs, mean_spreads(apart), np.array(n_classes, int))
 
 
-def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
+def fold_tests(folds: FoldArray, draws: Draws) -> pd.DataFrame:
     """Test the same differences as `domain_tests`, but of similarities between folds.
 
     The variance comes from the dual bootstrap over classes and folds. The two domains are paired by class and site: a
@@ -121,16 +121,16 @@ def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
         Columns `TESTS`.
 
     Example:
-        >>> from circuitry.comparison import PARTS, PartArray, draw_resamples
+        >>> from circuitry.comparison import FOLDS, FoldArray, draw_resamples
         >>> rows = [("clock", "clock", "real", "sketch", p, 1 - p, "conv", 0.5) for p in (0, 1)]
-        >>> parts = PartArray.from_table(pd.DataFrame(rows, columns=PARTS))
-        >>> part_tests(parts, draw_resamples(parts.classes, parts.n_parts))["difference"].tolist()
+        >>> folds = FoldArray.from_table(pd.DataFrame(rows, columns=FOLDS))
+        >>> fold_tests(folds, draw_resamples(folds.classes, folds.n_folds))["difference"].tolist()
         [0.0]
     """
-    pairs = list(combinations(range(len(parts.domains)), 2))
+    pairs = list(combinations(range(len(folds.domains)), 2))
     if not pairs:
         return pd.DataFrame(columns=list(TESTS))
-    others = without_own(parts.values)
+    others = without_own(folds.values)
     # Means over sites come first, over the sites at which both domains of a pair are known: sites differ in similarity.
     means = []
     for pair in pairs:
@@ -148,11 +148,11 @@ def part_tests(parts: PartArray, draws: Draws) -> pd.DataFrame:
 
     known = ~np.isnan(cells[:, 0])
     n_classes = known.any((-3, -2, -1)).sum(0)
-    names = [(parts.domains[a], parts.domains[b]) for a, b in pairs]
+    names = [(folds.domains[a], folds.domains[b]) for a, b in pairs]
     return corrected_tests(names, dual_bootstrap(cells, differences, draws), n_classes)
 
 
-def ceiling_tests(parts: PartArray, draws: Draws, alike: bool) -> pd.DataFrame:
+def ceiling_tests(folds: FoldArray, draws: Draws, alike: bool) -> pd.DataFrame:
     """Test, for each pair of domains, whether their similarity differs from the mean of their two ceilings.
 
     The ceiling of a domain is the similarity of two different folds of it. Similarities and ceilings compare equally
@@ -166,7 +166,7 @@ def ceiling_tests(parts: PartArray, draws: Draws, alike: bool) -> pd.DataFrame:
         minus the ceiling. If it is zero, the two domains are as similar as two folds of one domain. If it is positive,
         they are less similar; see `below_ceiling`.
     """
-    cells = pair_cells(parts).over_sites()
+    cells = pair_cells(folds).over_sites()
     # Of distances the ceiling is the smaller number.
     sign = 1.0 if alike else -1.0
 
@@ -175,7 +175,7 @@ def ceiling_tests(parts: PartArray, draws: Draws, alike: bool) -> pd.DataFrame:
         return np.asarray(sign * (ceiling - means[:, 0]))
 
     spread = dual_bootstrap(cells.values[:, :, :, 0], below_ceilings, draws)
-    names = [(parts.domains[a], parts.domains[b]) for a, b in cells.pairs]
+    names = [(folds.domains[a], folds.domains[b]) for a, b in cells.pairs]
     return corrected_tests(names, spread, cells.complete[:, :, 0].sum(0))
 
 

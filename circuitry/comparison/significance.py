@@ -10,7 +10,7 @@ import pandas as pd
 from jaxtyping import Float
 from scipy import stats
 
-from circuitry.runs.given import FINITE, Condition, Count, Seed, checked
+from circuitry.runs.arguments import FINITE, Condition, Count, Seed, checked
 
 LEVEL = 0.05
 

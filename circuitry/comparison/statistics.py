@@ -9,8 +9,8 @@ from jaxtyping import Float
 from scipy import stats
 
 from circuitry.comparison.table import both_directions
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 INTERVALS = ("domain", "site", "value", "low", "high", "n_classes")
 """Columns of a table with each domain's mean with the other domains."""
@@ -171,9 +171,9 @@ def per_domain(table: pd.DataFrame) -> pd.DataFrame:
         dropna=False,
         sort=False,
     )
-    for (domain, site), part in by_domain:
+    for (domain, site), of_domain in by_domain:
         # A class has one value with each other domain; its mean over them is one observation.
-        by_class = part.groupby("class")["value"].mean().dropna()
+        by_class = of_domain.groupby("class")["value"].mean().dropna()
         interval = mean_interval(by_class.to_numpy(dtype=float))
         # Grouping makes NaN of the site None.
         site = site if isinstance(site, str) else None

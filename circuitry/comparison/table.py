@@ -8,9 +8,9 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 
+from circuitry.runs.arguments import Condition, checked, fitting
 from circuitry.runs.errors import InputError, naming_damage, unknown_name
 from circuitry.runs.files import whole_file
-from circuitry.runs.given import Condition, checked, fitting
 
 VALUES = ("class", "domain_a", "domain_b", "site", "value")
 """Columns of a table of values. The table may have further columns."""
@@ -20,8 +20,8 @@ NUMBERS = (
     "value",
     "low",
     "high",
-    "part_a",
-    "part_b",
+    "fold_a",
+    "fold_b",
     "attributed",
     "exact",
     "rank",

@@ -9,6 +9,8 @@ from .drawn_names import DRAWN_IMAGES as DRAWN_IMAGES
 from .drawn_names import DRAWN_STYLES as DRAWN_STYLES
 from .drawn_set import drawn_images as drawn_images
 from .file_check import MissingFiles as MissingFiles
+from .folds import fold_numbers as fold_numbers
+from .folds import item_column as item_column
 from .imagenet_classes import STUDY_HELD_OUT as STUDY_HELD_OUT
 from .imagenet_classes import class_key as class_key
 from .imagenet_classes import imagenet_index as imagenet_index
@@ -19,10 +21,8 @@ from .images import image_listing as image_listing
 from .images import load_image as load_image
 from .names import chosen_names as chosen_names
 from .names import drawn_by_name as drawn_by_name
-from .parts import item_column as item_column
-from .parts import part_numbers as part_numbers
-from .shared_options import DEFAULT_PARTS as DEFAULT_PARTS
-from .shared_options import Parts as Parts
+from .shared_options import DEFAULT_FOLDS as DEFAULT_FOLDS
+from .shared_options import Folds as Folds
 from .shared_options import SeedOption as SeedOption
 from .shared_options import SmallTables as SmallTables
 from .shuffled_images import ShuffledImages as ShuffledImages

@@ -13,8 +13,8 @@ import pandas as pd
 from circuitry.data.file_check import FileCheck, MissingFiles
 from circuitry.data.image_sources import Source, read_source
 from circuitry.data.names import chosen_names, drawn_by_name
+from circuitry.runs.arguments import Count, Names, Seed, checked
 from circuitry.runs.errors import number_of
-from circuitry.runs.given import Count, Names, Seed, checked
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,7 +6,7 @@ in six styles. No torch.
 
 from circuitry.data.domains import DomainFolder
 from circuitry.data.drawn_names import DRAWN_IMAGES
-from circuitry.runs.given import Names
+from circuitry.runs.arguments import Names
 
 
 def drawn_images(

@@ -22,8 +22,8 @@ from PIL import Image, ImageFile, ImageOps, UnidentifiedImageError
 
 from circuitry.data.domains import ImageRecord
 from circuitry.data.shared_options import Decoding as Decoding
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 from circuitry.runs.progress import say_once
 
 log = logging.getLogger(__name__)
@@ -174,7 +174,7 @@ def _tell_of_copies(records: Sequence[ImageRecord], identities: Sequence[str]) -
     say_once(
         log,
         f"{len(copies)} of {len(records)} images are the picture of another one, such as {copy.path} and "
-        f"{original.path}; {elsewhere} of them are in another class than that. Parts that share pictures are more "
+        f"{original.path}; {elsewhere} of them are in another class than that. Folds that share pictures are more "
         "alike, which raises ceilings: keep each picture once.",
     )
 

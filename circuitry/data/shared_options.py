@@ -12,7 +12,7 @@ from tyro.conf import arg
 from tyro.constructors import PrimitiveConstructorSpec
 
 from circuitry import data
-from circuitry.runs.given import Count, Natural, Seed, at_least
+from circuitry.runs.arguments import Count, Natural, Seed, at_least
 
 
 def option(
@@ -54,12 +54,12 @@ Decoding = Annotated[
         help="How image files are decoded: upright, over white; as-stored: as in the study, see load_image."
     ),
 ]
-DEFAULT_PARTS = 4
-Parts = Annotated[
+DEFAULT_FOLDS = 4
+Folds = Annotated[
     int,
     at_least(2),
     arg(
-        help="Parts of the images of a class in a domain, cut by item: the similarity of parts is the ceiling."
+        help="Folds of the images of a class in a domain, cut by item: the similarity of folds is the ceiling."
     ),
 ]
 Items = Annotated[

@@ -18,9 +18,9 @@ from functools import cached_property
 from itertools import chain, zip_longest
 
 from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
+from circuitry.runs.arguments import Count, Seed, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Seed, checked
 
 Records = tuple[ImageRecord, ...]
 

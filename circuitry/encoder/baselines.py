@@ -25,8 +25,8 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.site_activations import check_finite
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.tensor_batches import ImageBatches, Images
+from circuitry.runs.arguments import Natural, checked, one_of
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Natural, checked, one_of
 from circuitry.runs.identity import OF_TOWER, Identity
 from circuitry.runs.progress import BRIEF, Bar
 from circuitry.runs.provenance import weights_digest
@@ -51,7 +51,7 @@ class Baseline:
     size 1 are broadcast."""
 
     made_of: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Parts of the identity of the encoder that gave the activations; empty where they are not known."""
+    """Entries of the identity of the encoder that gave the activations; empty where they are not known."""
 
     def __post_init__(self) -> None:
         counts = dict.fromkeys(self.values, 0)

@@ -196,7 +196,7 @@ def check_chain(tower: nn.Module, chain: Chain) -> None:
                 y = stage.run(x)
             except (RuntimeError, TypeError, ValueError, IndexError) as error:
                 raise InputError(
-                    f"{parting or f'{no_chain} of its parts: they'} cannot be run one after the "
+                    f"{parting or f'{no_chain} of its stages: they'} cannot be run one after the "
                     f"other up to {stage.site} ({' '.join(str(error).split())[:200]})."
                 ) from error
             if not parting and stage.site in calls:
@@ -206,7 +206,8 @@ def check_chain(tower: nn.Module, chain: Chain) -> None:
             site = stage.site
     if not _same(x, own):
         parting = (
-            parting or f"{no_chain} of its parts: behind {site} it does something else."
+            parting
+            or f"{no_chain} of its stages: behind {site} it does something else."
         )
         raise InputError(
             f"{parting} Its own output {_shape(own)} differs from the chain's {_shape(x)}: give the stages up to there "

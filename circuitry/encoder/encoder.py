@@ -34,13 +34,13 @@ from circuitry.encoder.tower_identity import (
     global_hooks,
     noise_image,
     precision_of,
-    stage_parts,
-    tower_parts,
+    stage_digests,
+    tower_digests,
 )
 from circuitry.encoder.tower_runs import SUMS, check_modules, weight_sums
 from circuitry.encoder.unit_kinds import CHANNEL
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 from circuitry.runs.identity import Identity
 
 T = TypeVar("T")
@@ -55,7 +55,7 @@ class Encoder(HookedSites):
     whole activation. At a site of `in_components` the activation includes the residual stream that is carried past the
     units; `Patch` leaves the stream alone (`carry`).
 
-    Hooks at sites act in every run while they are set, attribution included. The effect of a `Patch` is part of the
+    Hooks at sites act in every run while they are set, attribution included. The effect of a `Patch` is in the
     `identity` of all results. The effect of another function is unknown, so its results enter no cache and no folder.
     PyTorch's own hooks on modules of the tower are refused, since stages run modules without their containers.
 
@@ -90,7 +90,7 @@ class Encoder(HookedSites):
         """Make a chain of stages.
 
         Args:
-            tower: The module whose parts the stages run.
+            tower: The module whose modules the stages run.
             stages: Stages in the order in which they run.
             image_size: Height and width of images.
             points: Further hook points inside the stages, by name; they are no sites.
@@ -241,10 +241,10 @@ class Encoder(HookedSites):
     def identity(self) -> Identity:
         """Identity of everything that shapes an activation.
 
-        Its parts are weights, modules, stages, feature basis, hooks, precision, and the tower's answers to an image of
-        noise. Each access reads the weights and runs the image; within a run (`running`) only the first access does.
+        Its entries are weights, modules, stages, feature basis, hooks, precision, and the tower's answers to an image
+        of noise. Each access reads the weights and runs the image; within a run (`running`) only the first access does.
         """
-        of_tower = self.once("identity", lambda: tower_parts(self.tower))
+        of_tower = self.once("identity", lambda: tower_digests(self.tower))
         # A run whose identity was asked for ends with a comparison of these sums, since results carry the identity.
         self.once(SUMS, lambda: weight_sums(self.tower))
         acting = {
@@ -270,11 +270,11 @@ class Encoder(HookedSites):
                 if of_tower is not None and stage.kind.layout != of_tower.kind.layout:
                     other_layouts.add(stage.site)
         tower, points = self.tower, self.hook_dict
-        read = stage_parts(self.chain.stages, tower, points, by_hand)
-        return read | stage_parts(finer, tower, points, other_layouts)
+        read = stage_digests(self.chain.stages, tower, points, by_hand)
+        return read | stage_digests(finer, tower, points, other_layouts)
 
     def _answers_to_noise(self) -> list[float]:
-        # Numbers of half precision are rounded by more than `same_part` takes for equal.
+        # Numbers of half precision are rounded by more than `same_entry` takes for equal.
         if self.device.type == "meta" or self.dtype in (torch.bfloat16, torch.float16):
             return []
         image = torch.from_numpy(noise_image(*self.image_size))
@@ -297,13 +297,13 @@ class Encoder(HookedSites):
         self, site: str, activation: Float[Tensor, "batch ..."]
     ) -> Float[Tensor, "batch ..."]:
         """Return the units of a site's activation, without the stream that it carries past them."""
-        return self.parts_of(site, activation)[0]
+        return self.units_and_carried(site, activation)[0]
 
     def n_units(self, site: str, activation: Float[Tensor, "batch ..."]) -> int:
         """Return the number of units of a site, error units included, which its activation tells."""
         return self.units_of(site, activation).shape[self.unit_dim(site)]
 
-    def parts_of(
+    def units_and_carried(
         self, site: str, activation: Float[Tensor, "batch ..."]
     ) -> Sequence[Float[Tensor, "batch ..."]]:
         """Return the units of a site's activation and, as a second tensor, the stream carried past them if there is."""
@@ -319,7 +319,7 @@ class Encoder(HookedSites):
         activation: Float[Tensor, "batch ..."],
     ) -> Float[Tensor, "batch ..."]:
         """Return ``value`` with the stream that ``activation`` carries past the units of a site."""
-        units, *past = self.parts_of(site, activation)
+        units, *past = self.units_and_carried(site, activation)
         if not past:
             return value
         dim = self.unit_dim(site)

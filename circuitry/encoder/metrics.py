@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.utils.weak import WeakIdKeyDictionary
 
 from circuitry.encoder.doubles import in_double
+from circuitry.runs.arguments import Natural, Positive, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Natural, Positive, checked
 
 log = logging.getLogger(__name__)
 UNIT = 0.02

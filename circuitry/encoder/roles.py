@@ -4,8 +4,8 @@ Two roles of sites do not count, since a circuit could be small at such a site w
 drop the readout channels of other classes. Both roles are found by runs of the encoder, for any architecture:
 
 - *readouts*: their units act on the embedding one by one, up to one factor for each image (a norm). The test divides
-  the units into four parts, scales each part by a random factor and computes 16 such embeddings of an image. Of a
-  readout they differ along five directions at most: one for each part, and one for activations carried past the units.
+  the units into four groups, scales each group by a random factor and computes 16 such embeddings of an image. Of a
+  readout they differ along five directions at most: one for each group, and one for activations carried past the units.
   Of a site whose units are mixed before a nonlinearity they differ along more.
 - *repeats*: every unit depends on one unit of the site before alone, as a pooled channel does. The test zeroes half of
   the units of the site before; of a repeat the other half of the units does not change.
@@ -20,15 +20,15 @@ from torch import Tensor
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
-from circuitry.runs.given import checked
+from circuitry.runs.arguments import checked
 from circuitry.runs.progress import BRIEF, Bar
 
 COUNTED = "counted"
 READOUT = "readout"
 REPEAT = "repeat"
 IMAGE = "image"
-N_PARTS = 4
-"""Number of parts into which a site's units are divided; the units of a part are scaled together."""
+N_GROUPS = 4
+"""Number of groups into which a site's units are divided; the units of a group are scaled together."""
 N_RUNS = 16
 """Number of runs, each with other factors."""
 TOLERANCE = 1e-3
@@ -116,17 +116,17 @@ def _reads_out(encoder: Encoder, site: str, clean: Tensor) -> bool:
     """Return whether units act on the embedding one by one, up to a factor for each image."""
     generator = _seeded()
     n_units = encoder.n_units(site, clean)
-    n_parts = min(N_PARTS, n_units)
-    part_of_unit = torch.randperm(n_units, generator=generator) % N_PARTS
+    n_groups = min(N_GROUPS, n_units)
+    group_of_unit = torch.randperm(n_units, generator=generator) % N_GROUPS
     embeddings = []
     for _ in range(N_RUNS):
-        gates = torch.rand(n_parts, generator=generator)[part_of_unit]
+        gates = torch.rand(n_groups, generator=generator)[group_of_unit]
         embeddings.append(encoder(_scaled(encoder, site, clean, gates), site))
     runs = in_double(torch.stack(embeddings, 1))
     # Squared singular values [image, direction], largest first: how much of the difference between runs lies along
-    # each direction. A readout has none beyond the parts and the carried stream.
+    # each direction. A readout has none beyond the groups and the carried stream.
     spread = torch.linalg.svdvals(runs - runs.mean(1, keepdim=True)).square()
-    further = spread[:, n_parts + 1 :].sum(1)
+    further = spread[:, n_groups + 1 :].sum(1)
     return bool((further <= TOLERANCE**2 * spread.sum(1)).all())
 
 

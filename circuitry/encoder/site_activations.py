@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from circuitry.encoder.encoder import Encoder
+from circuitry.runs.arguments import Names
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Names
 
 
 def clean_activations(

@@ -7,8 +7,8 @@ from typing import Annotated, Any
 from torch import Tensor, nn
 
 from circuitry.encoder.unit_kinds import UnitKind, kind_along
+from circuitry.runs.arguments import Condition, checked
 from circuitry.runs.errors import shown
-from circuitry.runs.given import Condition, checked
 
 Step = Callable[[Tensor], Tensor]
 NO_STEP = nn.Identity()

@@ -35,10 +35,10 @@ from circuitry.encoder.tensor_batches import (
     rows_that_fit,
     seen,
 )
+from circuitry.runs.arguments import DISTINCT, Count, Names, checked
 from circuitry.runs.errors import InputError, number_of
-from circuitry.runs.given import DISTINCT, Count, Names, checked
 from circuitry.runs.identity import Identity
-from circuitry.runs.leaves import part_of
+from circuitry.runs.leaves import entry_of
 from circuitry.runs.progress import BRIEF, Bar
 from circuitry.runs.workers import Work
 
@@ -217,7 +217,7 @@ class Task:
         if isinstance(self.metric, ClassLogit):
             asked |= self.metric.made_with
         else:
-            asked["metric_code"] = part_of(self.metric, "the metric")
+            asked["metric_code"] = entry_of(self.metric, "the metric")
         return self.encoder.identity | asked
 
 

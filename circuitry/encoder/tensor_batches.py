@@ -13,8 +13,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from circuitry.encoder.encoder import Encoder
+from circuitry.runs.arguments import lacking_values
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import lacking_values
 from circuitry.runs.provenance import weights_digest
 
 Images = Tensor | Iterable[Tensor] | Iterable[Sequence[Any]] | Dataset[Any]
@@ -60,8 +60,8 @@ class ImageBatches:
                 self._check_same_first(batch)
             if not self._named and _MARK not in vars(batch):
                 self._named = name_values(batch, self._encoder)
-            for part in torch.split(batch, self._rows) if len(batch) else ():
-                yield seen(self._prepared(part))
+            for piece in torch.split(batch, self._rows) if len(batch) else ():
+                yield seen(self._prepared(piece))
                 is_empty = False
         if is_empty:
             raise InputError("A run needs at least one image, but there were none.")
@@ -89,12 +89,12 @@ class ImageBatches:
                 pass
         return self._digests or ()
 
-    def _prepared(self, part: Tensor) -> Tensor:
-        part = part.to(self._encoder.device, self._encoder.dtype)
-        if part.is_inference() and not torch.is_inference_mode_enabled():
+    def _prepared(self, piece: Tensor) -> Tensor:
+        piece = piece.to(self._encoder.device, self._encoder.dtype)
+        if piece.is_inference() and not torch.is_inference_mode_enabled():
             # Autograd cannot save inference tensors; a copy is an ordinary tensor.
-            return part.clone()
-        return part
+            return piece.clone()
+        return piece
 
 
 def images_of_task(

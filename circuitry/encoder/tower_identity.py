@@ -48,7 +48,7 @@ _GLOBAL_HOOKS = (
 )
 
 
-def tower_parts(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, Any]:
+def tower_digests(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return a digest of the ``weights`` and buffers of a tower or model, and one of the settings of its ``modules``.
 
     All weights are read: this takes 0.12 seconds for the tower of RN50 and 0.24 for that of ViT-B/32, on one core. A
@@ -82,7 +82,7 @@ def tower_parts(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, An
     return {"weights": weights, "modules": leaves.unknown or digest(modules)}
 
 
-def stage_parts(
+def stage_digests(
     stages: Iterable[Stage],
     tower: nn.Module,
     points: Mapping[str, nn.Module],
@@ -98,7 +98,7 @@ def stage_parts(
         points: Hook points inside the stages, by name.
         sites: Sites whose stages have a digest in any case.
     """
-    # Modules of the tower stand for themselves: `tower_parts` has read their weights and settings.
+    # Modules of the tower stand for themselves: `tower_digests` has read their weights and settings.
     modules = {id(module): name for name, module in tower.named_modules()}
     inside = {id(point): name for name, point in points.items()}
     leaves = Leaves(modules | inside)

@@ -103,26 +103,26 @@ def read_transformers(tower: nn.Module) -> Chain | None:
 
 
 def found_by_role(module: nn.Module, role: str, *names: str) -> tuple[str, Any]:
-    """Return the first of ``names`` that is the path of a part of a module, and the part.
+    """Return the first of ``names`` that is the path of a member of a module, and the member.
 
     Args:
         module: The module.
-        role: What the part does, for the message.
-        names: Paths of the part in the versions of the library.
+        role: What the member does, for the message.
+        names: Paths of the member in the versions of the library.
     """
     for name in names:
         with suppress(AttributeError):
-            part = attrgetter(name)(module)
-            if part is not None:
-                return name, part
+            member = attrgetter(name)(module)
+            if member is not None:
+                return name, member
     raise InputError(
         f"The {role} of a {type(module).__name__} is expected under {' or '.join(names)}, but its modules are "
         f"{', '.join(name for name, _ in module.named_children())}: this version of transformers calls it otherwise."
     )
 
 
-def part_by_role(module: nn.Module, role: str, *names: str) -> Any:
-    """Return the part of a module that has one of several names; see `found_by_role`."""
+def member_by_role(module: nn.Module, role: str, *names: str) -> Any:
+    """Return the member of a module that has one of several names; see `found_by_role`."""
     return found_by_role(module, role, *names)[1]
 
 

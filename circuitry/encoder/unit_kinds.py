@@ -8,8 +8,8 @@ as the same only if their definitions are equal.
 from dataclasses import dataclass, field
 from typing import Any
 
-from circuitry.runs.given import checked
-from circuitry.runs.leaves import part_of
+from circuitry.runs.arguments import checked
+from circuitry.runs.leaves import entry_of
 
 
 @checked
@@ -47,7 +47,7 @@ class UnitKind:
         own = getattr(self.made_of, "identity", self.made_of)
         if isinstance(own, str):
             return own
-        return part_of(self.made_of, f"what makes up each {self.name}")
+        return entry_of(self.made_of, f"what makes up each {self.name}")
 
 
 CHANNEL = UnitKind("channel", 1)

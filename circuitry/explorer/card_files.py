@@ -15,7 +15,7 @@ from circuitry.cards.unit_card import (
     UnitCard,
     UnitName,
 )
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 from circuitry.explorer.explorer_settings import ExplorerSettings
 from circuitry.explorer.packing import DataFolder
 from circuitry.explorer.view_files import ModelView, answer_arrays

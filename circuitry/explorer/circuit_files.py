@@ -1,9 +1,9 @@
 """Circuits as the page reads them: a script for each class, and one for each site, with its units. No torch.
 
-A *series* is one circuit that the page can draw: the circuit of a class in a domain, found on all images or on one part
+A *series* is one circuit that the page can draw: the circuit of a class in a domain, found on all images or on one fold
 of them. Its arrays hold the kept units of all sites one after another. Within a site the strongest unit comes first, so
 the first units of every site are a smaller cut. `order` ranks the units of all sites together. Edges are sorted by the
-unit that they lead into, then by falling score. Scores of edges have one digit in circuits of parts.
+unit that they lead into, then by falling score. Scores of edges have one digit in circuits of folds.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,7 +19,7 @@ from circuitry.explorer.explorer_settings import ExplorerSettings
 from circuitry.explorer.packing import one_digit
 
 TWINS = 2
-"""Parts of the images whose circuits are shown beside each other."""
+"""Folds of the images whose circuits are shown beside each other."""
 
 
 class Series(NamedTuple):
@@ -37,32 +37,32 @@ def class_series(
     class_name: str,
     settings: ExplorerSettings,
 ) -> Iterator[Series]:
-    """Yield the series of a class, at some sites: of each domain, and of its first parts for the twin view."""
+    """Yield the series of a class, at some sites: of each domain, and of its first folds for the twin view."""
     edges_per_node = settings.edges_per_node
     for domain in graphs.domains:
         if (class_name, domain) not in graphs:
             continue
         circuit = graphs[class_name, domain].circuit(edges_per_node)
-        parts = graphs.parts(class_name, domain)
-        # Stability of edges takes the edges of the parts, which an extraction may not have kept.
+        folds = graphs.folds(class_name, domain)
+        # Stability of edges takes the edges of the folds, which an extraction may not have kept.
         consensus = None
         has_edges = graphs.file(class_name, domain, EDGES).is_file()
-        if len(parts) > 1 and has_edges:
-            edges = graphs.part_edges(class_name, domain)
-            consensus = find_consensus(circuit, list(parts.values()), edges)
+        if len(folds) > 1 and has_edges:
+            edges = graphs.fold_edges(class_name, domain)
+            consensus = find_consensus(circuit, list(folds.values()), edges)
         yield series_of(circuit, sites, domain, consensus=consensus)
-        # Twins show how much a circuit varies between two parts of the same images.
-        if settings.twins and len(parts) > 1:
-            for part in list(parts)[:TWINS]:
-                twin = parts[part].circuit(edges_per_node)
-                yield series_of(twin, sites, domain, part)
+        # Twins show how much a circuit varies between two folds of the same images.
+        if settings.twins and len(folds) > 1:
+            for fold in list(folds)[:TWINS]:
+                twin = folds[fold].circuit(edges_per_node)
+                yield series_of(twin, sites, domain, fold)
 
 
 def series_of(
     circuit: Circuit,
     sites: Sequence[str],
     domain: str,
-    part: int | None = None,
+    fold: int | None = None,
     consensus: Consensus | None = None,
 ) -> Series:
     """Return the series of a circuit: its units and edges, and how stable they are."""
@@ -111,7 +111,7 @@ def series_of(
         # How many edges lead into each unit says where its edges begin.
         "into": np.bincount(into, minlength=n_units).astype(np.uint16),
         "from": _small(_joined(up)[order], n_units),
-        "weights": weight if part is None else one_digit(weight),
+        "weights": weight if fold is None else one_digit(weight),
     }
     if consensus is not None:
         of_units = np.concatenate([consensus.units[site] for site in sites])
@@ -119,7 +119,7 @@ def series_of(
         arrays["edgeStability"] = _bytes(_joined(stability)[order])
     header: dict[str, object] = {
         "domain": domain,
-        "part": part,
+        "fold": fold,
         "images": graph.n_images,
         "arrays": list(arrays),
     }

@@ -6,7 +6,7 @@ from typing import Annotated
 import tyro
 
 from circuitry.data.shared_options import EdgesPerNode, NUnseen
-from circuitry.runs.given import Count, checked
+from circuitry.runs.arguments import Count, checked
 
 
 @checked
@@ -22,7 +22,7 @@ class ExplorerSettings:
 
     edges_per_node: EdgesPerNode = 3
     twins: bool = True
-    """Circuits of two parts of the images, for the twin view; they treble the size of the circuits."""
+    """Circuits of two folds of the images, for the twin view; they treble the size of the circuits."""
     images_per_list: Annotated[Count, tyro.conf.arg(name="top")] = 6
     """Top images of a unit in a domain: by activation and by effect."""
     held_out_images: Annotated[NUnseen, tyro.conf.arg(name="n-unseen")] = 4

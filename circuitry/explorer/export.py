@@ -2,7 +2,7 @@
 
     index.html             the page, with all of its code
     data/index.js          classes, domains, sites; comparisons, measured cuts, names of units
-    data/class/<n>.js      the circuits of a class, in all domains and on parts of the images
+    data/class/<n>.js      the circuits of a class, in all domains and on folds of the images
     data/site/<n>.js       effects of each unit of a site in all circuits
     data/cards/<n>.js      cards of the units of a site
     data/images/<n>.js     unseen images of a class
@@ -45,9 +45,9 @@ from circuitry.explorer.view_files import ModelView, pack_view
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.reports.figures.style import MARKS
 from circuitry.reports.run_pages import REPORT_PAGE
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import LOCK, TORN, make_folder, whole_file
-from circuitry.runs.given import checked
 from circuitry.runs.manifest import NAME, check_format, write_json
 from circuitry.runs.provenance import digest, versions
 
@@ -238,7 +238,7 @@ def _write_classes(
                 arrays[f"{len(headers)}/{name}"] = array
             headers.append(series.header)
             # Only circuits of all images count as the units of the folder; twins are for comparison.
-            if series.header["part"] is None:
+            if series.header["fold"] is None:
                 domain = str(series.header["domain"])
                 circuits.add((class_name, domain), series.graph)
         header: dict[str, object] = {"class": class_name, "series": headers}

@@ -23,8 +23,8 @@ from circuitry.cards.circuit_units import CircuitUnits
 from circuitry.cards.strongest_images import unit_maps
 from circuitry.circuits.graph import Circuit
 from circuitry.data.domains import ImageRecord
+from circuitry.data.folds import Key
 from circuitry.data.images import open_picture
-from circuitry.data.parts import Key
 from circuitry.encoder.baselines import Baseline, Counterfactual
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.site_activations import clean_activations
@@ -33,8 +33,8 @@ from circuitry.explorer.model_view import circuit_embeddings, image_answers
 from circuitry.explorer.view_files import Effects, Replacement
 from circuitry.interventions.kept_circuits import kept_embeddings
 from circuitry.questions.checks import CausalChecks
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError, shown
-from circuitry.runs.given import checked
 from circuitry.runs.workers import Work
 
 MOST_PIXELS = 50_000_000

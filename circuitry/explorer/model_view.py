@@ -17,14 +17,14 @@ from circuitry.cards.word_check import default_vocabulary
 from circuitry.circuits.direct_decomposition import direct_vectors
 from circuitry.circuits.embedding_pairs import pooling_pairs
 from circuitry.data.captions import distinct_words
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 from circuitry.explorer.view_files import ClassVectors, ImageAnswers, ModelView
 from circuitry.interventions.kept_circuits import kept_embeddings
 from circuitry.models.classifier import Classifier
 from circuitry.models.image_pass import read_images
 from circuitry.questions.checks import CausalChecks
+from circuitry.runs.arguments import Count, Names
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Names
 from circuitry.runs.progress import Bar
 from circuitry.runs.workers import Work
 

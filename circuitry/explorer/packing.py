@@ -20,7 +20,7 @@ from jaxtyping import Float
 
 from circuitry.runs.files import make_folder
 
-EXPLORER_FORMAT = "circuitry explorer 1"
+EXPLORER_FORMAT = "circuitry explorer 2"
 """Name and version of the data; the page refuses another one."""
 
 _EIGHTHS = 8

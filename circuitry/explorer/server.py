@@ -43,9 +43,9 @@ from starlette.types import Receive, Scope, Send
 from circuitry.explorer.export import read_about
 from circuitry.explorer.template import render_page
 from circuitry.explorer.view_files import LiveAnswers
+from circuitry.runs.arguments import checked, fitting
 from circuitry.runs.errors import InputError, sentence_of
 from circuitry.runs.files import file_lock, whole_file
-from circuitry.runs.given import checked, fitting
 
 HOST = "127.0.0.1"
 STATE_FORMAT = "circuitry explorer state 1"

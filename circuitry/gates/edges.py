@@ -15,8 +15,8 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Int, Shaped
 
+from circuitry.runs.arguments import Count, Share
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Share
 
 Pair = tuple[str, str]
 """Upstream and downstream site."""

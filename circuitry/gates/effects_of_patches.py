@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 
-from circuitry.runs.given import DISTINCT, Count, checked, one_of
+from circuitry.runs.arguments import DISTINCT, Count, checked, one_of
 
 PATCHED_BY = ("unit", "site", "position")
 DIRECTIONS = ("noise", "denoise")

@@ -25,8 +25,8 @@ from circuitry.encoder.tensor_batches import one_tensor
 from circuitry.gates.edge_gates import GatedEdges, gated_edges_of
 from circuitry.gates.edges import Edges, Pair
 from circuitry.gates.unit_gates import GatedUnits
+from circuitry.runs.arguments import FINITE
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import FINITE
 
 Scored = TypeVar("Scored")
 """What has gates, with a number for each."""
@@ -79,7 +79,7 @@ class Gated(ABC, Generic[Scored]):
         if start.dim() == 4:  # the layout in which convolutions on a CPU are fastest
             start = start.contiguous(memory_format=torch.channels_last)
         self._start = start
-        self._ends = {site: torch.cat(parts) for site, parts in ends.items()}
+        self._ends = {site: torch.cat(pieces) for site, pieces in ends.items()}
         self.embeddings: Float[Tensor, "images d"] = torch.cat(embeddings)
         """Embeddings of the model without cuts."""
 
@@ -176,13 +176,13 @@ class UnitsUnderGates(Gated[UnitValues]):
         same_for_all = gates.dim() == 1
         rows = self._on_device(gates[None] if same_for_all else gates)
         placed = dict[str, Tensor]()
-        parts = torch.split(rows, self._sizes, 1)
-        for (site, units), part in zip(self._places.items(), parts, strict=True):
+        pieces = torch.split(rows, self._sizes, 1)
+        for (site, units), piece in zip(self._places.items(), pieces, strict=True):
             # Error units have no gate, but the run gates all units of a site: one fixed gate for these.
-            everywhere = part.new_full(
-                (len(part), self._n_units[site]), self._gate_of_errors
+            everywhere = piece.new_full(
+                (len(piece), self._n_units[site]), self._gate_of_errors
             )
-            placed[site] = everywhere.index_copy(1, units, part)
+            placed[site] = everywhere.index_copy(1, units, piece)
         if same_for_all:
             return self._gated.run(self._start[images], ends, placed)[0]
         return self._gated.run_each(self._start[images], ends, placed)
@@ -190,12 +190,12 @@ class UnitsUnderGates(Gated[UnitValues]):
     def shifted(self, shift: Float[Tensor, " gates"]) -> dict[str, Tensor]:
         """Return the baselines of the sites with a number for each unit added at all its positions."""
         shifted = dict(self._ends)
-        parts = torch.split(shift, self._sizes)
-        for (site, units), part in zip(self._places.items(), parts, strict=True):
+        pieces = torch.split(shift, self._sizes)
+        for (site, units), piece in zip(self._places.items(), pieces, strict=True):
             unit_dim = self.encoder.unit_dim(site)
             end = shifted[site].movedim(unit_dim, -1)
             # All units of the site, since the baseline has them all: error units are shifted by 0.
-            added = part.new_zeros(end.shape[-1]).index_put((units,), part)
+            added = piece.new_zeros(end.shape[-1]).index_put((units,), piece)
             shifted[site] = (end + added).movedim(-1, unit_dim)
         return shifted
 
@@ -212,10 +212,10 @@ class UnitsUnderGates(Gated[UnitValues]):
         """Return values of the gates by site [units], NaN for error units."""
         self._check(len(values), "values")
         scores = UnitValues()
-        parts = np.split(values, np.cumsum(self._sizes)[:-1])
-        for (site, units), part in zip(self._with_gate.items(), parts, strict=True):
+        pieces = np.split(values, np.cumsum(self._sizes)[:-1])
+        for (site, units), piece in zip(self._with_gate.items(), pieces, strict=True):
             scores[site] = np.full(self._n_units[site], np.nan)
-            scores[site][units] = part
+            scores[site][units] = piece
         return scores
 
     def chosen(
@@ -268,10 +268,10 @@ class EdgesUnderGates(Gated[Edges]):
         ends = _ends_of(self._ends, images)
         opened = dict[Pair, Tensor]()
         # Lifted, else closed gates had no gradient and stayed closed for good.
-        parts = torch.split(lifted(gates), self._sizes)
-        for (pair, places), part in zip(self._places.items(), parts, strict=True):
-            closed = part.new_zeros(self._masks[pair].shape)
-            opened[pair] = closed.index_put(places, part)
+        pieces = torch.split(lifted(gates), self._sizes)
+        for (pair, places), piece in zip(self._places.items(), pieces, strict=True):
+            closed = piece.new_zeros(self._masks[pair].shape)
+            opened[pair] = closed.index_put(places, piece)
         return self._gated.run(self._start[images], ends, opened)[0]
 
     def scored(self, values: Shaped[np.ndarray, " gates"]) -> Edges:
@@ -279,11 +279,11 @@ class EdgesUnderGates(Gated[Edges]):
         self._check(len(values), "values")
         scores = dict[Pair, np.ndarray]()
         units = self._edges.units
-        parts = np.split(values, np.cumsum(self._sizes)[:-1])
-        for (pair, mask), part in zip(self._masks.items(), parts, strict=True):
+        pieces = np.split(values, np.cumsum(self._sizes)[:-1])
+        for (pair, mask), piece in zip(self._masks.items(), pieces, strict=True):
             # Gates follow the mask over all units, row by row; the scores have rows and columns of `units` alone.
             of_all_units = np.full(mask.shape, np.nan)
-            of_all_units[mask] = part
+            of_all_units[mask] = piece
             up, down = pair
             scores[pair] = of_all_units[np.ix_(units[down], units[up])]
         return replace(self._edges, scores=scores)

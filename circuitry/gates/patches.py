@@ -18,8 +18,8 @@ from torch import Tensor
 
 from circuitry.encoder.baselines import Baseline, Counterfactual, check_count
 from circuitry.encoder.encoder import Encoder
+from circuitry.runs.arguments import FINITE, checked
 from circuitry.runs.errors import InputError, name_some
-from circuitry.runs.given import FINITE, checked
 from circuitry.runs.identity import UNKNOWN
 from circuitry.runs.provenance import digest, weights_digest
 

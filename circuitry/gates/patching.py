@@ -31,8 +31,8 @@ from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
 from circuitry.gates.effects_of_patches import DIRECTIONS, PATCHED_BY, PatchEffects
 from circuitry.gates.patches import Chosen, mark_kept
+from circuitry.runs.arguments import checked, one_of
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked, one_of
 
 
 @checked

@@ -179,7 +179,7 @@ def gate_units(
     """Return an activation of stacked images [stack * b, ...] with its units under gates."""
     n = len(gates)
     # Error units and streams that a site carries past its units have no gate.
-    x, *past = encoder.parts_of(site, activation)
+    x, *past = encoder.units_and_carried(site, activation)
     end = encoder.units_of(site, end).to(activation)
     unit_dim = encoder.unit_dim(site)
     shape = [n, *[1] * (x.dim() - 1)]

@@ -15,8 +15,8 @@ from circuitry.circuits.nodes import nodes_of
 from circuitry.encoder.task import Task
 from circuitry.gates.patching import patch_effects
 from circuitry.interventions.scores_beside_effects import AttributionCheck
+from circuitry.runs.arguments import Natural, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Natural, checked
 
 N_TOP = 20
 """Units of every site with the largest |score| that are checked; all where a site has fewer."""
@@ -71,5 +71,5 @@ def check_attribution(
         tables[site] = table[table["top"] | table["random"]]
         chosen[site] = tables[site]["unit"].to_numpy()
     exact = nodes_of(task.encoder, patch_effects(task, units=chosen).scores)
-    parts = [t.assign(exact=exact[site][chosen[site]]) for site, t in tables.items()]
-    return AttributionCheck(pd.concat(parts, ignore_index=True))
+    checked = [t.assign(exact=exact[site][chosen[site]]) for site, t in tables.items()]
+    return AttributionCheck(pd.concat(checked, ignore_index=True))

@@ -21,9 +21,9 @@ from circuitry.interventions.curve_reading import (
     CurveReading,
     Weights,
 )
+from circuitry.runs.arguments import SOME, checked
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage, number_of
-from circuitry.runs.given import SOME, checked
 from circuitry.runs.identity import OF_MODEL, Identity
 
 TENTH = 0.1
@@ -244,9 +244,9 @@ class FaithfulnessCurve:
         self, intervals: dict[str, np.ndarray], columns: dict[str, Any], reason: str
     ) -> pd.DataFrame:
         """Return a table of [value, low, high] of each circuit, a row for each entry of the columns."""
-        parts = list[pd.DataFrame]()
+        tables = list[pd.DataFrame]()
         for circuit, (value, low, high) in intervals.items():
-            columns_of_part = {
+            columns_of_measure = {
                 "class": self.class_name,
                 "domain": self.domain,
                 "circuit": circuit,
@@ -259,8 +259,8 @@ class FaithfulnessCurve:
                 "n_images": int(self.own.sum()),
                 "reason": reason,
             }
-            parts.append(pd.DataFrame(columns_of_part))
-        return pd.concat(parts, ignore_index=True)
+            tables.append(pd.DataFrame(columns_of_measure))
+        return pd.concat(tables, ignore_index=True)
 
 
 CURVE_RUNS = ("full", "empty", "kept", "complement", "random", "foreign")
@@ -362,12 +362,12 @@ def curves_by_domain(
     for curve in curves:
         key = (str(curve.domain), tuple(curve.settings["sites"]))
         groups.setdefault(key, []).append(curve)
-    parts = list[pd.DataFrame]()
+    tables = list[pd.DataFrame]()
     for (_, sites), group in groups.items():
         table = pool_curves(group).to_pandas(measure)
         table.insert(2, "sites", sites[0] if len(sites) == 1 else "all")
-        parts.append(table)
-    return pd.concat(parts, ignore_index=True)
+        tables.append(table)
+    return pd.concat(tables, ignore_index=True)
 
 
 def areas_by_domain(
@@ -379,17 +379,17 @@ def areas_by_domain(
         Columns domain, ranking, measure (``CPR``, ``CMD``), circuit (``kept``, ``random``), value, low, high.
     """
     columns = ["domain", "ranking", "measure", "circuit", "value", "low", "high"]
-    parts = list[pd.DataFrame]()
+    tables = list[pd.DataFrame]()
     for domain in dict.fromkeys(curve.domain for curve in curves):
         in_domain = [curve for curve in curves if curve.domain == domain]
         for measure, ranking in RANKING_OF.items():
             ranked = [curve for curve in in_domain if curve.ranking == ranking]
             if ranked:
                 areas = pool_curves(ranked).areas()
-                parts.append(areas.loc[areas["measure"] == measure, columns])
-    if not parts:
+                tables.append(areas.loc[areas["measure"] == measure, columns])
+    if not tables:
         return pd.DataFrame(columns=columns)
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(tables, ignore_index=True)
 
 
 def mean_over_depth(one_site: pd.DataFrame) -> pd.DataFrame:

@@ -27,8 +27,8 @@ from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.kept_circuits import kept_embeddings
 from circuitry.interventions.optimal_ablation import OPTIMAL, optimal_baseline
 from circuitry.interventions.weights_touched import weights_touched
+from circuitry.runs.arguments import SOME, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, checked
 
 AT_ONCE = 64
 """Circuits that `measure_each` holds in memory."""
@@ -128,8 +128,8 @@ def measure_circuits(
     # One call for all groups: equal circuits, such as the largest and the whole model, run once.
     values, own = measure_answers(task, list(chain.from_iterable(groups.values())))
     ends = np.cumsum([len(group) for group in groups.values()])
-    parts = np.split(values, ends[:-1], axis=1)
-    measured = dict(zip(groups, parts, strict=True))
+    pieces = np.split(values, ends[:-1], axis=1)
+    measured = dict(zip(groups, pieces, strict=True))
     if fitted is not None:
         # Constants belong to one circuit, so these runs cannot share a batch with other circuits.
         for name in ("kept", "random", "foreign"):
@@ -246,11 +246,11 @@ def measure_each(
     would not fit in memory at once.
     """
     left = iter(circuits)
-    parts = list[np.ndarray]()
+    pieces = list[np.ndarray]()
     quiet = replace(task, work=replace(task.work, progress=False))
     with task.bar(what, "circuit", total) as bar:
         while batch := list(islice(left, AT_ONCE)):
             numbers, _ = measure_answers(quiet, batch)
-            parts.append(numbers[0])
+            pieces.append(numbers[0])
             bar.update(len(batch))
-    return np.concatenate(parts)
+    return np.concatenate(pieces)

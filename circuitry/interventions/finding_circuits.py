@@ -43,8 +43,8 @@ from circuitry.interventions.intervention_settings import (
     AblationSettings,
     Selectivity,
 )
+from circuitry.runs.arguments import SOME, Share, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, Share, checked
 
 SMALLEST = 0.05
 """The smallest size that is tried for a selectivity."""

@@ -16,8 +16,7 @@ from circuitry.models.options import (
     MetricChoice,
     TextsChoice,
 )
-from circuitry.runs.errors import InputError
-from circuitry.runs.given import (
+from circuitry.runs.arguments import (
     ABOVE_ZERO,
     DISTINCT,
     SOME,
@@ -29,6 +28,7 @@ from circuitry.runs.given import (
     checked,
     one_of,
 )
+from circuitry.runs.errors import InputError
 
 MIB_SIZES = (0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0)
 """The circuit sizes of the MIB benchmark."""

@@ -41,8 +41,8 @@ from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.faithfulness import measure_circuits, measure_each
 from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.verdicts import ANSWERS, does_work, why_open
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 DRAWS = 40
 """Random circuits of each kind; 40 wins of 40 are significant against `SHARE` at `LEVEL`."""

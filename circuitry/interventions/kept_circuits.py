@@ -33,8 +33,8 @@ from circuitry.gates.edge_gates import (
 from circuitry.gates.edges import Pair
 from circuitry.gates.patches import Chosen, Patch, mark_kept
 from circuitry.gates.unit_gates import GatedUnits, gate_units
+from circuitry.runs.arguments import SOME, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, checked
 from circuitry.runs.identity import OF_TOWER
 
 

@@ -22,7 +22,7 @@ from circuitry.circuits.comparable import Comparable
 from circuitry.circuits.found_on import tell_seen
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.similarity_matrix import edge_jaccard_matrix
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import answer_metric, given_classes
 from circuitry.encoder.modes import own_modes
@@ -30,9 +30,9 @@ from circuitry.encoder.task import Task, at_model_scale
 from circuitry.encoder.tensor_batches import one_tensor
 from circuitry.interventions.faithfulness import draw_random
 from circuitry.interventions.kept_circuits import kept_embeddings
+from circuitry.runs.arguments import SOME, Natural, Seed, checked
 from circuitry.runs.errors import InputError, name_some
-from circuitry.runs.given import SOME, Natural, Seed, checked
-from circuitry.runs.identity import same_part
+from circuitry.runs.identity import same_entry
 from circuitry.runs.progress import Bar
 
 PART = "part"
@@ -200,7 +200,7 @@ def _labels_of_classes(
     for (name, _), part in parts.items():
         made = part.source.settings
         # A label is a row of its own candidates: among other texts it would be another class.
-        if "label" in made and same_part(made.get("text_weights"), text_weights):
+        if "label" in made and same_entry(made.get("text_weights"), text_weights):
             labels.setdefault(name, int(made["label"]))
     return labels
 

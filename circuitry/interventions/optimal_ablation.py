@@ -28,8 +28,8 @@ from circuitry.encoder.task import Task, with_others
 from circuitry.gates.fisher import default_answers, variance_of
 from circuitry.gates.images_under_gates import UnitsUnderGates
 from circuitry.gates.patches import mark_kept
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 OPTIMAL = "optimal"
 """Name of the baseline."""

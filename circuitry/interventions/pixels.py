@@ -19,8 +19,8 @@ from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import rows_that_fit
 from circuitry.gates.patches import Patch, patched
 from circuitry.interventions.kept_circuits import ablate_all_but
+from circuitry.runs.arguments import Natural, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Natural, checked
 
 POINTS = 32
 """Points of the Gauss-Legendre rule on the path."""

@@ -39,9 +39,9 @@ class AttributionCheck:
         NaN for fewer than three units, or where the attributed or the exact effects are all the same.
         """
         rows = list[tuple[Any, ...]]()
-        for site, part in self.points.groupby("site", sort=False):
+        for site, of_site in self.points.groupby("site", sort=False):
             for sample in ("top", "random"):
-                chosen = part[part[sample]]
+                chosen = of_site[of_site[sample]]
                 rows.append((site, sample, len(chosen), *_correlations(chosen)))
         columns = ["site", "sample", "n_units", "pearson", "spearman"]
         return pd.DataFrame(rows, columns=columns)

@@ -31,8 +31,8 @@ from circuitry.encoder.task import Task, with_others
 from circuitry.encoder.tensor_batches import one_tensor
 from circuitry.interventions.curve_reading import faithfulness_ratio
 from circuitry.interventions.kept_circuits import kept_embeddings
+from circuitry.runs.arguments import Seed, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Seed, checked
 from circuitry.runs.progress import Bar
 
 INTERCHANGE_COLUMNS = [
@@ -96,12 +96,12 @@ def transfer_circuits(
             replace(together, images=one_tensor(together.images)),
             [nothing.complement(), nothing, *kept],
         )
-        parts = {"": embeddings[:, :n_own]}
+        groups = {"": embeddings[:, :n_own]}
         if task.others is not None:
-            parts["other_"] = embeddings[:, n_own:]
+            groups["other_"] = embeddings[:, n_own:]
         scores = dict[str, list[_Score]]()
-        for prefix, part in parts.items():
-            scores[prefix] = [_score(of_run, task.metric) for of_run in part]
+        for prefix, of_group in groups.items():
+            scores[prefix] = [_score(of_run, task.metric) for of_run in of_group]
         for run, circuit_domain in enumerate(by_domain, start=2):
             full, empty = scores[""][:2]
             faithfulness, reason = faithfulness_ratio(

@@ -16,8 +16,8 @@ from circuitry.interventions.curve_reading import (
     faithfulness_ratio,
     percentile_band,
 )
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 OWN_CIRCUIT = "own domain's circuit"
 OTHER_CIRCUITS = "other domains' circuits"
@@ -98,14 +98,14 @@ def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Compar
         alone = table[table["sites"] != "all"]
         if len(alone):
             by_site = alone.groupby("sites", sort=False)
-    parts = list[pd.DataFrame]()
+    tables = list[pd.DataFrame]()
     for site, rows in by_site:
         matrix = transfer_matrix(rows, value)
         matrix = matrix.rename_axis(index="domain_a", columns="domain_b").reset_index()
         # Pairs without a value are no rows of a comparison.
         long = matrix.melt("domain_a", value_name="value").dropna()
-        parts.append(long.assign(site=site))
-    values = pd.concat(parts, ignore_index=True).assign(**{"class": "all"})
+        tables.append(long.assign(site=site))
+    values = pd.concat(tables, ignore_index=True).assign(**{"class": "all"})
     return Comparison(
         f"transfer_{value}",
         values[list(VALUES)],
@@ -139,11 +139,11 @@ def transfer_matrices(table: TransferTable) -> pd.DataFrame:
     values = ["faithfulness", "accuracy"]
     if "other_metric" in table:
         values = ["faithfulness", "selectivity", "accuracy", "other_accuracy"]
-    parts = list[pd.DataFrame]()
+    tables = list[pd.DataFrame]()
     for sites, rows in table.groupby("sites", sort=False):
         columns = {value: transfer_matrix(rows, value).stack() for value in values}
-        parts.append(pd.DataFrame(columns).reset_index().assign(sites=sites))
-    return pd.concat(parts, ignore_index=True)
+        tables.append(pd.DataFrame(columns).reset_index().assign(sites=sites))
+    return pd.concat(tables, ignore_index=True)
 
 
 @checked
@@ -230,9 +230,9 @@ def transfer_over_depth(
     rng = np.random.default_rng(0)
     rows = list[dict[str, Any]]()
     alone = cells[cells["sites"] != "all"]
-    for (site, group), part in alone.groupby(["sites", "group"], sort=False):
+    for (site, group), of_group in alone.groupby(["sites", "group"], sort=False):
         # Classes are the units of resampling: their images are their own.
-        by_class = part.groupby("class")[["kept", "lead"]].mean().to_numpy()
+        by_class = of_group.groupby("class")[["kept", "lead"]].mean().to_numpy()
         n = len(by_class)
         resampled = draw_counts(rng, n) @ by_class  # [resamples, kept and lead]
         # A resample without a lead has no ratio.
@@ -314,10 +314,10 @@ def transfer_correlations(
     if "other_metric" in transfer:
         values.append("selectivity")
     rows = list[dict[str, Any]]()
-    for sites, part in transfer.groupby("sites", sort=False):
+    for sites, of_group in transfer.groupby("sites", sort=False):
         row: dict[str, Any] = {"sites": sites}
         for value in values:
-            matrix = transfer_matrix(part, value)
+            matrix = transfer_matrix(of_group, value)
             rho, p, points = transfer_against_similarity(matrix, similarity)
             row[f"{value}: rho"] = rho
             row[f"{value}: p"] = p

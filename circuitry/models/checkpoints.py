@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from torch.serialization import safe_globals
 
 from circuitry.models.shipped_weights import unpacked
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 _PREFIX = re.compile(r"^((module|_orig_mod)\.)+")
 """Prefixes of names of weights by DistributedDataParallel and torch.compile."""

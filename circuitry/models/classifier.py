@@ -30,8 +30,8 @@ from circuitry.models.clip import Clip, read_no_text
 from circuitry.models.image_pass import image_batches
 from circuitry.models.prompts import Template
 from circuitry.models.ridge import ridge_probe
+from circuitry.runs.arguments import Names, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Names, checked
 from circuitry.runs.provenance import weights_digest
 
 NOISE_IMAGES = 4

@@ -19,8 +19,8 @@ from circuitry.encoder.modes import own_modes
 from circuitry.models.checkpoints import check_state, loading, read_checkpoint
 from circuitry.models.classifier import Classifier, as_classifier
 from circuitry.models.clip import checked_device
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 EFFICIENTNETS = {
     "efficientnet-lite0": "efficientnet-lite0-57934424.pth",

@@ -32,7 +32,7 @@ from circuitry.encoder.tower_identity import (
     global_hooks,
     noise_numbers,
     precision_of,
-    tower_parts,
+    tower_digests,
 )
 from circuitry.encoder.tower_runs import check_modules
 from circuitry.encoder.transformers_towers import pooled_output
@@ -42,9 +42,9 @@ from circuitry.models.prompt_tokens import (
     prompt_tokens,
 )
 from circuitry.models.prompts import Template, as_patterns, default_templates
+from circuitry.runs.arguments import Names, checked
 from circuitry.runs.arrays import cached_arrays
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Names, checked
 from circuitry.runs.identity import Identity
 from circuitry.runs.progress import BRIEF, Bar
 from circuitry.runs.provenance import digest, weights_digest
@@ -130,16 +130,16 @@ class Clip:
             for name, module in self.model.named_modules():
                 if module is tower:
                     inside = f"{name}."
-            beside |= tower_parts(self.model, (inside,))
+            beside |= tower_digests(self.model, (inside,))
         prepared = _prepared_digest(self.preprocess, self.encoder.image_size)
         if isinstance(self.preprocess, AsStored):
             prepared = f"{prepared}, as stored"
-        # An unknown part must stay visible, since a digest of it would look known.
+        # An unknown entry must stay visible, since a digest of it would look known.
         text_encoder: Any = beside
         if not beside.unknown:
             text_encoder = digest([beside, self._built_by])
-        parts = {"text_encoder": text_encoder, "preprocessing": prepared}
-        return self.encoder.identity | parts
+        of_preparation = {"text_encoder": text_encoder, "preprocessing": prepared}
+        return self.encoder.identity | of_preparation
 
     @own_modes()
     def tokens_digest(self, class_names: Names, templates: Sequence[Template]) -> str:
@@ -198,7 +198,7 @@ class Clip:
         return replace(self, encoder=encoder, saes={**self.saes, **saes})
 
     def in_components(self) -> "Clip":
-        """Return the model with parts of blocks, such as heads or hidden channels, as units; see `in_components`."""
+        """Return the model with components, such as heads or hidden channels, as units; see `in_components`."""
         return replace(self, encoder=in_components(self.encoder))
 
     @own_modes()
@@ -262,7 +262,7 @@ class Clip:
         if (embedding := self._token_embedding) is not None:
             check_known_words(self.name, self.tokenizer, embedding, prompts, tokens)
         # Everything that shapes the weights, as the key of their cache; the image tower does not.
-        read = Identity(tower_parts(self.model, _OF_IMAGES)) | {
+        read = Identity(tower_digests(self.model, _OF_IMAGES)) | {
             "configuration": self.configuration,
             "tokens": weights_digest({"tokens": tokens}),
             "names": len(names),
@@ -339,9 +339,9 @@ class Clip:
         options = {"desc": "text weights", "unit": "text", "disable": not progress}
         rows = []
         with Bar(total=len(tokens), **options, **BRIEF) as bar:
-            for part in torch.split(tokens.to(self.encoder.device), PROMPTS):
-                rows.append(F.normalize(pooled_output(embed(part)).float(), dim=-1))
-                bar.update(len(part))
+            for some in torch.split(tokens.to(self.encoder.device), PROMPTS):
+                rows.append(F.normalize(pooled_output(embed(some)).float(), dim=-1))
+                bar.update(len(some))
         # [class, prompt, D]: prompts are name by name.
         by_name = torch.unflatten(torch.cat(rows), 0, (classes, -1))
         return F.normalize(by_name.mean(1), dim=-1)

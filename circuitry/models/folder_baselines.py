@@ -36,8 +36,8 @@ from circuitry.encoder.baselines import (
 from circuitry.encoder.choices import BASELINE_NAMES
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import image_batches
+from circuitry.runs.arguments import Count, Seed, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Seed, checked
 
 DEFAULT = "mean-position"
 """The baseline where none is given: circuits of a size work better at it than at zero, or at means over positions."""

@@ -13,8 +13,8 @@ from typing import Any
 from torch import Tensor
 
 from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.folds import Key
 from circuitry.data.images import image_listing
-from circuitry.data.parts import Key
 from circuitry.data.splits import Split
 from circuitry.encoder.metrics import Metric, metric_name, metric_of_class
 from circuitry.encoder.task import Task
@@ -23,11 +23,11 @@ from circuitry.models.folder_baselines import FolderBaseline
 from circuitry.models.image_pass import read_images
 from circuitry.models.options import FolderSettings
 from circuitry.models.prompts import as_patterns, templates_of
+from circuitry.runs.arguments import Names
 from circuitry.runs.errors import InputError, unknown_name
-from circuitry.runs.given import Names
 from circuitry.runs.identity import Identity
 from circuitry.runs.jobs import Job, JobFolder
-from circuitry.runs.leaves import part_of
+from circuitry.runs.leaves import entry_of
 from circuitry.runs.workers import Work
 
 
@@ -150,7 +150,7 @@ class FolderWork:
         }
         # The name of a function does not say what it computes.
         if callable(self.settings.metric):
-            made_with["metric_code"] = part_of(self.settings.metric, "the metric")
+            made_with["metric_code"] = entry_of(self.settings.metric, "the metric")
         # Another tokenizer may read the same texts as other tokens.
         made_with["tokens"] = self._tokens
         made_with["seed"] = self.settings.seed

@@ -17,8 +17,8 @@ from circuitry.encoder.modes import own_modes
 from circuitry.encoder.site_activations import checked_sites, clean_activations
 from circuitry.encoder.tensor_batches import pixel_digests
 from circuitry.models.clip import Clip
+from circuitry.runs.arguments import Count, Names, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Names, checked
 from circuitry.runs.progress import Bar
 
 BATCH_SIZE = 64

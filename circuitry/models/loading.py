@@ -14,8 +14,8 @@ from circuitry.models.clip import Clip
 from circuitry.models.model import is_model_file, load_from_file
 from circuitry.models.open_clip_models import known_models, load_open_clip
 from circuitry.models.transformers_models import load_transformers
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 
 
 @own_modes()

@@ -21,8 +21,8 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.models.classifier import Classifier
 from circuitry.models.clip import Clip, checked_device, read_no_text
 from circuitry.models.prompts import Template
+from circuitry.runs.arguments import SOME, Names, checked
 from circuitry.runs.errors import InputError, shown, unknown_name
-from circuitry.runs.given import SOME, Names, checked
 from circuitry.runs.identity import Identity
 
 

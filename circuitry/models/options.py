@@ -17,8 +17,8 @@ from circuitry import encoder, models
 from circuitry.data.shared_options import Decoding, NImages, SeedOption, option
 from circuitry.encoder.choices import BASELINE_NAMES, METRIC_NAMES
 from circuitry.models.prompts import TEXTS, Template, templates_of
+from circuitry.runs.arguments import DISTINCT, Condition, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import DISTINCT, Condition, checked
 from circuitry.runs.workers import ALONE, Rank
 
 log = logging.getLogger(__name__)
@@ -62,7 +62,7 @@ class ModelOptions:
     device: str = "cpu"
     """Where the model runs: cpu, cuda, mps; of several processes on a machine each takes its own GPU."""
     units: Literal["channels", "components"] | None = None
-    """What circuits are made of: components, which are parts of blocks (of a transformer attention heads and MLP
+    """What circuits are made of: components, which lie inside blocks (of a transformer attention heads and MLP
     neurons, of a CNN hidden channels and those of projection shortcuts); or channels, which are outputs of blocks (of
     a transformer dimensions of its stream) (default: components where the tower's blocks are known)."""
     sae: tuple[str, ...] = ()
@@ -70,11 +70,11 @@ class ModelOptions:
     released one as blocks.9.hook_resid_post=org/name, and with --units components a transcoder's MLP as
     blocks.9.hook_mlp_out=PATH."""
 
-    def clip(self, rank: Rank = ALONE, *, parts: bool = False) -> "models.Clip":
+    def clip(self, rank: Rank = ALONE, *, components: bool = False) -> "models.Clip":
         """Load the model on the device of this process, with the units that were asked for.
 
         Args:
-            parts: Whether units are parts of blocks where nothing was asked for.
+            components: Whether units are components where nothing was asked for.
         """
         device = rank.device(self.device)
         clip = models.load_clip(
@@ -88,9 +88,9 @@ class ModelOptions:
             table.is_file() or not clip.classes
         ):
             clip = clip.with_classes(models.read_outputs(table))
-        # With autoencoders and no word on units, features of the blocks' outputs are meant, not parts of blocks.
+        # With autoencoders and no word on units, features of the blocks' outputs are meant, not components.
         if self.units == "components" or (
-            self.units is None and parts and not self.sae
+            self.units is None and components and not self.sae
         ):
             clip = self._in_components(clip)
         return clip.in_basis(models.parse_saes(self.sae))

@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 SaeReader = tuple[Callable[[SaeFile], bool], Callable[[SaeFile], SparseAutoencoder]]
 """Two functions of a file: whether it has the layout, and its autoencoder."""
 Sae = TypeVar("Sae", bound=SparseAutoencoder)
-SaeParts = dict[str, Any]
+SaeArguments = dict[str, Any]
 """Arguments of `SparseAutoencoder`."""
 
 _PLAIN = ("W_enc", "b_enc", "W_dec", "b_dec")
@@ -100,16 +100,16 @@ def read_saelens(file: SaeFile) -> SparseAutoencoder:
             )
 
     act, threshold = SAELENS[kind]
-    parts = _plain_or_gated(file, kind == "gated")
+    arguments = _plain_or_gated(file, kind == "gated")
     if threshold is not None:
         # BatchTopK has one threshold for all features, measured in training.
-        parts["threshold"] = file.take(threshold)[0].expand(len(parts["b_enc"]))
-    parts |= {
+        arguments["threshold"] = file.take(threshold)[0].expand(len(arguments["b_enc"]))
+    arguments |= {
         "activation": act,
         "k": config.get("k") if kind == "topk" else None,
         "about": {"config": config},
     }
-    parts["subtract_decoder_bias"] = (
+    arguments["subtract_decoder_bias"] = (
         config.get("apply_b_dec_to_input", True) and not is_transcoder
     )
     site = config.get("hook_name")
@@ -119,13 +119,16 @@ def read_saelens(file: SaeFile) -> SparseAutoencoder:
         for read in ("ln2.hook_normalized", "hook_mlp_in"):
             site = site and str(site).replace(read, "hook_mlp_out")
         w_skip = file.take("W_skip")[0] if "skip" in words else None
-        return Transcoder(**parts, site=site, w_skip=w_skip)
+        return Transcoder(**arguments, site=site, w_skip=w_skip)
     if config.get("rescale_acts_by_decoder_norm"):
         # TopK then compares features times the length of their decoder row. Lengths are moved into the encoder.
-        norms = parts["w_dec"].norm(dim=1)
-        parts |= {"w_enc": parts["w_enc"] * norms, "b_enc": parts["b_enc"] * norms}
-        parts["w_dec"] = parts["w_dec"] / norms[:, None]
-    return _normalised(SparseAutoencoder(**parts, site=site), normalisation)
+        norms = arguments["w_dec"].norm(dim=1)
+        arguments |= {
+            "w_enc": arguments["w_enc"] * norms,
+            "b_enc": arguments["b_enc"] * norms,
+        }
+        arguments["w_dec"] = arguments["w_dec"] / norms[:, None]
+    return _normalised(SparseAutoencoder(**arguments, site=site), normalisation)
 
 
 def read_prisma(file: SaeFile) -> SparseAutoencoder:
@@ -150,26 +153,29 @@ def read_prisma(file: SaeFile) -> SparseAutoencoder:
     _check(file, "activation", activation, activations)
     _check(file, "normalisation of inputs", normalisation, NORMALISATIONS)
     _check(file, "head (hook_point_head_index)", head, (None,))
-    parts = _plain_or_gated(file, is_gated)
+    arguments = _plain_or_gated(file, is_gated)
     if activation == "topk":
         options = config.get("activation_fn_kwargs") or {}
-        parts |= {"activation": "topk", "k": int(options.get("k", 0))}
+        arguments |= {"activation": "topk", "k": int(options.get("k", 0))}
     if config.get("cls_token_only") or config.get("use_patches_only"):
-        parts["tokens"] = "class" if config.get("cls_token_only") else "patches"
+        arguments["tokens"] = "class" if config.get("cls_token_only") else "patches"
     layer = config["hook_point_layer"]
     if isinstance(layer, list):  # of one number
         layer = layer[0]
     if not config.get("is_transcoder"):
         site = f"blocks.{layer}.{config.get('layer_subtype', 'hook_resid_post')}"
-        return _normalised(SparseAutoencoder(**parts, site=site), normalisation)
+        return _normalised(SparseAutoencoder(**arguments, site=site), normalisation)
     read = config.get("layer_subtype")
     _check(file, "transcoder's input", read, ("ln2.hook_normalized", "hook_mlp_in"))
     site = f"blocks.{config.get('out_hook_point_layer', layer)}.{config.get('layer_out_subtype', 'hook_mlp_out')}"
     # ViT-Prisma subtracts b_dec from the normalised input and has another bias for the output.
-    parts["b_enc"] = parts["b_enc"] - parts["b_dec"] @ parts["w_enc"]
-    parts |= {"b_dec": file.take("b_dec_out")[0], "w_skip": file.tensors.get("W_skip")}
+    arguments["b_enc"] = arguments["b_enc"] - arguments["b_dec"] @ arguments["w_enc"]
+    arguments |= {
+        "b_dec": file.take("b_dec_out")[0],
+        "w_skip": file.tensors.get("W_skip"),
+    }
     return _normalised(
-        Transcoder(**parts, subtract_decoder_bias=False, site=site), normalisation
+        Transcoder(**arguments, subtract_decoder_bias=False, site=site), normalisation
     )
 
 
@@ -180,7 +186,7 @@ def read_saev(file: SaeFile) -> SparseAutoencoder:
     """
     config = file.config
     schema = config.get("schema")
-    parts = _parts(file, *_PLAIN) | {
+    arguments = _of_names(file, *_PLAIN) | {
         "tokens": "patches",
         "subtract_decoder_bias": schema is None,
     }
@@ -198,7 +204,7 @@ def read_saev(file: SaeFile) -> SparseAutoencoder:
         kind = "Relu"
     _check(file, "activation", kind, ("Relu", "TopK", "BatchTopK"))
     if kind == "TopK":
-        parts |= {
+        arguments |= {
             "activation": "signed-topk",
             "k": (nested.get("params") or settings)["top_k"],
         }
@@ -207,8 +213,8 @@ def read_saev(file: SaeFile) -> SparseAutoencoder:
             raise file.refuse(
                 "an autoencoder of BatchTopK without its threshold, which a batch alone cannot replace"
             )
-        parts |= _above(file.tensors["activation.threshold"], parts["b_enc"])
-    return SparseAutoencoder(**parts)
+        arguments |= _above(file.tensors["activation.threshold"], arguments["b_enc"])
+    return SparseAutoencoder(**arguments)
 
 
 def read_clipscope(file: SaeFile) -> SparseAutoencoder:
@@ -233,10 +239,12 @@ def read_patch_sae(file: SaeFile) -> SparseAutoencoder:
     """
     config = file.config
     _check(file, "module_name", config.get("module_name", "resid"), ("resid",))
-    parts = _plain_or_gated(file, bool(config.get("gated_sae")), "b_enc")
+    arguments = _plain_or_gated(file, bool(config.get("gated_sae")), "b_enc")
     tokens: Any = "class" if config.get("class_token") else "all"
     return SparseAutoencoder(
-        **parts, site=f"blocks.{config['block_layer']}.hook_resid_post", tokens=tokens
+        **arguments,
+        site=f"blocks.{config['block_layer']}.hook_resid_post",
+        tokens=tokens,
     )
 
 
@@ -249,27 +257,29 @@ def read_dictionary_learning(file: SaeFile) -> SparseAutoencoder:
     if kind == "AutoEncoder" and "bias" not in stored:
         kind = "AutoEncoderNew"
     _check(file, "class", kind, DICTIONARIES)
-    parts = _parts(file, *DICTIONARIES[kind]) | {
+    arguments = _of_names(file, *DICTIONARIES[kind]) | {
         "subtract_decoder_bias": kind != "AutoEncoderNew"
     }
     # Linear layers store the transpose.
     if DICTIONARIES[kind] != _PLAIN:
-        parts |= {name: parts[name].T.contiguous() for name in ("w_enc", "w_dec")}
+        arguments |= {
+            name: arguments[name].T.contiguous() for name in ("w_enc", "w_dec")
+        }
     if trainer.get("layer") is not None:
-        parts["site"] = f"blocks.{trainer['layer']}.hook_resid_post"
+        arguments["site"] = f"blocks.{trainer['layer']}.hook_resid_post"
     if "projection" in str(trainer.get("submodule_name")):
-        parts["site"] = "embedding"
+        arguments["site"] = "embedding"
     if kind == "AutoEncoderTopK":
         k = stored["k"] if "k" in stored else trainer["k"]
-        parts |= {"activation": "topk", "k": int(k)}
+        arguments |= {"activation": "topk", "k": int(k)}
     if "BatchTopK" in kind:
         (threshold,) = file.take("threshold")
         if float(threshold) < 0:
             raise file.refuse(
                 f"an autoencoder of BatchTopK whose threshold was never set ({float(threshold):g})"
             )
-        parts |= _above(threshold, parts["b_enc"])
-    return SparseAutoencoder(**parts)
+        arguments |= _above(threshold, arguments["b_enc"])
+    return SparseAutoencoder(**arguments)
 
 
 def read_msae(file: SaeFile) -> SparseAutoencoder:
@@ -295,16 +305,19 @@ def read_msae(file: SaeFile) -> SparseAutoencoder:
         )
     w_enc, b_enc, b_dec = file.take("encoder", "latent_bias", "pre_bias")
     w_dec = w_enc.T.contiguous() if name["tied"] == "True" else file.take("decoder")[0]
-    parts: SaeParts = {"soft_cap": float(name["cap"]) or None, "site": "embedding"}
+    arguments: SaeArguments = {
+        "soft_cap": float(name["cap"]) or None,
+        "site": "embedding",
+    }
     activation = name["act"]
     topk = {"TopK": "signed-topk", "TopKReLU": "topk"}
     known = ("ReLU", *topk, "JumpReLU", "BatchTopKReLU")
     _check(file, "activation", activation, known)
     if activation in topk:
-        parts |= {"activation": topk[activation], "k": int(name["k"])}
+        arguments |= {"activation": topk[activation], "k": int(name["k"])}
     elif activation == "JumpReLU":
         (log_threshold,) = file.take("activation.log_threshold")
-        parts |= {"activation": "jumprelu", "threshold": log_threshold.exp()}
+        arguments |= {"activation": "jumprelu", "threshold": log_threshold.exp()}
     elif activation == "BatchTopKReLU":
         log.warning(
             "%s has BatchTopK, which depends on the batch: as in MSAE's evaluation ReLU replaces it.",
@@ -313,7 +326,7 @@ def read_msae(file: SaeFile) -> SparseAutoencoder:
     # Without a scale in the file the caller gives mean and scale, which `load_sae` applies.
     factor = None if scale is None else float(scale)
     about = {"config": {"name": file.path.name, "scaling_factor": factor}}
-    sae = SparseAutoencoder(w_enc, b_enc, w_dec, b_dec, about=about, **parts)
+    sae = SparseAutoencoder(w_enc, b_enc, w_dec, b_dec, about=about, **arguments)
     if factor is None:
         return sae
     return of_shifted_inputs(sae, torch.as_tensor(mean).float(), 1 / factor)
@@ -363,33 +376,35 @@ def _check(
         )
 
 
-def _parts(file: SaeFile, *names: str) -> SaeParts:
+def _of_names(file: SaeFile, *names: str) -> SaeArguments:
     """Return the weights ``names`` (encoder, its bias, decoder, its bias) by our names, and the file's config."""
     weights = zip(("w_enc", "b_enc", "w_dec", "b_dec"), file.take(*names), strict=True)
     return {**dict(weights), "about": {"config": file.config}}
 
 
-def _plain_or_gated(file: SaeFile, is_gated: bool, gate: str = "b_gate") -> SaeParts:
-    """Return the parts of a file with the names of `_PLAIN`, or of a gated autoencoder."""
+def _plain_or_gated(
+    file: SaeFile, is_gated: bool, gate: str = "b_gate"
+) -> SaeArguments:
+    """Return the arguments of a file with the names of `_PLAIN`, or of a gated autoencoder."""
     if is_gated:
         return _gated(file, gate)
-    return _parts(file, *_PLAIN)
+    return _of_names(file, *_PLAIN)
 
 
-def _gated(file: SaeFile, gate: str) -> SaeParts:
-    """Return the parts of a JumpReLU autoencoder that equals a file's gated one; ``gate`` names the bias of gates."""
-    parts = _parts(file, "W_enc", "b_mag", "W_dec", "b_dec")
+def _gated(file: SaeFile, gate: str) -> SaeArguments:
+    """Return the arguments of a JumpReLU autoencoder equal to the gated one of a file; ``gate``: the bias of gates."""
+    arguments = _of_names(file, "W_enc", "b_mag", "W_dec", "b_dec")
     r_mag, b_gate = file.take("r_mag", gate)
-    threshold = gate_threshold(parts["b_enc"], r_mag, b_gate)
-    return parts | {
-        "w_enc": parts["w_enc"] * r_mag.exp(),
+    threshold = gate_threshold(arguments["b_enc"], r_mag, b_gate)
+    return arguments | {
+        "w_enc": arguments["w_enc"] * r_mag.exp(),
         "activation": "jumprelu",
         "threshold": threshold,
     }
 
 
-def _above(threshold: Tensor, b_enc: Tensor) -> SaeParts:
-    """Return the parts of a JumpReLU activation with a threshold, one for all features or one for each."""
+def _above(threshold: Tensor, b_enc: Tensor) -> SaeArguments:
+    """Return the arguments of a JumpReLU activation with a threshold, one for all features or one for each."""
     return {
         "activation": "jumprelu",
         "threshold": threshold.clamp_min(0).expand(len(b_enc)).contiguous(),

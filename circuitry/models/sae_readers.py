@@ -18,9 +18,9 @@ from circuitry.bases.sae import (
 )
 from circuitry.models.released_layouts import LAYOUTS, SaeReader
 from circuitry.models.sae_files import SaeFile
+from circuitry.runs.arguments import FINITE, Positive, checked
 from circuitry.runs.arrays import read_arrays
 from circuitry.runs.errors import InputError, naming_damage
-from circuitry.runs.given import FINITE, Positive, checked
 
 log = logging.getLogger(__name__)
 

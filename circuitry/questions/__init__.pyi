@@ -1,4 +1,4 @@
-from .answers_of_circuits import AnswersOf as AnswersOf
+from .answers_of_circuits import AnswerContext as AnswerContext
 from .answers_of_circuits import ComparedAnswer as ComparedAnswer
 from .answers_of_circuits import CurvesAnswer as CurvesAnswer
 from .answers_of_circuits import ScoresAnswer as ScoresAnswer

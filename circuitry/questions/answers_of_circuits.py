@@ -1,6 +1,6 @@
 """Answers of tests and comparisons of circuits, with their tables and sections of a report. No torch.
 
-Each answer has `findings`, `tables` and `add_to`. An `AnswersOf` holds the images and settings that they share.
+Each answer has `findings`, `tables` and `add_to`. An `AnswerContext` holds the images and settings that they share.
 """
 
 from collections.abc import Mapping
@@ -20,7 +20,7 @@ from circuitry.comparison.domain_apart import (
     means_without,
 )
 from circuitry.data.domains import DomainFolder
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
 from circuitry.interventions.scores_beside_effects import AttributionCheck
@@ -65,12 +65,12 @@ NOT_TESTED = Finding(
 
 
 @dataclass(frozen=True)
-class AnswersOf:
+class AnswerContext:
     """The images and circuits that answers are about, and how a report shows them.
 
     Example:
-        >>> from circuitry.questions import AnswersOf
-        >>> AnswersOf(folder).domains
+        >>> from circuitry.questions import AnswerContext
+        >>> AnswerContext(folder).domains
         ('quickdraw', 'real', 'sketch')
     """
 
@@ -134,7 +134,7 @@ class CurvesAnswer:
         # Curves at single sites do not tell whether circuits work, but they show that circuits were tested.
         return [] if self.by_site else [NOT_TESTED]
 
-    def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
+    def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
         """Return the tables of a report by name."""
         by_ranking: dict[str, list[FaithfulnessCurve]] = {}
         for curve in self.curves:
@@ -150,7 +150,7 @@ class CurvesAnswer:
                 tables[f"{name}_one_site"] = curves_by_domain(self.by_site, measure)
         return tables
 
-    def add_to(self, report: Report, of: AnswersOf) -> None:
+    def add_to(self, report: Report, of: AnswerContext) -> None:
         """Add the sections on faithfulness, at all sites and at each."""
         if self.curves:
             add_faithfulness(report, self.curves, of.marks)
@@ -163,12 +163,12 @@ class TransferAnswer:
     """Whether the circuits of one domain work in another.
 
     Example:
-        >>> from circuitry.questions import AnswersOf, TransferAnswer
+        >>> from circuitry.questions import AnswerContext, TransferAnswer
         >>> key = ("clock", "real")
         >>> transfer = transfer_circuits({key: task}, {key: graph.circuit(None)})
         >>> similarity = pd.DataFrame([[1.0]], ["real"], ["real"])
         >>> answer = TransferAnswer(transfer.assign(sites="all"), None, similarity)
-        >>> sorted(answer.tables(AnswersOf(folder)))
+        >>> sorted(answer.tables(AnswerContext(folder)))
         ['correlations', 'edge_jaccard_matrix', 'matrices', 'transfer']
     """
 
@@ -183,7 +183,7 @@ class TransferAnswer:
         """Answer whether circuits work in other domains, and whether similarity predicts it."""
         return transfer_findings(self.transfer, self.similarity)
 
-    def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
+    def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
         """Return the tables of a report by name."""
         transfer = self.transfer
         similarity = self.similarity.rename_axis(index="domain").reset_index()
@@ -201,7 +201,7 @@ class TransferAnswer:
             tables["selectivity_over_depth"] = transfer_over_depth(transfer, value)
         return tables
 
-    def add_to(self, report: Report, of: AnswersOf) -> None:
+    def add_to(self, report: Report, of: AnswerContext) -> None:
         """Add the sections on transfer and interchange."""
         add_transfer(report, self.transfer, self.similarity, of.marks, of.sites)
         if self.interchange is not None:
@@ -213,11 +213,11 @@ class ScoresAnswer:
     """The scores of one circuit beside exact effects, and the pixels that raise its metric.
 
     Example:
-        >>> from circuitry.questions import AnswersOf, ScoresAnswer
+        >>> from circuitry.questions import AnswerContext, ScoresAnswer
         >>> alike = circuitry.attribute(encoder, images, metric, baseline="zero", progress=False)
         >>> check = circuitry.interventions.check_attribution(task, alike)
         >>> answer = ScoresAnswer(("clock", "real"), check, clip.shown(images), {})
-        >>> sorted(answer.tables(AnswersOf(folder)))
+        >>> sorted(answer.tables(AnswerContext(folder)))
         ['attribution_against_patching', 'scores_across_sites']
     """
 
@@ -234,14 +234,14 @@ class ScoresAnswer:
         """Return nothing: one circuit answers no question about all."""
         return []
 
-    def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
+    def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
         """Return the tables of a report by name."""
         return {
             "attribution_against_patching": self.check.points,
             "scores_across_sites": self.check.across_sites(),
         }
 
-    def add_to(self, report: Report, of: AnswersOf) -> None:
+    def add_to(self, report: Report, of: AnswerContext) -> None:
         """Add the sections on scores and pixels."""
         class_name, domain = self.key
         add_attribution_check(report, self.check, of.sites, f"{class_name} in {domain}")
@@ -268,7 +268,7 @@ class ComparedAnswer:
         """Answer whether circuits are shared between domains."""
         return circuit_findings(self.comparisons) if self.comparisons else []
 
-    def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
+    def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
         """Return the tables of a report by name."""
         tables: dict[str, pd.DataFrame] = {}
         for comparison in self.comparisons.values():
@@ -285,7 +285,7 @@ class ComparedAnswer:
             tables["circuit_stability"] = self.stability
         return tables
 
-    def add_to(self, report: Report, of: AnswersOf) -> None:
+    def add_to(self, report: Report, of: AnswerContext) -> None:
         """Add the sections on similarity, a pair of circuits, stability and the domain that is set apart."""
         # Without two domains of a class there is nothing to compare, but there are circuits to draw.
         if not self.comparisons:
@@ -303,7 +303,7 @@ class ComparedAnswer:
         if of.apart is not None:
             add_domain_apart(report, self.comparisons, of.apart, of.marks)
 
-    def _draw_one_by_one(self, report: Report, of: AnswersOf) -> None:
+    def _draw_one_by_one(self, report: Report, of: AnswerContext) -> None:
         keys = list(of.graphs or ())
         for key in keys[:CIRCUITS_DRAWN]:
             circuit = of.circuit(key)

@@ -8,11 +8,11 @@ from typing import Any
 
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.data.domains import DomainFolder
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 from circuitry.data.splits import Records, Split
 from circuitry.interventions.intervention_settings import CheckSettings
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError, name_some
-from circuitry.runs.given import checked
 
 log = logging.getLogger(__name__)
 

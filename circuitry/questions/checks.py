@@ -19,7 +19,7 @@ from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder, ImageRecord
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 from circuitry.data.splits import Records
 from circuitry.encoder.baselines import ZERO
 from circuitry.encoder.metrics import METRICS
@@ -37,8 +37,8 @@ from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.models.options import FolderSettings
 from circuitry.questions.check_images import CheckImages
+from circuitry.runs.arguments import Count, Names, Natural, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Names, Natural, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 

@@ -1,7 +1,7 @@
 """Circuits of every class and domain of a data set, as a folder of graph files.
 
-Each (class, domain) is one job of a `JobFolder`: load its images, attribute all of them and each part of them in one
-pass (`attribute_parts`; parts say how far circuits can be trusted), and write a graph file for each.
+Each (class, domain) is one job of a `JobFolder`: load its images, attribute all of them and each fold of them in one
+pass (`attribute_folds`; folds say how far circuits can be trusted), and write a graph file for each.
 """
 
 import logging
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
-from circuitry.circuits.attribution import attribute_parts
+from circuitry.circuits.attribution import attribute_folds
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import (
     EDGES,
@@ -24,20 +24,20 @@ from circuitry.circuits.graph_folder import (
     GraphFolder,
     graph_file,
     named,
-    write_part_edges,
+    write_fold_edges,
 )
 from circuitry.circuits.methods import METHODS, without_others
 from circuitry.circuits.quadrature import as_rule
 from circuitry.circuits.tower_defaults import default_sites, with_rules
 from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.folds import Key, fold_numbers, item_of
 from circuitry.data.names import chosen_names
-from circuitry.data.parts import Key, item_of, part_numbers
 from circuitry.data.splits import Records, Split
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.models.image_pass import read_images
 from circuitry.questions.question_settings import ExtractionSettings
-from circuitry.runs.given import Count, Names, Natural, Seed, checked
+from circuitry.runs.arguments import Count, Names, Natural, Seed, checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 
@@ -79,7 +79,7 @@ def extract(
         n_images: Images per (class, domain), chosen by ``seed``; at most half of them, so that the others can test
             (`Split`), or all with ``leave_unseen=False``. They are held in memory for the length of one job.
         work: Which process this is, memory, and what to do with images that cannot be read; it changes no number.
-        settings: Other fields of `ExtractionSettings`: metric, texts, baseline, sites, parts, items, and how to
+        settings: Other fields of `ExtractionSettings`: metric, texts, baseline, sites, folds, items, and how to
             attribute. Without a rule, that of `DEFAULT_RULES` for this kind of tower is taken.
 
     Raises:
@@ -89,7 +89,7 @@ def extract(
     Example:
         >>> graphs = circuitry.extract(
         ...     clip, folder, "runs/extracted", ["clock"], ["real", "sketch"], n_images=2,
-        ...     rule="midpoint-1", parts=2, work=circuitry.Work(progress=False),
+        ...     rule="midpoint-1", folds=2, work=circuitry.Work(progress=False),
         ... )
         >>> compare(graphs, measure="node_overlap")
     """
@@ -143,25 +143,25 @@ class Extraction(FolderWork):
         return {key: self.split.others(key, self._n_others) for key in self.keys}
 
     @cached_property
-    def parts(self) -> dict[ImageRecord, int]:
-        """The part of each chosen image."""
-        # All domains of a class are cut together, so that an item is in the same part everywhere.
-        numbers = part_numbers(self.selection, self.settings.parts, self.settings.items)
-        parts: dict[ImageRecord, int] = {}
+    def folds(self) -> dict[ImageRecord, int]:
+        """The fold of each chosen image."""
+        # All domains of a class are cut together, so that an item is in the same fold everywhere.
+        numbers = fold_numbers(self.selection, self.settings.folds, self.settings.items)
+        folds: dict[ImageRecord, int] = {}
         for key, records in self.selection.items():
-            parts |= zip(records, numbers[key].tolist(), strict=True)
-        return parts
+            folds |= zip(records, numbers[key].tolist(), strict=True)
+        return folds
 
     @cached_property
     def folder(self) -> JobFolder:
         """The folder of results, claimed for this configuration."""
         jobs = [key for key in self.keys if self.selection[key]]
         looked_at = {key: self.selection[key] + self.others[key] for key in jobs}
-        # Other items would make other parts, so they identify the folder as the images do.
+        # Other items would make other folds, so they identify the folder as the images do.
         listings = {}
         if self.settings.items is not None:
             items: dict[str, str] = {}
-            for record in self.parts:
+            for record in self.folds:
                 items[record.relative] = item_of(record, self.settings.items)
             listings["items"] = items
         return self.claim(
@@ -170,7 +170,7 @@ class Extraction(FolderWork):
             jobs,
             looked_at,
             listings,
-            n_parts=self.settings.parts,
+            n_folds=self.settings.folds,
             n_others=self._n_others,
             leave_unseen=self.settings.leave_unseen,
             templates=self._templates_of_jobs(),
@@ -266,23 +266,23 @@ class Extraction(FolderWork):
         key = (job[0], job[1])
         settings = with_rules(self.settings, self.clip.encoder)
         identity = self.identity | {"n_others": self._n_others}
-        numbers = [self.parts[record] for record in loaded.records]
+        numbers = [self.folds[record] for record in loaded.records]
         # A task takes None for no images of other classes, but not an empty tensor.
         others = loaded.other_images if loaded.others else None
         task = self.task(key, loaded.images, others, self.sites, work)
-        scored = attribute_parts(task, settings, np.array(numbers))
+        scored = attribute_folds(task, settings, np.array(numbers))
         edges = graph_file(self.out, *key, EDGES)
-        write_part_edges(edges, scored.edges, list(scored.parts))
+        write_fold_edges(edges, scored.edges, list(scored.folds))
         paths = [edges]
-        # The graph of all images comes last: where it is, its parts are, too.
-        graphs: dict[int | str, AttributionGraph] = dict(scored.parts.items())
+        # The graph of all images comes last: where it is, its folds are, too.
+        graphs: dict[int | str, AttributionGraph] = dict(scored.folds.items())
         graphs[WHOLE] = scored.whole
-        for part, graph in graphs.items():
+        for fold, graph in graphs.items():
             used = loaded.records
-            if part != WHOLE:
+            if fold != WHOLE:
                 numbered = zip(loaded.records, numbers, strict=True)
-                used = [record for record, number in numbered if number == part]
-            path = graph_file(self.out, *key, part)
-            named(graph, key, part, identity, used, loaded.others).save(path)
+                used = [record for record, number in numbered if number == fold]
+            path = graph_file(self.out, *key, fold)
+            named(graph, key, fold, identity, used, loaded.others).save(path)
             paths.append(path)
         return paths

@@ -27,7 +27,7 @@ from circuitry.circuits.quadrature import midpoint_rule
 from circuitry.circuits.tower_defaults import default_size
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 from circuitry.data.splits import Records
 from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.sites import INPUT
@@ -48,8 +48,8 @@ from circuitry.reports.sections.one_circuit import (
     circuit_verdicts,
     in_cells,
 )
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.manifest import NAME
 from circuitry.runs.workers import Work

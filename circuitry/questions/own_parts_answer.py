@@ -6,8 +6,8 @@ from functools import cached_property
 
 import pandas as pd
 
-from circuitry.data.parts import Key
-from circuitry.questions.answers_of_circuits import AnswersOf
+from circuitry.data.folds import Key
+from circuitry.questions.answers_of_circuits import AnswerContext
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.findings import UNKNOWN
 from circuitry.reports.sections.own_parts import (
@@ -76,12 +76,12 @@ class OwnPartsAnswer:
             )
         ]
 
-    def tables(self, of: AnswersOf) -> dict[str, pd.DataFrame]:
+    def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
         """Return the tables of a report on circuits, too, by name."""
         tables = self.named_tables.items()
         return {f"own_part_{name}": table for name, table in tables}
 
-    def add_to(self, report: Report, of: AnswersOf) -> None:
+    def add_to(self, report: Report, of: AnswerContext) -> None:
         """Add the sections on own parts, or the sentence that says why there are none."""
         report.section("What is the class's own?")
         if not self.named_tables:

@@ -22,7 +22,7 @@ from circuitry.circuits.own_part_of_class import own_part
 from circuitry.comparison.lesion_reading import EVERYWHERE
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder
-from circuitry.data.parts import Key
+from circuitry.data.folds import Key
 from circuitry.data.splits import Records, Split
 from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task
@@ -31,8 +31,8 @@ from circuitry.interventions.intervention_settings import OwnPartSettings
 from circuitry.interventions.lesions import lesion, part_overlaps
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 

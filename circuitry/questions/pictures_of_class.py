@@ -4,9 +4,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from circuitry.data.domains import DomainFolder
+from circuitry.data.folds import Key
 from circuitry.data.image_lists import ListedImage
 from circuitry.data.image_sources import IMAGE_SUFFIXES, ImageList
-from circuitry.data.parts import Key
 
 
 def pictures_of_a_class(folder: Path, key: Key, classes: Sequence[str]) -> DomainFolder:

@@ -5,10 +5,10 @@ from typing import Annotated, ClassVar
 
 from circuitry.circuits.circuit_settings import AttributionSettings, UnitMethod
 from circuitry.circuits.methods import ITERATIVE
-from circuitry.data.shared_options import DEFAULT_PARTS, Items, NOthers, Parts
+from circuitry.data.shared_options import DEFAULT_FOLDS, Folds, Items, NOthers
 from circuitry.interventions.intervention_settings import Selectivity
 from circuitry.models.options import FolderSettings
-from circuitry.runs.given import DISTINCT, Count, Share, checked
+from circuitry.runs.arguments import DISTINCT, Count, Share, checked
 
 
 @checked
@@ -30,7 +30,7 @@ class ExtractionSettings(AttributionSettings, FolderSettings):
     some: Fisher's and learned."""
     leave_unseen: bool = True
     """Leave at least half of a class's images unseen, to test on; the study took all where there were few."""
-    parts: Parts = DEFAULT_PARTS
+    folds: Folds = DEFAULT_FOLDS
     items: Items = None
 
 

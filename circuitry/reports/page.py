@@ -28,8 +28,8 @@ from circuitry.reports.result_tables import (
     write_with_provenance,
 )
 from circuitry.reports.run_pages import BESIDE, REPORT_PAGE, TEMPLATES, link_pages
+from circuitry.runs.arguments import checked
 from circuitry.runs.files import whole_file
-from circuitry.runs.given import checked
 from circuitry.runs.provenance import command
 
 OPEN_TABLES = 4

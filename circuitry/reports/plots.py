@@ -18,7 +18,7 @@ from circuitry.reports.figures.lines import (
 )
 from circuitry.reports.figures.style import measure_name
 from circuitry.reports.sections.compared import draw_matrix
-from circuitry.runs.given import checked
+from circuitry.runs.arguments import checked
 
 Plotted = (
     AttributionGraph

@@ -14,7 +14,7 @@ from safetensors.numpy import save
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
-from circuitry.runs.identity import ROUNDED, Identity, same_part
+from circuitry.runs.identity import ROUNDED, Identity, same_entry
 from circuitry.runs.manifest import check_format
 
 _ENTRY = "circuitry"
@@ -93,9 +93,9 @@ def cached_arrays(
 ) -> Mapping[str, np.ndarray]:
     """Return the arrays of a file in a cache; make them, and keep them there, where it is missing or damaged.
 
-    The file's name is the key of the identity, and is written into it with the arrays' shapes and with the parts that
-    are in no key; where a part is unknown nothing is kept. A cache is no place that must work: a folder that cannot be
-    read or written costs time and a line in the log.
+    The file's name is the key of the identity, and is written into it with the arrays' shapes and with the entries that
+    are in no key; where an entry is unknown nothing is kept. A cache is no place that must work: a folder that cannot
+    be read or written costs time and a line in the log.
     """
     if identity.unknown:
         return make()
@@ -114,7 +114,8 @@ def cached_arrays(
             found_header, found = read_arrays(path, format_name, what)
             expected = header(found)
             if found_header.keys() == expected.keys() and all(
-                same_part(found_header[name], value) for name, value in expected.items()
+                same_entry(found_header[name], value)
+                for name, value in expected.items()
             ):
                 return found
             log.warning("%s are made again: %s was made for something else", what, path)

@@ -23,8 +23,8 @@ from typing import Annotated, Any, TypeVar, get_type_hints
 import tyro
 from tyro.conf import FlagCreatePairsOff, arg
 
+from circuitry.runs.arguments import fitting
 from circuitry.runs.errors import InputError, sentence_of
-from circuitry.runs.given import fitting
 from circuitry.runs.processes import interrupted_by_sigterm
 from circuitry.runs.progress import QUIET
 from circuitry.runs.provenance import command

@@ -1,7 +1,8 @@
-"""What shaped a number, as one value with named parts: an `Identity`.
+"""What shaped a number, as one value with named entries: an `Identity`.
 
 An encoder, a model, a task and work on a folder make theirs of what they are now. Graphs, curves, folders, caches and
-autoencoders carry it. Whatever joins two results compares them part by part, and a refusal names the part that differs.
+autoencoders carry it. Whatever joins two results compares them entry by entry, and a refusal names the entry that
+differs.
 """
 
 from collections.abc import Iterable, Mapping
@@ -22,7 +23,7 @@ OF_ENCODER = (*OF_TOWER, "stages", "basis", "hooks")
 there."""
 OF_MODEL = (*OF_ENCODER, "text_encoder", "preprocessing")
 """The same, everything that reads texts, and the transform of images."""
-SHARED_PARTS = (
+SHARED_ENTRIES = (
     *OF_MODEL,
     "metric",
     "metric_code",
@@ -43,9 +44,9 @@ SHARED_PARTS = (
     "edge_method_code",
     "scale",
 )
-"""Parts in which compared circuits agree: the model, what is asked of it, and how circuits are found."""
+"""Entries in which compared circuits agree: the model, what is asked of it, and how circuits are found."""
 ROUNDED = ("behaviour",)
-"""Parts in numbers that another machine may round otherwise: they are compared (`same_part`), and are in no digest."""
+"""Entries in numbers that another machine may round otherwise: `same_entry` compares them, and no digest has them."""
 
 _NEAR = 2e-3
 """How far numbers of the same texts, or of the same noise, may differ between machines and devices."""
@@ -57,11 +58,11 @@ _OF_OTHERS = (
     "let it hold only numbers, texts, arrays, tensors, functions and objects of these, or give the function or object "
     "an attribute identity, a text that is another one wherever it computes something else (metric.identity = 'mine 2')"
 )
-"""What to do about a part that is not known."""
+"""What to do about an entry that is not known."""
 
 
 class Identity(dict[str, Any]):
-    """What shaped a number, by named parts, in values that JSON can hold.
+    """What shaped a number, by named entries, in values that JSON can hold.
 
     Example:
         >>> clip.identity.check(other.identity, "these circuits", "this model")
@@ -72,26 +73,26 @@ class Identity(dict[str, Any]):
 
     @property
     def unknown(self) -> tuple[str, ...]:
-        """Names of parts that hold something `UNKNOWN`."""
+        """Names of entries that hold something `UNKNOWN`."""
         return tuple(name for name, value in self.items() if _is_unknown(value))
 
     @property
     def key(self) -> str:
-        """Short digest of all parts but the `ROUNDED`, for the names of files.
+        """Short digest of all entries but the `ROUNDED`, for the names of files.
 
         Raises:
-            InputError: where a part is unknown, for then nothing may be kept.
+            InputError: where an entry is unknown, for then nothing may be kept.
         """
         self.check_known()
         exact = {name: self[name] for name in self if name not in ROUNDED}
         return digest(exact)
 
     def check_known(self) -> None:
-        """Raise `InputError` where a part is unknown."""
+        """Raise `InputError` where an entry is unknown."""
         for name in self.unknown:
             how = _OF_HOOKS if name == "hooks" else _OF_OTHERS
             raise InputError(
-                f"No result goes to a folder or a cache while the part {name!r} is not known ({self[name]}): {how}."
+                f"No result goes to a folder or a cache while the entry {name!r} is not known ({self[name]}): {how}."
             )
 
     def check(
@@ -101,19 +102,19 @@ class Identity(dict[str, Any]):
         theirs: str,
         names: Iterable[str] = OF_MODEL,
     ) -> None:
-        """Raise `InputError` where a part differs that both have; ``ours`` and ``theirs`` name the two results."""
+        """Raise `InputError` where an entry differs that both have; ``ours`` and ``theirs`` name the two results."""
         for name in names:
             if name not in self or name not in other:
                 continue
-            if not same_part(self[name], other[name]):
-                differs = part_differs(name, self[name], ours, other[name], theirs)
+            if not same_entry(self[name], other[name]):
+                differs = entry_differs(name, self[name], ours, other[name], theirs)
                 raise InputError(
                     f"Only results of one model, asked in one way, go together, but {differs}."
                 )
 
 
-def same_part(a: Any, b: Any) -> bool:
-    """Return whether two values of a part agree; text weights may differ by the rounding of another machine."""
+def same_entry(a: Any, b: Any) -> bool:
+    """Return whether two values of an entry agree; text weights may differ by the rounding of another machine."""
     if _is_unknown(a) or _is_unknown(b):
         return False
     both_lists = isinstance(a, list) and isinstance(b, list)
@@ -122,18 +123,18 @@ def same_part(a: Any, b: Any) -> bool:
     return bool(_plain(a) == _plain(b))
 
 
-def part_differs(name: str, one: Any, title: str, other: Any, other_title: str) -> str:
-    """Return the clause of a message that says in which part two results differ."""
-    part = name.replace("_", " ")
+def entry_differs(name: str, one: Any, title: str, other: Any, other_title: str) -> str:
+    """Return the clause of a message that says in which entry two results differ."""
+    entry = name.replace("_", " ")
     values = f" ({one!r} and {other!r})"
     if name in ("text_weights", "class_weights"):
-        part = "text weights"
+        entry = "text weights"
         values = ""  # such numbers say nothing to a reader
     elif name == "behaviour":
-        part = "behaviour, in what the encoder answers to noise"
+        entry = "behaviour, in what the encoder answers to noise"
     elif name == "classes":  # there may be hundreds
         values = f" ({difference({name: other}, {name: one})})"
-    return f"{title} and {other_title} differ in {part}{values}"
+    return f"{title} and {other_title} differ in {entry}{values}"
 
 
 def _is_unknown(value: Any) -> bool:

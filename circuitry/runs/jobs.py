@@ -21,9 +21,9 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
+from circuitry.runs.arguments import Natural
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, remove_leftovers
-from circuitry.runs.given import Natural
 from circuitry.runs.manifest import claim, read_sealed, write_sealed
 from circuitry.runs.progress import Bar
 from circuitry.runs.provenance import difference, digest, versions

@@ -90,16 +90,16 @@ _HEAP_TYPE = 1 << 9
 """Flag of types that are defined in Python (``Py_TPFLAGS_HEAPTYPE``)."""
 
 
-def part_of(value: Any, name: str) -> str | dict[str, str]:
-    """Return the digest of a value as a part of an `Identity`; where it cannot be read, the places that are unknown.
+def entry_of(value: Any, name: str) -> str | dict[str, str]:
+    """Return the digest of a value as an entry of an `Identity`; where it cannot be read, the places that are unknown.
 
     Args:
         value: Any function or object.
         name: Name of the value in the names of unknown places.
 
     Example:
-        >>> Identity(metric_code=part_of(lambda embeddings: embeddings[:, 3], "the metric"))
-        >>> part_of([1, open("notes.txt")], "the list")
+        >>> Identity(metric_code=entry_of(lambda embeddings: embeddings[:, 3], "the metric"))
+        >>> entry_of([1, open("notes.txt")], "the list")
         {'the list[1]': 'unknown'}
     """
     leaves = Leaves()
@@ -108,7 +108,7 @@ def part_of(value: Any, name: str) -> str | dict[str, str]:
 
 
 class Leaves:
-    """A walk through values to their leaves; see `part_of`."""
+    """A walk through values to their leaves; see `entry_of`."""
 
     def __init__(
         self, names: Mapping[int, str] | None = None, without: Collection[str] = ()

@@ -12,7 +12,7 @@ from typing import Any
 
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, whole_file
-from circuitry.runs.identity import ROUNDED, Identity, same_part
+from circuitry.runs.identity import ROUNDED, Identity, same_entry
 from circuitry.runs.provenance import difference, digest, versions
 
 NAME = "manifest.json"
@@ -72,9 +72,9 @@ def claim(
                 write_sealed(folder / NAME, manifest)
     manifest = read_manifest(folder, format_name)
     theirs = manifest["config"]
-    # Another machine rounds these parts otherwise: within the tolerance the folder's numbers stand for ours.
+    # Another machine rounds these entries otherwise: within the tolerance the folder's numbers stand for ours.
     for name in ROUNDED:
-        if name in theirs and same_part(theirs[name], ours.get(name)):
+        if name in theirs and same_entry(theirs[name], ours.get(name)):
             ours[name] = theirs[name]
     if theirs == ours:
         for name, listing in lists.items():

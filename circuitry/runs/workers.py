@@ -16,8 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 
+from circuitry.runs.arguments import Count, Natural, Positive, checked, one_of
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Natural, Positive, checked, one_of
 
 T = TypeVar("T")
 

@@ -1,5 +1,5 @@
-from .accuracy import AMONG_PART as AMONG_PART
-from .accuracy import CLASS_PARTS as CLASS_PARTS
+from .accuracy import AMONG_GROUP as AMONG_GROUP
+from .accuracy import CLASS_GROUPS as CLASS_GROUPS
 from .accuracy import CLASSIFIER as CLASSIFIER
 from .accuracy import F1 as F1
 from .accuracy import FALSE_ALARMS as FALSE_ALARMS

@@ -14,9 +14,9 @@ import pandas as pd
 from sklearn.metrics import f1_score
 
 from circuitry.comparison.table import with_columns
+from circuitry.runs.arguments import Names, checked
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage, unknown_name
-from circuitry.runs.given import Names, checked
 from circuitry.runs.manifest import read_listing
 
 _FORMAT = "circuitry predictions 1"
@@ -28,8 +28,8 @@ RANKS = ("rank", "rank_alone", "rank_centred")
 
 MEASURE = "balanced top-1"
 """The default: the mean over classes of the share of right images."""
-AMONG_PART = "balanced top-1 alone"
-"""Only the classes of the image's part (seen or held-out) compete."""
+AMONG_GROUP = "balanced top-1 alone"
+"""Only the classes of the image's group (seen or held-out) compete."""
 CENTRED = "balanced top-1 centred"
 """After each class's scores were centred within the domain."""
 FALLS_ON_HELD_OUT = "predicted held-out"
@@ -39,16 +39,16 @@ FALSE_ALARMS = "false alarms"
 F1, HARMONIC_MEAN = "macro F1", "harmonic mean"
 
 CLASSIFIER, OWN_STYLE, SUPERVISED = "all templates", "own style", "supervised"
-CLASS_PARTS = ("all", "seen", "held-out")
+CLASS_GROUPS = ("all", "seen", "held-out")
 
-_BY = ["classifier", "domain", "part"]
+_BY = ["classifier", "domain", "group"]
 PredictionTable = Annotated[
     pd.DataFrame, with_columns("class", "domain", "classifier", "top_1", *RANKS)
 ]
 """A row for each image and classifier; see `evaluation.predictions`."""
 AccuracyTable = Annotated[
     pd.DataFrame,
-    with_columns("classifier", "domain", "part", "measure", "value", "chance"),
+    with_columns("classifier", "domain", "group", "measure", "value", "chance"),
 ]
 """Accuracies of one model or of runs."""
 
@@ -57,13 +57,13 @@ def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.Data
     """Return all accuracies of all classifiers, one a row.
 
     Args:
-        held_out: The held-out classes of `predictions`; together, and each alone, they are parts.
+        held_out: The held-out classes of `predictions`; together, and each alone, they are groups.
 
     Returns:
-        ``classifier``, ``domain``, ``part`` ("all", "seen", "held-out", or the name of a held-out class), ``measure``,
+        ``classifier``, ``domain``, ``group`` ("all", "seen", "held-out", or the name of a held-out class), ``measure``,
         ``value``, ``chance`` (of guessing, NaN if unknown), ``n_images``, ``n_classes``.
-        Measures are "top-1", "balanced top-1", ..., `AMONG_PART`, `CENTRED`, `FALLS_ON_HELD_OUT`; for single held-out
-        classes also `FALSE_ALARMS`; for whole parts `F1` (only images of the part, mean over its classes, as in the
+        Measures are "top-1", "balanced top-1", ..., `AMONG_GROUP`, `CENTRED`, `FALLS_ON_HELD_OUT`; for single held-out
+        classes also `FALSE_ALARMS`; for whole groups `F1` (only images of the group, mean over its classes, as in the
         study) and `HARMONIC_MEAN` of the balanced top-1 accuracies of seen and held-out classes.
 
     Example:
@@ -73,7 +73,7 @@ def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.Data
         >>> sorted(set(table["measure"]))
         ['balanced top-1', 'balanced top-1 centred', 'balanced top-5', 'macro F1', 'top-1', 'top-5']
     """
-    part = _part(predictions, held_out)
+    group = _group(predictions, held_out)
     # Categories carry the order and the number of all classes; a domain may show a few only.
     for column in ("class", "top_1"):
         if not isinstance(predictions[column].dtype, pd.CategoricalDtype):
@@ -81,13 +81,13 @@ def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.Data
                 f"The classes of predictions are categories, but {column} holds {predictions[column].dtype}: take what "
                 "predictions(...) returned."
             )
-    # An image counts in several parts: all, seen or held-out, and its own held-out class.
-    named = predictions[part == "held-out"]
-    parts = [predictions.assign(part="all")]
+    # An image counts in several groups: all, seen or held-out, and its own held-out class.
+    named = predictions[group == "held-out"]
+    groups = [predictions.assign(group="all")]
     if held_out:
-        parts.append(predictions.assign(part=part))
-        parts.append(named.assign(part=named["class"].astype(str)))
-    images = pd.concat(parts, ignore_index=True)
+        groups.append(predictions.assign(group=group))
+        groups.append(named.assign(group=named["class"].astype(str)))
+    images = pd.concat(groups, ignore_index=True)
     tables = [_averages(images, held_out), _f1(images)]
     if held_out:
         tables += [_false_alarms(predictions, held_out), _harmonic_means(tables[0])]
@@ -97,7 +97,7 @@ def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.Data
     )[[*_BY, "measure", "value", "chance", "n_images", "n_classes"]]
 
 
-def _part(predictions: pd.DataFrame, held_out: Sequence[str]) -> "pd.Series[str]":
+def _group(predictions: pd.DataFrame, held_out: Sequence[str]) -> "pd.Series[str]":
     classes = sorted(set(predictions["class"]))
     if unknown := sorted(set(held_out) - set(classes)):
         raise unknown_name(
@@ -129,7 +129,7 @@ def _averages(images: pd.DataFrame, held_out: Sequence[str]) -> pd.DataFrame:
         measures[f"balanced {name}"] = by_class[name]
     measures[CENTRED] = by_class["centred"]
     if held_out:
-        measures[AMONG_PART] = by_class["alone"]
+        measures[AMONG_GROUP] = by_class["alone"]
     sizes = {
         "n_images": marked.groupby(_BY, sort=False).size(),
         "n_classes": classes.groupby(_BY, sort=False).size(),
@@ -139,8 +139,8 @@ def _averages(images: pd.DataFrame, held_out: Sequence[str]) -> pd.DataFrame:
         for name, value in measures.items()
     ]
     table = pd.concat(tables, ignore_index=True)
-    # In the part of all classes every class competes, so there is no accuracy among the part alone.
-    return table[(table["part"] != "all") | (table["measure"] != AMONG_PART)]
+    # In the group of all classes every class competes, so there is no accuracy among the group alone.
+    return table[(table["group"] != "all") | (table["measure"] != AMONG_GROUP)]
 
 
 def _false_alarms(predictions: pd.DataFrame, held_out: Sequence[str]) -> pd.DataFrame:
@@ -159,7 +159,7 @@ def _false_alarms(predictions: pd.DataFrame, held_out: Sequence[str]) -> pd.Data
 
 def _f1(images: pd.DataFrame) -> pd.DataFrame:
     rows = []
-    for key, own in images[images["part"].isin(["all", "seen", "held-out"])].groupby(
+    for key, own in images[images["group"].isin(["all", "seen", "held-out"])].groupby(
         _BY, sort=False
     ):
         truth = own["class"].cat.codes.to_numpy()
@@ -180,9 +180,9 @@ def _f1(images: pd.DataFrame) -> pd.DataFrame:
 
 def _harmonic_means(averages: pd.DataFrame) -> pd.DataFrame:
     rows = averages[averages["measure"] == MEASURE]
-    seen = rows[rows["part"] == "seen"].set_index(_BY[:2])
-    held = rows[rows["part"] == "held-out"].set_index(_BY[:2])
-    both = rows[rows["part"] == "all"].set_index(_BY[:2])
+    seen = rows[rows["group"] == "seen"].set_index(_BY[:2])
+    held = rows[rows["group"] == "held-out"].set_index(_BY[:2])
+    both = rows[rows["group"] == "all"].set_index(_BY[:2])
     # A domain may lack seen or held-out classes: it has no harmonic mean.
     value = harmonic_mean(seen["value"], held["value"]).reindex(both.index)
     table = both.assign(measure=HARMONIC_MEAN, value=value)
@@ -206,7 +206,7 @@ def _chance(
         FALLS_ON_HELD_OUT: held / all_classes,
     }
     alone = (
-        table["part"]
+        table["group"]
         .eq("seen")
         .map({True: 1 / max(all_classes - held, 1), False: 1 / max(held, 1)})
     )
@@ -214,7 +214,7 @@ def _chance(
         upper=all_classes
     )
     chance = table["measure"].map(known).fillna(k / all_classes)
-    return chance.where(table["measure"] != AMONG_PART, alone)
+    return chance.where(table["measure"] != AMONG_GROUP, alone)
 
 
 def accuracy_kinds(
@@ -246,8 +246,8 @@ def accuracy_kinds(
     by = [*by, "domain"]
     # A supervised model has a single classifier of its own name, without texts.
     main = rows[rows["classifier"].isin([classifier, SUPERVISED])]
-    held = main[~main["part"].isin(CLASS_PARTS)]
-    own = rows[(rows["classifier"] == OWN_STYLE) & ~rows["part"].isin(CLASS_PARTS)]
+    held = main[~main["group"].isin(CLASS_GROUPS)]
+    own = rows[(rows["classifier"] == OWN_STYLE) & ~rows["group"].isin(CLASS_GROUPS)]
 
     def mean(
         of: pd.DataFrame, measure: str, column: str = "value"
@@ -260,21 +260,21 @@ def accuracy_kinds(
 
     table = pd.DataFrame(
         {
-            "all": mean(main[main["part"] == "all"], MEASURE),
-            "seen": mean(main[main["part"] == "seen"], MEASURE),
+            "all": mean(main[main["group"] == "all"], MEASURE),
+            "seen": mean(main[main["group"] == "seen"], MEASURE),
             "held_out": mean(held, MEASURE),
-            "alone": mean(held, AMONG_PART),
+            "alone": mean(held, AMONG_GROUP),
             "own_style": mean(own, MEASURE),
             "centred": mean(held, CENTRED),
             "predicted_held_out": mean(held, FALLS_ON_HELD_OUT),
             "chance": mean(main, MEASURE, "chance"),
-            "chance_alone": mean(held, AMONG_PART, "chance"),
+            "chance_alone": mean(held, AMONG_GROUP, "chance"),
         }
     ).assign(harmonic_mean=lambda t: harmonic_mean(t["seen"], t["held_out"]))
     groups = table.groupby(by, sort=False)
     found = groups.mean().assign(sd=groups["held_out"].std(), seeds=groups.size())
-    classes = held.groupby(by)["part"]
-    names = classes.agg(lambda parts: ", ".join(sorted(set(parts))))
+    classes = held.groupby(by)["group"]
+    names = classes.agg(lambda groups: ", ".join(sorted(set(groups))))
     found = found.assign(n_classes=classes.nunique(), held_out_classes=names)
     found = (
         found.fillna({"n_classes": 0, "held_out_classes": ""})

@@ -25,8 +25,8 @@ from circuitry.encoder.modes import own_modes
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import activations
 from circuitry.models.prompts import Template, templates_of
+from circuitry.runs.arguments import SOME, Names, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import SOME, Names, checked
 from circuitry.runs.workers import Work
 from circuitry.training.accuracy import N_KEPT, RANKS, class_column, tidy_accuracy
 
@@ -102,7 +102,7 @@ def zero_shot_accuracy(
     Example:
         >>> quiet = circuitry.Work(progress=False)
         >>> accuracy = circuitry.training.zero_shot_accuracy(clip, folder, held_out=["cup"], work=quiet)
-        >>> overall = accuracy.query("part == 'all' and measure == 'top-1' and classifier == 'all templates'")
+        >>> overall = accuracy.query("group == 'all' and measure == 'top-1' and classifier == 'all templates'")
         >>> overall["domain"].tolist()
         ['quickdraw', 'real', 'sketch']
     """
@@ -195,8 +195,8 @@ def predictions(
         }
     )
     tables = [
-        _with_outcomes(about.assign(classifier=name), torch.cat(parts), labels, apart)
-        for name, parts in scores.items()
+        _with_outcomes(about.assign(classifier=name), torch.cat(batches), labels, apart)
+        for name, batches in scores.items()
     ]
     return pd.concat(tables, ignore_index=True)
 
@@ -242,15 +242,15 @@ def outcomes(
     """Return the classes by falling score for images of one domain, and `RANKS` of the true class, from 1.
 
     The first class is `NO_ANSWER` where no score is above all others. For ``rank_alone`` the true class competes with
-    the classes of its part: the held-out classes, or the seen ones. For ``rank_centred`` each class's mean score over
+    the classes of its group: the held-out classes, or the seen ones. For ``rank_centred`` each class's mean score over
     the images is subtracted. Centring needs no labels. It removes the model's bias towards a class in this domain, and
     with it the frequency of the class there.
     """
-    same_part = held_out[None] == held_out[labels][:, None]
+    same_group = held_out[None] == held_out[labels][:, None]
     # By each of `RANKS`.
     competing = (
         scores,
-        scores.masked_fill(~same_part, -torch.inf),
+        scores.masked_fill(~same_group, -torch.inf),
         scores - scores.nanmean(0),
     )
     order = scores.sort(dim=1, descending=True, stable=True).indices

@@ -8,8 +8,8 @@ from typing import TextIO
 from circuitry.data.captions import PATTERNS, caption, image_rng
 from circuitry.data.domains import ImageRecord
 from circuitry.data.file_check import check_file
+from circuitry.runs.arguments import Seed, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Seed, checked
 from circuitry.training.trainer_table import CaptionedImage
 
 Captions = Mapping[str, str] | Callable[[ImageRecord], str]

@@ -20,9 +20,9 @@ from torch import Tensor, nn
 
 from circuitry.bases.sae import SparseAutoencoder
 from circuitry.encoder.modes import own_modes
+from circuitry.runs.arguments import checked
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import checked
 from circuitry.runs.provenance import difference
 from circuitry.training.samples import SampleBatches
 from circuitry.training.training_settings import SaeTraining

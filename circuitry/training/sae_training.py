@@ -14,7 +14,7 @@ from circuitry.bases.sae import SparseAutoencoder
 from circuitry.data.domains import DomainFolder
 from circuitry.encoder.modes import own_modes
 from circuitry.models.clip import Clip
-from circuitry.runs.given import Count, checked
+from circuitry.runs.arguments import Count, checked
 from circuitry.runs.progress import Bar
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work

@@ -17,9 +17,9 @@ from circuitry.data.images import image_listing
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
 from circuitry.models.image_pass import activations
+from circuitry.runs.arguments import Count, Seed
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
-from circuitry.runs.given import Count, Seed
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
 from circuitry.training.trainer_table import read_chunks

@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 
 from circuitry.data.file_check import FileCheck, MissingFiles, Tally, check_file
+from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
-from circuitry.runs.given import checked
 from circuitry.runs.manifest import check_format, read_sealed, write_sealed
 from circuitry.runs.provenance import versions
 

@@ -22,8 +22,7 @@ from pathlib import Path
 from typing import Annotated
 
 from circuitry.data.shared_options import Decoding, SeedOption, option
-from circuitry.runs.errors import InputError
-from circuitry.runs.given import (
+from circuitry.runs.arguments import (
     Amount,
     Count,
     Natural,
@@ -33,6 +32,7 @@ from circuitry.runs.given import (
     checked,
     one_of,
 )
+from circuitry.runs.errors import InputError
 from circuitry.runs.settings_file import PACKAGE, STUDY, preset
 
 CLIP_PRECISIONS = (

@@ -26,10 +26,10 @@ from circuitry.runs import (
     whole_file,
 )
 from circuitry.data import caption, chosen_names
-from circuitry.runs.given import DISTINCT, between, checked
+from circuitry.runs.arguments import DISTINCT, between, checked
 from circuitry.runs.manifest import NAME
 from circuitry.runs.processes import process_pool
-from experiments.drawn.geometry import DrawnPart
+from experiments.drawn.geometry import DrawnPiece
 from experiments.drawn.shapes import posed_drawing, shapes
 from experiments.drawn.styles_flat import clipart, infograph, quickdraw, sketch
 from experiments.drawn.styles_light import painting, real
@@ -37,12 +37,12 @@ from experiments.drawn.styles_light import painting, real
 import numpy as np
 from PIL import Image
 
-Renderer = Callable[[Sequence[DrawnPart], np.random.Generator, int], Image.Image]
+Renderer = Callable[[Sequence[DrawnPiece], np.random.Generator, int], Image.Image]
 RENDERERS: Mapping[str, Renderer] = {
     renderer.__name__: renderer
     for renderer in (clipart, infograph, painting, quickdraw, real, sketch)
 }
-"""Style -> function that renders parts, back to front, as an RGB image of so many pixels a side."""
+"""Style -> function that renders pieces, back to front, as an RGB image of so many pixels a side."""
 DRAWINGS: Mapping[int, Mapping[str, Renderer]] = {
     1: RENDERERS,
     2: {
@@ -99,9 +99,9 @@ def draw_image(
     chosen_names("toy class", (class_name,), DRAWN_THINGS)
     chosen_names("toy style", (style,), STYLES)
     class_key, style_key = zlib.crc32(class_name.encode()), zlib.crc32(style.encode())
-    parts = posed_drawing(class_name, np.random.default_rng([seed, class_key]))
+    pieces = posed_drawing(class_name, np.random.default_rng([seed, class_key]))
     return DRAWINGS[version][style](
-        parts, np.random.default_rng([seed, class_key, style_key]), size
+        pieces, np.random.default_rng([seed, class_key, style_key]), size
     )
 
 
@@ -256,14 +256,17 @@ def image_of(
 def _lists(settings: DrawingSettings) -> dict[str, str]:
     """Return DomainNet's lists, by file name: the first ``n_train`` images of a class train, the others test."""
     numbers = _numbers(settings)
-    parts = {"train": numbers[: settings.n_train], "test": numbers[settings.n_train :]}
+    of_split = {
+        "train": numbers[: settings.n_train],
+        "test": numbers[settings.n_train :],
+    }
     return {
         f"{style}_{split}.txt": "".join(
             f"{image_of(settings, style, class_name, number)[0]} {label}\n"
             for label, class_name in enumerate(settings.classes)
-            for number in parts[split]
+            for number in of_split[split]
         )
-        for style, split in product(settings.styles, parts)
+        for style, split in product(settings.styles, of_split)
     }
 
 

@@ -1,4 +1,4 @@
-"""Parts of a vector drawing, and the few curves all toy drawings are made of. No torch.
+"""Pieces of a vector drawing, and the few curves all toy drawings are made of. No torch.
 
 Coordinates are unit coordinates: x to the right and y downwards, both from -1 to 1 across the picture.
 """
@@ -18,8 +18,8 @@ Role = Literal["body", "accent", "detail"]
 
 
 @dataclass(frozen=True)
-class DrawnPart:
-    """One area or one stroke of a drawing; later parts cover earlier ones."""
+class DrawnPiece:
+    """One area or one stroke of a drawing; later pieces cover earlier ones."""
 
     points: Outline
     """Corners of the area, or the centre line of the stroke, in unit coordinates."""
@@ -130,16 +130,16 @@ def length(points: Outline) -> float:
 
 
 def placed(
-    parts: Sequence[DrawnPart], x: Number, y: Number, half: Number
-) -> tuple[DrawnPart, ...]:
-    """Return the parts moved and scaled: their bounding box has centre (x, y), its longer side is 2 ``half``."""
-    corners = np.concatenate([part.area() for part in parts])
+    pieces: Sequence[DrawnPiece], x: Number, y: Number, half: Number
+) -> tuple[DrawnPiece, ...]:
+    """Return the pieces moved and scaled: their bounding box has centre (x, y), its longer side is 2 ``half``."""
+    corners = np.concatenate([piece.area() for piece in pieces])
     low, high = corners.min(axis=0), corners.max(axis=0)
     scale = 2 * half / float((high - low).max())
     shift = np.array([x, y]) - scale * (low + high) / 2
     return tuple(
-        replace(part, points=part.points * scale + shift, width=part.width * scale)
-        for part in parts
+        replace(piece, points=piece.points * scale + shift, width=piece.width * scale)
+        for piece in pieces
     )
 
 

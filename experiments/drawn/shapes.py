@@ -4,7 +4,7 @@
 
 - ``set``: numbers and colours, by name; `uniform`, `normal`, `choice`, `integers`, `random` and `pick` are random;
 - ``for`` names ``in`` rows (the ``first`` of them) ``do`` steps; ``if``, ``then``, ``else``;
-- ``part``: its role, its ``colour``, its ``width`` (of a stroke; an area has none), and one curve: ``polygon`` or
+- ``piece``: its role, its ``colour``, its ``width`` (of a stroke; an area has none), and one curve: ``polygon`` or
   ``smooth`` through points, ``box``, ``ellipse`` (or an arc, from and to degrees), or curves that are joined.
 
 Values are Python's expressions of names that are set, and of a few functions.
@@ -19,7 +19,7 @@ from types import CodeType
 from typing import Any
 
 from experiments.drawn.geometry import (
-    DrawnPart,
+    DrawnPiece,
     Number,
     Outline,
     box,
@@ -75,8 +75,8 @@ def shapes() -> Mapping[str, Mapping[str, Any]]:
     return drawn
 
 
-def draw_parts(class_name: str, rng: np.random.Generator) -> list[DrawnPart]:
-    """Draw a thing with random proportions and colours, upright: its parts from back to front."""
+def draw_pieces(class_name: str, rng: np.random.Generator) -> list[DrawnPiece]:
+    """Draw a thing with random proportions and colours, upright: its pieces from back to front."""
     scope: dict[str, Any] = {
         **_FUNCTIONS,
         "choice": lambda *values: rng.choice(values),
@@ -87,7 +87,7 @@ def draw_parts(class_name: str, rng: np.random.Generator) -> list[DrawnPart]:
         "uniform": rng.uniform,
     }
     return [
-        _part(step, scope) for step in _unrolled(shapes()[class_name]["draw"], scope)
+        _piece(step, scope) for step in _unrolled(shapes()[class_name]["draw"], scope)
     ]
 
 
@@ -122,12 +122,12 @@ def _unrolled(steps: Steps, scope: dict[str, Any]) -> Iterator[Any]:
                 yield step
 
 
-def _part(step: Mapping[str, Any], scope: dict[str, Any]) -> DrawnPart:
+def _piece(step: Mapping[str, Any], scope: dict[str, Any]) -> DrawnPiece:
     points = _curve(step, scope)
     colour = evaluate(step["colour"], scope)
-    return DrawnPart(
+    return DrawnPiece(
         points,
-        evaluate(step["part"], scope),
+        evaluate(step["piece"], scope),
         tuple(colour),
         float(evaluate(step.get("width", 0.0), scope)),
     )
@@ -171,9 +171,9 @@ def _values(numbers: Sequence[Any], scope: Scope) -> list[Number]:
     return [evaluate(number, scope) for number in numbers]
 
 
-def posed_drawing(class_name: str, rng: np.random.Generator) -> tuple[DrawnPart, ...]:
+def posed_drawing(class_name: str, rng: np.random.Generator) -> tuple[DrawnPiece, ...]:
     """Return a random drawing of the class: mirrored, stretched, bent, turned, scaled and placed in the picture."""
-    parts, tilt = draw_parts(class_name, rng), shapes()[class_name]["tilt"]
+    pieces, tilt = draw_pieces(class_name, rng), shapes()[class_name]["tilt"]
     angle = np.radians(rng.uniform(-tilt, tilt))
     mirror, stretch, shear = (
         rng.choice([-1.0, 1.0]),
@@ -183,12 +183,13 @@ def posed_drawing(class_name: str, rng: np.random.Generator) -> tuple[DrawnPart,
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     matrix = np.array([[mirror * stretch, 0.0], [shear, 1 / stretch]]) @ turn
     bend, phase = rng.normal(0, 0.025, (2, 2)), rng.uniform(0, 2 * np.pi, (2, 2))
-    parts = [
-        replace(part, points=_bent(part.points, bend, phase) @ matrix) for part in parts
+    pieces = [
+        replace(piece, points=_bent(piece.points, bend, phase) @ matrix)
+        for piece in pieces
     ]
     half = rng.uniform(0.6, 0.9)
     slack = 0.95 - half
-    return placed(parts, rng.uniform(-slack, slack), rng.uniform(-slack, slack), half)
+    return placed(pieces, rng.uniform(-slack, slack), rng.uniform(-slack, slack), half)
 
 
 def _bent(

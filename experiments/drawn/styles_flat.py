@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from experiments.drawn.geometry import (
     Colour,
-    DrawnPart,
+    DrawnPiece,
     Outline,
     band,
     box,
@@ -35,7 +35,7 @@ _INK = "23232b"
 
 
 def clipart(
-    parts: Sequence[DrawnPart], rng: np.random.Generator, side: int
+    pieces: Sequence[DrawnPiece], rng: np.random.Generator, side: int
 ) -> Image.Image:
     """Draw flat saturated colours with a dark outline on a white or light ground."""
     ground = (
@@ -53,20 +53,20 @@ def clipart(
         canvas.fill(
             ellipse(rng.uniform(-0.1, 0.1), rng.uniform(-0.1, 0.1), 0.88, 0.88), disc
         )
-    for part in parts:
-        detail = part.role == "detail"
+    for piece in pieces:
+        detail = piece.role == "detail"
         thin = 0.6 * outline if detail else outline
-        colour = _saturated(part.colour)
-        if part.width > 0:
+        colour = _saturated(piece.colour)
+        if piece.width > 0:
             if not detail:
-                canvas.fill(band(part.points, part.width + 1.2 * outline), dark)
+                canvas.fill(band(piece.points, piece.width + 1.2 * outline), dark)
             canvas.fill(
-                band(part.points, max(part.width, thin) if detail else part.width),
+                band(piece.points, max(piece.width, thin) if detail else piece.width),
                 colour,
             )
         else:
-            canvas.fill(part.points, colour)
-            _outline(canvas, part.points, thin, dark)
+            canvas.fill(piece.points, colour)
+            _outline(canvas, piece.points, thin, dark)
     return canvas.finished()
 
 
@@ -89,7 +89,7 @@ def _saturated(colour: Colour) -> Colour:
 
 
 def infograph(
-    parts: Sequence[DrawnPart], rng: np.random.Generator, side: int
+    pieces: Sequence[DrawnPiece], rng: np.random.Generator, side: int
 ) -> Image.Image:
     """Draw a flat icon of few colours on a panel, among bars, charts and lines of text."""
     theme = pick(
@@ -128,7 +128,7 @@ def infograph(
         edge = -0.94 if right else 0.28
         slots = [(edge, -0.62), (edge, 0.16)]
     _panel(canvas, rng.random(), (x, y, half + 0.08), ground, theme)
-    _icon(canvas, placed(parts, x, y, half), theme, second)
+    _icon(canvas, placed(pieces, x, y, half), theme, second)
     for left, top in slots:
         block = (_bars, _pie, _column)[int(rng.integers(3))]
         block(canvas, rng, left, top, (theme, second))
@@ -157,7 +157,7 @@ def _panel(
 
 
 def _icon(
-    canvas: Canvas, parts: Sequence[DrawnPart], theme: Colour, second: Colour
+    canvas: Canvas, pieces: Sequence[DrawnPiece], theme: Colour, second: Colour
 ) -> None:
     """Draw the thing in the colours of the chart: each natural tone takes the nearest of five."""
     tones = (
@@ -168,17 +168,17 @@ def _icon(
         (1.0, 1.0, 1.0),
     )
     used: dict[Colour, Colour] = {}
-    for part in parts:
-        if part.colour not in used:
-            level = min(int(5 * float(np.dot(part.colour, (0.3, 0.59, 0.11)))), 4)
+    for piece in pieces:
+        if piece.colour not in used:
+            level = min(int(5 * float(np.dot(piece.colour, (0.3, 0.59, 0.11)))), 4)
             free = [tone for tone in tones if tone not in used.values()] or list(tones)
-            used[part.colour] = min(
+            used[piece.colour] = min(
                 free, key=lambda tone: abs(tones.index(tone) - level)
             )
-        canvas.fill(part.area(), used[part.colour])
+        canvas.fill(piece.area(), used[piece.colour])
         # White on a white panel needs a line round it.
-        if used[part.colour] == tones[-1] and part.role != "detail":
-            _outline(canvas, part.area(), 0.03, tones[0])
+        if used[piece.colour] == tones[-1] and piece.role != "detail":
+            _outline(canvas, piece.area(), 0.03, tones[0])
 
 
 def _text(
@@ -258,7 +258,7 @@ THIN = 0.085
 
 
 def quickdraw(
-    parts: Sequence[DrawnPart],
+    pieces: Sequence[DrawnPiece],
     rng: np.random.Generator,
     side: int,
     *,
@@ -274,12 +274,12 @@ def quickdraw(
         rng.uniform(0.008, 0.022),
         rng.uniform(0.2, 0.7),
     )
-    for part in parts:
-        if part.role == "detail" and rng.random() > patience:
+    for piece in pieces:
+        if piece.role == "detail" and rng.random() > patience:
             continue
-        if part.width == 0:
-            canvas.fill(part.points, 255)
-        line = part.points if part.width > 0 else _reopened(part.points, rng)
+        if piece.width == 0:
+            canvas.fill(piece.points, 255)
+        line = piece.points if piece.width > 0 else _reopened(piece.points, rng)
         line = _wobbly(line, shake, rng)
         for stroke in _broken(line, rng) if sparse else (line,):
             _stroke(canvas, stroke, 0.7 * width if sparse else width)
@@ -329,21 +329,21 @@ def _stroke(canvas: Canvas, line: Outline, width: float) -> None:
 
 
 def sketch(
-    parts: Sequence[DrawnPart], rng: np.random.Generator, side: int
+    pieces: Sequence[DrawnPiece], rng: np.random.Generator, side: int
 ) -> Image.Image:
     """Draw thin repeated pencil lines and hatching on paper white."""
     canvas = Canvas(side, _WHITE)
     hatches = [_hatching(rng, side, n) for n in (0, 1, 2)]
     shake = rng.uniform(0.006, 0.014)
-    for part in parts:
-        tone = 1 - float(np.dot(part.colour, (0.3, 0.59, 0.11)))
+    for piece in pieces:
+        tone = 1 - float(np.dot(piece.colour, (0.3, 0.59, 0.11)))
         dark = int(tone > 0.3) + int(tone > 0.6)
-        wide = part.width == 0 or part.width >= THIN
+        wide = piece.width == 0 or piece.width >= THIN
         if wide:
-            canvas.image.paste(hatches[dark], mask=mask_of([part], side).image)
-        for line in part.rims() if wide else (part.points,):
+            canvas.image.paste(hatches[dark], mask=mask_of([piece], side).image)
+        for line in piece.rims() if wide else (piece.points,):
             for _ in range(
-                2 if part.role == "detail" else 3
+                2 if piece.role == "detail" else 3
             ):  # the same line again, a little off
                 off = _wobbly(line, shake, rng) + rng.normal(0, 0.7 * shake, 2)
                 canvas.line(off, int(rng.integers(40, 125)), 0.011)

@@ -5,7 +5,7 @@ from dataclasses import replace
 from itertools import groupby
 from typing import NamedTuple
 
-from experiments.drawn.geometry import Colour, DrawnPart, closed, pick, shaded
+from experiments.drawn.geometry import Colour, DrawnPiece, closed, pick, shaded
 from experiments.drawn.styles_raster import (
     OVERSAMPLE,
     Canvas,
@@ -23,7 +23,7 @@ from PIL import Image, ImageFilter
 
 
 def real(
-    parts: Sequence[DrawnPart],
+    pieces: Sequence[DrawnPiece],
     rng: np.random.Generator,
     side: int,
     *,
@@ -39,15 +39,17 @@ def real(
     grounds = (_meadow, _wood, _wall, _cloth, *[_paper] * 4 * plain)
     picture = grounds[int(rng.integers(len(grounds)))](rng, side)
     away = np.array(light) * -rng.uniform(0.06, 0.14)
-    subject = coverage(parts, side)
+    subject = coverage(pieces, side)
     shadow = blurred(
-        coverage([replace(part, points=part.points + away) for part in parts], side),
+        coverage(
+            [replace(piece, points=piece.points + away) for piece in pieces], side
+        ),
         side / 40,
     )
     picture *= 1 - rng.uniform(0.45, 0.65) * shadow[:, :, None]
     roughness = rng.uniform(0.02, 0.06)
     shade: Plane = np.ones((side, side))
-    for (role, colour, _), group in groupby(parts, key=_piece):
+    for (role, colour, _), group in groupby(pieces, key=_surface):
         mask = coverage(list(group), side)
         # A detail is a mark on the surface below and shares its light.
         if role != "detail":
@@ -59,13 +61,13 @@ def real(
     return _photographed(_set_apart(picture, subject, 0.15), rng, side)
 
 
-def _piece(part: DrawnPart) -> tuple[str, Colour, int]:
+def _surface(piece: DrawnPiece) -> tuple[str, Colour, int]:
     """Return a key that is equal for strokes that look like one thing, as the tubes of a frame do."""
-    return part.role, part.colour, 0 if part.width > 0 else id(part)
+    return piece.role, piece.colour, 0 if piece.width > 0 else id(piece)
 
 
 def _relief(mask: Plane, light: tuple[float, float], side: int) -> Plane:
-    """Return the brightness of a bulging part: near its rim the surface turns towards or away from the light."""
+    """Return the brightness of a bulging piece: near its rim the surface turns towards or away from the light."""
     size = float(np.sqrt(mask.mean())) * side
     reach = max(0.22 * size, side / 64)
     height = blurred(mask, reach)
@@ -76,7 +78,7 @@ def _relief(mask: Plane, light: tuple[float, float], side: int) -> Plane:
 
 
 def _rim(mask: Plane, side: int) -> Plane:
-    """Return the brightness of a part beside its rim, where less light falls."""
+    """Return the brightness of a piece beside its rim, where less light falls."""
     inside = blurred(mask, side / 64)
     rim: Plane = 1 - 0.7 * np.clip(2 - 2 * inside, 0, 1)
     return rim
@@ -181,11 +183,11 @@ def _cloth(rng: np.random.Generator, side: int) -> Picture:
 
 
 def painting(
-    parts: Sequence[DrawnPart], rng: np.random.Generator, side: int
+    pieces: Sequence[DrawnPiece], rng: np.random.Generator, side: int
 ) -> Image.Image:
     """Draw many short oriented strokes of a broad and then a finer brush, over a painted ground."""
-    subject = coverage(parts, side)
-    picture = _motif(parts, subject, rng, side)
+    subject = coverage(pieces, side)
+    picture = _motif(pieces, subject, rng, side)
     canvas = Canvas(side, picture)
     down, across = np.gradient(blurred(picture.mean(axis=2), side / 64))
     contrast = np.hypot(down, across)
@@ -203,7 +205,7 @@ def painting(
 
 
 def _motif(
-    parts: Sequence[DrawnPart], subject: Plane, rng: np.random.Generator, side: int
+    pieces: Sequence[DrawnPiece], subject: Plane, rng: np.random.Generator, side: int
 ) -> Picture:
     """Draw what the painter sees: two broad areas of ground, and the drawing in lit flat colours."""
     above = pick(
@@ -220,10 +222,10 @@ def _motif(
     patches = 1 + 0.1 * noise(rng, side, 5, 5)
     ground = _tinted(above, patches) * (1 - mix) + _tinted(below, patches) * mix
     canvas = Canvas(side, ground)
-    for part in parts:
-        canvas.fill(part.area(), part.colour)
-        if part.role != "detail" and part.width == 0:
-            canvas.line(closed(part.points), shaded(part.colour, 0.55), 0.02)
+    for piece in pieces:
+        canvas.fill(piece.area(), piece.colour)
+        if piece.role != "detail" and piece.width == 0:
+            canvas.line(closed(piece.points), shaded(piece.colour, 0.55), 0.02)
     seen: Picture = unit(canvas.finished())
     lit = _relief(subject, (float(rng.choice([-0.7, 0.7])), -0.7), side)
     return _set_apart(seen * (1 + (lit - 1) * subject)[:, :, None], subject, 0.25)

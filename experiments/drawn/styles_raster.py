@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from experiments.drawn.geometry import Colour, DrawnPart, Outline
+from experiments.drawn.geometry import Colour, DrawnPiece, Outline
 
 import numpy as np
 from jaxtyping import Float
@@ -64,17 +64,17 @@ def _ink(colour: Colour | int) -> tuple[int, ...] | int:
     return tuple(round(255 * min(max(channel, 0.0), 1.0)) for channel in colour)
 
 
-def mask_of(parts: Sequence[DrawnPart], side: int) -> Canvas:
-    """Return a canvas that is white inside any of the parts, else black."""
+def mask_of(pieces: Sequence[DrawnPiece], side: int) -> Canvas:
+    """Return a canvas that is white inside any of the pieces, else black."""
     mask = Canvas(side, 0)
-    for part in parts:
-        mask.fill(part.area(), 255)
+    for piece in pieces:
+        mask.fill(piece.area(), 255)
     return mask
 
 
-def coverage(parts: Sequence[DrawnPart], side: int) -> Plane:
-    """Return the share of each pixel that the parts cover, 0 to 1, [side, side]."""
-    return unit(mask_of(parts, side).finished())
+def coverage(pieces: Sequence[DrawnPiece], side: int) -> Plane:
+    """Return the share of each pixel that the pieces cover, 0 to 1, [side, side]."""
+    return unit(mask_of(pieces, side).finished())
 
 
 def unit(image: Image.Image) -> Float[np.ndarray, "..."]:

@@ -17,7 +17,7 @@ from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import CURVE_RUNS, FaithfulnessCurve, pool_curves
 from circuitry.interventions.intervention_settings import MIB_SIZES
 from circuitry.interventions.verdicts import does_work, why_open
-from circuitry.runs.given import SOME
+from circuitry.runs.arguments import SOME
 
 import numpy as np
 import pandas as pd

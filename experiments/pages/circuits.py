@@ -20,9 +20,9 @@ from experiments.pages.tables import (
     alike,
     made_with,
     rows,
-    said,
     significance,
     span,
+    supported,
     table,
 )
 
@@ -74,7 +74,7 @@ n_others = made_with(f"scoreboard/{LITE0}")["n_others"]
 LITES = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
 for_selectivity = {of: spread(of, ROUNDS, FOR_SELECTIVITY) for of in LITES}
 selectivity_at_size = {of: at(of, ROUNDS, SIZE)["selectivity"]["kept"] for of in LITES}
-lite2_reaches_no_size = said(
+lite2_reaches_no_size = supported(
     "no size of the grid", for_selectivity["efficientnet_lite2"].classes.high == 1
 )
 
@@ -103,7 +103,7 @@ selectivity_by_size = "\n".join(
 
 # Which method finds it?
 one_pass = pair(LITE0, "fisher", ROUNDS)
-as_much = said("as much", one_pass.points == 0)
+as_much = supported("as much", one_pass.points == 0)
 seconds_one_pass = seconds(LITE0, "fisher")
 rounds_smaller = at(LITE0, ROUNDS, SMALLER)
 one_pass_smaller = at(LITE0, "fisher", SMALLER)
@@ -113,7 +113,7 @@ n_judged = len(by_class(LITE0, ROUNDS))
 lead_of_rounds = curve(LITE0, ROUNDS, "kl recovered", "kept", SIZES[:6]) - curve(
     LITE0, "fisher", "kl recovered", "kept", SIZES[:6]
 )
-rounds_recover = said("more", (lead_of_rounds > 0).all())
+rounds_recover = supported("more", (lead_of_rounds > 0).all())
 least_p = 2 / 2**n_judged
 
 # What do learned masks give?
@@ -135,7 +135,7 @@ measured = grid(MANY_OTHERS)
 own_lead = curve(MANY_OTHERS, "learned", "selectivity", "kept", measured) - curve(
     MANY_OTHERS, "learned", "selectivity", "foreign", measured
 )
-smaller_more = said("smaller masks are, the more", (own_lead.diff()[1:] < 0).all())
+smaller_more = supported("smaller masks are, the more", (own_lead.diff()[1:] < 0).all())
 
 
 class ByImages(NamedTuple):
@@ -233,7 +233,7 @@ def of_single_units(method: str) -> list[float]:
 
 SCORES = ["gradient", "conductance", ROUNDS, "learned"]
 single_units = {method: of_single_units(method) for method in SCORES}
-needs_larger = said(
+needs_larger = supported(
     "larger",
     spread(LITE0, "gradient").median > works.median
     and spread("toy", "gradient").median > small_clip.median,

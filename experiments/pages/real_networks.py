@@ -18,8 +18,8 @@ from experiments.pages.tables import (
     lines_of,
     one,
     rows,
-    said,
     span,
+    supported,
     table,
 )
 
@@ -108,7 +108,7 @@ n_untested = untested.all(axis=1).sum()
 tested = cases[~untested.any(axis=1)]
 n_tested = len(tested)
 by_verdict = tested["verdict"].value_counts()
-said("three classes", tested["class"].nunique() == 3)
+supported("three classes", tested["class"].nunique() == 3)
 same = tested[tested["verdict"] == SAME_PART]
 n_same = len(same)
 n_cups = (same["class"] == "cup").sum()
@@ -177,8 +177,8 @@ least_shared = of_pairs.min().tolist()
 most_shared = of_pairs.max().tolist()
 least_pairs: Any = of_pairs.idxmin()
 most_pairs: Any = of_pairs.idxmax()
-said("a photograph and OpenMoji", set(least_pairs) == {(PHOTO, "openmoji")})
-said("emoji of Noto and Fluent", set(most_pairs) == {("noto", "fluent3d")})
+supported("a photograph and OpenMoji", set(least_pairs) == {(PHOTO, "openmoji")})
+supported("emoji of Noto and Fluent", set(most_pairs) == {("noto", "fluent3d")})
 least_p = 1 / math.factorial(5)
 
 # Do parts go by class or by style?

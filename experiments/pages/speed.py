@@ -1,6 +1,6 @@
 """Numbers of the page on speed and scale."""
 
-from experiments.pages.tables import alike, made_with, only, said, table
+from experiments.pages.tables import alike, made_with, only, supported, table
 
 import numpy as np
 
@@ -21,7 +21,7 @@ times_sites = sites["value"].to_numpy()
 times_nodes = sites["node seconds"].to_numpy()
 growth_of_nodes = times_nodes[1:] / times_nodes[:-1]
 growth_of_sites = times_sites[1:] / times_sites[:-1]
-faster_than = said("faster than", (growth_of_nodes > growth_of_sites).all())
+faster_than = supported("faster than", (growth_of_nodes > growth_of_sites).all())
 last_growth = growth_of_nodes[-1]
 by_images = grown["images"]
 an_image, fixed = np.polyfit(by_images["images"], by_images["node seconds"], 1)
@@ -54,8 +54,8 @@ n_thread_images = made_with("benchmarks/threads")["images"]
 # What do the edges of a transformer cost?
 vit_b = only("benchmarks/edges/speed")
 vit_l = only("benchmarks/edges-large/speed")
-n_at_once = made_with("benchmarks/edges")["images_at_once"]
-n_at_once_large = made_with("benchmarks/edges-large")["images_at_once"]
+n_at_once = made_with("benchmarks/edges")["images"]
+n_at_once_large = made_with("benchmarks/edges-large")["images"]
 n_path_points = made_with("benchmarks/edges")["points"]
 
 # How long do mixtures and training take?

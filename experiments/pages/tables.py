@@ -84,7 +84,7 @@ def lines_of(name: str) -> list[str]:
     return (RESULTS / name).read_text(encoding="utf-8").split()
 
 
-def said(words: str, holds: bool | np.bool) -> str:
+def supported(words: str, holds: bool | np.bool) -> str:
     """Return words of a comparison that the tables bear out; fail where they do not."""
     assert holds, f"the tables do not say: {words}"
     return words

@@ -4,7 +4,7 @@ from typing import Any
 
 from circuitry.comparison import LEVEL
 from experiments.pages.rendering import filled
-from experiments.pages.tables import Interval, alike, made_with, rows, said, table
+from experiments.pages.tables import Interval, alike, made_with, rows, supported, table
 from experiments.study.sharing import LABEL_FREE, SHARED
 from experiments.study.toy_claims import (
     ALL_MODELS,
@@ -144,7 +144,7 @@ def of_claim(name: str, models: str = ALL_MODELS) -> Interval:
 
 
 alignment = of_claim("alignment-accuracy")
-said("against the claim", alignment.low > 0)
+supported("against the claim", alignment.low > 0)
 lesions_by_set = of_claim("own-part", BY_SET)
 
 # What must a model have seen?
@@ -235,7 +235,7 @@ features_rho = Interval(*features[["rho", "low", "high"]])
 cka_by_set = Interval(*cka[["rho", "low_set", "high_set"]])
 features_by_set = Interval(*features[["rho", "low_set", "high_set"]])
 of_circuits = by_what.drop(["cka", "features"])
-said("among them", {"overlap", "edges", "part"} <= set(of_circuits.index))
+supported("among them", {"overlap", "edges", "part"} <= set(of_circuits.index))
 n_of_circuits = len(of_circuits)
 n_significant = (of_circuits["p_holm"] < LEVEL).sum()
 

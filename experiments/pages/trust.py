@@ -10,8 +10,8 @@ from experiments.pages.tables import (
     one,
     only,
     rows,
-    said,
     span,
+    supported,
     table,
 )
 
@@ -72,7 +72,7 @@ measures = table("measures/measures").pivot(
 fresh = measures["fresh images"]
 fresh_six = span(fresh[SIX])
 elsewhere = measures["another domain"]
-best = said("best", elsewhere.idxmax() == "spearman")
+best = supported("best", elsewhere.idxmax() == "spearman")
 guessing = alike(rows("measures/measures", case="another domain")["guessing"], 6)
 wrong_order = measures[["units permuted", "noise"]]
 wrong_six = span(wrong_order.loc[SIX].to_numpy().ravel())
@@ -105,7 +105,7 @@ cheap_cost = span(cheap["cost"])
 cheap_error = span(cheap["measured"])
 passing = promises[promises["measured"] > promises["promised"]]
 n_passing = len(passing)
-within = said("within its interval", (passing["low"] < passing["promised"]).all())
+within = supported("within its interval", (passing["low"] < passing["promised"]).all())
 study_error = promises["error of the study's rule"]
 n_study_worse = (study_error > promises["measured"]).sum()
 points_toy = n_points("toy")
@@ -121,7 +121,7 @@ promise = {
 errors = {name: measured(*name.split()) for name in promise}
 chosen = only("rules/toy/rules", kind="nodes", rule=promise["toy nodes"]["rule"])
 worst = chosen["worst"]
-more_than = said(
+more_than = supported(
     "more than",
     chosen["worst at"] == "act1" and worst > errors["toy nodes"].value,
 )

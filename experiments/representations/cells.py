@@ -1,4 +1,4 @@
-"""A measure on all images and on parts of them: values, and similarities behind ceilings and intervals. No torch."""
+"""A measure on all images and on folds of them: values, and similarities behind ceilings and intervals. No torch."""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.part_array import PARTS, WHOLE
+from circuitry.comparison.fold_array import FOLDS, WHOLE
 from circuitry.comparison.table import VALUES, class_groups
-from circuitry.data import DEFAULT_PARTS, ImageRecord, part_numbers
+from circuitry.data import DEFAULT_FOLDS, ImageRecord, fold_numbers
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ _OTHERS = 3
 """Other classes that each class is compared with."""
 
 Cell = tuple[str, str, int]
-"""Class, domain and part."""
+"""Class, domain and fold."""
 _Rows = Int[np.ndarray, " rows"]
 
 
@@ -32,8 +32,8 @@ def rows_of_cells(images: pd.DataFrame) -> dict[tuple[str, str], _Rows]:
     return dict(sorted(found.items()))
 
 
-def cut_images(images: pd.DataFrame, n_parts: int = DEFAULT_PARTS) -> dict[Cell, _Rows]:
-    """Return the rows of every class, domain and part that has images, `WHOLE` included, in sorted order."""
+def cut_images(images: pd.DataFrame, n_folds: int = DEFAULT_FOLDS) -> dict[Cell, _Rows]:
+    """Return the rows of every class, domain and fold that has images, `WHOLE` included, in sorted order."""
     groups = rows_of_cells(images)
     paths = images["relative"].tolist()
     cells = dict[Cell, np.ndarray]()
@@ -43,17 +43,17 @@ def cut_images(images: pd.DataFrame, n_parts: int = DEFAULT_PARTS) -> dict[Cell,
         ]
         for (name, domain), rows in groups.items()
     }
-    for (name, domain), numbers in part_numbers(records, n_parts).items():
+    for (name, domain), numbers in fold_numbers(records, n_folds).items():
         cells[name, domain, WHOLE] = groups[name, domain]
-        for part in range(n_parts):
-            cells[name, domain, part] = groups[name, domain][numbers == part]
+        for fold in range(n_folds):
+            cells[name, domain, fold] = groups[name, domain][numbers == fold]
     return {cell: rows for cell, rows in sorted(cells.items()) if len(rows)}
 
 
-def compare_by_parts(
+def compare_by_folds(
     measure: str,
     images: pd.DataFrame,
-    n_parts: int,
+    n_folds: int,
     describe: Callable[[_Rows], np.ndarray],
     compare: Callable[[np.ndarray, np.ndarray], Float[np.ndarray, " pairs"]],
     *,
@@ -61,14 +61,14 @@ def compare_by_parts(
     groups: Mapping[str, Sequence[str]] | None = None,
     **more: Any,
 ) -> Comparison:
-    """Compare each class between all pairs of domains, on all images and on parts of them.
+    """Compare each class between all pairs of domains, on all images and on folds of them.
 
     Args:
         describe: From the rows of a cell's images to an array of fixed shape.
         compare: From the arrays of the first and of the second cells of many pairs to their values; symmetric.
         about, more: Further fields of the `Comparison`.
     """
-    cells = cut_images(images, n_parts)
+    cells = cut_images(images, n_folds)
     described = np.stack([describe(rows) for rows in cells.values()])
     names = list(cells)
 
@@ -78,14 +78,14 @@ def compare_by_parts(
     n = float(images.groupby(["class", "domain"]).size().mean())
     counts = {
         "n_images": len(images),
-        "n_parts": n_parts,
+        "n_folds": n_folds,
         "n": round(n, 1),
-        "n_per_part": round(n / n_parts, 1),
+        "n_per_fold": round(n / n_folds, 1),
     }
     return Comparison(
         measure,
         _compare_wholes(names, of_pairs),
-        compare_parts(names, of_pairs),
+        compare_folds(names, of_pairs),
         groups=class_groups(images["class"], groups),
         about={**about, **counts},
         **more,
@@ -115,31 +115,31 @@ def _compare_wholes(
     return pd.DataFrame(rows, columns=list(VALUES))
 
 
-def compare_parts(
+def compare_folds(
     cells: Sequence[Cell],
     compare: Callable[[_Rows, _Rows], Float[np.ndarray, " pairs"]],
     *,
     site: str | None = None,
 ) -> pd.DataFrame:
-    """Compare cells of different parts: each class in every two domains and in each one, and with some other classes.
+    """Compare cells of different folds: each class in every two domains and in each one, and with some other classes.
 
     ``compare`` goes from positions of the first and of the second cells of many pairs to their values; it is symmetric.
 
     Returns:
-        The columns `PARTS`. A class in one domain has each two parts once, and each part with `WHOLE` (``part_b``)
-        where that is a cell; else there are both orders of two parts. Which other classes there are depends on the
+        The columns `FOLDS`. A class in one domain has each two folds once, and each fold with `WHOLE` (``fold_b``)
+        where that is a cell; else there are both orders of two folds. Which other classes there are depends on the
         classes alone.
     """
     place = {cell: i for i, cell in enumerate(cells)}
     classes = sorted({name for name, _, _ in cells})
     domains = sorted({domain for _, domain, _ in cells})
-    parts = sorted({part for _, _, part in cells} - {WHOLE})
+    folds = sorted({fold for _, _, fold in cells} - {WHOLE})
     rows = []
     for name in classes:
         for other in (name, *_others(name, classes)):
             for a, b in combinations_with_replacement(domains, 2):
-                own = [*combinations(parts, 2), *((part, WHOLE) for part in parts)]
-                for p, q in own if name == other and a == b else permutations(parts, 2):
+                own = [*combinations(folds, 2), *((fold, WHOLE) for fold in folds)]
+                for p, q in own if name == other and a == b else permutations(folds, 2):
                     if (name, a, p) in place and (other, b, q) in place:
                         rows.append(
                             (
@@ -154,11 +154,11 @@ def compare_parts(
                                 place[other, b, q],
                             )
                         )
-    table = pd.DataFrame(rows, columns=[*PARTS[:-1], "i", "j"])
+    table = pd.DataFrame(rows, columns=[*FOLDS[:-1], "i", "j"])
     values = compare(
         table["i"].to_numpy(dtype=np.int64), table["j"].to_numpy(dtype=np.int64)
     )
-    return table[list(PARTS[:-1])].assign(value=values)
+    return table[list(FOLDS[:-1])].assign(value=values)
 
 
 def _others(name: str, classes: Sequence[str]) -> list[str]:

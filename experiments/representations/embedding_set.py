@@ -5,7 +5,7 @@ from pathlib import Path
 
 from circuitry.runs import Count, InputError, Seed
 from circuitry.data import ImageRecord
-from circuitry.data.parts import stem_without_domain
+from circuitry.data.folds import stem_without_domain
 from experiments.representations.cells import rows_of_cells
 
 import numpy as np

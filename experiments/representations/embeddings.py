@@ -13,8 +13,8 @@ from circuitry.data import DomainFolder, ImageRecord, image_listing, readable
 from circuitry.encoder.modes import own_modes
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import activations
+from circuitry.runs.arguments import Names, checked
 from circuitry.runs.arrays import cached_arrays
-from circuitry.runs.given import Names, checked
 from experiments.representations.embedding_set import Embeddings
 
 import numpy as np

@@ -25,9 +25,9 @@ from circuitry.runs import (
 )
 from circuitry.comparison.comparison import Comparison
 from circuitry.comparison.table import CHANCE
-from circuitry.data import DEFAULT_PARTS
-from circuitry.runs.given import SOME, checked
-from experiments.representations.cells import compare_by_parts, rows_of_cells
+from circuitry.data import DEFAULT_FOLDS
+from circuitry.runs.arguments import SOME, checked
+from experiments.representations.cells import compare_by_folds, rows_of_cells
 
 import numpy as np
 import pandas as pd
@@ -80,14 +80,16 @@ class ImageFeatures:
         return rows_of_cells(self.images)
 
     @classmethod
-    def join(cls, parts: Annotated[Sequence["ImageFeatures"], SOME]) -> "ImageFeatures":
+    def join(
+        cls, pieces: Annotated[Sequence["ImageFeatures"], SOME]
+    ) -> "ImageFeatures":
         """Return the features of all images of several, one after the other."""
-        images = pd.concat([part.images for part in parts], ignore_index=True)
+        images = pd.concat([piece.images for piece in pieces], ignore_index=True)
         strongest, activation = (
-            np.concatenate([getattr(p, name) for p in parts])
+            np.concatenate([getattr(p, name) for p in pieces])
             for name in ("strongest", "activation")
         )
-        return cls(images, strongest, activation, parts[0].n_features)
+        return cls(images, strongest, activation, pieces[0].n_features)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write to one safetensors file, whole or not at all."""
@@ -153,7 +155,7 @@ def compare_features(
     groups: Mapping[str, Sequence[str]] | None = None,
     *,
     ranking: Ranking = "activation",
-    n_parts: Count = DEFAULT_PARTS,
+    n_folds: Count = DEFAULT_FOLDS,
     seed: Seed = 0,
 ) -> Comparison:
     """Compare the features of each class between all pairs of domains.
@@ -163,16 +165,16 @@ def compare_features(
         ranking: Order of features that equally many images name, and whether unnamed features fill the tops.
 
     Returns:
-        Values of all images, without sites; parts, for ceilings; chance: `chance_share`.
+        Values of all images, without sites; folds, for ceilings; chance: `chance_share`.
 
     Example:
         >>> comparison = compare_features(image_features(clip, sae, images))
         >>> comparison.matrix()
     """
-    return compare_by_parts(
+    return compare_by_folds(
         "feature_sharing",
         features.images,
-        n_parts,
+        n_folds,
         lambda rows: features.tops(rows, ranking),
         feature_share,
         groups=groups,

@@ -15,12 +15,12 @@ from circuitry.runs import (
     read_manifest,
     write_arrays,
 )
-from circuitry.runs.given import checked
+from circuitry.runs.arguments import checked
 
 import numpy as np
 from jaxtyping import Float
 
-REPRESENTATIONS_FORMAT = "circuitry representations 3"
+REPRESENTATIONS_FORMAT = "circuitry representations 4"
 """Name and version of a folder of representations and of its files."""
 
 
@@ -62,8 +62,8 @@ class DomainRepresentation:
 
     grams: Grams
     """Inner products of the class means of all images."""
-    parts: tuple[Grams, ...]
-    """Inner products of each part of the images; an item is in the same part in every domain."""
+    folds: tuple[Grams, ...]
+    """Inner products of each fold of the images; an item is in the same fold in every domain."""
     unit_means: Mapping[str, Float[np.ndarray, "_ _"]]
     """By site, each image's activation averaged over positions [images, units]."""
     image_classes: tuple[str, ...]
@@ -75,11 +75,11 @@ class DomainRepresentation:
         """Write everything into one file, whole or not at all."""
         grams = {
             "all": self.grams,
-            **{f"part-{i}": part for i, part in enumerate(self.parts)},
+            **{f"fold-{i}": fold for i, fold in enumerate(self.folds)},
         }
         arrays = {
-            f"{part}/{site}": gram
-            for part, own in grams.items()
+            f"{fold}/{site}": gram
+            for fold, own in grams.items()
             for site, gram in own.by_site.items()
         }
         arrays |= {f"units/{site}": means for site, means in self.unit_means.items()}
@@ -87,7 +87,7 @@ class DomainRepresentation:
             "domain": self.grams.domain,
             "classes": self.grams.classes,
             "sites": list(self.grams.by_site),
-            "n_parts": len(self.parts),
+            "n_folds": len(self.folds),
             "image_classes": self.image_classes,
             "image_items": self.image_items,
         }
@@ -102,15 +102,15 @@ class DomainRepresentation:
         with naming_damage(path):
             sites = header["sites"]
 
-            def grams(part: str) -> Grams:
-                by_site = {site: arrays[f"{part}/{site}"] for site in sites}
+            def grams(fold: str) -> Grams:
+                by_site = {site: arrays[f"{fold}/{site}"] for site in sites}
                 return Grams(header["domain"], tuple(header["classes"]), by_site)
 
-            parts = tuple(grams(f"part-{i}") for i in range(header["n_parts"]))
+            folds = tuple(grams(f"fold-{i}") for i in range(header["n_folds"]))
             units = {site: arrays[f"units/{site}"] for site in sites}
             return cls(
                 grams("all"),
-                parts,
+                folds,
                 units,
                 tuple(header["image_classes"]),
                 tuple(header["image_items"]),

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Annotated
 
 from circuitry.runs import InputError
-from circuitry.runs.given import FINITE, checked
+from circuitry.runs.arguments import FINITE, checked
 from experiments.representations.grams import gram_matrix
 
 import numpy as np

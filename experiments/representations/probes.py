@@ -18,7 +18,7 @@ from typing import Annotated, NamedTuple
 from circuitry.runs import InputError, Seed, at_least
 from circuitry.comparison.statistics import mean_interval
 from circuitry.models.ridge import ridge_probe
-from circuitry.runs.given import checked
+from circuitry.runs.arguments import checked
 
 import numpy as np
 import pandas as pd
@@ -61,12 +61,12 @@ def probe_accuracy(
             f"{counts.min()}: give more images, leave the class out, or take fewer folds."
         )
     if len(set(of)) == len(of):
-        parts = StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y)
+        splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(x, y)
     else:
-        parts = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(
+        splits = StratifiedGroupKFold(folds, shuffle=True, random_state=seed).split(
             x, y, of
         )
-    return _balanced_accuracies(x, y, list(parts))
+    return _balanced_accuracies(x, y, list(splits))
 
 
 def probe_left_out(
@@ -94,7 +94,7 @@ def probe_left_out(
             f"Leaving a group out needs at least two groups, but {len(names)} was given."
         )
     of = np.arange(len(y)).astype(str) if items is None else np.asarray(items)
-    parts: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    splits: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for name, (train, test) in zip(
         names, LeaveOneGroupOut().split(x, y, groups), strict=True
     ):
@@ -105,14 +105,14 @@ def probe_left_out(
             )
         test = test[np.isin(y[test], known)]
         if len(test):
-            parts[name] = _without_items(train, test, of, folds)
-    if not parts:
+            splits[name] = _without_items(train, test, of, folds)
+    if not splits:
         raise InputError(
             "A group is tested on classes that another one has, but no two groups have one in common."
         )
     return {
         name: float(_balanced_accuracies(x, y, of_group).mean())
-        for name, of_group in parts.items()
+        for name, of_group in splits.items()
     }
 
 
@@ -223,7 +223,7 @@ def _checked(
 
 
 def _balanced_accuracies(
-    x: np.ndarray, y: np.ndarray, parts: Sequence[tuple[np.ndarray, np.ndarray]]
+    x: np.ndarray, y: np.ndarray, splits: Sequence[tuple[np.ndarray, np.ndarray]]
 ) -> np.ndarray:
     """Return, for each pair of training and test images, the balanced accuracy on the test images."""
     with warnings.catch_warnings():
@@ -234,7 +234,7 @@ def _balanced_accuracies(
             x,
             y,
             scoring="balanced_accuracy",
-            cv=parts,
+            cv=splits,
             error_score="raise",
         )
     return np.asarray(found)

@@ -14,12 +14,12 @@ from typing import Annotated, NamedTuple
 
 from circuitry.runs import Count, InputError, Seed
 from circuitry.comparison.comparison import Comparison
-from circuitry.comparison.part_array import PARTS, WHOLE, ceilings_of
+from circuitry.comparison.fold_array import FOLDS, WHOLE, ceilings_of
 from circuitry.comparison.statistics import jackknife_interval
 from circuitry.comparison.table import with_columns
+from circuitry.runs.arguments import SOME, Names
 from circuitry.runs.errors import ByName
-from circuitry.runs.given import SOME, Names
-from experiments.representations.cells import ALL, compare_parts
+from experiments.representations.cells import ALL, compare_folds
 from experiments.representations.grams import DomainRepresentation, Grams
 from experiments.representations.kernel_alignment import (
     FEWEST_ROWS,
@@ -44,15 +44,15 @@ class RepresentationSimilarity(NamedTuple):
 
     def comparisons(
         self,
-        parts: Annotated[pd.DataFrame, with_columns("kernel", *PARTS)] | None = None,
+        folds: Annotated[pd.DataFrame, with_columns("kernel", *FOLDS)] | None = None,
     ) -> dict[str, Comparison]:
         """Return a `Comparison` of each kernel, with the jackknife's intervals; all classes are one, ``all``."""
-        parts = pd.DataFrame(columns=["kernel", *PARTS]) if parts is None else parts
+        folds = pd.DataFrame(columns=["kernel", *FOLDS]) if folds is None else folds
         found = ByName[Comparison]()
         for kernel in dict.fromkeys(self.pairs["kernel"]):
             pairs, domains, own = (
                 table[table["kernel"] == kernel].drop(columns="kernel")
-                for table in (self.pairs, self.domains, parts)
+                for table in (self.pairs, self.domains, folds)
             )
             found[kernel] = Comparison(
                 f"cka_{kernel}",
@@ -136,39 +136,39 @@ def compare_representations(
     )
 
 
-class RepresentationParts(NamedTuple):
-    """CKA between parts of the images of domains, at equal numbers of images and on different items."""
+class RepresentationFolds(NamedTuple):
+    """CKA between folds of the images of domains, at equal numbers of images and on different items."""
 
     values: pd.DataFrame
-    """The columns of `PARTS`, both classes ``all``, and kernel."""
+    """The columns of `FOLDS`, both classes ``all``, and kernel."""
     without_class: pd.DataFrame
-    """Each pair of domains without each class in turn, the mean over pairs of parts: kernel, class, domain_a, domain_b,
-    site, value. A class that is in neither part changes nothing."""
+    """Each pair of domains without each class in turn, the mean over pairs of folds: kernel, class, domain_a, domain_b,
+    site, value. A class that is in neither fold changes nothing."""
 
 
-def compare_representation_parts(
+def compare_representation_folds(
     domains: Annotated[Sequence[DomainRepresentation], SOME],
     classes: Names | None = None,
-) -> RepresentationParts:
-    """Compare each part of a domain's images with the other parts of every domain, at every site by both kernels."""
+) -> RepresentationFolds:
+    """Compare each fold of a domain's images with the other folds of every domain, at every site by both kernels."""
     cells = [
-        (ALL, one.grams.domain, part)
+        (ALL, one.grams.domain, fold)
         for one in domains
-        for part in (WHOLE, *range(len(one.parts)))
+        for fold in (WHOLE, *range(len(one.folds)))
     ]
     grams = [
-        part if classes is None else part.only(classes)
+        fold if classes is None else fold.only(classes)
         for one in domains
-        for part in (one.grams, *one.parts)
+        for fold in (one.grams, *one.folds)
     ]
     tables = []
     without = []
     for site in _common_sites(grams):
         for kernel in KERNELS:
-            table, without_one = _compare_parts_at(grams, cells, site, kernel)
+            table, without_one = _compare_folds_at(grams, cells, site, kernel)
             tables.append(table)
             means = pd.concat([without_one, table], axis=1)[
-                table["part_b"] != WHOLE
+                table["fold_b"] != WHOLE
             ].groupby(["domain_a", "domain_b"])
             left = (
                 means[list(without_one)]
@@ -178,19 +178,19 @@ def compare_representation_parts(
             )
             without.append(left.assign(kernel=kernel, site=site))
     columns = ["kernel", "class", "domain_a", "domain_b", "site", "value"]
-    return RepresentationParts(
+    return RepresentationFolds(
         pd.concat(tables, ignore_index=True),
         pd.concat(without, ignore_index=True)[columns],
     )
 
 
-def _compare_parts_at(
+def _compare_folds_at(
     grams: Sequence[Grams],
     cells: Sequence[tuple[str, str, int]],
     site: str,
     kernel: str,
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the CKA of pairs of parts, and in the same rows the CKA without each class, a column for each."""
+    """Return the CKA of pairs of folds, and in the same rows the CKA without each class, a column for each."""
     names = tuple(dict.fromkeys(name for one in grams for name in one.classes))
     kernel_of = cache(lambda row, common: _kernel_of(grams[row], common, site, kernel))
     without: list[dict[str, float]] = []
@@ -205,16 +205,16 @@ def _compare_parts_at(
             without.append({name: left.get(name, values[-1]) for name in names})
         return np.array(values)
 
-    table = compare_parts(cells, compare, site=site).assign(kernel=kernel)
+    table = compare_folds(cells, compare, site=site).assign(kernel=kernel)
     return table, pd.DataFrame(without, columns=list(names))
 
 
-def cka_ceilings(parts: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean CKA of two parts of each domain's images: columns class (all), domain, site, value, kernel."""
+def cka_ceilings(folds: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean CKA of two folds of each domain's images: columns class (all), domain, site, value, kernel."""
     return pd.concat(
         [
             ceilings_of(own).assign(kernel=kernel)
-            for kernel, own in parts.groupby("kernel", sort=False)
+            for kernel, own in folds.groupby("kernel", sort=False)
         ],
         ignore_index=True,
     )
@@ -282,7 +282,7 @@ def _mean_row(pairs: Sequence[_ComparedPair]) -> tuple[float, float, float, floa
         axis=0,
     )
     interval = jackknife_interval(value, without_each)
-    # The part that CKA can reach; unknown ends stay unknown.
+    # The values that CKA can reach; unknown ends stay unknown.
     low, high = np.clip(interval, -1, 1)
     return (
         value,

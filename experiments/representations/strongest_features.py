@@ -16,7 +16,7 @@ from circuitry.data.captions import distinct_words
 from circuitry.encoder.modes import own_modes
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import activations
-from circuitry.runs.given import checked
+from circuitry.runs.arguments import checked
 from circuitry.runs.identity import OF_MODEL, Identity
 from experiments.representations.features import (
     FEATURES_FORMAT,

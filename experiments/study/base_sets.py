@@ -64,7 +64,7 @@ class BaseSet:
     path: Path  # ImageNet-Captions: its JSON; others: a table of paths and captions
     images: Path | None = None  # folder of relative paths (default: that of the table)
     validation: float | Mapping[str, frozenset[str]] | None = None
-    """Validation images: their share, or the names (or paths) of the images of both parts, train and val."""
+    """Validation images: their share, or the names (or paths) of the images for both purposes, train and val."""
 
     def all_images(self) -> Iterator[CaptionedImage]:
         """Return all of its images."""
@@ -72,8 +72,8 @@ class BaseSet:
             return imagenet_captions(self.path, self.images or self.path.parent)
         return caption_table(self.path, self.name, self.images)
 
-    def part(
-        self, part: Literal["train", "val"], seed: int = 0
+    def images_for(
+        self, purpose: Literal["train", "val"], seed: int = 0
     ) -> Iterator[CaptionedImage]:
         """Yield its training or validation images; a share is drawn by seed and path alone."""
         split = self.validation if isinstance(self.validation, Mapping) else {}
@@ -102,7 +102,7 @@ class BaseSet:
                     else "train"
                 )
             found += own is not None
-            if own == part:
+            if own == purpose:
                 yield image
         if found * 2 < named:
             raise InputError(
@@ -145,16 +145,16 @@ def _named_values(given: Sequence[str]) -> dict[str, str]:
 
 
 def _share_or_split(given: str) -> float | dict[str, frozenset[str]]:
-    """Return a share, or the images of both parts, from a JSON like ``{"train": [...], "val": [...]}``."""
+    """Return a share, or the images for both purposes, from a JSON like ``{"train": [...], "val": [...]}``."""
     if given.endswith(".json"):
-        parts = json.loads(Path(given).read_text(encoding="utf-8"))
-        return {part: frozenset(parts[part]) for part in ("train", "val")}
+        by_purpose = json.loads(Path(given).read_text(encoding="utf-8"))
+        return {purpose: frozenset(by_purpose[purpose]) for purpose in ("train", "val")}
     try:
         share = float(given)
     except ValueError:
         share = -1.0
     if not 0 <= share <= 1:
         raise InputError(
-            f"Validation images are a share from 0 to 1 or a JSON of both parts, but {given!r} was given."
+            f"Validation images are a share from 0 to 1 or a JSON of train and val, but {given!r} was given."
         )
     return share

@@ -42,7 +42,7 @@ from experiments.study.supervised_model import SupervisedModel, load_supervised
 import pandas as pd
 import torch
 
-_FORMAT = "circuitry evaluation 3"
+_FORMAT = "circuitry evaluation 4"
 
 
 @dataclass(frozen=True, eq=False)

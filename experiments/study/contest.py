@@ -108,7 +108,7 @@ class Contest:
 
     def __init__(self, config: ContestSettings, rank: Rank = ALONE) -> None:
         self.config = config
-        self.clip = config.clip(rank, parts=True)
+        self.clip = config.clip(rank, components=True)
         self.images = config.images()
         self.weights = self.clip.text_weights(self.images.all_classes)
 

@@ -5,7 +5,7 @@ features of every test image, and compares, class by class, the most frequent fe
 names a feature; the report shows the images with its largest activations.
 
 The study claims that the domain in which classes were left out shares the fewest features with the others; another
-domain that shares significantly fewer refutes it. The references are parts of the same images (the ceiling) and other
+domain that shares significantly fewer refutes it. The references are folds of the same images (the ceiling) and other
 classes. Comparisons are saved in OUT/comparisons for `compare_models`.
 
     python -m experiments.study features      # the quickstart's model
@@ -33,8 +33,8 @@ from circuitry.analysis import QuickstartModel
 from circuitry.bases import SparseAutoencoder
 from circuitry.cards import default_vocabulary, read_vocabulary
 from circuitry.data import (
-    DEFAULT_PARTS,
-    Parts,
+    DEFAULT_FOLDS,
+    Folds,
     SeedOption,
     SmallTables,
     chosen_names,
@@ -224,7 +224,7 @@ class Config(QuickstartModel, WorkSettings):
     ranking: Literal["activation", "study"] = "activation"
     """Order of features that equally many images name: the more active first, or as in the study the order of
     torch.topk, which fills tops with unnamed features."""
-    parts: Parts = DEFAULT_PARTS
+    folds: Folds = DEFAULT_FOLDS
     out: Path = Path("runs/shared_features")
     """Folder of the results: the autoencoder, the features of images, tables and the page."""
     results: SmallTables = None
@@ -248,7 +248,7 @@ def main(config: Config) -> Written | None:
         found,
         {"held-out": held_out},
         ranking=config.ranking,
-        n_parts=config.parts,
+        n_folds=config.folds,
         seed=config.seed,
     )
     # Those in some top 20.
@@ -290,7 +290,7 @@ def main(config: Config) -> Written | None:
             key: value for key, value in sae.about.items() if key != "history"
         }
     }
-    names_of = ("data", "split", "n_images", "seed", "held_out", "ranking", "parts")
+    names_of = ("data", "split", "n_images", "seed", "held_out", "ranking", "folds")
     chosen = {name: getattr(config, name) for name in names_of} | {
         "trained_on": trained_on(config)
     }
@@ -337,7 +337,7 @@ def read_share(config: Config, work: Work) -> None:
 def read_features(
     config: Config, clip: Clip, work: Work
 ) -> tuple[SparseAutoencoder, ImageFeatures]:
-    """Return the autoencoder and the features of all images; read finished parts."""
+    """Return the autoencoder and the features of all images; read finished shares."""
     sae = autoencoder(config, clip, work)
     return sae, extract_features(
         clip,

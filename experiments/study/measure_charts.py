@@ -143,7 +143,7 @@ def cka_over_depth(
     """Draw each domain's mean linear CKA with the other domains over the sites, with its interval."""
     domains = domains[domains["kernel"] == "linear"]
     ceilings = ceilings[ceilings["kernel"] == "linear"]
-    # One line of permuted classes, and one of parts of the same images, for all domains.
+    # One line of permuted classes, and one of folds of the same images, for all domains.
     by_site = domains.groupby("site", sort=False)["null_mean"].mean()
     null = by_site.rename("value").reset_index()
     ceiling = ceilings.groupby("site", sort=False)["value"].mean().reset_index()

@@ -129,7 +129,7 @@ def write_mixture(
 
 
 def mixture_summary(tables: Sequence[Path], held_out: Sequence[str]) -> pd.DataFrame:
-    """Count the images of mixtures: one row per mixture, domain and part; columns mixture, domain, part, images."""
+    """Count the images of mixtures by domain and group of classes: columns mixture, domain, group, images."""
     keys = {class_key(name) for name in held_out}
     rows = []
     for table in tables:
@@ -139,10 +139,10 @@ def mixture_summary(tables: Sequence[Path], held_out: Sequence[str]) -> pd.DataF
             held = sum(
                 n for class_name, n in by_class.items() if class_key(class_name) in keys
             )
-            parts = (
+            counts = (
                 {"base": images}
                 if domain == described["base"]
                 else {"seen": images - held, "held-out": held}
             )
-            rows += [(table.stem, domain, part, n) for part, n in parts.items()]
-    return pd.DataFrame(rows, columns=["mixture", "domain", "part", "images"])
+            rows += [(table.stem, domain, group, n) for group, n in counts.items()]
+    return pd.DataFrame(rows, columns=["mixture", "domain", "group", "images"])

@@ -141,16 +141,16 @@ def main(config: Config) -> None:
             "None of the mixtures can be made of these images; see the reasons above."
         )
     listed = pd.DataFrame(rows)
-    parts = mixture_summary(tables, material.held_out)
+    counts = mixture_summary(tables, material.held_out)
     print(
         listed.drop(columns=["table", "validation_table"]).to_string(
             index=False, na_rep="-"
         )
     )
-    for name, content in (("mixtures", listed), ("images", parts)):
+    for name, content in (("mixtures", listed), ("images", counts)):
         write_named_table(config.out / f"{name}.csv", content)
         print(config.out / f"{name}.csv")
-    print(*write_figure(mixture_bars(parts), config.out / "mixtures"), sep="\n")
+    print(*write_figure(mixture_bars(counts), config.out / "mixtures"), sep="\n")
 
 
 class Material:
@@ -244,7 +244,7 @@ class Material:
     def write(
         self,
         spec: MixtureSpec,
-        part: Literal["train", "val"],
+        purpose: Literal["train", "val"],
         records: Sequence[ImageRecord],
     ) -> Path:
         """Write the training or the validation table of a mixture."""
@@ -254,13 +254,13 @@ class Material:
             "caption_source": config.captions,
             "seed": config.seed,
         }
-        split = "train" if part == "train" else config.validation_split
+        split = "train" if purpose == "train" else config.validation_split
         return write_mixture(
             records,
             self.captions(spec, split) if split else {},
-            config.out / f"{spec.name}{'-validation' if part == 'val' else ''}.tsv",
+            config.out / f"{spec.name}{'-validation' if purpose == 'val' else ''}.tsv",
             settings=spec.settings,
-            base=base.part(part, config.seed) if base else (),
+            base=base.images_for(purpose, config.seed) if base else (),
             about=about | {"captions": f"{about['captions']} ({config.captions})"},
             missing_files=config.missing_files,
             no_caption=config.missing_captions,

@@ -2,10 +2,10 @@
 
 At every site: do two domains arrange the classes in the same way (CKA of class means, linear and rbf kernel, without
 bias; of all classes, of held-out classes and of the others)? Can a linear classifier read the domain, the class, and
-the class in a domain that it was not trained on? The references are two parts of the same images, permuted classes, and
+the class in a domain that it was not trained on? The references are two folds of the same images, permuted classes, and
 guessing.
 
-Representations are shared if, with depth, CKA approaches that of parts, the domain fades, and classes are read across
+Representations are shared if, with depth, CKA approaches that of folds, the domain fades, and classes are read across
 domains as well as within them. A CKA near that of permuted classes at the last sites, or class probes that fail on the
 domain that was left out, refute it. Comparisons are saved in OUT/comparisons for `compare_models`.
 
@@ -26,8 +26,8 @@ from circuitry.runs import Count, Work, WorkSettings, at_least, versions
 from circuitry.analysis import QuickstartModel
 from circuitry.comparison import Comparison
 from circuitry.data import (
-    DEFAULT_PARTS,
-    Parts,
+    DEFAULT_FOLDS,
+    Folds,
     SeedOption,
     SmallTables,
     chosen_names,
@@ -58,7 +58,7 @@ from experiments.representations.representation_folder import (
 from experiments.representations.similarity import (
     RepresentationSimilarity,
     cka_ceilings,
-    compare_representation_parts,
+    compare_representation_folds,
     compare_representations,
 )
 from experiments.study.measure_charts import probes_over_depth
@@ -128,7 +128,7 @@ def add_representation_guide(report: Report) -> None:
     report.text(
         "CKA asks whether classes that are close in one domain are close in the other, in whatever directions. It is 1 "
         "if the arrangements differ only by a rotation and a scale, and has no bias: its mean is 0 for unrelated "
-        "arrangements. Compare it with two parts of the same images, which have fewer images than the whole, and with "
+        "arrangements. Compare it with two folds of the same images, which have fewer images than the whole, and with "
         "permuted classes. By default features are units averaged over positions, as in the study.\n\n"
         "A probe shows what a linear classifier can decode from a representation, not what the model makes of it. A "
         "class that is decoded within domains but not across them is represented differently in each domain."
@@ -143,7 +143,7 @@ class Config(QuickstartModel, WorkSettings):
     """Sites: of the encoder, in its order (default: all)."""
     n_images: Count | None = 20
     """Images of a class in a domain, at random by --seed; all where there are fewer, or with None."""
-    parts: Parts = DEFAULT_PARTS
+    folds: Folds = DEFAULT_FOLDS
     held_out: tuple[str, ...] = ()
     """Held-out classes: a group of their own (OOD); CKA is also computed for them and for the others (ID)."""
     apart: str | None = None
@@ -152,8 +152,8 @@ class Config(QuickstartModel, WorkSettings):
     """Compare every two domains over the classes that all domains have; otherwise over those that both have."""
     permutations: Count = 1000
     """Permutations of classes for CKA's null."""
-    folds: Annotated[int, at_least(2)] = 5
-    """Parts of the images for probes."""
+    probe_folds: Annotated[int, at_least(2)] = 5
+    """Folds of the images of a domain for probes: a probe is tested on each, trained on the others."""
     out: Path = Path("runs/representations")
     """Folder of the results: representations, tables, the report; temporary files, too (see
     `extract_representations`)."""
@@ -169,7 +169,7 @@ class Config(QuickstartModel, WorkSettings):
 def main(config: Config) -> Written | None:
     """Represent, compare, probe, write; print where the report is."""
     images = config.images()
-    check_enough_images(images, config.parts)
+    check_enough_images(images, config.folds)
     groups = class_groups_of(config, images.classes)
     if not config.share_out(partial(represent, config), config.out / "jobs"):
         return None
@@ -192,10 +192,10 @@ def main(config: Config) -> Written | None:
         similarity = compare_representations(
             grams, permutations=draws, apart=config.apart, seed=config.seed
         )
-        parts = compare_representation_parts(found, classes=classes)
+        folds = compare_representation_folds(found, classes=classes)
         of_group = {
             f"{one.measure}-{group}": one
-            for one in similarity.comparisons(parts.values).values()
+            for one in similarity.comparisons(folds.values).values()
         }
         of = "" if group == "all" else f", {group} classes"
         add_cka(
@@ -210,9 +210,9 @@ def main(config: Config) -> Written | None:
             "cka": similarity.pairs,
             "cka_over_depth": similarity.domains,
             "cka_apart": similarity.apart,
-            "cka_ceilings": cka_ceilings(parts.values),
-            "cka_parts": parts.values,
-            "cka_parts_without_class": parts.without_class,
+            "cka_ceilings": cka_ceilings(folds.values),
+            "cka_folds": folds.values,
+            "cka_folds_without_class": folds.without_class,
         }.items():
             tables.setdefault(name, []).append(table.assign(group=group))
     probes = probe_sites(
@@ -223,7 +223,7 @@ def main(config: Config) -> Written | None:
         [name for one in found for name in one.image_classes],
         [one.grams.domain for one in found for _ in one.image_classes],
         [item for one in found for item in one.image_items],
-        folds=config.folds,
+        folds=config.probe_folds,
         seed=config.seed,
     )
     add_probes(report, probes)
@@ -236,7 +236,7 @@ def main(config: Config) -> Written | None:
     }
     written = {name: table for name, table in joined.items() if len(table)}
     written |= {"probes": probes.sites, "probes_left_out": probes.left_out}
-    small = [name for name in written if not name.startswith("cka_parts")]
+    small = [name for name in written if not name.startswith("cka_folds")]
     unimportant = {"out", "results", *(field.name for field in fields(WorkSettings))}
     settings = {
         name: value for name, value in asdict(config).items() if name not in unimportant
@@ -285,7 +285,7 @@ def in_all_domains(
 def represent(config: Config, work: Work) -> None:
     """Do one process's share of representing the domains."""
     settings = RepresentationSettings(
-        config.n_images, config.sites, config.seed, config.parts
+        config.n_images, config.sites, config.seed, config.folds
     )
     extract_representations(
         config.clip(work.rank), config.images(), config.representations, settings, work

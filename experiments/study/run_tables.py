@@ -18,8 +18,8 @@ from circuitry.runs import InputError
 from circuitry.comparison import mean_interval
 from circuitry.reports import Finding, Report, with_intervals
 from circuitry.training import (
-    AMONG_PART,
-    CLASS_PARTS,
+    AMONG_GROUP,
+    CLASS_GROUPS,
     CLASSIFIER,
     F1,
     FALSE_ALARMS,
@@ -67,7 +67,7 @@ def settings_table(
 ) -> pd.DataFrame:
     """Return the accuracies of the last checkpoints, by test domain, model and setting, over seeds."""
     rows = last_checkpoints(chosen_rows(evaluated, classifier, measure))
-    by = ["test_domain", *MODEL, "setting", "held_out_classes", "domain", "part"]
+    by = ["test_domain", *MODEL, "setting", "held_out_classes", "domain", "group"]
     table = rows.groupby(by, sort=False)["value"].agg(
         mean="mean",
         sd="std",
@@ -87,8 +87,8 @@ def measures_table(evaluated: pd.DataFrame) -> pd.DataFrame:
             continue
         table = settings_table(evaluated, classifier, measure).drop(columns="values")
         # Single classes would make the table a hundred times as long.
-        of_parts = table[table["part"].isin(CLASS_PARTS)]
-        tables.append(of_parts.assign(classifier=classifier, measure=measure))
+        of_groups = table[table["group"].isin(CLASS_GROUPS)]
+        tables.append(of_groups.assign(classifier=classifier, measure=measure))
     return pd.concat(tables, ignore_index=True)
 
 
@@ -114,11 +114,11 @@ def by_test_domain(evaluated: pd.DataFrame) -> pd.DataFrame:
         raise InputError(
             "At least one run needs a test domain, but none has one: add such runs."
         )
-    parts = list[pd.DataFrame]()
+    tables = list[pd.DataFrame]()
     for name in tested:
         rows = evaluated[evaluated["test_domain"].isin(["", name])]
-        parts.append(rows.assign(test_domain=name))
-    return pd.concat(parts, ignore_index=True)
+        tables.append(rows.assign(test_domain=name))
+    return pd.concat(tables, ignore_index=True)
 
 
 def last_checkpoints(rows: pd.DataFrame) -> pd.DataFrame:
@@ -181,10 +181,10 @@ def screened_classes(evaluated: pd.DataFrame) -> pd.DataFrame:
     for column, measure in (("upper", MEASURE), ("false_alarms", FALSE_ALARMS)):
         rows = last_checkpoints(chosen_rows(evaluated, CLASSIFIER, measure))
         tested = rows["domain"] == rows["test_domain"]
-        # The column ``part`` holds single classes beside the groups `CLASS_PARTS`.
-        single = ~rows["part"].isin(CLASS_PARTS)
+        # The column ``group`` holds single classes beside the groups `CLASS_GROUPS`.
+        single = ~rows["group"].isin(CLASS_GROUPS)
         of_class = rows[tested & single & (rows["setting"] == UPPER)]
-        of_class = of_class.rename(columns={"part": "class"})
+        of_class = of_class.rename(columns={"group": "class"})
         means[column] = of_class.groupby(by, sort=True)["value"].mean()
     table = pd.DataFrame(means).reset_index()
     return table.assign(kept=table["upper"] - table["false_alarms"] >= SHARE)
@@ -220,7 +220,7 @@ def counted_rows(
     marked = rows.merge(
         out.assign(out=True),
         how="left",
-        left_on=[*place, "part"],
+        left_on=[*place, "group"],
         right_on=[*place, "class"],
     )
     return marked[marked["out"].isna()]
@@ -284,7 +284,7 @@ def effective_robustness(
     ``expected`` is on the line, and ``effective`` = test - expected, NaN without a line.
     """
     rows = chosen_rows(evaluated, CLASSIFIER, MEASURE)
-    rows = rows[rows["part"] == "held-out"]
+    rows = rows[rows["group"] == "held-out"]
     rows = rows.rename(columns={"value": "accuracy", "n_images": "n"})
     keys = [
         "test_domain",
@@ -356,16 +356,16 @@ def paired_differences(
     """
     rows = counted_rows(evaluated, screened)
     clip_or_supervised = rows["classifier"].isin([CLASSIFIER, SUPERVISED])
-    single = ~rows["part"].isin(CLASS_PARTS)
+    single = ~rows["group"].isin(CLASS_GROUPS)
     tested = rows["domain"] == rows["test_domain"]
     rows = rows[clip_or_supervised & single & tested]
-    measures = {"held_out": MEASURE, "alone": AMONG_PART}
+    measures = {"held_out": MEASURE, "alone": AMONG_GROUP}
     table = list[tuple[object, ...]]()
     for key, group in rows.groupby(["test_domain", *MODEL], sort=False):
         for name, measure in measures.items():
             # A row for each class and seed, so that a subtraction pairs settings.
             wide = group[group["measure"] == measure].pivot_table(
-                index=["part", "seed"], columns="setting", values="value"
+                index=["group", "seed"], columns="setting", values="value"
             )
             for setting, other in CONTRASTS:
                 if not {setting, other} <= {*wide}:
@@ -373,7 +373,7 @@ def paired_differences(
                 pairs = (wide[setting] - wide[other]).dropna()
                 if pairs.empty:
                     continue
-                classes = pairs.index.get_level_values("part")
+                classes = pairs.index.get_level_values("group")
                 n_seeds = pairs.index.get_level_values("seed").nunique()
                 # Seeds of one class are no independent values: they count as one.
                 interval = mean_interval(pairs.to_numpy(), list(classes))

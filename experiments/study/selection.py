@@ -30,7 +30,7 @@ from fractions import Fraction
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
-from circuitry.runs import Count, InputError, Part, one_of
+from circuitry.runs import Count, InputError, ShareOrZero, one_of
 from circuitry.data import (
     DomainFolder,
     ImageRecord,
@@ -118,7 +118,7 @@ class MixtureSettings:
     """N of the subsampled settings, in images (default: that of ``cg-low`` with the same T and held-out classes)."""
     natural_domain: str = "real"
     # Class interpolation: share of C2's images in T before subsampling, 0 to 1.
-    fraction: Part | None = None
+    fraction: ShareOrZero | None = None
     other_domains: tuple[str, ...] | None = None
     """Interpolations: domains in addition to the natural one and T; None (class interpolation): all."""
 

@@ -16,7 +16,7 @@ from typing import Literal
 from circuitry.runs import InputError
 from circuitry.comparison import Comparison, both_directions, mean_interval
 from circuitry.data import chosen_names
-from experiments.representations.cells import compare_by_parts
+from experiments.representations.cells import compare_by_folds
 from experiments.representations.embedding_set import Embeddings
 from experiments.representations.probes import probe_accuracy
 
@@ -31,7 +31,7 @@ DISTANCES = ("cosine", "euclidean", "standardised")
 
 ALL = "all"
 """Row of all domains together."""
-N_PARTS = 4  # parts of the images of a class in a domain
+N_FOLDS = 4  # folds of the images of a class in a domain
 MOST_IMAGES = 10_000  # images whose silhouettes are computed at most
 
 
@@ -81,7 +81,7 @@ def compare_distances(
 ) -> Comparison:
     """Compare each class between all pairs of domains by the distance of its means; small means near.
 
-    A finite number of images separates means by itself. So the mean distance of two parts of a class's images takes the
+    A finite number of images separates means by itself. So the mean distance of two folds of a class's images takes the
     place of ceilings: two domains that are no farther apart, at equal numbers of images, cannot be distinguished.
     """
 
@@ -93,10 +93,10 @@ def compare_distances(
     def compare(a: np.ndarray, b: np.ndarray) -> np.ndarray:
         return _apart(a[:, :-1], a[:, -1], b[:, :-1], b[:, -1], measure)
 
-    return compare_by_parts(
+    return compare_by_folds(
         f"{measure}_distance",
         images.table(),
-        N_PARTS,
+        N_FOLDS,
         describe,
         compare,
         alike=False,
@@ -258,11 +258,11 @@ def separation_measures(
     cosine = compare_distances(images)
     standardised = compare_distances(images, "standardised")
     probe = domain_probe(images, seed=seed)
-    parts = {
+    tables = {
         "distance": _to_others(cosine.values),
-        "distance of parts": cosine.ceilings,
+        "distance of folds": cosine.ceilings,
         "standardised distance": _to_others(standardised.values),
-        "standardised distance of parts": standardised.ceilings,
+        "standardised distance of folds": standardised.ceilings,
         "spread": image_spread(images),
         "silhouette by domain": silhouettes(images, "domain", seed=seed),
         "silhouette by class": silhouettes(images, "class", seed=seed),
@@ -271,7 +271,7 @@ def separation_measures(
         "accuracy, seen classes": accuracy[~out],
         "accuracy, held-out classes": accuracy[out],
     }
-    measured = {name: part for name, part in parts.items() if len(part)}
+    measured = {name: table for name, table in tables.items() if len(table)}
     table = pd.concat(measured, names=["measure"]).reset_index("measure")
     table = table[["measure", "class", "domain", "value"]].reset_index(drop=True)
     # Measures without classes have None, not NaN: the cells of the saved table are empty either way.
@@ -287,22 +287,24 @@ def _to_others(table: pd.DataFrame) -> pd.DataFrame:
 
 def gather(measures: Mapping[tuple[str, int], pd.DataFrame]) -> pd.DataFrame:
     """Join tables of `separation_measures` by (model, seed): columns model, seed in front."""
-    parts = [
+    tables = [
         table.assign(model=m, seed=s)[["model", "seed", *table.columns]]
         for (m, s), table in measures.items()
     ]
-    return pd.concat(parts, ignore_index=True)
+    return pd.concat(tables, ignore_index=True)
 
 
 def summarise(measures: pd.DataFrame) -> pd.DataFrame:
     """Average over seeds, then over classes, with Student's 95 % intervals over classes."""
     rows = list[tuple[object, ...]]()
     keys = ["measure", "model", "domain"]
-    for key, part in measures.groupby(keys, sort=False):
+    for key, of_group in measures.groupby(keys, sort=False):
         # Measures without classes are one group, of None: their interval is NaN.
-        values = part.groupby("class", dropna=False)["value"].mean()
+        values = of_group.groupby("class", dropna=False)["value"].mean()
         interval = mean_interval(values.to_numpy(dtype=float))
-        rows.append((*key, *interval, part["class"].nunique(), part["seed"].nunique()))
+        rows.append(
+            (*key, *interval, of_group["class"].nunique(), of_group["seed"].nunique())
+        )
     values_of = ["value", "low", "high", "n_classes", "n_seeds"]
     return pd.DataFrame(rows, columns=[*keys, *values_of])
 
@@ -316,13 +318,13 @@ def by_seed(measures: pd.DataFrame) -> pd.DataFrame:
 def differences(measures: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
     """Return the difference of every measure, model b minus model a, paired by class, after averaging over seeds."""
     rows = list[tuple[object, ...]]()
-    for key, part in measures.groupby(["measure", "domain"], sort=False):
-        means = part.groupby(["class", "model"], dropna=False)["value"].mean()
+    for key, of_group in measures.groupby(["measure", "domain"], sort=False):
+        means = of_group.groupby(["class", "model"], dropna=False)["value"].mean()
         by_model = means.unstack()
         # Accuracy on held-out classes may be of one model alone.
         if {a, b} <= set(by_model.columns):
             change = (by_model[b] - by_model[a]).dropna().to_numpy(dtype=float)
-            rows.append((*key, *mean_interval(change), part["class"].nunique()))
+            rows.append((*key, *mean_interval(change), of_group["class"].nunique()))
     return pd.DataFrame(
         rows, columns=["measure", "domain", "difference", "low", "high", "n_classes"]
     )

@@ -22,7 +22,7 @@ from typing import Annotated, NamedTuple
 
 from circuitry.runs import Count, InputError, one_of, versions
 from circuitry import DomainFolder, load_clip
-from circuitry.comparison import PARTS, Comparison
+from circuitry.comparison import FOLDS, Comparison
 from circuitry.data import Decoding, SeedOption, SmallTables, chosen_names, class_key
 from circuitry.reports import (
     Finding,
@@ -156,7 +156,7 @@ def add_separation_guide(report: Report) -> None:
     report.text(
         "All embeddings are divided by their length. A distance is the mean over classes of the distance between the "
         "means of a class in two domains. Euclidean: as in the study. Standardised: divided by the spread of the "
-        "images around their means, so that it does not change when the whole space shrinks. Parts of the same images "
+        "images around their means, so that it does not change when the whole space shrinks. Folds of the same images "
         "show how far apart means are by chance; they have fewer images than the whole, so they lie farther apart.\n\n"
         "Silhouette: near 1 if images are much nearer to their own domain than to the next, near 0 if domains mix. "
         "Domain probe: balanced accuracy of a linear classifier for one domain against the others. Modality gap: "
@@ -363,8 +363,8 @@ def over_seeds(distances: Sequence[Comparison]) -> Comparison:
 
     keys = ("class", "domain_a", "domain_b", "site")
     values = mean([comparison.values for comparison in distances], keys)
-    parts = mean([comparison.parts for comparison in distances], PARTS[:-1])
-    return replace(distances[0], values=values, parts=parts)
+    folds = mean([comparison.folds for comparison in distances], FOLDS[:-1])
+    return replace(distances[0], values=values, folds=folds)
 
 
 def joined(
@@ -372,9 +372,9 @@ def joined(
     table: Callable[[Comparison], pd.DataFrame],
 ) -> pd.DataFrame:
     """Put a table of every model and measure under each other, without the site: there is but one."""
-    parts = list[pd.DataFrame]()
+    tables = list[pd.DataFrame]()
     for name, of_model in distances.items():
         for comparison in of_model:
             rows = table(comparison).drop(columns="site", errors="ignore")
-            parts.append(rows.assign(model=name, measure=comparison.measure))
-    return pd.concat(parts, ignore_index=True)
+            tables.append(rows.assign(model=name, measure=comparison.measure))
+    return pd.concat(tables, ignore_index=True)

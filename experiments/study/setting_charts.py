@@ -25,7 +25,7 @@ import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
 MOST_COLUMNS = 3  # panels beside each other at most; further test domains go below
-BASE = "base"  # the part of a mixture that is the base set
+BASE = "base"  # the images of a mixture that are of the base set
 
 
 def in_test_domain(table: pd.DataFrame) -> pd.DataFrame:
@@ -81,28 +81,28 @@ def in_panels(
 def mixture_bars(summary: pd.DataFrame) -> go.Figure:
     """Draw the images of every mixture: a bar each, stacked by domain."""
     mixtures = list(dict.fromkeys(summary["mixture"]))
-    drawn = summary[summary["part"] != BASE]
+    drawn = summary[summary["group"] != BASE]
     looks = style.domain_marks(drawn["domain"])
     figure = go.Figure()
     for domain, mark in looks.items():
-        for part in ("seen", "held-out"):
-            rows = drawn[(drawn["domain"] == domain) & (drawn["part"] == part)]
+        for group in ("seen", "held-out"):
+            rows = drawn[(drawn["domain"] == domain) & (drawn["group"] == group)]
             figure.add_bar(
                 name=domain,
                 showlegend=False,
                 orientation="h",
                 x=rows["images"],
                 y=rows["mixture"],
-                marker=style.part_filling(part, mark.colour),
-                hovertemplate=f"<b>%{{y}}</b><br>{domain}, {part} classes: %{{x:,}} images<extra></extra>",
+                marker=style.group_filling(group, mark.colour),
+                hovertemplate=f"<b>%{{y}}</b><br>{domain}, {group} classes: %{{x:,}} images<extra></extra>",
             )
-        filling = style.part_filling("seen", mark.colour)
+        filling = style.group_filling("seen", mark.colour)
         style.add_key(figure, domain, "bar", orientation="h", marker=filling)
-    filling = style.part_filling("held-out", style.GREY)
+    filling = style.group_filling("held-out", style.GREY)
     style.add_key(figure, "held-out classes", "bar", orientation="h", marker=filling)
     # A base set has a hundred times as many images, so it is written instead of drawn.
     told = {name: name for name in mixtures}
-    for row in summary[summary["part"] == BASE].itertuples():
+    for row in summary[summary["group"] == BASE].itertuples():
         base = style.faint(f"+ {row.images:,} of {row.domain}")
         told[row.mixture] = f"{row.mixture}<br>{base}"
     height = 190 + 34 * len(mixtures)
@@ -134,7 +134,7 @@ def interpolation_lines(
     mode = "lines+markers" if joined else "markers"
     looks = dict[str, Look]()
     keys = dict[str, Options]()
-    parts = []
+    tables = []
     # Points that are not joined are of one look, and have their names beside them.
     lines = points["line"] if joined else [""]
     for line, mark in style.assign_looks(lines, style.MARKS[6:], "lines").items():
@@ -147,7 +147,7 @@ def interpolation_lines(
             # Accuracy among all classes is the study's: the other one is drawn fainter.
             size, opacity = (8, 1) if column == "held_out" else (6, 0.5)
             of_kind = rows.assign(kind=name, series=line + name, y=100 * rows[column])
-            parts.append(of_kind)
+            tables.append(of_kind)
             stroke = {"color": mark.colour, "dash": dash, "width": 2}
             marker = mark.marker(size, opacity=opacity)
             looks[line + name] = {"mode": mode, "line": stroke, "marker": marker}
@@ -162,7 +162,7 @@ def interpolation_lines(
     hover = "<b>%{customdata[0]}</b>, %{customdata[1]}<br>%{x:g}: %{y:.1f} %"
     grid = {"height": 280, "gap": 100, "shared_yaxes": True, "horizontal_spacing": None}
     figure, places = point_panels(
-        pd.concat(parts), looks, hover, ["line", "kind"], grid
+        pd.concat(tables), looks, hover, ["line", "kind"], grid
     )
     for panel, place in places.items():
         rows = points[points["panel"] == panel]

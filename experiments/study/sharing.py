@@ -331,9 +331,9 @@ def _by_cka(
     if len(images.classes) < 4:  # CKA of fewer class means has no estimate
         return
     sites = clip.encoder.sites[1:]  # the first one is of pixels
-    asked = RepresentationSettings(settings.n_images, sites, settings.seed, n_parts=2)
-    parts = extract_representations(clip, images, out, asked, work)
-    grams = [part.grams for part in parts]
+    asked = RepresentationSettings(settings.n_images, sites, settings.seed, n_folds=2)
+    represented = extract_representations(clip, images, out, asked, work)
+    grams = [part.grams for part in represented]
     domains = compare_representations(grams, ("linear",), permutations=1).domains
     for site, table in domains.groupby("site", sort=False):
         yield from _rows("cka", table.set_index("domain")["value"], str(site))
@@ -369,7 +369,7 @@ def _by_circuits(
         n_images=settings.n_images,
         method="fisher",
         size=settings.size,
-        parts=2,
+        folds=2,
         seed=settings.seed,
         work=work,
     )

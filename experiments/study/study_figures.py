@@ -282,7 +282,7 @@ def domain_interpolation(tables: Path, title: str) -> go.Figure:
 def top5_and_f1(tables: Path, title: str) -> go.Figure:
     rows = table(tables, "measures")
     rows = main_settings(
-        rows[(rows["part"] == "held-out") & (rows["classifier"] == CLASSIFIER)]
+        rows[(rows["group"] == "held-out") & (rows["classifier"] == CLASSIFIER)]
     )
     rows = rows.assign(
         panel=rows["test_domain"], series=rows["measure"], value=rows["mean"]

@@ -316,7 +316,7 @@ def judged(found: Measured) -> pd.DataFrame:
                 }
                 rows.append(
                     about
-                    | _told(measure, numbers, independent)
+                    | _evidence(measure, numbers, independent)
                     | {"n_models": len(_of(values, models))}
                 )
     table = pd.DataFrame(rows)
@@ -345,7 +345,7 @@ def _groups(values: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, list[str]]]
     yield BY_SET, sets.to_numpy(dtype=float), list(map(str, sets.index))
 
 
-def _told(
+def _evidence(
     measure: Measure, numbers: np.ndarray, independent: list[str]
 ) -> dict[str, object]:
     """Return the mean of numbers with its interval, and what it says of the claim."""

@@ -33,7 +33,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> DomainFolder:
 
 def begun(images: DomainFolder, out: Path, n_images: int = 2) -> Analysis:
     settings = ExtractionSettings(
-        n_images=n_images, rule=midpoint_rule(1), parts=2, sites=SITES
+        n_images=n_images, rule=midpoint_rule(1), folds=2, sites=SITES
     )
     return Analysis(
         load_clip("rn-tiny"),

@@ -85,8 +85,8 @@ class Setting:
         return class_logit(self.weights, 1)(embedding)
 
     def mlp(self, block: int) -> tuple[Any, Any]:
-        part = self.tower.transformer.resblocks[block]
-        return part.ln_2, part.mlp
+        layers = self.tower.transformer.resblocks[block]
+        return layers.ln_2, layers.mlp
 
     def seen(self, block: int) -> tuple[Tensor, Tensor]:
         _, mlp = self.mlp(block)
@@ -100,7 +100,7 @@ class Setting:
             self.tower(self.images)
         return kept[0], kept[1]
 
-    def parts(
+    def pieces(
         self, block: int, read: Tensor, out: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Latents, error and what stands beside them, by the formulas."""
@@ -164,7 +164,7 @@ def test_outputs_are_those_of_the_tower(kind: str) -> None:
             embedding, case.plain(case.images), rtol=1e-10, atol=1e-10
         )
         for block, site in enumerate(SITES):
-            latents, error, beside = case.parts(block, *case.seen(block))
+            latents, error, beside = case.pieces(block, *case.seen(block))
             n = latents.shape[-1]
             assert 0 < (latents != 0).sum() < latents.numel()
             units = encoder.units_of(site, cache[site])
@@ -195,21 +195,21 @@ def test_scores_are_integrals_of_hooks_and_sum_to_the_effect_of_the_mlp(
         **AS_STUDIED,
     )
     for block, site in enumerate(SITES):
-        latents, error, beside = case.parts(block, *case.seen(block))
+        latents, error, beside = case.pieces(block, *case.seen(block))
         effects: list[Any] = [0.0, 0.0, 0.0]
         along = 0.0
         for t, weight in zip(rule.points, rule.weights, strict=True):
             moved = [
-                ((1 - t) * part).requires_grad_() for part in (latents, error, beside)
+                ((1 - t) * piece).requires_grad_() for piece in (latents, error, beside)
             ]
             out = case.written(block, moved[0], moved[2]) + moved[1]
             gradients = torch.autograd.grad(
                 case.value(block, out), moved, allow_unused=True
             )
-            for i, (part, gradient) in enumerate(
+            for i, (piece, gradient) in enumerate(
                 zip((latents, error, beside), gradients, strict=True)
             ):
-                effects[i] += weight * part * (0 if gradient is None else gradient)
+                effects[i] += weight * piece * (0 if gradient is None else gradient)
             # The same path as one of the output, from what it is to what is left of it.
             whole = case.written(block, latents, beside) + error
             left = case.written(block, 0 * latents, 0 * beside)
@@ -241,7 +241,7 @@ def test_cut_edges_are_runs_in_which_one_latent_reads_another_stream(kind: str) 
         sites=places,
         work=QUIET,
     )
-    latents, error, beside = case.parts(1, *case.seen(1))
+    latents, error, beside = case.pieces(1, *case.seen(1))
     alive = latents.abs().sum((0, 1)).topk(2).indices.tolist()
     kept = {heads: np.array([0, 1]), SITES[0]: np.array([1, 3]), site: np.array(alive)}
     found = score_edges(task, kept, method="cuts").scores
@@ -261,7 +261,7 @@ def test_cut_edges_are_runs_in_which_one_latent_reads_another_stream(kind: str) 
                     move = clean[up][..., unit] - ends[up][..., unit]
                     written = move[..., None] * case.saes[up].w_dec[unit]
                 other = norm(stream - written)
-                cut, _, _ = case.parts(1, other, mlp(other))
+                cut, _, _ = case.pieces(1, other, mlp(other))
                 for row, latent in enumerate(alive):
                     mixed = latents.clone()
                     mixed[..., latent] = cut[..., latent]

@@ -79,19 +79,19 @@ def three_domains() -> Graphs:
     return {key: random_graph(i, *key) for i, key in enumerate(keys)}
 
 
-def parts(class_name: str, domain: str) -> dict[int, AttributionGraph]:
-    """Three parts; a fish has but one in clipart."""
+def folds(class_name: str, domain: str) -> dict[int, AttributionGraph]:
+    """Three folds; a fish has but one in clipart."""
     few = (class_name, domain) == ("fish", "clipart")
     seed = 10 * (CLASSES.index(class_name) * 3 + DOMAINS.index(domain)) + 100
     return {
-        part: random_graph(seed + part, class_name, domain)
-        for part in range(1 if few else 3)
+        fold: random_graph(seed + fold, class_name, domain)
+        for fold in range(1 if few else 3)
     }
 
 
 def comparisons(**changes: Any) -> dict[str, Comparison]:
     groups = {"held-out": ["fish"], "none": [], "unknown": ["dog"]}
-    return compare_domains(three_domains(), groups, parts=parts, **changes)
+    return compare_domains(three_domains(), groups, folds=folds, **changes)
 
 
 @pytest.mark.parametrize("measure", [*COMPARED, "edge_spearman"])
@@ -112,17 +112,17 @@ def single(
 
 
 @pytest.mark.parametrize("measure", ["node_overlap", "edge_jaccard"])
-def test_parts_are_compared_with_parts_of_other_numbers_by_enumeration(
+def test_folds_are_compared_with_folds_of_other_numbers_by_enumeration(
     measure: str,
 ) -> None:
-    found = comparisons(settings=ReadingSettings(other_classes=0))[measure].parts
+    found = comparisons(settings=ReadingSettings(other_classes=0))[measure].folds
     expected = []
     for name in CLASSES:
         nodes = {
             (d, p): g
             for d in DOMAINS
             if (name, d) in three_domains()
-            for p, g in parts(name, d).items()
+            for p, g in folds(name, d).items()
         }
         whole = {d: three_domains()[name, d] for d, _ in nodes}
         for (d, p), a in nodes.items():
@@ -142,30 +142,30 @@ def test_parts_are_compared_with_parts_of_other_numbers_by_enumeration(
         assert row[7] == pytest.approx(other[7], nan_ok=True)
 
 
-def test_other_classes_are_a_sample_of_other_parts() -> None:
-    found = comparisons(settings=ReadingSettings(other_classes=1))["edge_jaccard"].parts
+def test_other_classes_are_a_sample_of_other_folds() -> None:
+    found = comparisons(settings=ReadingSettings(other_classes=1))["edge_jaccard"].folds
     others = found[found["class_a"] != found["class_b"]]
     assert len(others.groupby(["class_a", "class_b"])) == len(CLASSES) - 1
     assert {"clipart", "real"} <= set(others["domain_a"]) & set(others["domain_b"])
     assert (others["domain_a"] == others["domain_b"]).any()
-    assert (others["part_a"] != others["part_b"]).all()
+    assert (others["fold_a"] != others["fold_b"]).all()
     for (
         class_a,
         class_b,
         domain_a,
         domain_b,
-        part_a,
-        part_b,
+        fold_a,
+        fold_b,
         _,
         value,
     ) in others.to_numpy().tolist():
-        a, b = parts(class_a, domain_a)[part_a], parts(class_b, domain_b)[part_b]
+        a, b = folds(class_a, domain_a)[fold_a], folds(class_b, domain_b)[fold_b]
         assert value == pytest.approx(
             edge_jaccard(a.circuit(), b.circuit()), nan_ok=True
         )
-    again = comparisons(settings=ReadingSettings(other_classes=1))["edge_jaccard"].parts
+    again = comparisons(settings=ReadingSettings(other_classes=1))["edge_jaccard"].folds
     pd.testing.assert_frame_equal(again, found)
-    none = comparisons(settings=ReadingSettings(other_classes=0))["edge_jaccard"].parts
+    none = comparisons(settings=ReadingSettings(other_classes=0))["edge_jaccard"].folds
     assert (none["class_a"] == none["class_b"]).all()
 
 
@@ -189,7 +189,7 @@ def test_chance_is_that_of_random_units() -> None:
     assert found["edge_jaccard"].chance["value"].item() == pytest.approx(0.06, abs=0.05)
 
 
-def test_chance_of_node_overlap_counts_what_every_part_keeps() -> None:
+def test_chance_of_node_overlap_counts_what_every_fold_keeps() -> None:
     sizes = {"axe": 0.2, "fish": 0.4}
     found = compare_domains(
         {
@@ -197,7 +197,7 @@ def test_chance_of_node_overlap_counts_what_every_part_keeps() -> None:
             for name, f in sizes.items()
             for d in DOMAINS
         },
-        parts=lambda name, d: {
+        folds=lambda name, d: {
             p: random_graph(p, name, d, fraction=sizes[name]) for p in range(4)
         },
         measures=["node_overlap"],
@@ -222,7 +222,7 @@ def test_measures_are_chosen_and_kernels_told_apart_by_depth() -> None:
         found["wl_kernel_depth_3"].values,
         compare(three_domains(), Measure("wl_kernel", 3)),
     )
-    assert found["spearman"].parts.empty
+    assert found["spearman"].folds.empty
 
 
 @pytest.mark.parametrize("any_sign", [False, True])
@@ -237,7 +237,7 @@ def test_circuits_of_other_edges(any_sign: bool) -> None:
         "edges_per_node": 1,
         "any_sign": any_sign,
         "n": 4.0,
-        "n_per_part": 4.0,
+        "n_per_fold": 4.0,
     }
 
 

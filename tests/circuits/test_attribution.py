@@ -23,8 +23,8 @@ from circuitry import (
     node_overlap,
     wl_kernel,
 )
-from circuitry.circuits import AttributionSettings, attribute_parts, chain_edges
-from circuitry.circuits.edge_methods import part_edges
+from circuitry.circuits import AttributionSettings, attribute_folds, chain_edges
+from circuitry.circuits.edge_methods import fold_edges
 from circuitry.encoder import AnyBaseline, Baseline, Counterfactual, Stage, Task
 from circuitry.encoder.tensor_batches import bytes_per_image
 from tests.conftest import shared
@@ -165,26 +165,26 @@ def test_batches_are_cut_to_the_budget(
     assert max(seen) == 2
 
 
-def test_parts_know_the_edges_of_the_whole() -> None:
+def test_folds_know_the_edges_of_the_whole() -> None:
     encoder, images, weights = setting(make_tower("resnet").double(), n=4)
     images, weights = images.double(), weights.double()
     task = Task(encoder, images, class_logit(weights, 1), work=QUIET)
-    found = attribute_parts(
+    found = attribute_folds(
         task,
         AttributionSettings(rule=left_rule(3), **AS_STUDIED),
         np.array([0, 1, 1, 0]),
     )
     for pair in (("act1", "act2"), ("layer1.0", "layer2.0")):
-        for part, chosen in enumerate((images[[0, 3]], images[1:3])):
+        for fold, chosen in enumerate((images[[0, 3]], images[1:3])):
             expected = brute_force_edges(
                 encoder, chosen, pair, found.whole.kept_units, 3
             )
             np.testing.assert_allclose(
-                found.edges[pair][part], expected, rtol=1e-6, atol=1e-12
+                found.edges[pair][fold], expected, rtol=1e-6, atol=1e-12
             )
 
 
-def test_a_part_without_units_at_a_site_has_no_edge_there() -> None:
+def test_a_fold_without_units_at_a_site_has_no_edge_there() -> None:
     encoder, images, weights = setting(make_tower("resnet").double(), n=4)
     task = Task(
         encoder,
@@ -199,7 +199,7 @@ def test_a_part_without_units_at_a_site_has_no_edge_there() -> None:
         1: {"act1": none, "act2": some},
         2: {"act1": some, "act2": some},
     }
-    found = part_edges(
+    found = fold_edges(
         task, kept, AttributionSettings(edge_rule=left_rule(3)), np.array([0, 1, 2, 2])
     )
     assert [scores["act1", "act2"].shape for scores in found.values()] == [
@@ -382,13 +382,13 @@ def test_any_cut_into_batches_gives_the_same(resnet: Any, kind: str) -> None:
         yield images[1:]
 
     for cut, size in ((images, 2), ([images[:4], images[4:]], None), (one_shot(), 3)):
-        parts = attribute(
+        pieces = attribute(
             encoder, cut, weights, baseline, rule=midpoint_rule(2), batch_size=size
         )
-        assert worst(parts.node_scores, whole.node_scores) < 1e-8
-        assert worst(parts.edge_scores, whole.edge_scores) < 1e-8
+        assert worst(pieces.node_scores, whole.node_scores) < 1e-8
+        assert worst(pieces.edge_scores, whole.edge_scores) < 1e-8
         for site, expected in whole.completeness.items():
-            assert parts.completeness[site] == pytest.approx(expected, abs=1e-10)
+            assert pieces.completeness[site] == pytest.approx(expected, abs=1e-10)
 
 
 @pytest.mark.parametrize(
@@ -399,7 +399,7 @@ def test_any_cut_into_batches_gives_the_same(resnet: Any, kind: str) -> None:
         ("resnet", "activations"),
     ],
 )
-def test_parts_and_whole_are_what_attribute_says_of_their_images(
+def test_folds_and_whole_are_what_attribute_says_of_their_images(
     tower: str, kind: str
 ) -> None:
     encoder, images, weights = precise(make_tower(tower), n=5)
@@ -421,10 +421,10 @@ def test_parts_and_whole_are_what_attribute_says_of_their_images(
         baseline=baseline([*range(5)]),
         work=QUIET,
     )
-    found = attribute_parts(task, settings, np.array([1, 0, 1, 1, 0]))
-    assert list(found.parts) == [0, 1]
+    found = attribute_folds(task, settings, np.array([1, 0, 1, 1, 0]))
+    assert list(found.folds) == [0, 1]
     chosen = ([*range(5)], [1, 4], [0, 2, 3])
-    for graph, of in zip((found.whole, *found.parts.values()), chosen, strict=True):
+    for graph, of in zip((found.whole, *found.folds.values()), chosen, strict=True):
         direct = attribute(
             encoder, images[of], weights, baseline(of), rule=settings.rule
         )
@@ -454,7 +454,7 @@ def test_counterfactual_images_run_without_hooks_and_in_evaluation_mode(
     )
 
 
-def test_each_part_goes_with_all_others_and_their_baselines(resnet: Any) -> None:
+def test_each_fold_goes_with_all_others_and_their_baselines(resnet: Any) -> None:
     encoder, images, weights = precise(resnet, n=3)
     others, ends = torch.randn_like(images)[:2], torch.randn(5, 3, 64, 64).double()
     settings = AttributionSettings(rule=left_rule(1))
@@ -466,7 +466,7 @@ def test_each_part_goes_with_all_others_and_their_baselines(resnet: Any) -> None
         others=others,
         work=QUIET,
     )
-    found = attribute_parts(task, settings, np.array([0, 1, 0])).parts[0]
+    found = attribute_folds(task, settings, np.array([0, 1, 0])).folds[0]
     asked = {
         "method": settings.method,
         "budget": settings.budget,

@@ -31,7 +31,7 @@ from circuitry.circuits.comparable import check_comparable
 from circuitry.circuits.measures import MEASURES
 from circuitry.encoder import Stage, class_margin
 from circuitry.encoder.metrics import ClassLogit, Metric
-from circuitry.runs.identity import SHARED_PARTS
+from circuitry.runs.identity import SHARED_ENTRIES
 from tests.circuits.test_measures import FIRST, SECOND, random_graph
 
 Use = Callable[[AttributionGraph, AttributionGraph], object]
@@ -94,7 +94,7 @@ DIFFERENT = {
 
 
 @pytest.mark.parametrize(
-    "name", sorted({*SHARED_PARTS} - {"text_weights", "class_weights", "classes"})
+    "name", sorted({*SHARED_ENTRIES} - {"text_weights", "class_weights", "classes"})
 )
 def test_graphs_found_in_another_way_are_refused(name: str) -> None:
     a, b = pair()
@@ -230,7 +230,7 @@ def test_all_graphs_of_a_set_are_checked() -> None:
     with pytest.raises(InputError, match=r"0\.1 and 0\.2"):
         compare_domains(
             {("axe", "real"): a, ("axe", "sketch"): b},
-            parts=lambda _, d: {0: replace(part, domain=d)},
+            folds=lambda _, d: {0: replace(part, domain=d)},
         )
 
 

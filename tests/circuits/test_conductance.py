@@ -73,7 +73,7 @@ def test_every_site_adds_up_to_the_change_of_the_metric(kind: str) -> None:
         )
 
 
-def test_any_cut_and_any_parts_give_the_same(resnet: nn.Module) -> None:
+def test_any_cut_and_any_folds_give_the_same(resnet: nn.Module) -> None:
     encoder, images, weights = setting(resnet.double(), n=5)
     images, metric = images.double(), class_logit(weights.double(), 1)
     ends = Baseline("other", {"input": torch.randn_like(images)})
@@ -85,7 +85,7 @@ def test_any_cut_and_any_parts_give_the_same(resnet: nn.Module) -> None:
     numbers = np.array([2, 0, 2, 0, 0])
     task = Task(encoder, cut, metric, baseline=ends, work=QUIET)
     with task.running(gradients=True):
-        merged, parts = conductance_effects(task, numbers)
+        merged, folds = conductance_effects(task, numbers)
     alone = conductance(
         Task(encoder, images, metric, baseline=ends, work=QUIET).of_some(
             images, torch.tensor([0, 2])
@@ -97,7 +97,7 @@ def test_any_cut_and_any_parts_give_the_same(resnet: nn.Module) -> None:
             assert one.completeness[site] == pytest.approx(
                 whole.completeness[site], abs=1e-9
             )
-        assert_same(parts[2].scores[site], alone.scores[site], 1e-12, rtol=1e-9)
+        assert_same(folds[2].scores[site], alone.scores[site], 1e-12, rtol=1e-9)
 
 
 def test_what_is_carried_past_units_has_no_completeness() -> None:

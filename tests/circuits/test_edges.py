@@ -1,4 +1,4 @@
-"""Edges as one value, against lists sorted by hand, and what holds in resamples of parts, by enumeration."""
+"""Edges as one value, against lists sorted by hand, and what holds in resamples of folds, by enumeration."""
 
 import itertools
 from dataclasses import replace
@@ -117,12 +117,12 @@ PAIRS = (("a", "b"), ("b", "c"))
 def with_edges(
     seed: int, budget: str = SAME_SHARE
 ) -> tuple[AttributionGraph, list[AttributionGraph], dict[tuple[str, str], np.ndarray]]:
-    """Three parts of 2, 3 and 4 images, their whole, and the scores of its edges on each part."""
+    """Three folds of 2, 3 and 4 images, their whole, and the scores of its edges on each fold."""
     rng = np.random.default_rng(seed)
     base = random_graph(seed)
     n = np.array([2, 3, 4])
     noisy = {s: v + rng.normal(size=(3, len(v))) for s, v in base.node_scores.items()}
-    parts = [
+    folds = [
         replace(
             base, node_scores={s: v[p] for s, v in noisy.items()}, n_images=int(count)
         )
@@ -146,22 +146,22 @@ def with_edges(
         n_images=9,
         settings=settings,
     )
-    return whole, parts, edges
+    return whole, folds, edges
 
 
 @pytest.mark.parametrize("budget", [SAME_SHARE, GLOBAL])
 def test_stability_is_the_share_of_all_draws_by_enumeration(budget: str) -> None:
-    whole, parts, edges = with_edges(5, budget)
+    whole, folds, edges = with_edges(5, budget)
     assert (len(set(map(len, whole.kept_units.values()))) > 1) is (budget == GLOBAL)
     circuit = whole.circuit(2)
-    found = find_consensus(circuit, parts, edges)
+    found = find_consensus(circuit, folds, edges)
     n = [2, 3, 4]
     held_units: dict[str, list[list[bool]]] = {"a": [], "b": [], "c": []}
     held_edges: dict[tuple[str, str], list[list[bool]]] = {pair: [] for pair in PAIRS}
     for draw in itertools.product(range(3), repeat=3):
         total = sum(n[p] for p in draw)
         drawn = {
-            s: np.sum([n[p] * parts[p].node_scores[s] for p in draw], 0) / total
+            s: np.sum([n[p] * folds[p].node_scores[s] for p in draw], 0) / total
             for s in held_units
         }
         strongest = strongest_units(drawn, 0.4, budget)
@@ -201,10 +201,10 @@ def test_stability_is_the_share_of_all_draws_by_enumeration(budget: str) -> None
 
 
 def test_hand_worked_consensus() -> None:
-    # Two parts of equal size; unit 0 has 3 and 1, unit 1 has 1 and 2, unit 2 has -1 and 0: units 0 and 1 are kept.
-    # Draws: part 0 twice (1/4): 3, 1, -1, so 0 and 1; one of each (1/2): 2, 1.5, -.5; part 1 twice: 1, 2, 0. All hold.
-    # With unit 2 at -1.5: part 0 twice keeps 0 and 2, so unit 1 holds in 3/4.
-    whole, *parts = (
+    # Two folds of equal size; unit 0 has 3 and 1, unit 1 has 1 and 2, unit 2 has -1 and 0: units 0 and 1 are kept.
+    # Draws: fold 0 twice (1/4): 3, 1, -1, so 0 and 1; one of each (1/2): 2, 1.5, -.5; fold 1 twice: 1, 2, 0. All hold.
+    # With unit 2 at -1.5: fold 0 twice keeps 0 and 2, so unit 1 holds in 3/4.
+    whole, *folds = (
         replace(
             chain([0, 1], [0], [[1, 2]]),
             node_scores={"up": np.array(scores), "down": np.array([1.0])},
@@ -213,7 +213,7 @@ def test_hand_worked_consensus() -> None:
     )
     # The edge from unit 0: -1 and 3: its sum is -2, 2 and 6, so it holds in 3/4; that from unit 1 always does.
     edges = {("up", "down"): np.array([[[-1.0, 4]], [[3, 4]]])}
-    found = find_consensus(whole.circuit(2), parts, edges)
+    found = find_consensus(whole.circuit(2), folds, edges)
     assert found.units["up"].tolist() == [1, 0.75]
     upstream = found.circuit.its_edges.places["up", "down"][1].tolist()
     assert dict(zip(upstream, found.edges["up", "down"], strict=True)) == {
@@ -225,13 +225,13 @@ def test_hand_worked_consensus() -> None:
 
 
 def test_a_consensus_keeps_by_importance_and_compares_the_signs_of_effects() -> None:
-    # Ranked as above: unit 0 is kept in every draw, unit 1 not where part 0 is drawn twice (1/4). The effect of unit 0
-    # has the sign of the whole where part 0 is drawn twice alone, that of unit 1 in all other draws.
+    # Ranked as above: unit 0 is kept in every draw, unit 1 not where fold 0 is drawn twice (1/4). The effect of unit 0
+    # has the sign of the whole where fold 0 is drawn twice alone, that of unit 1 in all other draws.
     ranks, effects = (
         ([2, 1.5, 0.75], [3, 1, 1.5], [1, 2, 0]),
         ([1, -1, 0], [1, 1, 0], [-3, -3, 0]),
     )
-    whole, *parts = (
+    whole, *folds = (
         replace(
             chain([0, 1], [0], [[1, 2]]),
             node_scores={"up": np.array(effect, float), "down": np.array([1.0])},
@@ -240,6 +240,6 @@ def test_a_consensus_keeps_by_importance_and_compares_the_signs_of_effects() -> 
         for rank, effect in zip(ranks, effects, strict=True)
     )
     found = find_consensus(
-        whole.circuit(2), parts, {("up", "down"): np.ones((2, 1, 2))}
+        whole.circuit(2), folds, {("up", "down"): np.ones((2, 1, 2))}
     )
     assert found.units["up"].tolist() == [0.25, 0.75]

@@ -32,7 +32,7 @@ from circuitry.circuits import (
     similarity,
 )
 from circuitry.circuits.unit_methods import COMPLETE_SCORERS, SCORERS, SEARCHERS
-from circuitry.circuits.unit_scores import score_parts
+from circuitry.circuits.unit_scores import score_folds
 from circuitry.runs import InputError
 from experiments.own_parts import planted_classes
 from tests.circuits.test_measures import random_graph
@@ -135,36 +135,36 @@ def test_a_method_that_says_it_learns_a_mask_ranks_by_its_scores(
     assert found.source.settings["method"] == "mine"
 
 
-def test_the_third_argument_of_a_method_are_the_parts(
+def test_the_third_argument_of_a_method_are_the_folds(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setitem(METHODS, "mine", Method("mine"))
     asked = list[Any]()
 
-    def by_parts(task: Task, settings: AttributionSettings, parts: Any) -> Scores:
-        asked.append(parts)
-        rows = np.arange(1 + len(np.unique(parts)))[:, None]
+    def by_folds(task: Task, settings: AttributionSettings, folds: Any) -> Scores:
+        asked.append(folds)
+        rows = np.arange(1 + len(np.unique(folds)))[:, None]
         return {site: rows + scores for site, scores in numbers().items()}
 
-    register_method(Method("mine", function=by_parts, takes_parts=True))
+    register_method(Method("mine", function=by_folds, takes_folds=True))
     settings, numbered = AttributionSettings(method="mine"), np.array([4, 7, 4, 7])
-    whole, of_parts = score_parts(TASK, settings, numbered)
+    whole, of_folds = score_folds(TASK, settings, numbered)
     assert [list(one) for one in asked] == [[4, 7, 4, 7]]
-    for row, found in enumerate((whole, of_parts[4], of_parts[7])):
+    for row, found in enumerate((whole, of_folds[4], of_folds[7])):
         np.testing.assert_array_equal(found.scores["code"], numbers()["code"] + row)
     register_method(
         Method(
             "mine",
-            function=lambda task, settings, parts: by_parts(
-                task, settings, parts[:2] * 0
+            function=lambda task, settings, folds: by_folds(
+                task, settings, folds[:2] * 0
             ),
-            takes_parts=True,
+            takes_folds=True,
         )
     )
     with pytest.raises(
         InputError, match=r"'mine'.*at units it returned an array \[2, "
     ):
-        score_parts(TASK, settings, numbered)
+        score_folds(TASK, settings, numbered)
 
 
 def test_every_method_of_the_package_has_its_function() -> None:

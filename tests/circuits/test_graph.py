@@ -243,6 +243,6 @@ def test_files_and_folders_of_before_are_refused_by_name(
     for load in (AttributionGraph.load, Circuit.load):
         with pytest.raises(InputError, match=version):
             load(tmp_path / "old")
-    claim(tmp_path / "folder", "circuitry extraction 5", {"n_parts": 0}, jobs=[])
-    with pytest.raises(InputError, match="circuitry extraction 5"):
+    claim(tmp_path / "folder", "circuitry extraction 6", {"n_parts": 0}, jobs=[])
+    with pytest.raises(InputError, match="circuitry extraction 6"):
         GraphFolder(tmp_path / "folder")

@@ -55,10 +55,10 @@ def attribute(
     )
 
 
-def parts(
+def folds(
     numbers: Any, images: Tensor = IMAGES[VIT], metric: Any = metric, **given: Any
 ) -> object:
-    return c.attribute_parts(
+    return c.attribute_folds(
         Task(VIT, images, metric, work=QUIET, **given), c.AttributionSettings(), numbers
     )
 
@@ -104,9 +104,9 @@ ATTRIBUTION: list[tuple[Call, str]] = [
     (lambda: attribute(baseline=torch.zeros(2, 3, 64, 64)), "'counterfactual' has 2 activations at site 'input' for"),
     (lambda: attribute_images(squared_steps_overflow(), torch.ones(1, 3, 2, 2), lambda e: e[:, 0], **AS_STUDIED),
      "Scores of edges from 'act1' to 'act2' are NaN or infinite"),
-    (lambda: parts(np.array([0, 1])), "in one part, but 3 images and 2 parts were given"),
-    (lambda: parts(np.arange(3), metric=lambda e: e.sum(1) * float("nan")), "NaN or infinite"),
-    (lambda: parts(np.arange(3), baseline=torch.zeros(2, 3, 32, 32)), "2 activations .* for 3 images: give one for ev"),
+    (lambda: folds(np.array([0, 1])), "in one fold, but 3 images and 2 folds were given"),
+    (lambda: folds(np.arange(3), metric=lambda e: e.sum(1) * float("nan")), "NaN or infinite"),
+    (lambda: folds(np.arange(3), baseline=torch.zeros(2, 3, 32, 32)), "2 activations .* for 3 images: give one for ev"),
     (lambda: mean_baseline(RESNET, []), "at least one image"),
     (lambda: left_rule(0), "points, but 0"),
     (lambda: c.parse_rule("simpson-4"), "Unknown quadrature rule .*left-10, midpoint-10, gauss-legendre-10, gauss-ra"),
@@ -169,7 +169,7 @@ COMPARED: list[tuple[Call, str]] = [
     (lambda: c.similarity(FIRST, SECOND, "jaccard"), "'jaccard'.*edge_jaccard"),
     (lambda: c.Measure("wl_kernel", -1), r"depth.* -1"),
     (lambda: c.chance_overlap(5, 6, 1), "5 units .* 6 and 1 were given"),
-    (lambda: find_consensus(FIRST.circuit(), [FIRST], {}), r"two parts .* 1 was given"),
+    (lambda: find_consensus(FIRST.circuit(), [FIRST], {}), r"two folds .* 1 was given"),
     (lambda: small_graph().circuit(0), "edges_per_node, but 0 "),
     (
         lambda: Circuit(small_graph(), {"body": np.array([0])}),

@@ -59,7 +59,7 @@ def test_circuits_found_in_any_way_become_a_folder(tmp_path: Path) -> None:
         "head": [1, 0],
     }
     assert not alone.edge_scores
-    assert not written.parts("cat", "photo")
+    assert not written.folds("cat", "photo")
     assert written.manifest["config"]["size"] == 4 / 7
     overlap = compare(written, measure="node_overlap").set_index("site")["value"]
     assert overlap["head"] == 1.0

@@ -70,13 +70,13 @@ def test_many_circuits_are_compared_in_one_pass(
     results = tmp_path / "results"
     SPEED.main(SPEED.Config(of="similarity", out=tmp_path, classes=1, results=results))
     measured = pd.read_csv(results / "similarity.csv")
-    # 15 pairs of domains, whole and by twelve ordered pairs of parts; in each domain six pairs of parts, four with it.
+    # 15 pairs of domains, whole and by twelve ordered pairs of folds; in each domain six pairs of folds, four with it.
     assert measured["measures"].tolist() == [5]
     assert measured["pairs"].tolist() == [15 + 15 * 12 + 6 * (6 + 4)]
     assert capsys.readouterr().out.startswith("similarity:\n pairs  measures")
     # The page tells it from there.
     told = json.loads((results / "provenance.json").read_text(encoding="utf-8"))
-    assert told["parts"] == 4
+    assert told["folds"] == 4
 
 
 def test_measures_are_judged_by_cases_with_a_known_answer(
@@ -89,17 +89,17 @@ def test_measures_are_judged_by_cases_with_a_known_answer(
         for domain in ("real", "sketch")
     ]
     for i, (name, domain) in enumerate(jobs):
-        parts: list[int | str] = [WHOLE, 0, 1]
-        for j, part in enumerate(parts):
+        folds: list[int | str] = [WHOLE, 0, 1]
+        for j, fold in enumerate(folds):
             made = random_graph(
                 i // 2, name, domain, units=60
             )  # the same for a class, but for a little noise
             graph = module.with_noise(made, 0.1, np.random.default_rng(10 * i + j))
-            graph.save(graph_file(folder, name, domain, part))
+            graph.save(graph_file(folder, name, domain, fold))
     claim(
         folder,
         EXTRACTION_FORMAT,
-        {"n_parts": 2, "model": "made", "weights": ""},
+        {"n_folds": 2, "model": "made", "weights": ""},
         jobs=jobs,
     )
     module.main(module.Config(circuits=folder, results=tmp_path, n_circuits=2))

@@ -116,7 +116,7 @@ def test_torchrun_and_an_array_of_jobs_leave_the_folder_of_one_process(
     ):
         assert printed.count("report: ") == 1
     one, torchrun, array = map(contents, folders.values())
-    # The manifest, the lists of images and of the baseline's; of each job the checksum, all, edges and two parts.
+    # The manifest, the lists of images and of the baseline's; of each job the checksum, all, edges and two folds.
     assert sum(name.startswith("circuits/") for name in one) == 3 + 4 * (1 + 4)
     assert {
         "report.html",

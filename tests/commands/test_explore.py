@@ -73,7 +73,7 @@ def test_the_model_runs_circuits_at_the_baseline_that_they_were_found_with(
     images = found_in(clip, tmp_path, baseline="mean-unit").images
     module = command_module("explore")
     given = {
-        "clip": lambda _, rank, parts: clip,
+        "clip": lambda _, rank, components: clip,
         "images": lambda _: images,
         "work": lambda _: QUIET,
         "known_words": ("fur",),

@@ -16,12 +16,12 @@ from circuitry import Comparison
 from circuitry.comparison import (
     domain_matrix,
     domain_tests,
-    part_tests,
+    fold_tests,
     per_domain,
 )
 from circuitry.comparison.table import class_groups, read_named_table, write_named_table
 from tests.comparison.similarities import similarities
-from tests.support.parts import parts_of_halves
+from tests.support.folds import folds_of_halves
 
 DOMAINS = ("clipart", "real", "sketch")
 CLASSES = ("axe", "cat", "fish")
@@ -59,7 +59,7 @@ def comparison(sites: tuple[str | None, ...] = ("a", "b")) -> Comparison:
     return Comparison(
         "node_overlap",
         values(sites),
-        parts_of_halves(ceilings(sites)),
+        folds_of_halves(ceilings(sites)),
         pd.DataFrame({"site": list(sites), "value": 0.05}),
         groups={"held-out": ("fish",)},
         about={"edges_per_node": 3},
@@ -163,23 +163,23 @@ def test_intervals_of_its_own_are_those_of_the_measure() -> None:
 def test_levels_are_means_of_what_there_is() -> None:
     made = similarities()
     found = replace(
-        made, about={"n": 40, "n_per_part": 10}, chance_of="random features"
+        made, about={"n": 40, "n_per_fold": 10}, chance_of="random features"
     ).levels()
-    parts = made.parts
+    folds = made.folds
     same, within = (
-        parts["class_a"] == parts["class_b"],
-        parts["domain_a"] == parts["domain_b"],
+        folds["class_a"] == folds["class_b"],
+        folds["domain_a"] == folds["domain_b"],
     )
     assert found["what"].tolist() == [
         "the same class in two domains",
-        "the same class in two domains, parts",
-        "two parts of the same images",
+        "the same class in two domains, folds",
+        "two folds of the same images",
         "two classes in two domains",
         "two classes in one domain",
         "random features",
     ]
     means = [
-        parts[chosen]["value"].mean()
+        folds[chosen]["value"].mean()
         for chosen in (same & ~within, same & within, ~same & ~within, ~same & within)
     ]
     assert found["value"].tolist() == pytest.approx(
@@ -189,7 +189,7 @@ def test_levels_are_means_of_what_there_is() -> None:
     assert len(directed().levels()) == 1
 
 
-def test_with_parts_everything_is_read_against_the_ceiling() -> None:
+def test_with_folds_everything_is_read_against_the_ceiling() -> None:
     found = similarities()
     matrix, ratios = (
         found.matrix(normalise=True),
@@ -204,7 +204,7 @@ def test_with_parts_everything_is_read_against_the_ceiling() -> None:
         assert matrix.loc[[a, b], [a, b]].to_numpy()[[0, 1], [1, 0]] == pytest.approx(
             [row["value"]] * 2
         )
-    assert ratios["n_per_part"].tolist() == [10] * 3
+    assert ratios["n_per_fold"].tolist() == [10] * 3
     assert replace(found, seed=5).ratios()["low"].tolist() != ratios["low"].tolist()
     shown = found.ratios_over_depth()
     assert shown["site"].tolist() == [*["u"] * 3, *["v"] * 3]
@@ -213,7 +213,7 @@ def test_with_parts_everything_is_read_against_the_ceiling() -> None:
         "value"
     ].item() == pytest.approx(first)
     pd.testing.assert_frame_equal(
-        found.tests(), part_tests(found._array, found._draws(found._array))
+        found.tests(), fold_tests(found._array, found._draws(found._array))
     )
     assert found.ceiling_by_site()["upper"].isna().all()
 
@@ -221,8 +221,8 @@ def test_with_parts_everything_is_read_against_the_ceiling() -> None:
 def test_sites_are_counted_once_in_ratios() -> None:
     found = similarities()
     left_out = replace(found, left_out={"v": "repeats u"})
-    alone = found.at("u").ratios().drop(columns="n_per_part")
-    pd.testing.assert_frame_equal(left_out.ratios().drop(columns="n_per_part"), alone)
+    alone = found.at("u").ratios().drop(columns="n_per_fold")
+    pd.testing.assert_frame_equal(left_out.ratios().drop(columns="n_per_fold"), alone)
     assert set(left_out.ratios_over_depth()["site"]) == {"u", "v"}
 
 
@@ -241,7 +241,7 @@ def test_where_the_order_matters_nothing_is_mirrored() -> None:
 def test_tables_come_back_from_their_files(tmp_path: Path) -> None:
     kinds = (
         "",
-        "_parts",
+        "_folds",
         "_matrix",
         "_summary",
         "_paired_tests",
@@ -252,7 +252,7 @@ def test_tables_come_back_from_their_files(tmp_path: Path) -> None:
     sited = (
         "_over_depth",
         "_ceiling_by_site",
-        "_parts_over_depth",
+        "_folds_over_depth",
         "_ratios_over_depth",
     )
     tables = similarities().tables()

@@ -1,4 +1,4 @@
-"""Tests between domains and models against scipy, Holm by hand and enumeration; parts and classes against loops."""
+"""Tests between domains and models against scipy, Holm by hand and enumeration; folds and classes against loops."""
 
 import math
 from dataclasses import replace
@@ -11,13 +11,13 @@ from scipy import stats
 
 from circuitry import Comparison
 from circuitry.comparison import (
-    PARTS,
-    PartArray,
+    FOLDS,
+    FoldArray,
     domain_tests,
     draw_resamples,
+    fold_tests,
     holm,
     mantel,
-    part_tests,
     sign_flip_p,
 )
 from circuitry.comparison.class_table import CELLS, EFFECTS, class_by_domain
@@ -34,7 +34,7 @@ from circuitry.comparison.domain_testing import (
     could_find,
     too_few,
 )
-from circuitry.comparison.part_array import WHOLE, ceilings_of, known_ratio, mean_known
+from circuitry.comparison.fold_array import WHOLE, ceilings_of, known_ratio, mean_known
 from circuitry.comparison.significance import fewest_units, smallest_p
 from circuitry.comparison.statistics import Spread
 from experiments.over_models import compare_models, model_tests
@@ -97,14 +97,14 @@ def test_no_p_is_below_what_signs_of_classes_can_give() -> None:
     assert set(more["detectable"]) == {0.0}
 
 
-def test_parts_are_tested_on_their_means() -> None:
+def test_folds_are_tested_on_their_means() -> None:
     made = similarities(8, ("u",))
     array, draws = made._array, made._draws(made._array)
     by_class = np.nanmean(array.values[:, :, :, 0], (-2, -1))
     score = np.array(
         [[np.delete(of[d], d).mean() for d in range(3)] for of in by_class]
     )
-    found = part_tests(array, draws)
+    found = fold_tests(array, draws)
     differences = [score[:, a] - score[:, b] for a, b in ((0, 1), (0, 2), (1, 2))]
     assert found["difference"].tolist() == pytest.approx(
         [each.mean() for each in differences]
@@ -139,10 +139,10 @@ def test_domains_are_paired_by_class_and_site() -> None:
             array._replace(sites=array.sites[:1], values=array.values[:, :, :, :1]),
         ),
     ):
-        found = part_tests(
+        found = fold_tests(
             array._replace(values=values), draw_resamples(array.classes, 4)
         )
-        expected = part_tests(alone, draw_resamples(alone.classes, 4))
+        expected = fold_tests(alone, draw_resamples(alone.classes, 4))
         assert found["difference"][1:].tolist() == pytest.approx(
             expected["difference"][1:].tolist()
         )
@@ -339,33 +339,33 @@ def test_domains_with_unknown_pairs_are_left_out() -> None:
 
 
 def test_the_array_holds_every_row_in_both_orders() -> None:
-    parts = similarities(3).parts
-    array = PartArray.from_table(parts)
+    folds = similarities(3).folds
+    array = FoldArray.from_table(folds)
     assert (array.classes, array.domains) == (
         ("c000", "c001", "c002"),
         ("d0", "d1", "d2"),
     )
-    assert (array.sites, array.n_parts) == (("u", "v"), 4)
+    assert (array.sites, array.n_folds) == (("u", "v"), 4)
     filled = 0
-    for row in parts.query("class_a == class_b").to_dict("records"):
+    for row in folds.query("class_a == class_b").to_dict("records"):
         c, s = array.classes.index(row["class_a"]), array.sites.index(row["site"])
         a, b = (
             array.domains.index(row["domain_a"]),
             array.domains.index(row["domain_b"]),
         )
-        assert array.values[c, a, b, s, row["part_a"], row["part_b"]] == row["value"]
-        assert array.values[c, b, a, s, row["part_b"], row["part_a"]] == row["value"]
+        assert array.values[c, a, b, s, row["fold_a"], row["fold_b"]] == row["value"]
+        assert array.values[c, b, a, s, row["fold_b"], row["fold_a"]] == row["value"]
         filled += 2
     assert np.isfinite(array.values).sum() == filled == array.values.size * 3 / 4
 
 
 def test_ceilings_are_means_of_a_class_in_a_domain() -> None:
-    parts = similarities(2).parts
-    whole = parts.iloc[:2].assign(
-        domain_b=parts["domain_a"].iloc[:2], part_b=WHOLE, value=[0.5, 0.7]
+    folds = similarities(2).folds
+    whole = folds.iloc[:2].assign(
+        domain_b=folds["domain_a"].iloc[:2], fold_b=WHOLE, value=[0.5, 0.7]
     )
-    both = pd.concat([parts, whole], ignore_index=True)
-    own = parts.query(
+    both = pd.concat([folds, whole], ignore_index=True)
+    own = folds.query(
         "class_a == class_b == 'c001' and domain_a == domain_b == 'd2' and site == 'v'"
     )
     found = ceilings_of(both).set_index(["class", "domain", "site"])["value"]
@@ -384,15 +384,15 @@ def test_unknown_numbers_have_no_weight() -> None:
 
 
 def test_cells_and_effects_are_means_of_rows() -> None:
-    parts = similarities(6, ("u",)).parts
-    table = class_by_domain(parts).set_index("what")
+    folds = similarities(6, ("u",)).folds
+    table = class_by_domain(folds).set_index("what")
     assert table.index.tolist() == [*CELLS, *EFFECTS]
     same, within = (
-        parts["class_a"] == parts["class_b"],
-        parts["domain_a"] == parts["domain_b"],
+        folds["class_a"] == folds["class_b"],
+        folds["domain_a"] == folds["domain_b"],
     )
     chosen = (same & within, same & ~within, ~same & within, ~same & ~within)
-    a, b, c, d = (parts[rows]["value"].mean() for rows in chosen)
+    a, b, c, d = (folds[rows]["value"].mean() for rows in chosen)
     expected = [a, b, c, d, (a + b - c - d) / 2, (a - b + c - d) / 2, a - b, b - d]
     assert table["value"].tolist() == pytest.approx(expected)
     assert (table["low"] < table["value"]).all()
@@ -402,28 +402,28 @@ def test_cells_and_effects_are_means_of_rows() -> None:
 
 
 def test_p_is_that_of_signs_of_classes() -> None:
-    parts = similarities(5, ("u",), seed=2).parts
-    own = parts[parts["class_a"] == parts["class_b"]]
+    folds = similarities(5, ("u",), seed=2).folds
+    own = folds[folds["class_a"] == folds["class_b"]]
     within = own["domain_a"] == own["domain_b"]
     effects = (
         own[within].groupby("class_a")["value"].mean()
         - own[~within].groupby("class_a")["value"].mean()
     )
-    found = class_by_domain(parts).set_index("what")["p"].to_dict()
+    found = class_by_domain(folds).set_index("what")["p"].to_dict()
     assert found["domain effect within a class"] == pytest.approx(
         sign_flip_p(effects.to_numpy())
     )
 
 
 def test_without_other_classes_there_is_only_the_domain() -> None:
-    parts = similarities(4).parts
-    alone = class_by_domain(parts[parts["class_a"] == parts["class_b"]])
+    folds = similarities(4).folds
+    alone = class_by_domain(folds[folds["class_a"] == folds["class_b"]])
     assert alone["what"].tolist() == [
         CELLS[0],
         CELLS[1],
         "domain effect within a class",
     ]
-    assert class_by_domain(parts.iloc[:0]).empty
+    assert class_by_domain(folds.iloc[:0]).empty
 
 
 def comparison() -> Comparison:
@@ -489,14 +489,14 @@ def test_tests_of_families_err_unless_families_are_averaged(averaged: bool) -> N
     for seed in range(100):
         rng = np.random.default_rng([7, seed])
         family = np.repeat(np.arange(9), 4)
-        made = simulate(rng, rng.uniform(0, 1, (9, 3))[family], 0.3, PLANTED).parts
+        made = simulate(rng, rng.uniform(0, 1, (9, 3))[family], 0.3, PLANTED).folds
         if averaged:
             made = made._replace(
                 classes=made.classes[::4],
                 values=made.values.reshape(9, 4, 3, 3, 1, 4, 4).mean(1),
             )
         draws = draw_resamples(made.classes, 4, resamples=150, seed=seed)
-        wrong += bool((part_tests(made, draws)["p_holm"] < 0.05).any())
+        wrong += bool((fold_tests(made, draws)["p_holm"] < 0.05).any())
     assert wrong <= 13 if averaged else wrong > 20  # 6 % and three standard errors
 
 
@@ -513,8 +513,8 @@ def test_over_models_a_model_is_one_observation() -> None:
     assert set(found[0]["about"]) == {"over 8 models"}
 
 
-def one_pair_of_parts_per_two_classes(rng: np.random.Generator, n: int) -> pd.DataFrame:
-    """Return parts of unrelated circuits; each class meets the next two, in one pair of parts."""
+def one_pair_of_folds_per_two_classes(rng: np.random.Generator, n: int) -> pd.DataFrame:
+    """Return folds of unrelated circuits; each class meets the next two, in one pair of folds."""
     scores = rng.normal(size=(n, 2, 1, 40)) + 0.7 * rng.normal(size=(n, 2, 4, 40))
     kept = keep(scores, 6)
     values = jaccard(kept[:, :, :, None, None, None], kept)
@@ -528,13 +528,13 @@ def one_pair_of_parts_per_two_classes(rng: np.random.Generator, n: int) -> pd.Da
         for letter, x in zip("ccdd", (c, o, a, b), strict=True)
     ]
     columns = (*names, p[rows], q[rows], None, values[rows])
-    return pd.DataFrame(dict(zip(PARTS, columns, strict=True)))
+    return pd.DataFrame(dict(zip(FOLDS, columns, strict=True)))
 
 
 def test_intervals_are_wide_and_never_narrow() -> None:
     rng = np.random.default_rng(0)
     tables = [
-        class_by_domain(one_pair_of_parts_per_two_classes(rng, 8)) for _ in range(50)
+        class_by_domain(one_pair_of_folds_per_two_classes(rng, 8)) for _ in range(50)
     ]
     found = [
         table.set_index("what").loc["class effect", ["value", "low", "high"]]

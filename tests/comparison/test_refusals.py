@@ -10,20 +10,20 @@ import pytest
 
 from circuitry import Comparison, InputError
 from circuitry.comparison.domain_apart import apart_over_depth, means_without
-from circuitry.comparison.part_array import check_parts
+from circuitry.comparison.fold_array import check_folds
 from experiments.over_models import compare_models
 from tests.comparison.similarities import similarities
 from tests.comparison.test_comparison import comparison, values
 
 
-def repeated_part() -> None:
-    parts = similarities(2).parts
-    check_parts(parts.assign(part_b=parts["part_b"].where(parts.index > 0, 0)))
+def repeated_fold() -> None:
+    folds = similarities(2).folds
+    check_folds(folds.assign(fold_b=folds["fold_b"].where(folds.index > 0, 0)))
 
 
 def repeated_row() -> None:
-    parts = similarities(2).parts
-    check_parts(pd.concat([parts, parts.iloc[:1]]))
+    folds = similarities(2).folds
+    check_folds(pd.concat([folds, folds.iloc[:1]]))
 
 
 def compared(*seeds: int) -> Any:
@@ -46,13 +46,13 @@ REFUSALS: list[tuple[Callable[[Path], object], str]] = [
         "axe, clipart, real, a has several",
     ),
     (
-        lambda tmp: replace(comparison(), parts=comparison().parts.assign(value="a")),
-        "parts, .*words in value",
+        lambda tmp: replace(comparison(), folds=comparison().folds.assign(value="a")),
+        "folds, .*words in value",
     ),
     (lambda tmp: comparison().matrix("seen"), "'seen' .* all, held-out"),
     (lambda tmp: comparison().at("c"), "'c'; the sites are a, b"),
-    (lambda tmp: comparison().ratios(), "node_overlap .* parts"),
-    (lambda tmp: repeated_part(), "c000, c000, d0, d0, 0, 0, u compares"),
+    (lambda tmp: comparison().ratios(), "node_overlap .* folds"),
+    (lambda tmp: repeated_fold(), "c000, c000, d0, d0, 0, 0, u compares"),
     (lambda tmp: repeated_row(), "c000, c000, d0, d0, 0, 1, u occurs twice"),
     (lambda tmp: means_without(comparison(), "ink"), "'ink'.*clipart, real, sketch"),
     (lambda tmp: apart_over_depth(comparison(), "ink"), "'ink'.*clipart, real, sketch"),

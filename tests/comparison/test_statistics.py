@@ -10,7 +10,7 @@ from scipy import stats
 
 from circuitry.circuits import chance_overlap
 from circuitry.comparison import (
-    PartArray,
+    FoldArray,
     domain_matrix,
     draw_resamples,
     dual_bootstrap,
@@ -130,31 +130,31 @@ def test_hand_worked_matrix() -> None:
 
 
 def additive(
-    rng: np.random.Generator, n: int, parts: int, common: float
+    rng: np.random.Generator, n: int, folds: int, common: float
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return x = class + part + noise, and the means of pairs of parts of it [classes, 1, parts, parts]."""
+    """Return x = class + fold + noise, and the means of pairs of folds of it [classes, 1, folds, folds]."""
     x = (
         rng.normal(size=(n, 1))
-        + common * rng.normal(size=parts)
-        + rng.normal(size=(n, parts))
+        + common * rng.normal(size=folds)
+        + rng.normal(size=(n, folds))
     )
     pairs = (x[:, :, None] + x[:, None, :]) / 2
-    pairs[:, np.arange(parts), np.arange(parts)] = np.nan
+    pairs[:, np.arange(folds), np.arange(folds)] = np.nan
     return x, pairs[:, None]
 
 
-def test_means_of_draws_are_those_of_repeated_classes_and_parts() -> None:
+def test_means_of_draws_are_those_of_repeated_classes_and_folds() -> None:
     rng = np.random.default_rng(0)
     values = rng.random((5, 2, 4, 4))
     values[1, 0, 2, 3] = np.nan
     draws = draw_resamples(range(5), 4, resamples=6)
-    found = resampled_means(values, draws.classes, draws.parts)
-    for i, (classes, parts) in enumerate(
-        zip(draws.classes.astype(int), draws.parts.astype(int), strict=True)
+    found = resampled_means(values, draws.classes, draws.folds)
+    for i, (classes, folds) in enumerate(
+        zip(draws.classes.astype(int), draws.folds.astype(int), strict=True)
     ):
         chosen, members = (
             np.repeat(np.arange(5), classes),
-            np.repeat(np.arange(4), parts),
+            np.repeat(np.arange(4), folds),
         )
         for cell in range(2):
             pairs = [
@@ -168,24 +168,24 @@ def test_means_of_draws_are_those_of_repeated_classes_and_parts() -> None:
     np.testing.assert_allclose(
         one_way, resampled_means(values, draws.classes, np.ones((6, 4)))
     )
-    other_way = resampled_means(values, np.ones((1, 5)), draws.parts)
+    other_way = resampled_means(values, np.ones((1, 5)), draws.folds)
     np.testing.assert_allclose(
-        other_way, resampled_means(values, np.ones((6, 5)), draws.parts)
+        other_way, resampled_means(values, np.ones((6, 5)), draws.folds)
     )
 
 
-def test_part_inflation_is_that_of_all_draws() -> None:
+def test_fold_inflation_is_that_of_all_draws() -> None:
     shares = []
-    for parts in product(range(4), repeat=4):
-        m = np.bincount(parts, minlength=4)
+    for folds in product(range(4), repeat=4):
+        m = np.bincount(folds, minlength=4)
         pairs = np.outer(m, m) * (1 - np.eye(4))
         if pairs.any():
             shares.append(pairs.sum(0) / pairs.sum())
     exact = (1 / 4) / np.square(np.array(shares) - 1 / 4).sum(1).mean()
     assert draw_resamples(
         range(3), 4, resamples=20_000
-    ).part_inflation == pytest.approx(exact, rel=0.02)
-    assert draw_resamples(range(3), 2).part_inflation == np.inf
+    ).fold_inflation == pytest.approx(exact, rel=0.02)
+    assert draw_resamples(range(3), 2).fold_inflation == np.inf
 
 
 def test_the_variance_is_that_of_the_paper() -> None:
@@ -194,7 +194,7 @@ def test_the_variance_is_that_of_the_paper() -> None:
         np.array([1.0]),
         5 / 4,
         3 / 2,
-    )  # v1, v2, of 5 classes and 3 parts
+    )  # v1, v2, of 5 classes and 3 folds
     for both, expected in (
         (3.5, 4 - 15 / 8 * 0.5),
         (3.2, 3.2),
@@ -222,7 +222,7 @@ def test_the_variance_is_right_on_average(common: float) -> None:
     assert np.mean(found) == pytest.approx(1 / n + common**2 / k + 1 / (n * k), rel=0.2)
 
 
-def test_without_parts_to_draw_the_spread_is_over_classes() -> None:
+def test_without_folds_to_draw_the_spread_is_over_classes() -> None:
     x, values = additive(np.random.default_rng(0), 9, 2, 0.0)
     spread = dual_bootstrap(
         values, lambda m: m, draw_resamples(range(9), 2, resamples=20_000)
@@ -234,7 +234,7 @@ def test_without_parts_to_draw_the_spread_is_over_classes() -> None:
     ).all()
 
 
-def test_one_class_has_the_spread_of_its_parts() -> None:
+def test_one_class_has_the_spread_of_its_folds() -> None:
     x, values = additive(np.random.default_rng(1), 1, 6, 0.0)
     spread = dual_bootstrap(
         values, lambda m: m, draw_resamples([0], 6, resamples=20_000)
@@ -256,7 +256,7 @@ def test_kept_sets_and_their_likeness() -> None:
 
 
 def test_a_ratio_is_what_it_is_made_of() -> None:
-    made = simulate(np.random.default_rng(0), np.full((5, 1), 0.6), 0.5, PLANTED).parts
+    made = simulate(np.random.default_rng(0), np.full((5, 1), 0.6), 0.5, PLANTED).folds
     draws = draw_resamples(made.classes, 4, resamples=100)
     found = pair_ratios(pair_cells(made), CHANCE, draws)
     means = np.nanmean(made.values, (0, 3, 4, 5)) - CHANCE[0]
@@ -272,7 +272,7 @@ def test_a_ratio_is_what_it_is_made_of() -> None:
 
 
 def test_a_class_without_a_domain_is_left_out_of_its_ratios() -> None:
-    made = simulate(np.random.default_rng(0), np.full((9, 1), 0.6), 0.5, PLANTED).parts
+    made = simulate(np.random.default_rng(0), np.full((9, 1), 0.6), 0.5, PLANTED).folds
     made.values[0, 2], made.values[0, :, 2] = np.nan, np.nan
     found = pair_ratios(
         pair_cells(made), CHANCE, draw_resamples(made.classes, 4, resamples=50)
@@ -293,7 +293,7 @@ def test_identical_domains_reach_the_ceiling_where_a_site_is_unknown_in_one() ->
     values[::2, 1, :, 1] = values[::2, :, 1, 1] = (
         np.nan
     )  # half of the classes have nothing at the second site in b
-    made = PartArray(tuple("uvwxyz"), ("a", "b"), ("s", "t"), values)
+    made = FoldArray(tuple("uvwxyz"), ("a", "b"), ("s", "t"), values)
     draws = draw_resamples(made.classes, 4, resamples=50)
     cells = pair_cells(made).over_sites()
     (row,) = pair_ratios(cells, CHANCE, draws).to_dict("records")
@@ -322,7 +322,7 @@ def test_there_is_no_ratio_where_a_ceiling_is_not_well_above_chance() -> None:
         values[:, 2, 2] += (
             spread * rng.permutation(np.linspace(-1, 1, 8))[:, None, None, None]
         )
-        made = PartArray(tuple("stuvwxyz"), ("a", "b", "c"), (None,), values)
+        made = FoldArray(tuple("stuvwxyz"), ("a", "b", "c"), (None,), values)
         cells, draws = pair_cells(made), draw_resamples(made.classes, 4, resamples=200)
         found = pair_ratios(cells, CHANCE, draws)
         ceilings = values[:, 2, 2, 0, 0, 1] - CHANCE[0]
@@ -362,14 +362,14 @@ def test_intervals_hold_the_truth_as_often_as_they_say(n_classes: int) -> None:
         np.random.default_rng(8).uniform(0.2, 0.9, (2000, 1)),
         0.7,
         PLANTED,
-    ).parts
+    ).folds
     truth = np.nanmean(many.values[:, 0, 1:])
     share = ratio(np.nanmean(pair_cells(many).values, (0, -2, -1))[None], CHANCE)[
         0, 0, 0
     ]
     rng, hits = np.random.default_rng(2), []
     for seed in range(200):
-        made = simulate(rng, rng.uniform(0.2, 0.9, (n_classes, 1)), 0.7, PLANTED).parts
+        made = simulate(rng, rng.uniform(0.2, 0.9, (n_classes, 1)), 0.7, PLANTED).folds
         draws = draw_resamples(made.classes, 4, resamples=150, seed=seed)
         low, high = domain_spread(made, draws).interval()
         shares = dual_bootstrap(

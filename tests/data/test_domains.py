@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuitry.data import DomainFolder, ShuffledImages, part_numbers
+from circuitry.data import DomainFolder, ShuffledImages, fold_numbers
 from circuitry.data.image_lists import listed_splits
 
 
@@ -277,14 +277,14 @@ def test_a_table_names_images_and_items(form: str, folders: Path) -> None:
     records = {
         ("owl", domain): images.select("owl", domain) for domain in images.domains
     }
-    parts = part_numbers(records)
-    part_of = {
-        record.relative: part
+    folds = fold_numbers(records)
+    fold_of = {
+        record.relative: fold
         for key, some in records.items()
-        for record, part in zip(some, parts[key], strict=True)
+        for record, fold in zip(some, folds[key], strict=True)
     }
     first, other, drawn = relatives(images)
-    assert part_of[first] == part_of[drawn] != part_of[other]
+    assert fold_of[first] == fold_of[drawn] != fold_of[other]
 
 
 def test_torchvisions_image_folder_is_one_domain(folders: Path) -> None:

@@ -16,18 +16,18 @@ from PIL import Image, ImageFile
 from circuitry.data import (
     DomainFolder,
     ShuffledImages,
+    fold_numbers,
     image_listing,
     item_column,
     load_image,
-    part_numbers,
 )
 from circuitry.data.decoding import numbered_batches
 from circuitry.data.imagenet_classes import class_key, imagenet_index, study_held_out
 from circuitry.data.names import chosen_names
 from circuitry.runs import InputError
 from tests.data.test_domains import touch, write_lists
+from tests.data.test_folds import records_of
 from tests.data.test_images import make_images
-from tests.data.test_parts import records_of
 
 
 @pytest.fixture
@@ -259,9 +259,9 @@ REFUSALS: list[tuple[Callable[[Path], object], tuple[str, ...]]] = [
         lambda w: tensors(w, lambda i: torch.ones(3, 2 + i, 2)),
         ("001.png", "(3, 3, 2) after (3, 2, 2)"),
     ),
-    # Parts and names
+    # Folds and names
     (
-        lambda w: part_numbers(records_of({"a": [4]}), 2, with_items(w)),
+        lambda w: fold_numbers(records_of({"a": [4]}), 2, with_items(w)),
         ("a/axe/a_4.png",),
     ),
     (

@@ -66,7 +66,7 @@ class Others:
     """By type of an object what there is of another model or metric."""
 
     def __init__(self, world: World, other: World) -> None:
-        task, stream, parts = world.task, world.in_stream, np.array([0, 0, 1])
+        task, stream, folds = world.task, world.in_stream, np.array([0, 0, 1])
         texts = F.normalize(
             torch.randn(4, 16, generator=torch.Generator().manual_seed(5)), dim=-1
         )
@@ -83,7 +83,7 @@ class Others:
         }
         settings = world.one(circuits.AttributionSettings)
         graphs = {
-            name: circuits.attribute_parts(one, settings, parts).whole
+            name: circuits.attribute_folds(one, settings, folds).whole
             for name, one in tasks.items()
         }
         few = replace(world.few, sizes=(1.0,))

@@ -28,8 +28,8 @@ from circuitry import (
     models,
 )
 from circuitry.comparison import domain_matrix
+from circuitry.runs.arguments import DOOR
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.given import DOOR
 from experiments.over_models import compare_models
 from tests.doors.odd_values import write_odd_files
 from tests.doors.others import DOORS_THAT_TAKE_ANOTHER, Others, listed, mixed
@@ -85,11 +85,11 @@ SILENT: Any = {
         lambda w: circuitry.compare(w.graphs, classes=COLUMN),
         "Series",
     ),
-    "parts that are no whole numbers": (
-        lambda w: circuits.attribute_parts(
+    "folds that are no whole numbers": (
+        lambda w: circuits.attribute_folds(
             w.task, circuits.AttributionSettings(), np.array([0.2, 0.7, 1])
         ),
-        "parts.*float64",
+        "folds.*float64",
     ),
     "rows twice": (
         lambda w: circuitry.Comparison("x", pd.concat([w.comparison.values] * 2)),
@@ -143,9 +143,9 @@ SILENT: Any = {
         lambda w: replace(w.graph.circuit(None), units=twice(w)),
         "each once",
     ),
-    "a part that is not there": (
+    "a fold that is not there": (
         lambda w: w.graphs.file("cat", "real", 10**9),
-        "2 parts",
+        "2 folds",
     ),
     "NaN that is tested": (
         lambda w: comparison.sign_flip_p(np.array([0.1, np.nan])),
@@ -166,8 +166,8 @@ SILENT: Any = {
         lambda w: circuitry.Comparison("x", w.tables[0].assign(domain_a=None)),
         "name in domain_a",
     ),
-    "parts below 0": (
-        lambda w: circuits.attribute_parts(
+    "folds below 0": (
+        lambda w: circuits.attribute_folds(
             w.task, circuits.AttributionSettings(), -np.arange(3)
         ),
         "-2",

@@ -30,7 +30,7 @@ import torch
 from torch import nn
 
 from circuitry import Encoder, InputError
-from circuitry.runs.given import DOOR
+from circuitry.runs.arguments import DOOR
 from tests.doors.odd_values import anything, same, spoiled, write_odd_files
 from tests.doors.world import World
 from tests.test_imports import PUBLIC

@@ -24,7 +24,7 @@ from circuitry import (
 )
 from circuitry.comparison.ceiling import pair_cells
 from circuitry.runs.annotations import LIST_TYPES
-from circuitry.runs.given import Condition
+from circuitry.runs.arguments import Condition
 from experiments.representations.representation_folder import RepresentationSettings
 from tests.comparison.similarities import similarities
 from tests.support.feature_bases import make_sae
@@ -34,7 +34,7 @@ from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
 CLASSES, DOMAINS = ("axe", "cat", "fish", "key"), ("real", "sketch")
-SIZES = {"d": 16, "features": 20, "classes": 4, "w": 64, "h": 64, "n": 20, "parts": 2}
+SIZES = {"d": 16, "features": 20, "classes": 4, "w": 64, "h": 64, "n": 20, "folds": 2}
 """Sizes by their names in annotations; others are 3."""
 
 
@@ -62,7 +62,7 @@ class World:
             size=0.1,
             sites=tuple(sites),
             n_images=2,
-            parts=2,
+            folds=2,
             texts=["a {}."],
         )
         questions.Extraction(clip, data, folder / "graphs", settings).run(QUIET)
@@ -76,11 +76,11 @@ class World:
             sites=sites,
             work=QUIET,
         )
-        graph = circuits.attribute_parts(task, settings, np.array([0, 0, 1])).whole
+        graph = circuits.attribute_folds(task, settings, np.array([0, 0, 1])).whole
         vit = circuitry.in_components(circuitry.Encoder.from_tower(make_tower("vit")))
         sae = replace(make_sae(16, dtype=torch.float32), site=sites[-1])
         found, other = (similarities(3, ("u",), seed) for seed in range(2))
-        array = comparison.PartArray.from_table(found.parts)
+        array = comparison.FoldArray.from_table(found.folds)
         self.task, self.graph, self.comparison, self.few = task, graph, found, few
         self.curve, self.effects = (
             circuitry.faithfulness_curve(task, graph, few),
@@ -93,7 +93,7 @@ class World:
         )
         self.tables = [
             found.values,
-            found.parts,
+            found.folds,
             found.summary(),
             comparison.domain_matrix(found.values),
         ]
@@ -136,7 +136,7 @@ class World:
             *(*self.tables[:1], self.named["checks"]),
             settings,
             circuits.AttributionSettings(0.1, rule=rule, edge_rule=rule),
-            RepresentationSettings(n_images=3, n_parts=2, sites=tuple(sites[-2:])),
+            RepresentationSettings(n_images=3, n_folds=2, sites=tuple(sites[-2:])),
             training.SaeTraining(steps=2, batch_size=8, resample_every=0),
         ]
 
@@ -245,7 +245,7 @@ def _by_name(world: World, clip: Any, data: Any, sae: Any) -> dict[str, Any]:
         "axe",
         "real",
     )
-    class_names, texts, labels, parts = (
+    class_names, texts, labels, folds = (
         classes,
         ["a", "b", "c"],
         ["a", "b"] * 10,

@@ -1,4 +1,4 @@
-"""Results of two models, metrics or searches are never taken for one: each refusal names the part that differs."""
+"""Results of two models, metrics or searches are never taken for one: each refusal names the entry that differs."""
 
 import shutil
 from collections.abc import Callable, Iterator, Sequence
@@ -81,7 +81,7 @@ class World:
         asked: dict[str, Any] = {
             "n_images": 2,
             "leave_unseen": False,
-            "parts": 2,
+            "folds": 2,
             "rule": left_rule(1),
             "sites": self.clip.encoder.sites[-3:-1],
         } | changes
@@ -123,9 +123,9 @@ def margins_of_other_classes(w: World, out: Path) -> None:
     )
 
 
-def a_part_in_the_place_of_the_whole(w: World, out: Path) -> None:
+def a_fold_in_the_place_of_the_whole(w: World, out: Path) -> None:
     graphs = w.copy(out) / "graphs" / "fish"
-    shutil.copy(graphs / "real.part-0.safetensors", graphs / "real.all.safetensors")
+    shutil.copy(graphs / "real.fold-0.safetensors", graphs / "real.all.safetensors")
     compare_domains(GraphFolder(out))
 
 
@@ -436,7 +436,7 @@ def parts_of_two_models(w: World, out: Path) -> None:
     )
 
 
-def parts_of_images_in_another_model(w: World, out: Path) -> None:
+def folds_in_another_model(w: World, out: Path) -> None:
     graph = w.graph(clip=w.other)
     edges = {
         pair: np.stack([scores, scores]) for pair, scores in graph.edge_scores.items()
@@ -456,7 +456,7 @@ def parts_of_other_scales(w: World, out: Path) -> None:
 
 SITUATIONS: dict[Callable[[World, Path], object], str] = {
     margins_of_other_classes: "text weights",
-    a_part_in_the_place_of_the_whole: r"fish in real \(all\).*\(0\)",
+    a_fold_in_the_place_of_the_whole: r"fish in real \(all\).*\(0\)",
     a_graph_of_another_seed: "seed",
     comparisons_of_other_circuits: "comparisons.*circuitry compare",
     curves_of_other_circuits: "curves.*0123.*circuitry check",
@@ -467,7 +467,7 @@ SITUATIONS: dict[Callable[[World, Path], object], str] = {
     weights_that_change_within_a_run: "within a run",
     a_metric_of_the_same_name: "metric_code",
     parts_of_two_models: "weights",
-    parts_of_images_in_another_model: "weights",
+    folds_in_another_model: "weights",
     parts_of_other_scales: "scale",
     lambda w, _: w.graph(baseline=mean_baseline(w.other.encoder, IMAGES)): "weights",
     lambda w, _: faithfulness_curve(w.task(w.other), w.graph()): "weights",
@@ -547,7 +547,7 @@ def test_a_model_is_another_one_by_whatever_shapes_an_embedding(
     )
 
 
-def test_precision_is_a_part(world: World) -> None:
+def test_precision_is_an_entry(world: World) -> None:
     assert world.clip.identity["precision"] == []
     before = world.clip.digest
     torch.set_float32_matmul_precision("high")

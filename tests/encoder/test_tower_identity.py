@@ -1,4 +1,4 @@
-"""What a tower is, as parts of its identity: settings, stages, packed weights, answers to noise."""
+"""What a tower is, as entries of its identity: settings, stages, packed weights, answers to noise."""
 
 import json
 import os
@@ -26,7 +26,7 @@ from circuitry import (
     mean_baseline,
 )
 from circuitry.runs.arrays import cached_arrays
-from circuitry.runs.identity import UNKNOWN, Identity, same_part
+from circuitry.runs.identity import UNKNOWN, Identity, same_entry
 from circuitry.runs.manifest import claim
 from tests.support.identities import identities
 
@@ -122,17 +122,17 @@ def from_module(code: str) -> Any:
     return vars(module)["act"]
 
 
-def test_settings_of_modules_are_a_part_whatever_they_are_kept_in() -> None:
+def test_settings_of_modules_are_an_entry_whatever_they_are_kept_in() -> None:
     torch.manual_seed(0)
     net = Net()
     links = [("conv", torch.relu), ("end", lambda x: x.mean((2, 3)))]
 
-    def parts() -> tuple[str, ...]:
+    def entries() -> tuple[str, ...]:
         identity = Encoder.from_stages(net, links, (4, 4)).identity
         return identity["weights"], identity["modules"]
 
-    (weights, first), found = parts(), set[str]()
-    assert parts() == (weights, first)
+    (weights, first), found = entries(), set[str]()
+    assert entries() == (weights, first)
     encoder = Encoder.from_stages(net, links, (4, 4))
     for change in CHANGES:
         change(net)
@@ -262,7 +262,7 @@ def test_packed_weights_are_weights_and_give_no_gradients() -> None:
     assert one.identity == again.identity
     assert one.identity.unknown == ()
     assert one.identity["weights"] != other.identity["weights"]
-    assert not same_part(one.identity["behaviour"], other.identity["behaviour"])
+    assert not same_entry(one.identity["behaviour"], other.identity["behaviour"])
     images = torch.randn(2, 3, 4, 4)
     with pytest.raises(InputError, match=r"'fc'.*quantised"):
         attribute(
@@ -285,10 +285,10 @@ def test_identities_of_towers_and_functions_are_known_and_the_same_in_another_pr
     assert here.keys() == there.keys()
     for name, identity in here.items():
         assert Identity(identity).unknown == ()
-        assert same_part(identity, there[name]), name
+        assert same_entry(identity, there[name]), name
 
 
-def test_what_stages_are_cut_into_is_a_part() -> None:
+def test_what_stages_are_cut_into_is_an_entry() -> None:
     net = nn.Sequential(OrderedDict(conv=nn.Conv2d(3, 4, 1), end=nn.Flatten()))
     ways: Any = [("0.conv", torch.relu), "0.end"], ["0.conv", (torch.relu, "0.end")]
     before, behind = (

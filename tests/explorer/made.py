@@ -36,7 +36,7 @@ from circuitry.circuits.graph_folder import (
     EXTRACTION_FORMAT,
     WHOLE,
     graph_file,
-    write_part_edges,
+    write_fold_edges,
 )
 from circuitry.data import ImageRecord
 from circuitry.interventions import CheckSettings, FaithfulnessCurve
@@ -64,7 +64,7 @@ MADE = {
 def make_graphs(
     folder: Path, classes: Sequence[str] = CLASSES, domains: Sequence[str] = DOMAINS
 ) -> GraphFolder:
-    """Write circuits of three sites on all images and on two parts; the last class lacks the last domain."""
+    """Write circuits of three sites on all images and on two folds; the last class lacks the last domain."""
     jobs = [
         (c, d) for c in classes for d in domains if (c, d) != (classes[-1], domains[-1])
     ]
@@ -72,15 +72,15 @@ def make_graphs(
         whole = random_graph(seed, name, domain, units=UNITS, fraction=0.2)
         whole.save(graph_file(folder, name, domain, WHOLE))
         edges = {}
-        for part in range(2):
+        for fold in range(2):
             made = random_graph(
-                100 * (part + 1) + seed, name, domain, units=UNITS, fraction=0.2
+                100 * (fold + 1) + seed, name, domain, units=UNITS, fraction=0.2
             )
-            made.save(graph_file(folder, name, domain, part))
+            made.save(graph_file(folder, name, domain, fold))
         for pair, scores in whole.edge_scores.items():
             edges[pair] = np.stack([scores + 0.2, scores - 0.2])
-        write_part_edges(graph_file(folder, name, domain, "edges"), edges, range(2))
-    config = MADE | {"n_parts": 2, "size": 0.2}
+        write_fold_edges(graph_file(folder, name, domain, "edges"), edges, range(2))
+    config = MADE | {"n_folds": 2, "size": 0.2}
     claim(folder, EXTRACTION_FORMAT, config, jobs=jobs)
     return GraphFolder(folder)
 

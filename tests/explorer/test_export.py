@@ -50,26 +50,26 @@ def read(folder: Path, key: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]
 
 
 def read_series(
-    folder: Path, place: int, domain: str, part: int | None = None
+    folder: Path, place: int, domain: str, fold: int | None = None
 ) -> dict[str, np.ndarray]:
     header, arrays = read(folder, f"class/{place}")
     at = next(
         i
         for i, one in enumerate(header["series"])
-        if (one["domain"], one["part"]) == (domain, part)
+        if (one["domain"], one["fold"]) == (domain, fold)
     )
     return {name: arrays[f"{at}/{name}"] for name in header["series"][at]["arrays"]}
 
 
-@pytest.mark.parametrize("part", [None, 0, 1])
+@pytest.mark.parametrize("fold", [None, 0, 1])
 def test_series_hold_the_circuit(
-    graphs: GraphFolder, exported: Path, part: int | None
+    graphs: GraphFolder, exported: Path, fold: int | None
 ) -> None:
     graph = (
-        graphs["cat", "sketch"] if part is None else graphs.parts("cat", "sketch")[part]
+        graphs["cat", "sketch"] if fold is None else graphs.folds("cat", "sketch")[fold]
     )
     circuit = graph.circuit(3).graph
-    found = read_series(exported, 1, "sketch", part)
+    found = read_series(exported, 1, "sketch", fold)
     sites = np.repeat(INNER, found["counts"])
     names = [f"{site}/{unit}" for site, unit in zip(sites, found["units"], strict=True)]
     assert set(names) == set(circuit.nodes)
@@ -88,7 +88,7 @@ def test_series_hold_the_circuit(
         np.array(list(edges.values())),
         weights,
         0.1,
-        rtol=THREE_DIGITS if part is None else 1 / 8,
+        rtol=THREE_DIGITS if fold is None else 1 / 8,
     )
 
 
@@ -114,9 +114,9 @@ def test_the_strongest_units_of_a_series_are_those_of_a_smaller_circuit(
 def test_series_hold_the_stability_of_the_circuit(
     graphs: GraphFolder, exported: Path
 ) -> None:
-    parts = list(graphs.parts("cat", "real").values())
+    folds = list(graphs.folds("cat", "real").values())
     expected = find_consensus(
-        graphs["cat", "real"].circuit(3), parts, graphs.part_edges("cat", "real")
+        graphs["cat", "real"].circuit(3), folds, graphs.fold_edges("cat", "real")
     )
     found = read_series(exported, 1, "real")["unitStability"] / 255
     assert_same(

@@ -195,12 +195,12 @@ def test_a_card_shows_effects_images_and_neighbours(
     assert reader.state()["selected"] == strongest
 
 
-def test_twins_are_compared_on_two_parts(reader: Reader, graphs: GraphFolder) -> None:
+def test_twins_are_compared_on_two_folds(reader: Reader, graphs: GraphFolder) -> None:
     reader.open(**CAT)
     reader.tab.click(".twins button >> nth=0")
-    parts = graphs.parts("cat", "real")
+    folds = graphs.folds("cat", "real")
     units = [
-        {(s, u) for s in INNER for u in parts[p].kept_units[s].tolist()} for p in (0, 1)
+        {(s, u) for s in INNER for u in folds[p].kept_units[s].tolist()} for p in (0, 1)
     ]
     shared = {name for name, cells in reader.table().items() if cells[1] == "shared"}
     assert shared == {f"{s}/{u}" for s, u in units[0] & units[1]}

@@ -106,9 +106,9 @@ def test_names_with_markup_are_text(reader: Reader) -> None:
         ),
         (
             lambda folder: rewrite(
-                folder / "data" / "index.js", "explorer 1", "explorer 0"
+                folder / "data" / "index.js", "explorer 2", "explorer 1"
             ),
-            ["explorer 0", "explorer 1"],
+            ["explorer 1", "explorer 2"],
         ),
         (
             lambda folder: (folder / "data" / "class" / "0.js").unlink(),

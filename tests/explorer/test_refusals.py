@@ -75,7 +75,7 @@ class World(NamedTuple):
 
 def older(folder: Path) -> None:
     (folder / NAME).write_text(
-        (folder / NAME).read_text().replace("explorer 1", "explorer 0")
+        (folder / NAME).read_text().replace("explorer 2", "explorer 1")
     )
 
 
@@ -96,7 +96,7 @@ REFUSALS: list[tuple[Callable[[World], object], tuple[str, ...]]] = [
         lambda w: w.serve(lambda folder: (folder / "index.html").unlink()),
         ("not complete", "export"),
     ),
-    (lambda w: w.serve(older), ("explorer 0", "explorer 1", "export")),
+    (lambda w: w.serve(older), ("explorer 1", "explorer 2", "export")),
     (lambda w: w.listen(), ("Port", "0 for a free one")),
     (lambda w: serve_explorer(w.exported, port=70_000), ("70000",)),
     (lambda w: w.look("dog", "real", b""), ("dog",)),

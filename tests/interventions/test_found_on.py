@@ -15,7 +15,7 @@ from circuitry import (
     faithfulness_curve,
     judge_circuit,
 )
-from circuitry.circuits import AttributionSettings, Scores, attribute_parts, own_part
+from circuitry.circuits import AttributionSettings, Scores, attribute_folds, own_part
 from circuitry.circuits.graph import PIXELS
 from circuitry.encoder.tensor_batches import ImageBatches, digests_of, pixel_digests
 from circuitry.interventions import (
@@ -99,15 +99,15 @@ def test_whatever_finds_a_circuit_leaves_the_digests_of_its_images(how: str) -> 
     assert set(FOUND[how]().provenance[PIXELS]) == expected
 
 
-def test_graphs_of_parts_have_the_digests_of_their_images() -> None:
+def test_graphs_of_folds_have_the_digests_of_their_images() -> None:
     images, others = tensors(TASK)
-    parts = np.arange(len(images)) % 2
-    found = attribute_parts(
-        TASK, AttributionSettings(size=0.3, method="gradient"), parts
+    folds = np.arange(len(images)) % 2
+    found = attribute_folds(
+        TASK, AttributionSettings(size=0.3, method="gradient"), folds
     )
-    for number, graph in found.parts.items():
+    for number, graph in found.folds.items():
         expected = {
-            *pixel_digests(images[torch.from_numpy(parts == number)]),
+            *pixel_digests(images[torch.from_numpy(folds == number)]),
             *pixel_digests(others),
         }
         assert set(graph.provenance[PIXELS]) == expected

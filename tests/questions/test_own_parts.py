@@ -442,7 +442,7 @@ def test_parts_are_found_on_other_images_than_those_that_test_them(
     monkeypatch.setattr(page, "write_static", lambda figures, out: [])
     written = command_module("own_parts").main(config)
     assert written.claims[0].startswith("Do classes have parts of their own?")
-    run = OwnParts(config.clip(parts=True), config.images(), config.out, config)
+    run = OwnParts(config.clip(components=True), config.images(), config.out, config)
     assert all(not set(run.found_on[key]) & set(run.unseen[key]) for key in run.keys)
     assert len(run.unseen["fish", "clipart"]) == 0
     assert ("key", "clipart") not in run.keys
@@ -506,7 +506,7 @@ def test_parts_are_found_on_other_images_than_those_that_test_them(
 def test_python_finds_the_parts_of_the_command_without_being_told_the_scale(
     config: Any,
 ) -> None:
-    run = OwnParts(config.clip(parts=True), config.images(), config.out, config)
+    run = OwnParts(config.clip(components=True), config.images(), config.out, config)
     run.run(QUIET)
     clip = load_clip("rn-tiny").in_components()
     weights = clip.text_weights(run.images.all_classes)
@@ -563,7 +563,9 @@ def test_what_was_edited_or_exchanged_in_a_folder_of_own_parts_is_refused(
     explore = command_module("explore").Config(circuits=circuits, run=config.out)
 
     def opened() -> OwnParts:
-        return OwnParts(config.clip(parts=True), config.images(), config.out, config)
+        return OwnParts(
+            config.clip(components=True), config.images(), config.out, config
+        )
 
     told = edited(circuits / LESIONS)
     with pytest.raises(InputError, match=told):
@@ -586,7 +588,7 @@ def test_what_was_edited_or_exchanged_in_a_folder_of_own_parts_is_refused(
 
 def test_depth_parts_the_sites_at_a_few_places(config: Any) -> None:
     run = OwnParts(
-        config.clip(parts=True),
+        config.clip(components=True),
         config.images(),
         config.out / "deep",
         replace(config, depth=True),

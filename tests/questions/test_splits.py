@@ -44,7 +44,7 @@ def test_no_image_both_finds_and_tests(
         CLASSES[:2],
         n_images=N,
         rule=left_rule(1),
-        parts=2,
+        folds=2,
         sites=clip.encoder.sites[-2:],
         work=QUIET,
     )
@@ -87,7 +87,7 @@ def test_a_folder_that_has_grown_keeps_what_was_seen(
         tmp_path / "found",
         n_images=N,
         rule=left_rule(1),
-        parts=2,
+        folds=2,
         method="gradient",
         sites=clip.encoder.sites[-2:],
         work=QUIET,

@@ -94,7 +94,7 @@ def make_circuits(clip: Clip, images: DomainFolder, out: Path) -> GraphFolder:
         leave_unseen=False,
         work=QUIET,
         rule=midpoint_rule(1),
-        parts=2,
+        folds=2,
         sites=sites,
     )
 
@@ -124,7 +124,7 @@ def transfer(subject: Subject, out: Path) -> object:
 
 def representations(subject: Subject, out: Path) -> object:
     settings = RepresentationSettings(
-        n_images=2, sites=subject.clip.encoder.sites[-1:], n_parts=2
+        n_images=2, sites=subject.clip.encoder.sites[-1:], n_folds=2
     )
     return extract_representations(subject.clip, subject.images, out, settings, QUIET)
 
@@ -216,7 +216,7 @@ def test_a_graph_in_the_place_of_another_is_refused(
     shutil.copy(graphs.file("fish", "real", 0), graphs.file("key", "sketch", 0))
     for read in (
         lambda: graphs["key", "sketch"],
-        lambda: graphs.parts("key", "sketch"),
+        lambda: graphs.folds("key", "sketch"),
     ):
         with pytest.raises(InputError, match=r"key in sketch.* fish in real"):
             read()
@@ -268,7 +268,7 @@ def test_a_folder_is_read_where_it_was_opened(
     assert str(graphs.path) == subject.graphs.path.name
     monkeypatch.chdir(tmp_path)
     assert graphs["fish", "real"].class_name == "fish"
-    assert len(graphs.parts("fish", "real")) == 2
+    assert len(graphs.folds("fish", "real")) == 2
 
 
 def test_an_image_that_unpacks_to_more_than_memory_is_left_out(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def replaced(source, target):
 
 clip = load_clip("{NAME}.json", "tiny.safetensors")
 os.replace = replaced
-extract(clip, DomainFolder("images"), out, rule="left-1", n_images=2, parts=2, work=Work(progress=False))
+extract(clip, DomainFolder("images"), out, rule="left-1", n_images=2, folds=2, work=Work(progress=False))
 print(len(written))
 """
 

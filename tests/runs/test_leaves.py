@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from circuitry.runs.identity import UNKNOWN, Identity
-from circuitry.runs.leaves import part_of
+from circuitry.runs.leaves import entry_of
 
 
 def defined(code: str, name: str = "f", **more: Any) -> Any:
@@ -205,7 +205,7 @@ DIFFERENT: dict[str, tuple[Any, ...]] = {
 
 @pytest.mark.parametrize("kind", DIFFERENT)
 def test_other_things_are_others(kind: str) -> None:
-    found = [part_of(one, "it") for one in DIFFERENT[kind]]
+    found = [entry_of(one, "it") for one in DIFFERENT[kind]]
     assert all(isinstance(one, str) for one in found), found
     assert len({*map(str, found)}) == len(found), found
 
@@ -244,8 +244,8 @@ EQUAL: dict[str, Callable[[], Any]] = {
 def test_equal_things_are_the_same(kind: str) -> None:
     one, other = EQUAL[kind](), EQUAL[kind]()
     assert one is not other
-    assert isinstance(part_of(one, "it"), str)
-    assert part_of(one, "it") == part_of(other, "it") == part_of(one, "another")
+    assert isinstance(entry_of(one, "it"), str)
+    assert entry_of(one, "it") == entry_of(other, "it") == entry_of(one, "another")
 
 
 class Lazy:
@@ -259,9 +259,9 @@ class Lazy:
 
 def test_what_an_object_computes_and_keeps_does_not_change_it() -> None:
     lazy = Lazy()
-    before = part_of(lazy, "it")
+    before = entry_of(lazy, "it")
     assert lazy.twice == 2.0
-    assert part_of(lazy, "it") == before
+    assert entry_of(lazy, "it") == before
 
 
 def numbers() -> Iterator[int]:
@@ -286,10 +286,10 @@ UNREAD: dict[str, tuple[Any, str]] = {
 @pytest.mark.parametrize("kind", UNREAD)
 def test_what_cannot_be_read_is_unknown_by_its_place(kind: str) -> None:
     value, place = UNREAD[kind]
-    found = part_of(value, "it")
+    found = entry_of(value, "it")
     if kind == "an identity":  # the text that says so is read
         value.names = type("Held", (), {"identity": value.names})()
-        found = part_of(value, "it")
+        found = entry_of(value, "it")
     assert found == {place: UNKNOWN}
     assert Identity(metric_code=found).unknown == ("metric_code",)
 
@@ -300,4 +300,4 @@ def test_an_attribute_that_raises_is_none() -> None:
         def identity(self) -> str:
             raise RuntimeError("not now")
 
-    assert isinstance(part_of(Raising(), "it"), str)
+    assert isinstance(entry_of(Raising(), "it"), str)

@@ -9,7 +9,7 @@ import pandas as pd
 
 from circuitry.runs.manifest import write_sealed
 from circuitry.training.accuracy import (
-    AMONG_PART,
+    AMONG_GROUP,
     CENTRED,
     FALLS_ON_HELD_OUT,
     FALSE_ALARMS,
@@ -22,7 +22,7 @@ from experiments.study.study_set import StudyTraining, study_mixtures, study_tra
 
 HELD_OUT = ("axe", "banana", "bed")
 BASES = ("imagenet-captions", "cc3m", "cc12m")
-OF_CLASSES = (MEASURE, AMONG_PART, CENTRED, FALLS_ON_HELD_OUT, FALSE_ALARMS)
+OF_CLASSES = (MEASURE, AMONG_GROUP, CENTRED, FALLS_ON_HELD_OUT, FALSE_ALARMS)
 
 
 class Asked(NamedTuple):
@@ -30,7 +30,7 @@ class Asked(NamedTuple):
 
     run: StudyTraining
     domain: str
-    part: str
+    group: str
     measure: str
     classifier: str
 
@@ -77,14 +77,14 @@ def _rows(
     wholes = product(("all", "seen", "held-out"), COMPARED_MEASURES)
     asked = [*wholes, *product(HELD_OUT, OF_CLASSES)]
     classifiers = ("supervised",) if run.supervised else ("all templates", "own style")
-    for domain, (part, measure), classifier in product(domains, asked, classifiers):
-        if classifier != "own style" or (measure == MEASURE and part in HELD_OUT):
-            chance = 1 / len(HELD_OUT) if measure == AMONG_PART else 1 / 345
-            told = Asked(run, domain, part, measure, classifier)
+    for domain, (group, measure), classifier in product(domains, asked, classifiers):
+        if classifier != "own style" or (measure == MEASURE and group in HELD_OUT):
+            chance = 1 / len(HELD_OUT) if measure == AMONG_GROUP else 1 / 345
+            told = Asked(run, domain, group, measure, classifier)
             place = {
                 "classifier": classifier,
                 "domain": domain,
-                "part": part,
+                "group": group,
                 "measure": measure,
                 "chance": chance,
             }

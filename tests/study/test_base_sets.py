@@ -120,38 +120,46 @@ class Given(BaseSet):
 
 @settings(deadline=None, max_examples=20)
 @given(share=st.floats(0, 1), more=st.floats(0, 1), seed=st.integers(0, 9))
-def test_parts_are_disjoint_complete_and_nested(
+def test_training_and_validation_are_disjoint_complete_and_nested(
     share: float, more: float, seed: int
 ) -> None:
     base = Given("base", Path(), None, share)
-    train, val = list(base.part("train", seed)), list(base.part("val", seed))
+    train, val = (
+        list(base.images_for("train", seed)),
+        list(base.images_for("val", seed)),
+    )
     assert len(train) + len(val) == len(IMAGES)
     assert not set(train) & set(val)
     assert abs(len(val) - share * len(IMAGES)) < 120  # five standard deviations
     assert set(val) <= set(
-        Given("base", Path(), None, max(share, more)).part("val", seed)
+        Given("base", Path(), None, max(share, more)).images_for("val", seed)
     )
 
 
-def test_a_part_depends_on_the_image_alone() -> None:
-    val = [image.relative for image in Given("base", Path(), None, 0.002).part("val")]
+def test_the_purpose_depends_on_the_image_alone() -> None:
+    val = [
+        image.relative for image in Given("base", Path(), None, 0.002).images_for("val")
+    ]
     assert val == ["n1/661.jpg", "n1/787.jpg", "n2/1766.jpg"]  # must never change
     whole = Given("base", Path())
-    assert (list(whole.part("train")), list(whole.part("val"))) == (IMAGES, [])
+    assert (list(whole.images_for("train")), list(whole.images_for("val"))) == (
+        IMAGES,
+        [],
+    )
 
 
-def test_a_published_split_names_both_parts() -> None:
+def test_a_published_split_names_both_purposes() -> None:
     split = {
         "train": frozenset(["0.jpg", "n2/2.jpg", "7.jpg"]),
         "val": frozenset(["1.jpg"]),
     }
     base = Given("base", Path(), None, split)
-    assert [image.relative for image in base.part("train")] == [
+    assert [image.relative for image in base.images_for("train")] == [
         "n0/0.jpg",
         "n2/2.jpg",
         "n1/7.jpg",
     ]
-    assert [image.relative for image in base.part("val")] == ["n1/1.jpg"]
+    assert [image.relative for image in base.images_for("val")] == ["n1/1.jpg"]
     other = Given(
         "base",
         Path(),
@@ -159,4 +167,4 @@ def test_a_published_split_names_both_parts() -> None:
         {"train": frozenset(["0.jpg"]), "val": frozenset(["a", "b"])},
     )
     with pytest.raises(InputError, match="lacks 2 of the 3"):
-        list(other.part("train"))
+        list(other.images_for("train"))

@@ -159,7 +159,7 @@ def test_mixtures_hold_the_table() -> None:
         ),
     ]
     figure = mixture_bars(
-        pd.DataFrame(rows, columns=["mixture", "domain", "part", "images"])
+        pd.DataFrame(rows, columns=["mixture", "domain", "group", "images"])
     )
     found = {
         (mixture, bar.name, "held-out" if bar.marker.pattern.shape else "seen", images)

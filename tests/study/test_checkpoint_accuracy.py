@@ -88,7 +88,7 @@ def test_every_checkpoint_is_evaluated_once(
     assert all(set(table[column]) == {value} for column, value in about.items())
     assert set(table["epoch"]) == {0, 2}  # the untrained model, too
     assert set(table["classifier"]) == {"one", "own style"}
-    assert set(table["part"]) == {"all", "seen", "held-out", "key"}
+    assert set(table["group"]) == {"all", "seen", "held-out", "key"}
     clip = load_clip(run.model, checkpoint=run.folder / "checkpoints" / "epoch_2.pt")
     records = tests.images.select("key", "quickdraw", None)
     images = torch.stack(
@@ -99,7 +99,7 @@ def test_every_checkpoint_is_evaluated_once(
         logits = clip.encoder(images) @ clip.text_weights(["car", "key"], templates).T
         return [("car", "key")[i] for i in logits.argmax(dim=1)]
 
-    shown = "epoch == 2 and classifier == 'one' and domain == 'quickdraw' and measure == 'top-1' and part == 'key'"
+    shown = "epoch == 2 and classifier == 'one' and domain == 'quickdraw' and measure == 'top-1' and group == 'key'"
     right = np.mean([answer == "key" for answer in answers(["a {}."])])
     assert table.query(shown)["value"].tolist() == pytest.approx([right])
     files = sorted((run.folder / "evaluation").glob("*/epoch_2-*.safetensors"))
@@ -110,7 +110,7 @@ def test_every_checkpoint_is_evaluated_once(
     assert own[[record.relative for record in records]].tolist() == styled
     again, key = (
         tidy_accuracy(stored, ["key"]),
-        ["classifier", "domain", "part", "measure"],
+        ["classifier", "domain", "group", "measure"],
     )
     found = table.loc[table["epoch"] == 2, again.columns].sort_values(
         key, ignore_index=True
@@ -147,7 +147,7 @@ def test_held_out_classes_are_found_in_any_spelling(
     apart = extract_accuracies(
         [replace(run, held_out=("kay",))], none_here, epochs=[0], work=QUIET
     )
-    assert set(apart["part"]) == {"all"}
+    assert set(apart["group"]) == {"all"}
     asked = [
         path.read_text() for path in (run.folder / "evaluation").glob("*/manifest.json")
     ]

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from circuitry.training import AMONG_PART, MEASURE
+from circuitry.training import AMONG_GROUP, MEASURE
 from experiments.study.run_tables import (
     CONTRASTS,
     MODEL,
@@ -29,10 +29,10 @@ def drawn(asked: Asked) -> float:
     """Return a random accuracy that rises with the setting, a class and seed shifting all settings alike."""
     setting = asked.run.mixture.settings.setting
     rng = np.random.default_rng(
-        [len(setting), asked.run.seed, *map(ord, asked.part + asked.domain)]
+        [len(setting), asked.run.seed, *map(ord, asked.group + asked.domain)]
     )
     shared = np.random.default_rng(
-        [asked.run.seed, *map(ord, asked.part + asked.measure)]
+        [asked.run.seed, *map(ord, asked.group + asked.measure)]
     ).uniform(0, 0.1)
     return float(BY_SETTING.get(setting, 0.0) + shared + rng.uniform(0, 0.01))
 
@@ -66,11 +66,12 @@ def test_differences_are_those_of_a_loop(evaluated: pd.DataFrame) -> None:
         if alone or (plain and one["domain"] == one["test_domain"]):
             values[
                 tuple(
-                    one[key] for key in ("domain", "setting", "part", "seed", "measure")
+                    one[key]
+                    for key in ("domain", "setting", "group", "seed", "measure")
                 )
             ] = one["value"]
     for row in table[rn50].to_dict("records"):
-        measure = {"held_out": MEASURE, "alone": AMONG_PART}[row["measure"]]
+        measure = {"held_out": MEASURE, "alone": AMONG_GROUP}[row["measure"]]
         by_class = [
             np.mean([
                 values[row["test_domain"], row["setting"], name, seed, measure]

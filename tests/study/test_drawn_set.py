@@ -222,7 +222,7 @@ def test_impossible_settings_are_refused(
     assert not os.listdir(tmp_path)
 
 
-# Class -> numbers of parts and points, and a checksum of the points, over the seeds 0 to 4.
+# Class -> numbers of pieces and points, and a checksum of the points, over the seeds 0 to 4.
 DRAWN: dict[str, tuple[int, int, float]] = {
     "airplane": (30, 370, -151.62407275300805),
     "anchor": (30, 270, 55.96262270218077),
@@ -270,20 +270,20 @@ DRAWN: dict[str, tuple[int, int, float]] = {
 @pytest.mark.parametrize("class_name", sorted(shapes()))
 def test_drawings_are_fixed_for_all_time(class_name: str) -> None:
     """Models are published that were trained on them; whoever changes one adds to DRAWINGS."""
-    parts = [
-        part
+    pieces = [
+        piece
         for seed in range(5)
-        for part in posed_drawing(
+        for piece in posed_drawing(
             class_name, np.random.default_rng([seed, zlib.crc32(class_name.encode())])
         )
     ]
-    points = np.concatenate([part.points for part in parts])
+    points = np.concatenate([piece.points for piece in pieces])
     weights = 1 + np.arange(points.size).reshape(points.shape) % 7
-    colours = np.array([part.colour for part in parts]).sum() + sum(
-        part.width for part in parts
+    colours = np.array([piece.colour for piece in pieces]).sum() + sum(
+        piece.width for piece in pieces
     )
     *numbers, checksum = DRAWN[class_name]
-    assert [len(parts), len(points)] == numbers
+    assert [len(pieces), len(points)] == numbers
     assert float((points * weights).sum() + colours) == pytest.approx(
         checksum, abs=1e-9
     )

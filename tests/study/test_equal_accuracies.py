@@ -27,9 +27,9 @@ def alike(asked: Asked) -> float:
     """Return the same for all models."""
     if asked.measure == FALSE_ALARMS:
         return 0.0
-    if asked.part in HELD_OUT:
-        return BY_CLASS[asked.part] if asked.measure == MEASURE else 0.5
-    return WHOLE[asked.part] if asked.measure == MEASURE else 0.7
+    if asked.group in HELD_OUT:
+        return BY_CLASS[asked.group] if asked.measure == MEASURE else 0.5
+    return WHOLE[asked.group] if asked.measure == MEASURE else 0.7
 
 
 @pytest.fixture(scope="module")

@@ -12,7 +12,7 @@ import pytest
 from circuitry.reports.figures import domain_marks
 from circuitry.runs import InputError
 from circuitry.training.accuracy import (
-    AMONG_PART,
+    AMONG_GROUP,
     CENTRED,
     FALLS_ON_HELD_OUT,
     FALSE_ALARMS,
@@ -60,7 +60,7 @@ def row(value: float, **about: Any) -> dict[str, Any]:
     place = {
         "classifier": "all templates",
         "domain": "ink",
-        "part": "cat",
+        "group": "cat",
         "measure": MEASURE,
         "chance": 0.1,
     }
@@ -73,7 +73,7 @@ def evaluated() -> pd.DataFrame:
     for (setting, test), seed, epoch in product(
         (("natural-only", ""), ("cg-low", "ink")), (0, 1), (1, 2)
     ):
-        for domain, part in product(("real", "ink"), ("held-out", "seen", "cat")):
+        for domain, group in product(("real", "ink"), ("held-out", "seen", "cat")):
             value = (
                 0.1 * epoch
                 + 0.2 * seed
@@ -87,13 +87,13 @@ def evaluated() -> pd.DataFrame:
                 "seed": seed,
                 "epoch": epoch,
             }
-            rows.append(row(value, **about, domain=domain, part=part))
+            rows.append(row(value, **about, domain=domain, group=group))
     return pd.DataFrame(rows)
 
 
 def test_settings_by_hand() -> None:
     table = settings_table(evaluated()).set_index(
-        ["test_domain", "setting", "domain", "part"]
+        ["test_domain", "setting", "domain", "group"]
     )
     assert set(table.index.get_level_values("test_domain")) == {
         "ink"
@@ -123,8 +123,14 @@ MODELS: tuple[dict[str, str], ...] = (
 def all_models() -> pd.DataFrame:
     """Three architectures, two bases, a sketch variant, other captions and a supervised one, of two seeds each."""
     rows = [
-        row((i + 1) / 10 + seed / 100, **about, run=f"{i}-{seed}", seed=seed, part=part)
-        for (i, about), seed, part in product(
+        row(
+            (i + 1) / 10 + seed / 100,
+            **about,
+            run=f"{i}-{seed}",
+            seed=seed,
+            group=group,
+        )
+        for (i, about), seed, group in product(
             enumerate(MODELS), (0, 1), ("all", "seen", "cat")
         )
     ]
@@ -134,7 +140,7 @@ def all_models() -> pd.DataFrame:
 @pytest.mark.parametrize("column", ["mean", "held_out"])
 def test_models_have_rows_of_their_own_and_only_seeds_are_averaged(column: str) -> None:
     table = (
-        settings_table(all_models()).query("part == 'cat'")
+        settings_table(all_models()).query("group == 'cat'")
         if column == "mean"
         else kinds_of_runs(all_models())
     )
@@ -180,16 +186,19 @@ def rotated() -> pd.DataFrame:
         }
         high = value + (step if held == "cat" else 0)
         rows += [
-            row(high, **fold, part=held),
-            row(0.8, **fold, part=held, measure=AMONG_PART, chance=0.5),
-            row(0.6, **fold, part=held, measure=CENTRED),
-            row(0.3, **fold, part=held, measure=FALLS_ON_HELD_OUT),
-            row(0.5, **fold, part=held, measure=FALSE_ALARMS),
+            row(high, **fold, group=held),
+            row(0.8, **fold, group=held, measure=AMONG_GROUP, chance=0.5),
+            row(0.6, **fold, group=held, measure=CENTRED),
+            row(0.3, **fold, group=held, measure=FALLS_ON_HELD_OUT),
+            row(0.5, **fold, group=held, measure=FALSE_ALARMS),
             row(
-                0.7 if held == "cat" else 0.2, **fold, part=held, classifier="own style"
+                0.7 if held == "cat" else 0.2,
+                **fold,
+                group=held,
+                classifier="own style",
             ),
-            row(0.5 if held == "cat" else 0.7, **fold, part="seen"),
-            row(0.45, **fold, part="all"),
+            row(0.5 if held == "cat" else 0.7, **fold, group="seen"),
+            row(0.45, **fold, group="all"),
         ]
     return pd.DataFrame(rows)
 
@@ -261,15 +270,15 @@ def two_architectures() -> pd.DataFrame:
             "setting": setting,
         }
         run |= {"held_out_classes": "cat, dog"}
-        rows += [row(0.5, **run, part=part) for part in ("all", "seen")]
+        rows += [row(0.5, **run, group=group) for group in ("all", "seen")]
         for name, value in values.items():
             rows += [
-                row(value, **run, part=name),
-                row(0.0, **run, part=name, measure=FALSE_ALARMS),
+                row(value, **run, group=name),
+                row(0.0, **run, group=name, measure=FALSE_ALARMS),
             ]
             rows += [
-                row(0.5, **run, part=name, classifier="own style"),
-                row(0.5, **run, part=name, measure=AMONG_PART),
+                row(0.5, **run, group=name, classifier="own style"),
+                row(0.5, **run, group=name, measure=AMONG_GROUP),
             ]
     return pd.DataFrame(rows)
 
@@ -298,7 +307,7 @@ def test_a_model_is_judged_by_its_own_upper_bound() -> None:
 
 def test_points_of_models_count_all_held_out_classes(tmp_path: Path) -> None:
     table = two_architectures().query("model == 'ViT-S-32' and setting == 'cg-high'")
-    elsewhere = pd.DataFrame([dict(table.iloc[0]) | {"domain": "real", "part": "all"}])
+    elsewhere = pd.DataFrame([dict(table.iloc[0]) | {"domain": "real", "group": "all"}])
     run = StudyRun(tmp_path, "ViT-S-32", "cg-high", "ink", ("cat", "dog"), 0)
     screened = screened_classes(two_architectures())
     found = accuracies_of("vit", run, pd.concat([table, elsewhere]), "ink", screened)
@@ -326,14 +335,14 @@ def test_models_with_unlike_classes_have_panels_of_their_own() -> None:
 
 def test_accuracies_of_one_model_are_told_apart_by_domain() -> None:
     tidy = rotated().query("run == 'cg-low-cat'")[
-        ["classifier", "domain", "part", "measure", "value", "chance"]
+        ["classifier", "domain", "group", "measure", "value", "chance"]
     ]
     found = accuracy_kinds(tidy)
     assert found.columns.tolist()[0] == "domain"
     assert found[["seen", "held_out", "own_style"]].to_numpy().tolist() == [
         [0.5, 0.4, 0.7]
     ]
-    nothing = accuracy_kinds(tidy.query("part == 'all'"))
+    nothing = accuracy_kinds(tidy.query("group == 'all'"))
     assert nothing[["all", "held_out"]].isna().to_numpy().tolist() == [[False, True]]
 
 

@@ -144,19 +144,19 @@ def test_imagenet_captions_come_first(
         out / f"{name}-cg-low-sketch{part}.tsv" for part in ("", "-validation")
     )
     both = [read_description(path) for path in (train, validation)]
-    parts = [sum(described["counts"][name].values()) for described in both]
-    assert sum(parts) == 36
-    assert 0 < parts[1] < 20
+    totals = [sum(described["counts"][name].values()) for described in both]
+    assert sum(totals) == 36
+    assert 0 < totals[1] < 20
     assert sum(described["left_out"]["missing_files"] for described in both) == 4
     lines = train.read_text().splitlines()
     assert lines[1].endswith("; tag")
     assert len(lines) == 1 + both[0]["images"]
-    assert images_in(train)[parts[0] :] == naive_mixture(
+    assert images_in(train)[totals[0] :] == naive_mixture(
         root, "cg-low", "sketch", held_out=("axe",)
     )
-    assert pd.read_csv(out / "images.csv").query("part == 'base'")[
+    assert pd.read_csv(out / "images.csv").query("group == 'base'")[
         "images"
-    ].tolist() == [parts[0]]
+    ].tolist() == [totals[0]]
 
 
 def test_sketches_come_into_the_finished_mixture(

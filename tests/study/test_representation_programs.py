@@ -98,9 +98,9 @@ def test_representations_are_compared_and_drawn(toy: Path, tmp_path: Path) -> No
     few = {
         "sites": ("layer3.0", "attnpool"),
         "n_images": 4,
-        "parts": 2,
-        "permutations": 20,
         "folds": 2,
+        "permutations": 20,
+        "probe_folds": 2,
     }
     subject = {"checkpoint": shipped_file("rn-tiny"), "data": toy, "apart": "quickdraw"}
     config = module.Config(**subject, **few, out=out, results=out / "results")

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuitry.comparison.part_array import WHOLE
+from circuitry.comparison.fold_array import WHOLE
 from experiments.representations.cells import ALL, cut_images
 from experiments.representations.embedding_set import Embeddings
 from experiments.study.separation import (
@@ -132,7 +132,7 @@ def test_standardised_distance_is_that_of_one_dimension() -> None:
     assert distance(a * 5, b * 5, "standardised") == pytest.approx(3 / math.sqrt(2))
 
 
-def test_distances_of_parts_are_those_of_the_images_in_them() -> None:
+def test_distances_of_folds_are_those_of_the_images_in_them() -> None:
     data = random_embeddings(1, n=60)
     cells = cut_images(data.table())
     for measure in DISTANCES:
@@ -148,9 +148,9 @@ def test_distances_of_parts_are_those_of_the_images_in_them() -> None:
                 for side in "ab"
             )
             assert row["value"] == pytest.approx(distance(a, b, measure))
-        for row in found.parts.to_dict("records"):
-            a = data.vectors[cells[row["class_a"], row["domain_a"], row["part_a"]]]
-            b = data.vectors[cells[row["class_b"], row["domain_b"], row["part_b"]]]
+        for row in found.folds.to_dict("records"):
+            a = data.vectors[cells[row["class_a"], row["domain_a"], row["fold_a"]]]
+            b = data.vectors[cells[row["class_b"], row["domain_b"], row["fold_b"]]]
             assert row["value"] == pytest.approx(distance(a, b, measure), nan_ok=True)
 
 
@@ -182,10 +182,10 @@ def test_silhouettes_of_many_images_are_of_an_even_sample(
 ) -> None:
     monkeypatch.setattr("experiments.study.separation.MOST_IMAGES", 24)
     data = random_embeddings(4, n=60)
-    part = data.sample(24, seed=3)
-    assert {len(rows) for rows in part.groups().values()} == {4}
-    pd.testing.assert_frame_equal(silhouettes(data, seed=3), silhouettes(part))
-    assert not silhouettes(data, seed=4).equals(silhouettes(part))
+    sample = data.sample(24, seed=3)
+    assert {len(rows) for rows in sample.groups().values()} == {4}
+    pd.testing.assert_frame_equal(silhouettes(data, seed=3), silhouettes(sample))
+    assert not silhouettes(data, seed=4).equals(silhouettes(sample))
 
 
 def test_blobs_apart_are_told_and_mixed_ones_are_not() -> None:
@@ -257,7 +257,7 @@ def test_a_rotation_changes_no_distance_spread_silhouette_gap_or_accuracy(
                     for measure in DISTANCES
                 ),
                 *(mean_distances(i)[measure] for measure in DISTANCES),
-                compare_distances(i, "standardised").parts["value"],
+                compare_distances(i, "standardised").folds["value"],
                 image_spread(i)["value"],
                 *(silhouettes(i, by)["value"] for by in ("domain", "class")),
                 modality_gap(i, t)["value"],
@@ -301,7 +301,7 @@ def test_all_measures_of_one_model() -> None:
     )
     assert {
         sizes[name]
-        for name in (*by_class, "distance of parts", "standardised distance of parts")
+        for name in (*by_class, "distance of folds", "standardised distance of folds")
     } == {6}
     assert (sizes["domain probe"], sizes["modality gap"]) == (4, 4)
     assert set(table[table["measure"] == "accuracy, held-out classes"]["class"]) == {

@@ -25,7 +25,7 @@ from circuitry.runs import InputError, Work
 from circuitry.runs.arrays import write_arrays
 from circuitry.training import accuracy, evaluation, tidy_accuracy, zero_shot_accuracy
 from circuitry.training.accuracy import (
-    AMONG_PART,
+    AMONG_GROUP,
     CENTRED,
     F1,
     FALLS_ON_HELD_OUT,
@@ -176,7 +176,7 @@ def test_accuracy_from_images_to_table(images: DomainFolder) -> None:
         clip_of(mean_colour()), images, held_out=["red"], work=QUIET
     )
     chosen = table[table["measure"].isin(["balanced top-1", "balanced top-1 alone"])]
-    values = chosen.set_index(["classifier", "domain", "part", "measure"])["value"]
+    values = chosen.set_index(["classifier", "domain", "group", "measure"])["value"]
     assert values["all templates", "ink", "red", "balanced top-1"] == pytest.approx(
         2 / 3
     )
@@ -240,7 +240,7 @@ def test_where_classes_share_the_highest_score_there_is_no_answer(
     }  # red alone, and blue and green beside each other
     assert found["top_1"].isna().all()
     table = tidy_accuracy(found, held_out=("red",)).set_index(
-        ["domain", "part", "measure"]
+        ["domain", "group", "measure"]
     )["value"]
     for measure in ("top-1", "balanced top-1", "predicted held-out", "macro F1"):
         assert table["ink", "all", measure] == 0.0, measure
@@ -334,7 +334,7 @@ INK = answers(
 def values(table: pd.DataFrame, column: str = "value") -> dict[tuple[str, str], float]:
     return dict(
         zip(
-            zip(table["part"], table["measure"], strict=True),
+            zip(table["group"], table["measure"], strict=True),
             table[column],
             strict=True,
         )
@@ -360,9 +360,9 @@ def test_accuracies_on_paper(monkeypatch: pytest.MonkeyPatch) -> None:
         found["dog", "top-2"],
     ) == (1, 3 / 4, 1)
     # Told apart: cat and dog from each other, 3 of 4; centred, 3 of 4; a cat or dog is predicted for 2 of 4.
-    assert found["held-out", AMONG_PART] == 3 / 4
-    assert (found["cat", AMONG_PART], found["dog", AMONG_PART]) == (1, 1 / 2)
-    assert found["seen", AMONG_PART] == pytest.approx((2 / 3 + 1) / 2)
+    assert found["held-out", AMONG_GROUP] == 3 / 4
+    assert (found["cat", AMONG_GROUP], found["dog", AMONG_GROUP]) == (1, 1 / 2)
+    assert found["seen", AMONG_GROUP] == pytest.approx((2 / 3 + 1) / 2)
     assert found["held-out", CENTRED] == 3 / 4
     assert (found["held-out", FALLS_ON_HELD_OUT], found["seen", FALLS_ON_HELD_OUT]) == (
         2 / 4,
@@ -372,8 +372,8 @@ def test_accuracies_on_paper(monkeypatch: pytest.MonkeyPatch) -> None:
     assert found["all", HARMONIC_MEAN] == pytest.approx(
         2 * (1 / 4) * (5 / 6) / (1 / 4 + 5 / 6)
     )
-    assert ("all", AMONG_PART) not in found  # it has no part of its own
-    sizes = table[table["measure"] == "top-1"].set_index("part")
+    assert ("all", AMONG_GROUP) not in found  # it has no group of its own
+    sizes = table[table["measure"] == "top-1"].set_index("group")
     assert sizes["n_images"].to_dict() == {
         "all": 8,
         "seen": 4,
@@ -399,9 +399,9 @@ def test_what_guessing_reaches(monkeypatch: pytest.MonkeyPatch) -> None:
         chance["all", "top-9"],
     ) == (1 / 4, 2 / 4, 1)
     assert (
-        chance["dog", AMONG_PART],
-        chance["held-out", AMONG_PART],
-        chance["seen", AMONG_PART],
+        chance["dog", AMONG_GROUP],
+        chance["held-out", AMONG_GROUP],
+        chance["seen", AMONG_GROUP],
     ) == (1, 1, 1 / 3)
     assert (
         chance["dog", FALLS_ON_HELD_OUT],
@@ -465,7 +465,7 @@ def test_classifiers_and_domains_are_apart_and_the_order_of_rows_does_not_matter
         tidy_accuracy(INK, HELD_OUT),
         check_dtype=False,
     )
-    key = ["classifier", "domain", "part", "measure"]
+    key = ["classifier", "domain", "group", "measure"]
     shuffled = tidy_accuracy(
         pd.concat([INK, other]).sample(frac=1, random_state=0), HELD_OUT
     )

@@ -36,13 +36,13 @@ function useClass(index, className) {
 // The series that are on the screen, each with its label.
 function shownOf(state, series) {
   if (state.twins) {
-    return state.twins.flatMap(([domain, part]) => {
-      const one = series.find(other => other.domain === domain && other.part === part);
-      return one ? [{ ...one.read(), label: `${domain}, part ${part + 1}` }] : [];
+    return state.twins.flatMap(([domain, fold]) => {
+      const one = series.find(other => other.domain === domain && other.fold === fold);
+      return one ? [{ ...one.read(), label: `${domain}, fold ${fold + 1}` }] : [];
     });
   }
   return state.domains.flatMap(domain => {
-    const one = series.find(other => other.domain === domain && other.part === null);
+    const one = series.find(other => other.domain === domain && other.fold === null);
     return one ? [{ ...one.read(), label: domain }] : [];
   });
 }
@@ -65,7 +65,7 @@ function App({ index, store, first }) {
   const dark = useDark();
   const picture = useMemo(() => ({
     ...overlay(shown.map(one => cutSeries(one, sizes, state)), state.shared && shown.length > 1),
-    looks: shown.map((one, c) => {  // the second part of one domain's images has the empty mark
+    looks: shown.map((one, c) => {  // the second fold of one domain's images has the empty mark
       const { shape, colour } = lookOf(index, one.domain, dark), again = shown.slice(0, c).some(other => other.domain === one.domain);
       return { colour, shape: again ? `${shape}-open`.replace("-open-open", "") : shape };
     }),
@@ -90,8 +90,8 @@ function App({ index, store, first }) {
     else set({ selected: name ?? null, ...(name ? { tab: state.tab === "graph" ? "graph" : "unit" } : {}) });
   };
   const cutsOf = useMemo(() => ({
-    parts: domain => series.filter(one => one.domain === domain && one.part !== null).map(one => one.part),
-    cut: (domain, part) => { const one = series.find(other => other.domain === domain && other.part === part); return one && cutSeries(one.read(), sizes, { ...state, stability: 0 }); },
+    folds: domain => series.filter(one => one.domain === domain && one.fold !== null).map(one => one.fold),
+    cut: (domain, fold) => { const one = series.find(other => other.domain === domain && other.fold === fold); return one && cutSeries(one.read(), sizes, { ...state, stability: 0 }); },
   }), [series, state.share, state.edges]);
 
   const act = {
@@ -158,7 +158,7 @@ function App({ index, store, first }) {
   const missing = state.twins ? [] : state.domains.filter(domain => !shown.some(one => one.domain === domain));
   const body = { index, state, set, shown, picture, drawn, colourOf, names, pin };
   return html`<div data-loaded=${loaded ? state.className : null} class=${`page tab-${state.tab} ${state.view === "table" ? "as-table" : ""}`}>
-    <${Toolbar} ...${body} glyphOf=${domain => lookOf(index, domain, dark).glyph} present=${domain => series.some(one => one.domain === domain && one.part === null)} save=${save} act=${act} />
+    <${Toolbar} ...${body} glyphOf=${domain => lookOf(index, domain, dark).glyph} present=${domain => series.some(one => one.domain === domain && one.fold === null)} save=${save} act=${act} />
     <nav class="tabs" aria-label="Areas">${TABS.map(tab => html`<button type="button" aria-pressed=${state.tab === tab} onClick=${() => set({ tab })}>${TAB_NAMES[tab]}</button>`)}</nav>
     ${message && html`<p class="message" role="status">${message} <button type="button" aria-label="dismiss" onClick=${() => setMessage(null)}>×</button></p>`}
     ${index.finished[0] < index.finished[1] && html`<p class="message">The extraction is not finished: ${index.finished[0]} of ${index.finished[1]} circuits are here.</p>`}
@@ -167,7 +167,7 @@ function App({ index, store, first }) {
       <${Controls} ...${body} />
       ${error && html`<p class="error" role="alert">${error.message}</p>`}
       ${missing.length > 0 && loaded && html`<p class="hint">No circuit of ${state.className} in ${missing.join(", ")}.</p>`}
-      ${state.twins && html`<p class="hint twin-note">Circuits of parts of the images: ${shown.map(one => `${one.label} (${one.images} images)`).join(" beside ")}. <button type="button" onClick=${() => set({ twins: null })}>back to all images</button></p>`}
+      ${state.twins && html`<p class="hint twin-note">Circuits of folds of the images: ${shown.map(one => `${one.label} (${one.images} images)`).join(" beside ")}. <button type="button" onClick=${() => set({ twins: null })}>back to all images</button></p>`}
       ${state.view === "table" ? html`<${Table} ...${body} />` : html`<${Saw} ...${body} /><${Graph} ...${body} dark=${dark} bandNames=${bandNames} marks=${marks} select=${select} describe=${describe} share=${share} />`}
       ${index.tested ? html`<${Lost} ...${body} lesions=${series.lesions} />` : html`<${ThisCut} ...${body} />`}
     </main>

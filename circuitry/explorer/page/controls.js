@@ -39,7 +39,7 @@ export function ThisCut({ index, state, shown, colourOf, picture }) {
   const cuts = measured.map(({ one, curve }) => ({ one, curve, cut: measuredCut(curve, state) }));
   const first = cuts[0].cut;
   const known = MEASURES.filter(measure => ["selectivity", "faithfulness"].includes(measure) || cuts.some(({ cut }) => !cut.values[measure].reason));
-  const exact = first.exact && shown.every(one => one.part === null);
+  const exact = first.exact && shown.every(one => one.fold === null);
   const fractions = cuts[0].curve.fractions;
   const pairs = rows => rows?.map(row => [row[1], row[2]]) ?? null;
   const lines = cuts.flatMap(({ one, curve }) => [
@@ -48,7 +48,7 @@ export function ThisCut({ index, state, shown, colourOf, picture }) {
   ]).filter(line => line.points.length);
   return html`<div class="thiscut" role="group" aria-label="What this cut was measured to do">
     <div class="measured">
-      <h3 class=${exact ? "" : "other"}>${count} ${exact ? "This cut, measured:" : `Not measured (${shown.some(one => one.part !== null) ? "parts of the images" : first.other}); the nearest, ${percent(first.fraction)} of the units:`}</h3>
+      <h3 class=${exact ? "" : "other"}>${count} ${exact ? "This cut, measured:" : `Not measured (${shown.some(one => one.fold !== null) ? "folds of the images" : first.other}); the nearest, ${percent(first.fraction)} of the units:`}</h3>
       <table id="measured"><thead><tr><th></th>${known.map(measure => html`<th scope="col">${measure}</th>`)}</tr></thead>
         <tbody>${cuts.map(({ one, curve, cut }) => html`<tr title=${`${curve.images} images of ${one.domain} that the circuit was not found on, ${curve.others} of other classes; ablated to ${curve.baseline}; ${curve.draws} random circuits`}>
           <th scope="row">${one.domain}</th>${known.map(measure => html`<td><b>${interval(cut.values[measure].kept)}</b></td>`)}</tr>

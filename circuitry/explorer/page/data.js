@@ -1,6 +1,6 @@
 // The one place where data come from: `load(key)` runs the script data/<key>.js, which calls `circuitry.load`.
 // A page from disk may run scripts but not fetch files, so this is the same from disk, from a web host and served.
-const FORMAT = "circuitry explorer 1";
+const FORMAT = "circuitry explorer 2";
 const kept = new Map();
 const waiting = new Map();
 let exported = null;

@@ -64,12 +64,12 @@ function asPng(seen) {
 }
 
 function asSvg(seen) {
-  const whole = fitted(seen), parts = [];
-  const high = drawInto(whole, svgPen(parts)), wide = whole.layout.width;
+  const whole = fitted(seen), pieces = [];
+  const high = drawInto(whole, svgPen(pieces)), wide = whole.layout.width;
   return new Blob([
     `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${wide} ${high}" width="${wide}" height="${high}" font-family="system-ui, sans-serif">`,
     `<title>${escaped(seen.trust[0])}</title><desc>${escaped(seen.trust.join(" "))}</desc><rect width="100%" height="100%" fill="${whole.theme.paper}"/>`,
-    ...parts, "</svg>\n",
+    ...pieces, "</svg>\n",
   ], { type: "image/svg+xml" });
 }
 

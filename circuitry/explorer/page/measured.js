@@ -88,7 +88,7 @@ export function trust(index, state, shown, picture, lesions) {
       continue;
     }
     const cut = measuredCut(curve, state);
-    const which = cut.exact && one.part === null ? "this cut" : `the nearest measured cut (${percent(cut.fraction)} of the units of the circuit of all images)`;
+    const which = cut.exact && one.fold === null ? "this cut" : `the nearest measured cut (${percent(cut.fraction)} of the units of the circuit of all images)`;
     const s = cut.values.selectivity;
     lines.push(
       `${one.label}: on ${curve.images} images ${which} keeps ${interval(s.kept)} of the selectivity, random circuits ${interval(s.random)}: ${cut.told}.` +

@@ -145,26 +145,26 @@ export function canvasPen(context) {
 
 export const escaped = text => String(text).replace(/[&<>"']/g, one => `&#${one.charCodeAt(0)};`).replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f]/g, "");
 
-export function svgPen(parts) {
+export function svgPen(pieces) {
   const short = value => Number(value.toFixed(2));
   return {
     line(x1, y1, x2, y2, colour, width, alpha, dash) {
       const dashes = dash.length ? ` stroke-dasharray="${dash.join(" ")}"` : "";
-      parts.push(`<line x1="${short(x1)}" y1="${short(y1)}" x2="${short(x2)}" y2="${short(y2)}" stroke="${colour}" stroke-width="${short(width)}" stroke-opacity="${short(alpha)}"${dashes}/>`);
+      pieces.push(`<line x1="${short(x1)}" y1="${short(y1)}" x2="${short(x2)}" y2="${short(y2)}" stroke="${colour}" stroke-width="${short(width)}" stroke-opacity="${short(alpha)}"${dashes}/>`);
     },
     mark(shape, x, y, r, colour, paper) {
       const corners = cornersOf(shape)?.map(([dx, dy]) => `${short(x + dx * r)},${short(y + dy * r)}`).join(" ");
       const fill = isOpen(shape) ? `fill="${paper}" stroke="${colour}" stroke-width="${short(Math.max(1, r * 0.5))}"` : `fill="${colour}"`;
-      parts.push(corners ? `<polygon points="${corners}" ${fill}/>` : `<circle cx="${short(x)}" cy="${short(y)}" r="${short(r)}" ${fill}/>`);
+      pieces.push(corners ? `<polygon points="${corners}" ${fill}/>` : `<circle cx="${short(x)}" cy="${short(y)}" r="${short(r)}" ${fill}/>`);
     },
     ring(x, y, r, colour, width) {
-      parts.push(`<circle cx="${short(x)}" cy="${short(y)}" r="${short(r)}" fill="none" stroke="${colour}" stroke-width="${width}"/>`);
+      pieces.push(`<circle cx="${short(x)}" cy="${short(y)}" r="${short(r)}" fill="none" stroke="${colour}" stroke-width="${width}"/>`);
     },
     text(x, y, text, colour, weight = 600) {
-      parts.push(`<text x="${short(x)}" y="${short(y)}" font-size="11" font-weight="${weight}" fill="${colour}">${escaped(text)}</text>`);
+      pieces.push(`<text x="${short(x)}" y="${short(y)}" font-size="11" font-weight="${weight}" fill="${colour}">${escaped(text)}</text>`);
     },
     label(x, y, text, colour) {
-      parts.push(`<text transform="translate(${short(x)} ${short(y)}) rotate(${short((-LEAN * 180) / Math.PI)})" font-size="11" fill="${colour}">${escaped(text)}</text>`);
+      pieces.push(`<text transform="translate(${short(x)} ${short(y)}) rotate(${short((-LEAN * 180) / Math.PI)})" font-size="11" fill="${colour}">${escaped(text)}</text>`);
     },
   };
 }

@@ -49,7 +49,7 @@ function Matrix({ comparison, index, state, set }) {
   const shade = value => (value === null || most === least ? 0 : comparison.alike ? share(value) : 1 - share(value));
   const say = row => kind === "ratio" && row[0] !== row[1]
     ? `${row[0]} and ${row[1]}: ratio ${number(row[2])} [${number(row[3])}, ${number(row[4])}] over ${row[5]} classes; similarity ${number(row[6])}, ceilings ${number(row[7])} and ${number(row[8])}`
-    : kind === "ratio" ? `${row[0]}: 1; the similarity of two parts of its images, the ceiling, is ${number(row[3])}`
+    : kind === "ratio" ? `${row[0]}: 1; the similarity of two folds of its images, the ceiling, is ${number(row[3])}`
     : comparison.directions ? `${comparison.directions[0]} ${row[0]}, ${comparison.directions[1]} ${row[1]}: ${number(row[2])}${row[5] ? `, mean of ${row[5]} class${row[5] === 1 ? "" : "es"}` : ""}`
     : `${row[0]} and ${row[1]}: ${number(row[2])}`;
   return html`<div class="matrix">
@@ -75,7 +75,7 @@ function Matrix({ comparison, index, state, set }) {
         })}</tr>`)}</tbody>
     </table></div>
     <p class="hint">${kind === "ratio"
-      ? "1 is as similar as two parts of one domain's images, the ceiling. Point at a cell for its interval."
+      ? "1 is as similar as two folds of one domain's images, the ceiling. Point at a cell for its interval."
       : comparison.measure === "right_answers_left" ? `Share of right answers that are left without the own part of ${kind === "class" ? state.className : `a class, mean over the classes that the model knows (${counted(comparison.matrix)})`}: rows are domains that it was found in, columns domains of the images.`
       : kind === "class" ? `Similarity of the circuits of ${state.className}.` : "Mean similarity of circuits over classes."} A click shows the pair.</p>
   </div>`;
@@ -97,7 +97,7 @@ function Depth({ comparison, index, state, set, colourOf }) {
     <p class="hint">${comparison.depthIs}, by site. A click searches the site's units.</p></div>`;
 }
 
-// The overlap of pairs of parts, counted when the reader rests, since it takes longer than the drawing.
+// The overlap of pairs of folds, counted when the reader rests, since it takes longer than the drawing.
 function useTwins(state, cutsOf) {
   const [rows, setRows] = useState([]);
   useEffect(() => {
@@ -107,18 +107,18 @@ function useTwins(state, cutsOf) {
   return rows;
 }
 
-function twinsOf([a, b], { parts, cut }) {
+function twinsOf([a, b], { folds, cut }) {
   const rows = [];
   const add = (label, one, other) => {
     const cuts = [cut(...one), cut(...other)];
     if (cuts.every(Boolean)) rows.push({ label, pair: [one, other], found: overlap(...cuts) });
   };
   for (const domain of [a, b].filter(Boolean)) {
-    const [first, second] = parts(domain);
+    const [first, second] = folds(domain);
     if (second !== undefined) add(`${domain} with itself`, [domain, first], [domain, second]);
   }
   if (b) {
-    const ours = parts(a), theirs = parts(b);
+    const ours = folds(a), theirs = folds(b);
     if (ours.length && theirs.length > 1) add(`${a} with ${b}`, [a, ours[0]], [b, theirs[1]]);
   }
   return rows;
@@ -128,12 +128,12 @@ function Twins({ state, set, cutsOf }) {
   const rows = useTwins(state, cutsOf);
   if (!rows.length) return null;
   return html`<div class="twins"><h3>Twins</h3>
-    <table><thead><tr><th scope="col">on two parts</th><th scope="col">units</th><th scope="col">edges</th></tr></thead>
+    <table><thead><tr><th scope="col">on two folds</th><th scope="col">units</th><th scope="col">edges</th></tr></thead>
       <tbody>${rows.map(({ label, pair, found }) => {
         const on = JSON.stringify(state.twins) === JSON.stringify(pair);
         return html`<tr><th scope="row"><button type="button" aria-pressed=${on} onClick=${() => set({ twins: on ? null : pair })}>${label}</button></th>
           <td>${fixed(found.units)}</td><td>${fixed(found.edges)}</td></tr>`;
       })}</tbody></table>
-    <p class="hint">What this cut of ${state.className} shares on two parts of the images. If a domain differs from itself as much as from another, the picture shows chance.</p>
+    <p class="hint">What this cut of ${state.className} shares on two folds of the images. If a domain differs from itself as much as from another, the picture shows chance.</p>
   </div>`;
 }

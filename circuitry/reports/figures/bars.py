@@ -142,7 +142,7 @@ def _add_bars(
     percent = 100 * rows.select_dtypes("number")
     options = {"customdata": [[name] for name in rows.index], **place}
     groups = np.arange(len(rows))
-    parts = _parts(rows)
+    bars = _bars(rows)
 
     def add_points(column: str, places: np.ndarray) -> None:
         name, symbol = KINDS[column]
@@ -152,32 +152,32 @@ def _add_bars(
             cliponaxis=False, showlegend=False, hovertemplate=hover, **options,
         )  # fmt: skip
 
-    for i, (column, part) in enumerate(parts.items()):
+    for i, (column, classes) in enumerate(bars.items()):
         # Bars of a group lie beside each other, centred on its tick.
-        places = groups + 0.4 * (i - (len(parts) - 1) / 2)
+        places = groups + 0.4 * (i - (len(bars) - 1) / 2)
         # Only bars of held-out classes have whiskers. These bars are the result; more whiskers would be crowded.
         whiskers = {}
         if column == "held_out" and "sd" in rows and rows["sd"].notna().any():
             whiskers = {"array": percent["sd"], "color": style.INK, "thickness": 1, "width": 3}  # fmt: skip
-        name = f"{part} classes"
+        name = f"{classes} classes"
         hover = (
             f"<b>%{{customdata[0]}}</b>, {name}<br>%{{{value}:.1f}} %<extra></extra>"
         )
         figure.add_bar(
             **{at: places, value: percent[column], f"error_{value}": whiskers}, orientation=orientation, width=0.36,
-            showlegend=False, name=name, marker=style.part_filling(part, colours), hovertemplate=hover, **options,
+            showlegend=False, name=name, marker=style.group_filling(classes, colours), hovertemplate=hover, **options,
         )  # fmt: skip
         if column == "held_out":
             for j, kind in enumerate(KINDS):
                 add_points(kind, places + 0.1 * (j - 1))
-    numbers = percent[list(parts)].map("{:.0f}".format).replace("nan", "–")
+    numbers = percent[list(bars)].map("{:.0f}".format).replace("nan", "–")
     figure.add_scatter(
         **{at: groups, value: [102] * len(rows)}, mode="text", text=numbers.agg(" | ".join, axis=1), textposition=end,
         textfont={"size": 11, "color": style.GREY}, cliponaxis=False, hoverinfo="skip", showlegend=False, **place,
     )  # fmt: skip
 
 
-def _parts(table: pd.DataFrame) -> dict[str, str]:
+def _bars(table: pd.DataFrame) -> dict[str, str]:
     """Return the columns that are drawn as bars, each with the kind of its classes: seen or held-out.
 
     If no class is held out, all classes were seen, and there is one bar for all classes.
@@ -202,9 +202,11 @@ def _finish_accuracies(
     Args:
         add_line: Method of the figure that draws a line across the panels.
     """
-    for column, part in _parts(table).items():
-        name = "all classes" if column == "all" else f"{part} classes"
-        style.add_key(figure, name, "bar", marker=style.part_filling(part, style.GREY))
+    for column, classes in _bars(table).items():
+        name = "all classes" if column == "all" else f"{classes} classes"
+        style.add_key(
+            figure, name, "bar", marker=style.group_filling(classes, style.GREY)
+        )
     for column, (name, symbol) in KINDS.items():
         if table[column].notna().any():
             name = f"held-out, {name}"

@@ -16,8 +16,8 @@ from plotly.colors import hex_to_rgb
 
 from circuitry.circuits.graph import Circuit
 from circuitry.reports.figures import style
+from circuitry.runs.arguments import Names
 from circuitry.runs.errors import InputError, number_of
-from circuitry.runs.given import Names
 
 MOST_OF_PAIR = 300
 """Largest number of nodes in the drawing of a pair. If the circuits have more nodes, only the strongest are drawn."""
@@ -200,7 +200,7 @@ def _nodes_and_edges(
     for node, values in scores.items():
         site = node.rpartition("/")[0]
         strength = max(map(abs, values.values()))
-        text = _told(f"<b>{node}</b>", "score", values)
+        text = _hover_text(f"<b>{node}</b>", "score", values)
         rows.append((node, site, kind(values), strength, text))
     nodes = pd.DataFrame(rows, columns=["name", "site", "kind", "strength", "text"])
     # Names break ties, so that a figure is the same each time.
@@ -209,12 +209,12 @@ def _nodes_and_edges(
     for (upper, lower), values in weights.items():
         # An edge of a single circuit has the kind of the unit at its end.
         of_kind = values if is_pair else scores[lower]
-        text = _told(f"{upper} → {lower}", "weight", values)
+        text = _hover_text(f"{upper} → {lower}", "weight", values)
         lines.append((upper, lower, kind(of_kind), text))
     return nodes, pd.DataFrame(lines, columns=["upper", "lower", "kind", "text"])
 
 
-def _told(heading: str, what: str, values: Mapping[str, float]) -> str:
+def _hover_text(heading: str, what: str, values: Mapping[str, float]) -> str:
     """Return the text of a node or an edge under the pointer: its name, and its value in each circuit that has it.
 
     Args:

@@ -29,7 +29,7 @@ def similarity_heatmap(
     *,
     title: str,
     measure: str,
-    diagonal: str = "two parts of a domain's images",
+    diagonal: str = "two folds of a domain's images",
     marks: Mapping[str, style.Mark] | None = None,
     counts: pd.DataFrame | None = None,
 ) -> go.Figure:
@@ -71,7 +71,7 @@ def transfer_beside_similarity(
     *,
     measure: str = "faithfulness",
     similarity_measure: str = "edge Jaccard index",
-    similarity_diagonal: str = "two parts of a domain's images",
+    similarity_diagonal: str = "two folds of a domain's images",
     title: str = "Do circuits transfer between similar domains?",
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:

@@ -11,7 +11,7 @@ import plotly.graph_objects as go
 
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
-from circuitry.runs.given import SOME, Names
+from circuitry.runs.arguments import SOME, Names
 
 RANDOM_LINE = {"color": style.GREY, "width": 1.2, "dash": "dot"}
 
@@ -61,7 +61,7 @@ def overlap_over_depth(
     ends: list[tuple[float, str]] = []
 
     def add_line(rows: pd.DataFrame, name: str, label: str, **look: object) -> None:
-        # A ceiling and a chance level have no interval.
+        # References have no interval.
         interval = [column for column in ("low", "high") if column in rows]
         hover = f"<b>{name}</b><br>%{{text}}: %{{y:.3f}}"
         if interval:
@@ -74,7 +74,7 @@ def overlap_over_depth(
 
     # References come first: the lines of domains lie over them.
     references = (
-        ("ceiling", ceiling, "two parts, fewer images", "dash"),
+        ("ceiling", ceiling, "two folds, fewer images", "dash"),
         ("chance", chance, chance_label, "dot"),
     )
     for name, table, label, dash in references:
@@ -87,7 +87,7 @@ def overlap_over_depth(
     domains = sorted(set(depth["domain"]))
     for i, domain in enumerate(domains):
         own = depth.loc[depth["domain"] == domain, list(columns[1:])]
-        # Lines are shifted against each other by a fraction of a site's room. The middle line is not shifted.
+        # Lines are shifted against each other by a fraction of a site's room, the middle one by nothing.
         rows = _along(own, sites, LINES_SHARE * ((i + 0.5) / len(domains) - 0.5))
         mark = looks[domain]
         add_line(rows, domain, style.marked(domain, mark), **mark.line(rows))
@@ -227,7 +227,7 @@ def faithfulness_curves(
     heading = title or f"{style.capitalised(measure)} by size of the circuit"
     note = style.interval_note(curves)
     style.lay_out(figure, title=heading, subtitle=note, height=500, legend=True)
-    # At 0 nothing is kept, and at 1 the whole model.
+    # Nothing kept, and the whole model.
     for level in (0, 1):
         figure.add_hline(y=level, line={"color": style.GREY, "width": 1})
     # Sizes differ by factors, so the axis is logarithmic.

@@ -12,8 +12,8 @@ from PIL import Image, ImageDraw, ImageFont, ImageOps
 from circuitry.data.images import open_picture
 from circuitry.reports.figures import style
 from circuitry.reports.figures.heatmaps import SIGNED
+from circuitry.runs.arguments import Count, Names
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import Count, Names
 
 IMAGE_SIDE = 112
 """Largest side of a drawn image in pixels."""

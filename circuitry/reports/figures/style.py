@@ -131,16 +131,16 @@ def faint(text: str) -> str:
     return f'<span style="color:{GREY};font-size:11px">{text}</span>'
 
 
-def part_filling(part: str, colour: str | list[str]) -> dict[str, object]:
+def group_filling(group: str, colour: str | list[str]) -> dict[str, object]:
     """Return the plotly marker of bars: solid for seen classes, hatched for held-out classes.
 
     Args:
-        part: ``seen``, or another word for held-out classes.
+        group: ``seen``, or another word for held-out classes.
         colour: One colour, or the colour of each bar.
     """
     pattern = {"shape": "/", "fgcolor": colour, "size": 6, "solidity": 0.35}
     filling = {"color": "white", "pattern": pattern}
-    if part == "seen":
+    if group == "seen":
         filling = {"color": colour}
     return {"line": {"color": colour, "width": 1.5}, **filling}
 

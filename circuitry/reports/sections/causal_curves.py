@@ -29,7 +29,11 @@ from circuitry.reports.figures.style import Mark
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.compared import depth_ends, with_intervals
 from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNOWN, YES
-from circuitry.reports.sections.one_circuit import in_cells, said_of, weights_said
+from circuitry.reports.sections.one_circuit import (
+    in_cells,
+    values_in_words,
+    weights_in_words,
+)
 from circuitry.runs.errors import name_some
 
 OVER = "over images, and over classes where there are several"
@@ -78,7 +82,7 @@ def circuits_work(
     # If no verdict is known, the finding gives the means of all circuits.
     pooled = pool_curves(known or curves)
     values = pooled.at(place)
-    size_said = f"{size:.0%} of the units kept {where}{weights_said(pooled, place)}"
+    size_said = f"{size:.0%} of the units kept {where}{weights_in_words(pooled, place)}"
     change = f"Another ablation: a few units at all sites may pass nothing on; other classes; {ANOTHER_MODEL}."
     if not known:
         selectivity = f"selectivity {values['selectivity']['kept']:z.2f}"
@@ -107,7 +111,7 @@ def circuits_work(
     over = "classes and images" if len(known) > 1 else "images"
     return Finding(
         f"Do the circuits work? {answer}: of {len(curves)} circuits with {size_said}, {n_working} work ({counts})."
-        f"{_whose(verdicts)} Means: {said_of(values)}.{describe_leak(pooled)}{one_by_one}",
+        f"{_whose(verdicts)} Means: {values_in_words(values)}.{describe_leak(pooled)}{one_by_one}",
         f"On unseen images. A circuit works with at least {RIGHT:.0%} of the whole model's right answers, hardly more "
         f"false ones, and half of its answers recovered. Right answers have the 95 % interval [{right['low']:.0%}, "
         f"{right['high']:.0%}] over {over}.{not_working}",

@@ -135,7 +135,7 @@ def add_guide(
         "Node overlap and edge Jaccard index are shares: common units (edges) over all units (edges) of both circuits. "
         "An edge needs a score above zero, except with the study's settings. The Weisfeiler-Lehman kernel at depth 1 "
         "mostly compares names of units, so it ranks like node overlap and is no further evidence. Compare every "
-        "number with the ceiling (circuits from two parts of the same images, equally many and of different items), "
+        "number with the ceiling (circuits from two folds of the same images, equally many and of different items), "
         "with other classes, and with chance (circuits of random units).\n\n"
         "An attribution claims causes; it does not prove them. Units are compared by their index, so two domains that "
         "use different units for one purpose count as different."
@@ -161,7 +161,7 @@ def add_circuit_stability(report: Report, stability: pd.DataFrame) -> None:
     report.section("Would other images give the same circuits?", folded=True)
     report.table(
         mean_stability(stability),
-        "Stability of circuits when the parts of their images are drawn again with replacement: the probability that a "
+        "Stability of circuits when the folds of their images are drawn again with replacement: the probability that a "
         "unit is kept with its sign, and that an edge is among the strongest into its unit. Means over classes; the "
         "last row is the mean over all circuits.",
     )

@@ -99,8 +99,8 @@ def add_reading(report: Report, comparison: Comparison) -> None:
     if comparison.has_ratios:
         words.append(
             "A value alone says little. So the images of each class and domain are cut into "
-            f"parts{_images(comparison, 'n_per_part')}, which show different items. Two parts of one domain give the "
-            "ceiling. The ratio to the ceiling compares parts of two domains with it, after subtracting chance from "
+            f"folds{_images(comparison, 'n_per_fold')}, which show different items. Two folds of one domain give the "
+            "ceiling. The ratio to the ceiling compares folds of two domains with it, after subtracting chance from "
             "both: 1 means that two domains differ no more than two samples of one domain, 0 that they share no more "
             f"than {comparison.chance_of} do. Its intervals are over classes and images."
         )
@@ -136,14 +136,14 @@ def add_over_depth(
         ['figure-1', 'figure-2']
     """
     name = measure_name(comparison.measure)
-    has_parts = comparison.has_ratios
-    # Values of all images lie above a ceiling of parts, which have fewer images: parts are compared with parts.
-    depth = comparison.parts_over_depth() if has_parts else comparison.over_depth()
+    has_folds = comparison.has_ratios
+    # Values of all images lie above a ceiling of folds, which have fewer images: folds are compared with folds.
+    depth = comparison.folds_over_depth() if has_folds else comparison.over_depth()
     ceiling = comparison.ceiling_by_site()
     chance = comparison.chance
-    # A table without rows is left out, because charts refuse it.
+    # A table without rows is no reference, and charts refuse it.
     references = [table if len(table) else None for table in (ceiling, chance)]
-    over = _over(comparison, has_parts)
+    over = _over(comparison, has_folds)
     figure = overlap_over_depth(
         depth,
         comparison.sites,
@@ -155,13 +155,13 @@ def add_over_depth(
     words = [f"Mean {name} of each domain with the other domains, {over}."]
     words.append(_depth_words(comparison, depth))
     if len(ceiling):
-        words.append(f"Dashed: two parts of one domain's images, {_range(ceiling)}.")
+        words.append(f"Dashed: two folds of one domain's images, {_range(ceiling)}.")
     if len(chance):
         words.append(f"Dotted: {comparison.chance_of}, {_range(chance)}.")
     if more:
         words.append(more)
     report.figure(figure, " ".join(words))
-    if not has_parts:
+    if not has_folds:
         return
     ratios = comparison.ratios_over_depth()
     # Sites whose ceilings are weak have no ratio, and no place on the axis.
@@ -244,7 +244,7 @@ def add_ratios(
     name = measure_name(comparison.measure)
     ratios = comparison.ratios()
     tests = comparison.ceiling_tests()
-    images = _images(comparison, "n_per_part")
+    images = _images(comparison, "n_per_fold")
     matrix = comparison.matrix(normalise=True)
     if matrix.notna().any(axis=None):
         figure = similarity_heatmap(
@@ -262,7 +262,7 @@ def add_ratios(
             "domain": ratios["domain_a"],
             "and": ratios["domain_b"],
             "ratio": with_intervals(ratios, ".2f"),
-            "parts of both": ratios["similarity"],
+            "folds of both": ratios["similarity"],
             "ceilings": ceilings.agg(", ".join, axis=1),
             "classes": ratios["n_classes"],
             "below the ceiling by": with_intervals(tests, "+.3f", "difference"),
@@ -275,13 +275,13 @@ def add_ratios(
     if not missing:
         del table["no ratio"]
     caption = (
-        f"The numbers behind the ratios: {name} of parts of both domains, and the ceiling of each{images}. The test "
-        "compares parts with the mean of both ceilings (Student's two-sided t, bootstrap over classes and images, "
+        f"The numbers behind the ratios: {name} of folds of both domains, and the ceiling of each{images}. The test "
+        "compares folds with the mean of both ceilings (Student's two-sided t, bootstrap over classes and images, "
         f"corrected for the number of pairs): {below_ceiling(tests).sum()} of {len(tests)} pairs are below it "
         f"with p < {LEVEL}. {(ratios['low'] > 1).sum()} of {len(ratios)} ratios have an interval above 1."
         f"{could_find(tests)} {missing}"
     )
-    formats = {"parts of both": ".3f", "p (Holm)": ".2g", "detectable": ".3f"}
+    formats = {"folds of both": ".3f", "p (Holm)": ".2g", "detectable": ".3f"}
     report.table(table, caption.rstrip(), formats=formats, folded=True)
 
 
@@ -294,13 +294,13 @@ def add_levels(report: Report, comparison: Comparison) -> None:
     levels = f"{name} and what to compare it with; means over classes and domains."
     report.table(comparison.levels(), levels)
     table = comparison.class_by_domain()
-    # Without parts, or with one class, there is no effect to show.
+    # Without folds, or with one class, there is no effect to show.
     if table["p"].isna().all():
         return
     report.table(
         _with_cells(table, ".3f", "value"),
-        f"Is it the class or the domain? {name} of different parts of the images"
-        f"{_images(comparison, 'n_per_part')}, mean over sites. An effect is a difference of cells; its p comes from "
+        f"Is it the class or the domain? {name} of different folds of the images"
+        f"{_images(comparison, 'n_per_fold')}, mean over sites. An effect is a difference of cells; its p comes from "
         "exchanging same and other, class by class.",
         formats={"p": ".2g", "detectable": ".3f"},
         folded=True,
@@ -334,7 +334,7 @@ def add_summary(report: Report, comparisons: Sequence[Comparison]) -> None:
     if len(comparisons[0].domains) < 3:
         return
     columns = {}
-    # All comparisons have the same groups, so each has the same numbers of classes.
+    # All comparisons have the same groups, so the last number of classes stands for all.
     for comparison in comparisons:
         summary = comparison.summary().set_index(["domain", "group"])
         columns["classes"] = summary["n_classes"]
@@ -363,7 +363,7 @@ def add_tests(report: Report, comparison: Comparison) -> None:
     tests = comparison.tests()
     of = "all images"
     if comparison.has_ratios and comparison.directions is None:
-        of = f"parts{_images(comparison, 'n_per_part')}"
+        of = f"folds{_images(comparison, 'n_per_fold')}"
     report.table(
         _with_cells(tests, "+.3f", "difference"),
         f"Does one domain have a larger mean {measure_name(comparison.measure)} with the others than another domain "
@@ -384,15 +384,15 @@ def _images(comparison: Comparison, key: str) -> str:
     return "" if n is None else f" ({n:.3g} a side)"
 
 
-def _over(comparison: Comparison, of_parts: bool) -> str:
+def _over(comparison: Comparison, of_folds: bool) -> str:
     """Return a phrase that says over which images means are taken, and how their intervals are made.
 
     Args:
-        of_parts: Whether the means are over pairs of folds. Otherwise all images are compared.
+        of_folds: Whether the means are over pairs of folds. Otherwise all images are compared.
     """
-    if of_parts:
-        images = _images(comparison, "n_per_part")
-        return f"of parts{images} (bars: 95 % intervals over classes and images)"
+    if of_folds:
+        images = _images(comparison, "n_per_fold")
+        return f"of folds{images} (bars: 95 % intervals over classes and images)"
     images = _images(comparison, "n")
     return f"of all images{images} (bars: 95 % intervals over classes)"
 
@@ -406,7 +406,7 @@ def _depth_words(comparison: Comparison, depth: pd.DataFrame) -> str:
     ends = depth_ends(known)
     if len(comparison.domains) < 3:
         return ends
-    # The last domain is the least similar one. If values are distances, it is the domain with the highest value.
+    # The last domain is the least similar one: of distances that with the highest value.
     by_site = known.groupby("site", sort=False)["value"]
     rows = by_site.idxmin() if comparison.alike else by_site.idxmax()
     last = known.loc[rows, "domain"].value_counts()
@@ -423,7 +423,7 @@ def _ends(matrix: pd.DataFrame, most: str, least: str) -> str:
     shown = ~np.eye(len(matrix), dtype=bool)
     name = "{} and {}"
     if matrix.index.name is None:
-        # The matrix is symmetric, so one order of each pair is enough.
+        # Both orders of a pair have one number.
         shown = np.triu(shown)
     else:
         name = f"{matrix.index.name} {{}}, {matrix.columns.name} {{}}"

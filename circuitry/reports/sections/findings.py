@@ -24,7 +24,7 @@ YES = "Yes"
 PARTLY = "Partly"
 NO = "No"
 UNKNOWN = "Cannot be told"
-FEW_PER_PART = 2
+FEW_PER_FOLD = 2
 """If a fold has fewer images, a ratio to the ceiling tells nothing. This is so for fewer than 8 images in 4 folds."""
 NEARLY_ALL = 0.9
 """Above this share, the answer is that all is shared."""
@@ -61,7 +61,7 @@ def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
             f"well above chance to compare it with. {missing}".strip(),
             "Mean over classes and pairs of domains, without an interval. For comparison: "
             f"{'; '.join(against) or 'nothing'}.",
-            f"More images, so that parts of them give a ceiling; {ANOTHER_MODEL}.",
+            f"More images, so that folds of them give a ceiling; {ANOTHER_MODEL}.",
         )
     tests = comparison.ceiling_tests()
     mean, (low, high) = comparison.mean_ratio()
@@ -83,14 +83,14 @@ def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
     if (ratios["value"] > 1).any():
         above_one = " A ratio above 1 is chance: two domains cannot share more than two samples of one."
     answer = _shared(low, high)
-    least = float(ratios["n_per_part"].min())
-    if least < FEW_PER_PART:
+    least = float(ratios["n_per_fold"].min())
+    if least < FEW_PER_FOLD:
         images = "image" if least == 1 else "images"
-        answer = f"{UNKNOWN} with {least:.2g} {images} in a part"
+        answer = f"{UNKNOWN} with {least:.2g} {images} in a fold"
     return Finding(
         f"{question} {answer}: two domains share {said} of what two samples of one domain share ({name}, "
         f"ratio to the ceiling{over}).{ends}",
-        f"95 % intervals over classes and images, with {least:.2g} or more in a part.{below_one} Below their ceiling "
+        f"95 % intervals over classes and images, with {least:.2g} or more in a fold.{below_one} Below their ceiling "
         f"with {HOLM}: {below_ceiling(tests).sum()} of {len(tests)} pairs."
         f"{could_find(tests)}{above_one} {missing}".strip(),
         f"Ratios near 1 with other images or classes; {ANOTHER_MODEL}.",
@@ -176,7 +176,7 @@ def class_or_domain(comparison: Comparison) -> Finding | None:
     return Finding(
         f"Is it the class or the domain? {answer}: a common class {_effect(by_class)}, a common domain "
         f"{_effect(by_domain)} ({measure_name(comparison.measure)}).",
-        f"95 % intervals over {n} classes and the parts of their images. p {by_class['p']:.2g} for "
+        f"95 % intervals over {n} classes and the folds of their images. p {by_class['p']:.2g} for "
         f"the class and {by_domain['p']:.2g} for the domain, from exchanging same and other, class by class.{few}",
         f"More classes, or less similar ones; {ANOTHER_MODEL}.",
     )

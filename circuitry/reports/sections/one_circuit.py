@@ -55,7 +55,7 @@ def in_cells(curves: pd.DataFrame, index: list[str]) -> pd.DataFrame:
     return cells.rename_axis(columns=None).reset_index()
 
 
-def said_of(values: Mapping[str, Mapping[str, float]]) -> str:
+def values_in_words(values: Mapping[str, Mapping[str, float]]) -> str:
     """Return a phrase on the answers of a circuit and of the circuits that it is compared with.
 
     The phrase says how many right and false answers each circuit gives, and how much of the model's answers it
@@ -74,7 +74,7 @@ def said_of(values: Mapping[str, Mapping[str, float]]) -> str:
     return "; ".join(said)
 
 
-def weights_said(curve: FaithfulnessCurve, place: int) -> str:
+def weights_in_words(curve: FaithfulnessCurve, place: int) -> str:
     """Return a phrase on the share of the weights that circuits of one size touch; an empty text if it is unknown.
 
     Args:
@@ -138,7 +138,9 @@ def circuit_verdicts(curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Fin
         certainty += f" and {others} of others"
     if seen:
         certainty += f" ({seen} of them have pixels that found the circuit)"
-    units = f"{curve.n_units[0]} units ({curve.sizes[0]:.1%}{weights_said(curve, 0)})"
+    units = (
+        f"{curve.n_units[0]} units ({curve.sizes[0]:.1%}{weights_in_words(curve, 0)})"
+    )
     verdict = verdict_of(curve)
     refutation = "Other images; another baseline; a larger share of the units."
     if verdict == OPEN:
@@ -148,7 +150,7 @@ def circuit_verdicts(curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Fin
         )
         refutation += " Folders of other classes, and texts of several classes."
     else:
-        said = f"It {verdict}. {units}, kept alone: {said_of(curve.at(0))}"
+        said = f"It {verdict}. {units}, kept alone: {values_in_words(curve.at(0))}"
     enough = Finding(
         f"Does it work? {said}.{describe_leak(curve)}",
         f"{certainty}; in {measure} the circuit beats {beaten['value']:.0%} of {beaten['n']:.0f} random circuits (p = "

@@ -32,7 +32,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Skipped an image")
             {"texts": ["the {}."]},
             r"templates: 'the \{\}.' is new, 'a \{\}.' is gone; texts: ",
         ),
-        ({"parts": 2}, r"n_parts: 4 -> 2\)"),
+        ({"folds": 2}, r"n_folds: 4 -> 2\)"),
         ({"items": lambda record: record.path.stem}, r"items: others "),
         ({"metric": "margin"}, r"metric: 'logit' -> 'margin'\)"),
         ({"size": 0.2}, r"size: 0.1 -> 0.2\)"),
@@ -164,10 +164,10 @@ def test_a_run_that_dies_goes_on_and_ends_the_same(
     monkeypatch.undo()
     assert list(GraphFolder(tmp_path / "x")) == [
         ("axe", "real")
-    ]  # the next has parts, and no whole yet
-    parts = [f"part-{part}" for part in GraphFolder(made).parts("axe", "real")]
+    ]  # the next has folds, and no whole yet
+    folds = [f"fold-{fold}" for fold in GraphFolder(made).folds("axe", "real")]
     assert [path.name for path in written[:4]] == [
-        f"real.{part}.safetensors" for part in (*parts, "all")
+        f"real.{fold}.safetensors" for fold in (*folds, "all")
     ]
     assert len(run(clip, root, tmp_path / "x")) == 5
     assert contents(tmp_path / "x") == contents(made)

@@ -30,13 +30,13 @@ from circuitry.circuits import (
     AttributionSettings,
     MaskSettings,
     Method,
-    attribute_parts,
+    attribute_folds,
     learn_masks,
     register_method,
     score_units,
     unit_methods,
 )
-from circuitry.data import part_numbers
+from circuitry.data import fold_numbers
 from circuitry.encoder import (
     AnyBaseline,
     Counterfactual,
@@ -99,18 +99,18 @@ def test_the_folder_says_which_images_a_circuit_was_found_on(
     ]
     read = [name for name in chosen if name != "sketch/cat/1.png"]
     assert graphs["cat", "sketch"].provenance["images"] == read
-    parts = graphs.parts("cat", "sketch")
-    numbers = part_numbers(
+    folds = graphs.folds("cat", "sketch")
+    numbers = fold_numbers(
         {
             ("cat", d): DomainFolder(root).select("cat", d, 50, 0)
             for d in ("real", "sketch")
         }
     )
     cut = dict(zip(chosen, numbers["cat", "sketch"].tolist(), strict=True))
-    assert graphs.n_parts == 4
-    for part in range(4):
-        expected = [name for name in read if cut[name] == part]
-        assert (parts[part].provenance["images"] if part in parts else []) == expected
+    assert graphs.n_folds == 4
+    for fold in range(4):
+        expected = [name for name in read if cut[name] == fold]
+        assert (folds[fold].provenance["images"] if fold in folds else []) == expected
     listed = json.loads((made / "images.json").read_text())
     assert set(listed) == {
         f"{d}/{c}/{i}.png" for (d, c), count in COUNTS.items() for i in range(count)
@@ -127,7 +127,7 @@ def test_graphs_of_attribute(
     metric = class_logit(weights, ["axe", "cat", "fish"].index(class_name))
     images = tensors(clip, root, class_name, domain)
     rule, graphs = left_rule(2), GraphFolder(made)
-    found, whole = graphs.parts(class_name, domain), graphs[class_name, domain]
+    found, whole = graphs.folds(class_name, domain), graphs[class_name, domain]
     assert_close(
         whole,
         attribute(
@@ -135,18 +135,18 @@ def test_graphs_of_attribute(
         ),
     )
     names = list(graphs[class_name, domain].provenance["images"])
-    assert sum(part.n_images for part in found.values()) == len(images)
-    for part in found.values():
-        chosen = images[[names.index(name) for name in part.provenance["images"]]]
+    assert sum(fold.n_images for fold in found.values()) == len(images)
+    for fold in found.values():
+        chosen = images[[names.index(name) for name in fold.provenance["images"]]]
         assert_close(
-            part,
+            fold,
             attribute(
                 clip.encoder, chosen, metric, rule=rule, progress=False, **AS_STUDIED
             ),
         )
-    edges = graphs.part_edges(class_name, domain)
+    edges = graphs.fold_edges(class_name, domain)
     for pair, scores in whole.edge_scores.items():
-        shares = [part.n_images / whole.n_images for part in found.values()]
+        shares = [fold.n_images / whole.n_images for fold in found.values()]
         np.testing.assert_allclose(
             np.tensordot(shares, edges[pair], 1), scores, rtol=1e-9
         )
@@ -180,7 +180,7 @@ def test_by_default_units_are_ranked_on_images_of_other_classes_too(
             tensors(clip, root, follows, domain, 1),
         )
         names = list(graphs["cat", domain].provenance["images"])
-        for graph in (graphs["cat", domain], *graphs.parts("cat", domain).values()):
+        for graph in (graphs["cat", domain], *graphs.folds("cat", domain).values()):
             chosen = images[[names.index(name) for name in graph.provenance["images"]]]
             by_hand = attribute(clip.encoder, chosen, metric, others=others, **asked)
             assert_close(graph, by_hand)
@@ -223,7 +223,7 @@ def test_without_other_classes_the_gradient_ranks_and_a_line_says_so(
         assert (graph.settings["method"], graph.importance) == ("gradient", None)
 
 
-def test_a_part_of_the_classes_keeps_their_labels(
+def test_some_of_the_classes_keep_their_labels(
     clip: Clip, root: Path, made: Path, tmp_path: Path
 ) -> None:
     chosen_late = run(clip, root, tmp_path / "late", classes=["cat"], domains=["real"])
@@ -318,7 +318,7 @@ def test_a_baseline_by_name_is_the_one_made_by_hand(
             clip.encoder, images, class_logit(weights, 0), baseline=baseline, work=QUIET
         )
         settings = AttributionSettings(rule=left_rule(2), **AS_STUDIED)
-        by_hand = attribute_parts(task, settings, np.arange(len(images))).whole
+        by_hand = attribute_folds(task, settings, np.arange(len(images))).whole
         assert_close(graphs["axe", domain], by_hand)
         assert graphs["axe", domain].settings["baseline"] == name
     assert graphs.manifest["config"]["baseline"] == name
@@ -428,8 +428,8 @@ def test_graphs_have_the_scores_of_their_method(
         score_units(some, method, settings)
         for some in (task, task.of_some(images, slice(0, None, 2)))
     )
-    found = attribute_parts(task, settings, np.arange(len(images)) % 2)
-    for scores, graph in ((whole, found.whole), (half, found.parts[0])):
+    found = attribute_folds(task, settings, np.arange(len(images)) % 2)
+    for scores, graph in ((whole, found.whole), (half, found.folds[0])):
         assert graph.settings["method"] == method
         assert set(graph.edge_scores) == {
             (task.sites[0], task.sites[1]),
@@ -440,7 +440,7 @@ def test_graphs_have_the_scores_of_their_method(
             of_site,
         ) in (
             scores.items()
-        ):  # Fisher's parts are run together, in larger batches: alike up to rounding
+        ):  # Fisher's folds are run together, in larger batches: alike up to rounding
             within = {
                 "fisher": 1e-5 * np.abs(of_site).max(),
                 "iterative-fisher": 0.02,

@@ -39,7 +39,7 @@ def test_depth_lines_follow_the_sites() -> None:
     assert line.y == pytest.approx([0.8, 0.7, 0.6])
     assert list(line.error_y.array) == pytest.approx([0.1] * 3)
     assert list(line.error_y.arrayminus) == pytest.approx([0.1] * 3)
-    assert list(named(figure, "two parts, fewer images").y) == [0.95, 0.9, 0.85]
+    assert list(named(figure, "two folds, fewer images").y) == [0.95, 0.9, 0.85]
     assert list(named(figure, "chance").y)[:2] == [0.1, 0.05]
     assert figure.layout.yaxis.title.text == "cosine"
     low, high = figure.layout.yaxis.range

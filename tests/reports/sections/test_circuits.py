@@ -20,7 +20,7 @@ from circuitry.circuits.consensus import STABILITY, mean_stability
 from circuitry.reports import Report
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.sections.circuits import add_domain_apart, add_guide
-from tests.circuits.test_across_domains import parts, three_domains
+from tests.circuits.test_across_domains import folds, three_domains
 from tests.reports.sections.test_compared import DOMAINS, captions
 
 
@@ -28,7 +28,7 @@ def comparisons(edges_per_node: int = 3) -> dict[str, Comparison]:
     return compare_domains(
         three_domains(),
         {"held-out": ["fish"]},
-        parts=parts,
+        folds=folds,
         settings=ReadingSettings(edges_per_node=edges_per_node),
     )
 

@@ -20,7 +20,7 @@ from circuitry.reports.sections.compared import (
     add_summary,
     with_intervals,
 )
-from tests.support.parts import parts_of_halves
+from tests.support.folds import folds_of_halves
 
 DOMAINS = ("clipart", "real", "sketch")
 MARKS = domain_marks(DOMAINS)
@@ -112,7 +112,7 @@ def overlap() -> Comparison:
     return Comparison(
         "node_overlap",
         pd.concat([table({"axe": v, "fish": v}, site) for site, v in BY_SITE.items()]),
-        parts_of_halves(
+        folds_of_halves(
             pd.concat([ceilings([v, v, v + 0.03], site) for site, v in halves])
         ),
         pd.DataFrame({"site": list(BY_SITE), "value": [0.05, 0.06, 0.08]}),
@@ -121,7 +121,7 @@ def overlap() -> Comparison:
 
 def edges(values: dict[str, list[float]] = EDGES) -> Comparison:
     return Comparison(
-        "edge_jaccard", table(values), parts_of_halves(ceilings([0.5, 0.8, 0.9]))
+        "edge_jaccard", table(values), folds_of_halves(ceilings([0.5, 0.8, 0.9]))
     )
 
 

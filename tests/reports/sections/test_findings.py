@@ -24,21 +24,21 @@ from tests.reports.sections.test_compared import edges, table
 
 
 def test_copies_share_everything() -> None:
-    # Domains of which one is a copy of the other: parts of both are as alike as parts of one.
+    # Domains of which one is a copy of the other: folds of both are as alike as folds of one.
     comparison = similarities()
-    parts = comparison.parts
-    same = parts[
-        (parts["domain_a"] == "d0")
-        & (parts["domain_b"] == "d0")
-        & (parts["class_a"] == parts["class_b"])
+    folds = comparison.folds
+    same = folds[
+        (folds["domain_a"] == "d0")
+        & (folds["domain_b"] == "d0")
+        & (folds["class_a"] == folds["class_b"])
     ]
     both = pd.concat(
-        [same, same.rename(columns={"part_a": "part_b", "part_b": "part_a"})]
+        [same, same.rename(columns={"fold_a": "fold_b", "fold_b": "fold_a"})]
     )
     copies = [same.assign(domain_a="d1", domain_b="d1"), both.assign(domain_b="d1")]
     values = comparison.values.query("domain_a == 'd0' and domain_b == 'd1'")
     claim = how_much_shared(
-        replace(comparison, values=values, parts=pd.concat([same, *copies]), groups={})
+        replace(comparison, values=values, folds=pd.concat([same, *copies]), groups={})
     ).claim
     assert f"? {YES}: " in claim
     assert "1.00" in claim
@@ -58,17 +58,17 @@ def test_the_interval_of_a_ratio_gives_the_answer(
 
 def test_what_has_no_ceiling_well_above_chance_is_left_out(tmp_path: Path) -> None:
     comparison = similarities(6, ("u",))
-    parts, said = comparison.parts, Report("t")
+    folds, said = comparison.folds, Report("t")
     for weak, told in (
         (("d2",), "2 of 3 pairs have no ratio"),
         (("d0", "d1", "d2"), UNKNOWN),
     ):
-        own = (parts["domain_a"] == parts["domain_b"]) & parts["domain_a"].isin(weak)
-        own &= parts["class_a"] == parts["class_b"]
+        own = (folds["domain_a"] == folds["domain_b"]) & folds["domain_a"].isin(weak)
+        own &= folds["class_a"] == folds["class_b"]
         found = replace(
             comparison,
-            parts=parts.assign(
-                value=parts["value"].where(~own, comparison.chance["value"][0])
+            folds=folds.assign(
+                value=folds["value"].where(~own, comparison.chance["value"][0])
             ),
         )
         finding = how_much_shared(found)
@@ -84,9 +84,9 @@ def test_what_has_no_ceiling_well_above_chance_is_left_out(tmp_path: Path) -> No
 def test_pairs_above_their_ceiling_do_not_count_as_below() -> None:
     comparison = similarities(10, ("u",))
     assert "3 of 3 pairs" in how_much_shared(comparison).certainty
-    parts = comparison.parts
-    more = parts["value"] + 0.9 * (parts["domain_a"] != parts["domain_b"])
-    above = replace(comparison, parts=parts.assign(value=more))
+    folds = comparison.folds
+    more = folds["value"] + 0.9 * (folds["domain_a"] != folds["domain_b"])
+    above = replace(comparison, folds=folds.assign(value=more))
     assert (above.ceiling_tests()["p_holm"] < 0.05).all()
     assert "0 of 3 pairs" in how_much_shared(above).certainty
 

@@ -93,7 +93,7 @@ def test_cka_of_the_lent_tower_is_that_of_the_study_s_formulas(tmp_path: Path) -
         lambda texts: torch.zeros(1),
     )
     sites = ("act1", "layer1.0", "layer4.0", "attnpool")
-    settings = RepresentationSettings(sites=sites, n_parts=2)
+    settings = RepresentationSettings(sites=sites, n_folds=2)
     found = extract_representations(
         clip, DomainFolder(tmp_path), tmp_path / "out", settings, Work(progress=False)
     )

@@ -18,8 +18,8 @@ from torch import Tensor
 from circuitry import Clip, DomainFolder, InputError
 from circuitry.bases import SparseAutoencoder
 from circuitry.cards import default_vocabulary
-from circuitry.comparison import PARTS
-from circuitry.comparison.part_array import WHOLE
+from circuitry.comparison import FOLDS
+from circuitry.comparison.fold_array import WHOLE
 from circuitry.data import load_image
 from experiments.representations.cells import cut_images
 from experiments.representations.features import (
@@ -182,21 +182,21 @@ def test_classes_are_compared_between_all_domains() -> None:
     assert found.chance["value"].tolist() == [chance_share(random_features().occurring)]
 
 
-def test_parts_are_compared_with_other_parts_of_every_domain() -> None:
+def test_folds_are_compared_with_other_folds_of_every_domain() -> None:
     features = random_features(images=8)
     cells = cut_images(features.images, 2)
-    found = compare_features(features, n_parts=2)
-    table, values = found.parts, found.values
-    assert tuple(table) == PARTS
+    found = compare_features(features, n_folds=2)
+    table, values = found.folds, found.values
+    assert tuple(table) == FOLDS
     same = table["class_a"] == table["class_b"]
-    # Of the last class a domain is missing; parts of a class in a domain count once, all others in both orders.
-    whole = table["part_b"] == WHOLE
+    # Of the last class a domain is missing; folds of a class in a domain count once, all others in both orders.
+    whole = table["fold_b"] == WHOLE
     assert (same & ~whole).sum() == 8 + 2 * (3 + 3 + 1)
-    assert whole.sum() == 8 * 2  # each part with all of its images
-    assert (table["part_a"] != table["part_b"]).all()
+    assert whole.sum() == 8 * 2  # each fold with all of its images
+    assert (table["fold_a"] != table["fold_b"]).all()
     for row in table.to_dict("records"):
-        a = features.ranked(cells[row["class_a"], row["domain_a"], row["part_a"]])
-        b = features.ranked(cells[row["class_b"], row["domain_b"], row["part_b"]])
+        a = features.ranked(cells[row["class_a"], row["domain_a"], row["fold_a"]])
+        b = features.ranked(cells[row["class_b"], row["domain_b"], row["fold_b"]])
         assert row["value"] == pytest.approx(share(a, b))
     for row in values.to_dict("records"):
         a, b = (

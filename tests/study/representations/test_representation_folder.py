@@ -10,7 +10,7 @@ from PIL import Image
 from torch import nn
 
 from circuitry import Clip, DomainFolder, Encoder
-from circuitry.data import part_numbers
+from circuitry.data import fold_numbers
 from circuitry.runs import InputError, Work
 from experiments.representations.grams import (
     DomainRepresentation,
@@ -60,7 +60,7 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def represent(
     clip: Clip, root: Path, out: Path, work: Work = QUIET, **settings: object
 ) -> dict[str, DomainRepresentation]:
-    chosen = RepresentationSettings(**{"n_images": 3, "n_parts": 2} | settings)  # type: ignore[arg-type]
+    chosen = RepresentationSettings(**{"n_images": 3, "n_folds": 2} | settings)  # type: ignore[arg-type]
     found = extract_representations(clip, DomainFolder(root), out, chosen, work)
     return {one.grams.domain: one for one in found}
 
@@ -94,21 +94,21 @@ def activations(
     return found
 
 
-def parts_of(root: Path, domain: str, name: str) -> np.ndarray:
-    """The part of each of a class's images; that items are told apart right is tested with `part_numbers`."""
+def folds_of(root: Path, domain: str, name: str) -> np.ndarray:
+    """The fold of each of a class's images; that items are told apart right is tested with `fold_numbers`."""
     images = DomainFolder(root)
     cells = {(n, d): images.select(n, d, 3) for n in CLASSES for d in images.domains}
-    return part_numbers(cells, 2)[name, domain]
+    return fold_numbers(cells, 2)[name, domain]
 
 
 def expected_means(
-    clip: Clip, root: Path, domain: str, site: str, part: int | None = None
+    clip: Clip, root: Path, domain: str, site: str, fold: int | None = None
 ) -> tuple[list[str], np.ndarray]:
     means = {}
     for name in CLASSES:
-        parts = parts_of(root, domain, name)
-        images = zip(activations(clip, root, domain, name), parts, strict=True)
-        chosen = [found[site] for found, of in images if found and part in (None, of)]
+        folds = folds_of(root, domain, name)
+        images = zip(activations(clip, root, domain, name), folds, strict=True)
+        chosen = [found[site] for found, of in images if found and fold in (None, of)]
         if chosen:
             means[name] = np.mean(chosen, axis=0)
     return list(means), np.stack(list(means.values()))
@@ -133,13 +133,13 @@ def test_class_means_are_those_of_activations_in_memory(
     assert tuple(found.grams.by_site) == clip.encoder.sites
     assert found.grams.classes == CLASSES
     for site in (clip.encoder.sites[0], "layer2.0", clip.encoder.sites[-1]):
-        for grams, part in (
+        for grams, fold in (
             (found.grams, None),
-            (found.parts[0], 0),
-            (found.parts[1], 1),
+            (found.folds[0], 0),
+            (found.folds[1], 1),
         ):
             assert_rows(
-                grams.by_site[site], *expected_means(clip, root, domain, site, part)
+                grams.by_site[site], *expected_means(clip, root, domain, site, fold)
             )
 
 
@@ -151,7 +151,7 @@ def test_unit_means_are_of_every_readable_image(
         found.image_classes
         == ("axe",) * 3 + ("cat",) * 2 + ("fish",) * 3 + ("key",) + ("lion",) * 3
     )
-    order = np.argsort(parts_of(root, "sketch", "fish"), kind="stable")
+    order = np.argsort(folds_of(root, "sketch", "fish"), kind="stable")
     fish = [activations(clip, root, "sketch", "fish")[i] for i in order]
     names = [DomainFolder(root).select("fish", "sketch", 3)[i].path.stem for i in order]
     assert found.image_items[5:8] == tuple(f"fish/{name}" for name in names)
@@ -197,7 +197,7 @@ def test_batches_change_nothing(
         assert tuple(found.grams.by_site) == ("layer1.0", "layer2.0")
         assert found.image_classes == expected.image_classes
         for mine, theirs in zip(
-            (found.grams, *found.parts), (expected.grams, *expected.parts), strict=True
+            (found.grams, *found.folds), (expected.grams, *expected.folds), strict=True
         ):
             for site in sites:
                 scale = np.nanmax(np.abs(theirs.by_site[site]))
@@ -229,7 +229,7 @@ def test_refusals(clip: Clip, root: Path, tiny: Tiny, tmp_path: Path) -> None:
         (lambda: read_representations(tmp_path / "none"), r"none .*manifest\.json"),
         (
             lambda: represent(clip, root, tmp_path / "x", n_images=1),
-            "2 parts.* n_images=1",
+            "2 folds.* n_images=1",
         ),
         (lambda: represent(clip, root, tmp_path / "x", sites=("layer9",)), "'layer9'"),
         (

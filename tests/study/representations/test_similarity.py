@@ -12,7 +12,7 @@ from experiments.representations.grams import DomainRepresentation, Grams, gram_
 from experiments.representations.kernel_alignment import cka
 from experiments.representations.similarity import (
     cka_ceilings,
-    compare_representation_parts,
+    compare_representation_folds,
     compare_representations,
 )
 
@@ -136,18 +136,18 @@ def test_intervals_end_at_one() -> None:
     assert (compare_representations(wide, permutations=9).pairs["low"] == -1).any()
 
 
-def in_parts(domain: str, *seeds: int) -> DomainRepresentation:
-    parts = tuple(grams(domain, rows(seed)) for seed in seeds)
-    return DomainRepresentation(parts[0], parts, {}, (), ())
+def in_folds(domain: str, *seeds: int) -> DomainRepresentation:
+    folds = tuple(grams(domain, rows(seed)) for seed in seeds)
+    return DomainRepresentation(folds[0], folds, {}, (), ())
 
 
-def test_parts_are_compared_with_other_parts_of_every_domain() -> None:
-    found = compare_representation_parts(
-        [in_parts("real", 0, 1, 2), in_parts("sketch", 5, 6, 7)]
+def test_folds_are_compared_with_other_folds_of_every_domain() -> None:
+    found = compare_representation_folds(
+        [in_folds("real", 0, 1, 2), in_folds("sketch", 5, 6, 7)]
     )
-    linear = found.values.query("kernel == 'linear' and part_b != -1")
+    linear = found.values.query("kernel == 'linear' and fold_b != -1")
     assert set(linear["class_a"]) == set(linear["class_b"]) == {"all"}
-    value = linear.set_index(["domain_a", "domain_b", "part_a", "part_b"])[
+    value = linear.set_index(["domain_a", "domain_b", "fold_a", "fold_b"])[
         "value"
     ].to_dict()
     own = {
@@ -170,7 +170,7 @@ def test_parts_are_compared_with_other_parts_of_every_domain() -> None:
         np.mean([own["real", "real", p, q] for p, q in ((0, 1), (0, 2), (1, 2))])
     )
     whole = found.values.query(
-        "kernel == 'linear' and part_b == -1 and domain_a == 'sketch'"
+        "kernel == 'linear' and fold_b == -1 and domain_a == 'sketch'"
     )["value"]
     assert whole.tolist() == pytest.approx(
         [cka(rows(p), rows(5)) for p in (5, 6, 7)]
@@ -179,7 +179,7 @@ def test_parts_are_compared_with_other_parts_of_every_domain() -> None:
     assert ceilings["rbf", "sketch"] == pytest.approx(np.mean(rbf))
 
 
-def test_classes_are_left_out_of_parts_in_turn() -> None:
+def test_classes_are_left_out_of_folds_in_turn() -> None:
     missing = rows(6)
     missing[2] = math.nan
     ink = DomainRepresentation(
@@ -189,8 +189,8 @@ def test_classes_are_left_out_of_parts_in_turn() -> None:
         (),
         (),
     )
-    found = compare_representation_parts(
-        [ink, in_parts("real", 0, 1)]
+    found = compare_representation_folds(
+        [ink, in_folds("real", 0, 1)]
     ).without_class.query("kernel == 'linear'")
     value = found.set_index(["domain_a", "domain_b", "class"])["value"]
     few = np.arange(7) != 2

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from circuitry.comparison import PARTS
+from circuitry.comparison import FOLDS
 from experiments.representations.similarity import RepresentationSimilarity
 
 SITES = {"layer1.0": (0.2, 0.4, 0.1, 0.6), "act1": (0.5, 0.9, 0.3, 0.8)}
@@ -11,7 +11,7 @@ SITES = {"layer1.0": (0.2, 0.4, 0.1, 0.6), "act1": (0.5, 0.9, 0.3, 0.8)}
 
 
 def test_each_kernel_is_a_comparison_with_the_intervals_of_the_jackknife() -> None:
-    pairs, domains, parts = [], [], []
+    pairs, domains, folds = [], [], []
     for site, (cr, cs, rs, ceiling) in SITES.items():
         for kernel, shift in (("linear", 0.0), ("rbf", 0.05)):
             for a, b, value in (
@@ -39,7 +39,7 @@ def test_each_kernel_is_a_comparison_with_the_intervals_of_the_jackknife() -> No
                 "sketch": (cs + rs) / 2,
             }.items():
                 domains.append((site, d, kernel, v + shift, v - 0.1, v + 0.1, 0.01, 7))
-                parts += [
+                folds += [
                     ("all", "all", d, d, 0, 1 + i, site, ceiling + e, kernel)
                     for i, e in enumerate((0.1, -0.1))
                 ]
@@ -52,7 +52,7 @@ def test_each_kernel_is_a_comparison_with_the_intervals_of_the_jackknife() -> No
         pd.DataFrame(domains, columns=["site", "domain", *statistics, "n_classes"]),
         pd.DataFrame(columns=["site", "domain", *statistics, "n_classes"]),
     )
-    found = similarity.comparisons(pd.DataFrame(parts, columns=[*PARTS, "kernel"]))
+    found = similarity.comparisons(pd.DataFrame(folds, columns=[*FOLDS, "kernel"]))
     assert list(found) == ["linear", "rbf"]
     rbf = found["rbf"]
     assert (rbf.measure, rbf.sites, rbf.n_classes) == ("cka_rbf", tuple(SITES), 7)

@@ -1,4 +1,4 @@
-"""Images cut into parts by item: the laws of the cut, and what items are."""
+"""Images cut into folds by item: the laws of the cut, and what items are."""
 
 import itertools
 from collections.abc import Mapping, Sequence
@@ -9,8 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from circuitry.data import ImageRecord, item_column, part_numbers
-from circuitry.data.parts import stem_without_domain
+from circuitry.data import ImageRecord, fold_numbers, item_column
+from circuitry.data.folds import stem_without_domain
 
 Records = dict[tuple[str, str], list[ImageRecord]]
 
@@ -33,35 +33,35 @@ def records_of(
     }
 
 
-def sizes(parts: np.ndarray, n_parts: int) -> list[int]:
-    return [int(size) for size in np.bincount(parts, minlength=n_parts)]
+def sizes(folds: np.ndarray, n_folds: int) -> list[int]:
+    return [int(size) for size in np.bincount(folds, minlength=n_folds)]
 
 
 subsets = st.lists(st.sets(st.integers(0, 20), max_size=14), min_size=1, max_size=5)
-n_parts = st.integers(2, 5)
+n_folds = st.integers(2, 5)
 
 
 @settings(deadline=None)
-@given(subsets, n_parts)
-def test_an_item_is_in_one_part_of_its_class_in_every_domain(
+@given(subsets, n_folds)
+def test_an_item_is_in_one_fold_of_its_class_in_every_domain(
     domains: list[set[int]], n: int
 ) -> None:
     records = records_of({f"d{i}": sorted(items) for i, items in enumerate(domains)})
-    part_of: dict[str, set[int]] = {}
-    for key, parts in part_numbers(records, n).items():
-        assert len(parts) == len(records[key])
-        for one, part in zip(records[key], parts, strict=True):
-            part_of.setdefault(stem_without_domain(one), set()).add(int(part))
-    assert all(len(found) == 1 and found < set(range(n)) for found in part_of.values())
+    fold_of: dict[str, set[int]] = {}
+    for key, folds in fold_numbers(records, n).items():
+        assert len(folds) == len(records[key])
+        for one, fold in zip(records[key], folds, strict=True):
+            fold_of.setdefault(stem_without_domain(one), set()).add(int(fold))
+    assert all(len(found) == 1 and found < set(range(n)) for found in fold_of.values())
 
 
 @settings(deadline=None)
 @given(
     st.lists(st.integers(0, 30), min_size=1, max_size=6),
-    n_parts,
+    n_folds,
     st.sampled_from(["all", "none", "two"]),
 )
-def test_parts_have_equal_sizes(counts: list[int], n: int, shared: str) -> None:
+def test_folds_have_equal_sizes(counts: list[int], n: int, shared: str) -> None:
     if shared == "all":  # every item in every domain
         items: dict[str, list[object]] = {
             f"d{i}": list(range(counts[0])) for i in range(len(counts))
@@ -77,16 +77,16 @@ def test_parts_have_equal_sizes(counts: list[int], n: int, shared: str) -> None:
             "a": list(range(first)),
             "b": list(range(first // 2, first // 2 + last)),
         }
-    for parts in part_numbers(records_of(items), n).values():
-        assert np.ptp(sizes(parts, n)) <= 1
+    for folds in fold_numbers(records_of(items), n).values():
+        assert np.ptp(sizes(folds, n)) <= 1
 
 
 def spread(colours: Sequence[int], domains: Sequence[set[int]], n: int) -> int:
     """Sum of squared sizes, which equal sizes make smallest."""
     return sum(
-        sum(colours[item] == part for item in items) ** 2
+        sum(colours[item] == fold for item in items) ** 2
         for items in domains
-        for part in range(n)
+        for fold in range(n)
     )
 
 
@@ -95,13 +95,13 @@ def spread(colours: Sequence[int], domains: Sequence[set[int]], n: int) -> int:
 def test_sizes_are_as_equal_as_in_most_cuts_where_items_forbid_equal_ones(
     domains: list[set[int]],
 ) -> None:
-    found = part_numbers(
+    found = fold_numbers(
         records_of({f"d{i}": sorted(items) for i, items in enumerate(domains)}), 2
     )
     colours = [0] * 7
     for i, items in enumerate(domains):
-        for item, part in zip(sorted(items), found["axe", f"d{i}"], strict=True):
-            colours[item] = int(part)
+        for item, fold in zip(sorted(items), found["axe", f"d{i}"], strict=True):
+            colours[item] = int(fold)
     every = [spread(cut, domains, 2) for cut in itertools.product((0, 1), repeat=7)]
     assert np.mean([spread(colours, domains, 2) <= other for other in every]) >= 0.85
 
@@ -123,8 +123,8 @@ def test_moving_and_exchanging_items_evens_out_what_some_domains_share() -> None
             items[f"d{d}"] = [
                 f"{k}" if random.random() < share else f"{d}-{k}" for k in there
             ]
-        found = part_numbers(records_of(items), n)
-        uneven += any(np.ptp(sizes(parts, n)) > 1 for parts in found.values())
+        found = fold_numbers(records_of(items), n)
+        uneven += any(np.ptp(sizes(folds, n)) > 1 for folds in found.values())
     assert uneven <= 5
 
 
@@ -133,11 +133,11 @@ def test_moving_and_exchanging_items_evens_out_what_some_domains_share() -> None
 def test_the_order_of_files_and_other_classes_change_nothing(
     first: list[int], second: list[int]
 ) -> None:
-    reference = part_numbers(records_of({"a": range(12), "b": range(6, 12)}))
+    reference = fold_numbers(records_of({"a": range(12), "b": range(6, 12)}))
     mixed = records_of({"b": [i for i in second if i >= 6], "a": first}) | records_of(
         {"a": range(3)}, "cat"
     )
-    found = part_numbers(mixed)
+    found = fold_numbers(mixed)
     assert list(found) == list(mixed)
     for domain in ("a", "b"):
         names = [one.relative for one in mixed["axe", domain]]
@@ -148,7 +148,7 @@ def test_the_order_of_files_and_other_classes_change_nothing(
 
 
 def test_the_cut_is_the_same_on_every_machine() -> None:
-    assert part_numbers(records_of({"a": range(8)}))["axe", "a"].tolist() == [
+    assert fold_numbers(records_of({"a": range(8)}))["axe", "a"].tolist() == [
         3,
         0,
         1,
@@ -160,8 +160,8 @@ def test_the_cut_is_the_same_on_every_machine() -> None:
     ]
 
 
-def test_fewer_images_than_parts_leave_parts_empty() -> None:
-    found = part_numbers(records_of({"a": range(2), "b": range(9), "c": []}))
+def test_fewer_images_than_folds_leave_folds_empty() -> None:
+    found = fold_numbers(records_of({"a": range(2), "b": range(9), "c": []}))
     assert sorted(sizes(found["axe", "a"], 4)) == [0, 0, 1, 1]
     assert sorted(sizes(found["axe", "b"], 4)) == [2, 2, 2, 3]
     assert len(found["axe", "c"]) == 0
@@ -169,7 +169,7 @@ def test_fewer_images_than_parts_leave_parts_empty() -> None:
 
 def test_images_of_one_item_in_a_domain_stay_together() -> None:
     images = {("axe", "a"): [record("a", "axe", f"{i}.png") for i in range(8)]}
-    found = part_numbers(images, 2, key=lambda one: str(int(one.path.stem) // 2))[
+    found = fold_numbers(images, 2, key=lambda one: str(int(one.path.stem) // 2))[
         "axe", "a"
     ]
     assert (found[0::2] == found[1::2]).all()
@@ -196,7 +196,7 @@ def test_items_are_read_from_a_listing(tmp_path: Path) -> None:
     )
     items = item_column(listing, "source")
     images = {("axe", "a"): [record("a", "axe", f"{i}.png") for i in (1, 2, 3)]}
-    first, second, third = part_numbers(images, 2, items)["axe", "a"]
+    first, second, third = fold_numbers(images, 2, items)["axe", "a"]
     assert first == second != third
     comma = tmp_path / "pictures.csv"
     comma.write_text('filepath,source\na/axe/1.png,"x, y"\n')

@@ -13,20 +13,20 @@ import pandas as pd
 from jaxtyping import Float
 
 from circuitry.comparison.table import with_columns
+from circuitry.runs.arguments import DISTINCT, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import DISTINCT, checked
 
-PARTS = (
+FOLDS = (
     "class_a",
     "class_b",
     "domain_a",
     "domain_b",
-    "part_a",
-    "part_b",
+    "fold_a",
+    "fold_b",
     "site",
     "value",
 )
-"""Columns of a table of folds. Two folds of the same class and domain have one row, with ``part_a < part_b``. For all
+"""Columns of a table of folds. Two folds of the same class and domain have one row, with ``fold_a < fold_b``. For all
 other pairs, both orders of the folds have a row."""
 
 WHOLE = -1
@@ -35,28 +35,28 @@ WHOLE = -1
 A row that compares a fold with all images is an upper ceiling."""
 
 
-PartTable = Annotated[pd.DataFrame, with_columns(*PARTS)]
-"""Table of similarities between folds; see `PARTS`."""
+FoldTable = Annotated[pd.DataFrame, with_columns(*FOLDS)]
+"""Table of similarities between folds; see `FOLDS`."""
 
 
-def check_parts(parts: pd.DataFrame) -> None:
+def check_folds(folds: pd.DataFrame) -> None:
     """Raise `InputError` if a table compares a fold with itself, or holds a row twice."""
-    keys = list(PARTS[:-1])
+    keys = list(FOLDS[:-1])
     mistakes = {
-        "compares a part with itself": parts["part_a"] == parts["part_b"],
-        "occurs twice": parts.duplicated(keys),
+        "compares a fold with itself": folds["fold_a"] == folds["fold_b"],
+        "occurs twice": folds.duplicated(keys),
     }
     for mistake, wrong in mistakes.items():
         if wrong.any():
-            first = parts.loc[wrong, keys].iloc[0]
+            first = folds.loc[wrong, keys].iloc[0]
             row = ", ".join(map(str, first))
             raise InputError(
-                f"A table of parts holds each two different parts once, but the row {row} {mistake}: remove it."
+                f"A table of folds holds each two different folds once, but the row {row} {mistake}: remove it."
             )
 
 
 @checked
-def ceilings_of(parts: PartTable, *, upper: bool = False) -> pd.DataFrame:
+def ceilings_of(folds: FoldTable, *, upper: bool = False) -> pd.DataFrame:
     """Return the ceilings: the mean similarity of two folds of the same class and domain.
 
     Args:
@@ -65,9 +65,9 @@ def ceilings_of(parts: PartTable, *, upper: bool = False) -> pd.DataFrame:
     Returns:
         Columns class, domain, site, value.
     """
-    same_class = parts["class_a"] == parts["class_b"]
-    same_domain = parts["domain_a"] == parts["domain_b"]
-    own = parts[same_class & same_domain & (of_whole(parts) == upper)]
+    same_class = folds["class_a"] == folds["class_b"]
+    same_domain = folds["domain_a"] == folds["domain_b"]
+    own = folds[same_class & same_domain & (of_whole(folds) == upper)]
     # Both sides are of one class and domain, so either column names it.
     own = own.rename(columns={"class_a": "class", "domain_a": "domain"})
     keys = ["class", "domain", "site"]
@@ -82,33 +82,33 @@ def _sites(sites: "pd.Series[Any]") -> "pd.Series[Any]":
     return sites.astype(object).where(sites.notna(), None)
 
 
-def of_whole(parts: PartTable) -> "pd.Series[bool]":
+def of_whole(folds: FoldTable) -> "pd.Series[bool]":
     """Return which rows compare a fold with all images."""
-    return (parts["part_a"] == WHOLE) | (parts["part_b"] == WHOLE)
+    return (folds["fold_a"] == WHOLE) | (folds["fold_b"] == WHOLE)
 
 
-def part_kinds(parts: PartTable) -> dict[str, pd.DataFrame]:
+def fold_kinds(folds: FoldTable) -> dict[str, pd.DataFrame]:
     """Return the rows that compare two folds, by the name of their kind: one class or two, in one domain or two."""
-    one_class = parts["class_a"] == parts["class_b"]
-    one_domain = parts["domain_a"] == parts["domain_b"]
-    # Rows with all images are upper ceilings, of more images than parts have.
-    between = ~of_whole(parts)
+    one_class = folds["class_a"] == folds["class_b"]
+    one_domain = folds["domain_a"] == folds["domain_b"]
+    # Rows with all images are upper ceilings, of more images than folds have.
+    between = ~of_whole(folds)
     kinds = {
-        "the same class in two domains, parts": one_class & ~one_domain,
-        "two parts of the same images": one_class & one_domain,
+        "the same class in two domains, folds": one_class & ~one_domain,
+        "two folds of the same images": one_class & one_domain,
         "two classes in two domains": ~one_class & ~one_domain,
         "two classes in one domain": ~one_class & one_domain,
     }
-    return {name: parts[rows & between] for name, rows in kinds.items()}
+    return {name: folds[rows & between] for name, rows in kinds.items()}
 
 
-class PartArray(NamedTuple):
+class FoldArray(NamedTuple):
     """The similarities between folds of the same class as an array; NaN for unknown values.
 
     Example:
-        >>> from circuitry.comparison import PARTS, PartArray
+        >>> from circuitry.comparison import FOLDS, FoldArray
         >>> row = ("clock", "clock", "real", "sketch", 0, 1, "conv", 0.5)
-        >>> PartArray.from_table(pd.DataFrame([row], columns=PARTS)).values.shape
+        >>> FoldArray.from_table(pd.DataFrame([row], columns=FOLDS)).values.shape
         (1, 2, 2, 1, 2, 2)
     """
 
@@ -118,22 +118,22 @@ class PartArray(NamedTuple):
     """The domains along the axes 1 and 2."""
     sites: Annotated[tuple[str | None, ...], DISTINCT]
     """The sites along axis 3; None for a similarity of whole circuits."""
-    values: Float[np.ndarray, "classes domains domains sites parts parts"]
+    values: Float[np.ndarray, "classes domains domains sites folds folds"]
     """Similarities by class, two domains, site and two folds. A value stays the same if both the domains and the folds
     are exchanged. A fold with itself is NaN."""
 
     @property
-    def n_parts(self) -> int:
+    def n_folds(self) -> int:
         """Number of folds."""
         return int(self.values.shape[-1])
 
     @classmethod
-    def from_table(cls, parts: PartTable) -> "PartArray":
+    def from_table(cls, folds: FoldTable) -> "FoldArray":
         """Arrange the rows that compare two folds of one class. All other rows are ignored."""
-        rows = parts[(parts["class_a"] == parts["class_b"]) & ~of_whole(parts)]
+        rows = folds[(folds["class_a"] == folds["class_b"]) & ~of_whole(folds)]
         classes, c, _ = places_of(rows, "class")
         domains, a, b = places_of(rows, "domain")
-        labels, p, q = places_of(rows, "part")
+        labels, p, q = places_of(rows, "fold")
         # The place of each site, in the order of the rows.
         site, names = pd.factorize(rows["site"], use_na_sentinel=False)
         sites = tuple(name if isinstance(name, str) else None for name in names)
@@ -154,20 +154,21 @@ class PartArray(NamedTuple):
 
 def places_of(
     table: pd.DataFrame,
-    what: str,
-) -> tuple["pd.Index[Any]", np.ndarray, np.ndarray]:
+    column: str,
+) -> tuple[list[Any], np.ndarray, np.ndarray]:
     """Return the sorted names of both sides of a table, and the indices of the names of each row.
 
     Args:
-        what: Kind of the names: they are in the columns ``<what>_a`` and ``<what>_b``.
+        column: The names are in the columns ``<column>_a`` and ``<column>_b``.
 
     Returns:
         The names, and for each row the indices of its first and of its second name.
     """
-    a = table[f"{what}_a"]
-    b = table[f"{what}_b"]
-    names = pd.Index(sorted({*a, *b}))
-    return names, names.get_indexer(a), names.get_indexer(b)
+    a = table[f"{column}_a"]
+    b = table[f"{column}_b"]
+    names = sorted({*a, *b})
+    index = pd.Index(names)
+    return names, index.get_indexer(a), index.get_indexer(b)
 
 
 def without_own(

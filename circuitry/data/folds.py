@@ -1,11 +1,11 @@
-"""Cut the images of every (class, domain) into parts, item by item, so that no two parts share an item. No torch.
+"""Cut the images of every (class, domain) into folds, item by item, so that no two folds share an item. No torch.
 
-Images that show the same thing (the same concept, the same source picture) are one *item*, in all domains. So two parts
+Images that show the same thing (the same concept, the same source picture) are one *item*, in all domains. So two folds
 of a class's images, of the same or of two domains, have different items and equally many images. For each class:
 
 1. items are ranked: first by their number of images, since the largest are the hardest to place, then by a hash of
    their name;
-2. each item in turn goes to the part with the fewest images in the item's domains;
+2. each item in turn goes to the fold with the fewest images in the item's domains;
 3. items then move, or change places, as long as that makes sizes within a domain more equal.
 
 Sizes within a domain differ by at most one if no item is in two domains, every item is in all of them, or there are at
@@ -24,9 +24,9 @@ from jaxtyping import Int
 from circuitry.data.domains import ImageRecord
 from circuitry.data.image_sources import read_table
 from circuitry.data.names import drawn_by_name
-from circuitry.data.shared_options import DEFAULT_PARTS as DEFAULT_PARTS
+from circuitry.data.shared_options import DEFAULT_FOLDS as DEFAULT_FOLDS
+from circuitry.runs.arguments import at_least
 from circuitry.runs.errors import InputError
-from circuitry.runs.given import at_least
 
 _PATH_COLUMNS = ("path", "filepath")
 """Names of the column of paths below the root in a listing."""
@@ -37,42 +37,42 @@ ItemKey = Callable[[ImageRecord], str] | Mapping[str, str]
 """The item of an image: a function of its record, or a mapping by path below the root, such as from `item_column`."""
 
 
-def part_numbers(
+def fold_numbers(
     records: Mapping[Key, Sequence[ImageRecord]],
-    n_parts: Annotated[int, at_least(2)] = DEFAULT_PARTS,
+    n_folds: Annotated[int, at_least(2)] = DEFAULT_FOLDS,
     key: ItemKey | None = None,
 ) -> dict[Key, Int[np.ndarray, " images"]]:
-    """Cut the images of every (class, domain) into parts of equal size; an item is in one part of its class everywhere.
+    """Cut the images of every (class, domain) into folds of equal size; an item is in one fold of its class everywhere.
 
     The cut of a class depends on the items of its images alone, not on the order of files, on other classes or on the
     machine.
 
     Args:
         records: The images of each class and domain.
-        n_parts: Number of parts; with fewer images or items in a domain some stay empty.
+        n_folds: Number of folds; with fewer images or items in a domain some stay empty.
         key: Item of an image (default: that of its table, else `stem_without_domain`).
 
     Returns:
-        The part (0 to ``n_parts`` - 1) of each image, in the order given.
+        The fold (0 to ``n_folds`` - 1) of each image, in the order given.
 
     Example:
         >>> records = {("clock", domain): folder.select("clock", domain, 4) for domain in folder.domains}
-        >>> sorted(part_numbers(records, n_parts=2)["clock", "sketch"].tolist())    # two images in each part
+        >>> sorted(fold_numbers(records, n_folds=2)["clock", "sketch"].tolist())    # two images in each fold
         [0, 0, 1, 1]
     """
     items = dict[str, dict[str, list[str]]]()
     for (class_name, domain), group in records.items():
         names = [item_of(record, key) for record in group]
         items.setdefault(class_name, {})[domain] = names
-    # Classes are cut one by one: an item of one class may be in another part of the next.
-    part_of = dict[str, dict[str, int]]()
+    # Classes are cut one by one: an item of one class may be in another fold of the next.
+    fold_of = dict[str, dict[str, int]]()
     for class_name, of_class in items.items():
-        part_of[class_name] = _cut(of_class, n_parts)
+        fold_of[class_name] = _cut(of_class, n_folds)
     numbers = dict[Key, np.ndarray]()
     for class_name, domain in records:
         names = items[class_name][domain]
-        parts = [part_of[class_name][name] for name in names]
-        numbers[class_name, domain] = np.array(parts, dtype=np.int64)
+        folds = [fold_of[class_name][name] for name in names]
+        numbers[class_name, domain] = np.array(folds, dtype=np.int64)
     return numbers
 
 
@@ -124,8 +124,8 @@ def item_of(record: ImageRecord, key: ItemKey | None = None) -> str:
     return key[record.relative]
 
 
-def _cut(items: Mapping[str, Sequence[str]], n_parts: int) -> dict[str, int]:
-    """Return the part of each item of a class, given the items of its images by domain."""
+def _cut(items: Mapping[str, Sequence[str]], n_folds: int) -> dict[str, int]:
+    """Return the fold of each item of a class, given the items of its images by domain."""
     # Images of each item in each domain.
     counts: dict[str, np.ndarray] = {}
     for row, domain in enumerate(sorted(items)):
@@ -135,52 +135,52 @@ def _cut(items: Mapping[str, Sequence[str]], n_parts: int) -> dict[str, int]:
     ranked = sorted(
         counts, key=lambda name: (-counts[name].sum(), drawn_by_name(0, name))
     )
-    sizes = np.zeros((len(items), n_parts), np.int64)
-    part_of: dict[str, int] = {}
+    sizes = np.zeros((len(items), n_folds), np.int64)
+    fold_of: dict[str, int] = {}
     for name in ranked:
-        # Images that each part has in the item's domains; among equals the part that is the smallest in all domains.
+        # Images that each fold has in the item's domains; among equals the fold that is the smallest in all domains.
         fullness = counts[name] @ sizes
-        part_of[name] = int(np.lexsort((sizes.sum(0), fullness))[0])
-        sizes[:, part_of[name]] += counts[name]
-    while _improved(ranked, counts, part_of, sizes):
+        fold_of[name] = int(np.lexsort((sizes.sum(0), fullness))[0])
+        sizes[:, fold_of[name]] += counts[name]
+    while _improved(ranked, counts, fold_of, sizes):
         pass
-    return part_of
+    return fold_of
 
 
 def _improved(
     ranked: Sequence[str],
     counts: Mapping[str, np.ndarray],
-    part_of: dict[str, int],
+    fold_of: dict[str, int],
     sizes: np.ndarray,
 ) -> bool:
     """Move an item, or let two change places, if the sum of squared sizes falls; return whether any did."""
-    # [domains, parts]: no two parts of a domain differ by more than one image, so nothing can be gained.
+    # [domains, folds]: no two folds of a domain differ by more than one image, so nothing can be gained.
     if (np.ptp(sizes, axis=1) <= 1).all():
         return False
     vectors = np.stack([counts[name] for name in ranked])
-    parts = np.array([part_of[name] for name in ranked])
+    folds = np.array([fold_of[name] for name in ranked])
     squares = int((sizes**2).sum())
     for i in range(len(ranked)):
-        # To another part alone (the row of zeros), or in exchange for an item of it.
-        for part in range(sizes.shape[1]):
-            others = np.flatnonzero(parts == part)
-            if part == parts[i]:
+        # To another fold alone (the row of zeros), or in exchange for an item of it.
+        for fold in range(sizes.shape[1]):
+            others = np.flatnonzero(folds == fold)
+            if fold == folds[i]:
                 continue
-            # A row for each exchange: how many images of each domain move from the item's part to the other one.
+            # A row for each exchange: how many images of each domain move from the item's fold to the other one.
             exchanged = np.vstack([np.zeros_like(vectors[:1]), vectors[others]])
             moved = vectors[i] - exchanged
-            rest = np.delete(sizes, [part, parts[i]], axis=1)
-            left = sizes[:, parts[i]] - moved
-            come = sizes[:, part] + moved
+            rest = np.delete(sizes, [fold, folds[i]], axis=1)
+            left = sizes[:, folds[i]] - moved
+            come = sizes[:, fold] + moved
             # With a fixed total, the sum of squares is the least where sizes are the most equal.
             sums = (left**2).sum(1) + (come**2).sum(1) + int((rest**2).sum())
             best = int(sums.argmin())
             if sums[best] < squares:
-                before = int(parts[i])
+                before = int(folds[i])
                 sizes[:, before] = left[best]
-                sizes[:, part] = come[best]
-                part_of[ranked[i]] = part
+                sizes[:, fold] = come[best]
+                fold_of[ranked[i]] = fold
                 if best:
-                    part_of[ranked[others[best - 1]]] = before
+                    fold_of[ranked[others[best - 1]]] = before
                 return True
     return False

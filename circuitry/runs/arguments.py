@@ -132,7 +132,9 @@ Share = Annotated[
 Amount = Annotated[
     float, between("a finite number of at least 0", 0, _LARGEST, "give one such as 0.1")
 ]
-Part = Annotated[float, between("a share in [0, 1]", 0, 1, "give one such as 0.1")]
+ShareOrZero = Annotated[
+    float, between("a share in [0, 1]", 0, 1, "give one such as 0.1")
+]
 Positive = Annotated[
     float, between("a positive number", ABOVE_ZERO, _LARGEST, "give one such as 0.1")
 ]
@@ -153,13 +155,13 @@ class _MisfitError(Exception):
         self.how = how
         self.inner = inner
 
-    def told(self) -> InputError:
+    def as_input_error(self) -> InputError:
         return InputError(
             f"Expected {self.wanted} as {self.name}, but {self.given} was given: {self.how}."
         )
 
 
-FORMERLY = {"node_fraction": "size"}
+FORMERLY = {"node_fraction": "size", "parts": "folds", "n_parts": "n_folds"}
 """Arguments by the names that they had before."""
 DOOR = "checks_its_arguments"
 """Attribute of functions that check what they are given."""
@@ -208,7 +210,7 @@ def checked(made: Made) -> Made:
                     if name in given:
                         given[name] = _fitting(given[name], hint, name)
         except _MisfitError as misfit:
-            raise misfit.told() from None
+            raise misfit.as_input_error() from None
         # A wrong path shows only when it is opened; of the paths in the error, those given here are the user's.
         try:
             return made(*bound.args, **bound.kwargs)
@@ -317,7 +319,7 @@ def fitting(value: Any, hint: Any, name: str) -> Any:
     try:
         return _fitting(value, hint, name)
     except _MisfitError as misfit:
-        raise misfit.told() from None
+        raise misfit.as_input_error() from None
 
 
 def _is_plain(kind: type, hint: Any) -> bool:

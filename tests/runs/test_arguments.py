@@ -15,10 +15,7 @@ from jaxtyping import Float
 
 import circuitry
 from circuitry import InputError
-from circuitry.runs.command_line import read_line
-from circuitry.runs.errors import ByName
-from circuitry.runs.files import whole_file
-from circuitry.runs.given import (
+from circuitry.runs.arguments import (
     DISTINCT,
     FINITE,
     Count,
@@ -28,6 +25,9 @@ from circuitry.runs.given import (
     checked,
     one_of,
 )
+from circuitry.runs.command_line import read_line
+from circuitry.runs.errors import ByName
+from circuitry.runs.files import whole_file
 
 pytestmark = pytest.mark.usefixtures("unchecked")
 
