@@ -1,4 +1,4 @@
-"""Values by class and pair of domains, and their references: ceiling, chance, interval, test."""
+"""Compare values between domains, with ceilings, chance levels, intervals and tests."""
 
 import lazy_loader
 

@@ -1,24 +1,27 @@
-"""The spread of a mean over classes and images with other classes and images: the dual bootstrap.
+"""The dual bootstrap: how much a mean would vary with other classes and other images.
 
-After Schuett et al. (2023, eLife 12, e82566):
+The images of each class are cut into folds, and every value compares two folds. The method is that of Schuett et al.
+(2023, eLife 12, e82566):
 
-1. draw classes and folds with replacement, together, classes alone and folds alone;
-2. take the statistic of each draw; its variances are v12, v1 and v2. Pairs of one fold with itself are no pairs;
-3. with inflations f = n / (n - 1), that undo the shrinkage of drawing from n,
-   var = f1 v1 + f2 v2 - f1 f2 (v12 - v1 - v2), not below f1 v1 and not above v12;
-4. the interval is the value plus and minus Student's quantile times the root of it.
+1. Draw classes and folds with replacement in three ways: both together, only classes, and only folds.
+2. Compute the statistic of each draw. Its variances over the three kinds of draws are v12 (both), v1 (classes) and v2
+   (folds). A fold compared with itself does not count.
+3. Drawing from n members shrinks a variance by the factor (n - 1) / n. The inflations f1 (classes) and f2 (folds) undo
+   this: var = f1 v1 + f2 v2 - f1 f2 (v12 - v1 - v2). The result is at least f1 v1 and at most v12.
+4. The interval is the value plus and minus Student's quantile times the root of var.
 
-Three things differ from the paper, because classes have separate images (v1 includes their noise) and because few folds
-are compared in pairs. With the paper's rules, intervals of 95 % cover 97 to 100 % of `experiments/simulate_trust.py`:
+Three things differ from the paper, for two reasons: each class has its own images, so v1 includes the noise of images,
+and few folds are compared in pairs. With the rules of the paper, 95 % intervals cover the truth in 97 to 100 % of the
+simulations in `experiments/simulate_trust.py`. The differences are:
 
-- degrees of freedom are Satterthwaite's, of f1 v1 (n1 - 1) and of the rest of the variance (n2 - 1); they are
-  min(n1, n2) - 1 only if nothing but the factor with fewer members varies;
-- the variance may be smaller than f2 v2, because resampling folds overweights the noise of individual pairs;
-- dropping pairs of a fold with itself shrinks the variance more than drawing from K does, so f2 comes from the weights
-  of the draws: the variance of a mean of K divided by that of its draws. For two folds it is infinite (every usable
-  draw is the same), and only classes are drawn.
+- The degrees of freedom are Satterthwaite's. With n1 classes and n2 folds, f1 v1 has n1 - 1 degrees, and what remains
+  of var has n2 - 1. The result is min(n1, n2) - 1 only if all variance comes from the factor with fewer members.
+- The variance may be smaller than f2 v2, because drawing folds gives the noise of individual pairs too much weight.
+- A fold compared with itself is dropped, which shrinks the variance further. So f2 is computed from the weights of the
+  folds in the draws: it is the variance of a mean of n2 folds, divided by the variance of this mean over the draws. For
+  two folds every usable draw is the same. Then f2 is infinite, and only classes are drawn.
 
-Where few classes share much and most share little, the mean is skewed, and Student's intervals lie too low.
+If few classes share much and most classes share little, the mean is skewed, and Student's intervals lie too low.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,22 +38,22 @@ from circuitry.runs.errors import InputError
 RESAMPLES = 1000
 
 _CHUNK = 64
-"""Draws whose sums are held in memory at once."""
+"""Number of draws whose sums are held in memory at once."""
 
 
 class Draws(NamedTuple):
-    """Counts of each class and each fold by draw, and inflations that undo the shrinkage of variances."""
+    """How often each draw has each class and each fold, and the inflations that undo the shrinkage of variances."""
 
     classes: Float[np.ndarray, "draws classes"]
-    """How often each class was drawn."""
+    """How often each class was drawn, in each draw."""
     folds: Float[np.ndarray, "draws folds"]
-    """How often each fold was drawn."""
+    """How often each fold was drawn, in each draw."""
     n_classes: int
-    """Number of classes, which differs from the columns of ``classes`` where these are pairs of classes."""
+    """Number of classes. It differs from the number of columns of ``classes`` if these columns are pairs of classes."""
     class_inflation: float
-    """n / (n - 1) of the classes; infinite for a single class."""
+    """n / (n - 1) for n classes; infinite for a single class."""
     fold_inflation: float
-    """The same for folds, from the weights of their draws; infinite if all draws are the same."""
+    """The inflation for folds, from their weights in the draws; infinite if all draws are the same."""
 
 
 def draw_resamples(
@@ -63,7 +66,8 @@ def draw_resamples(
     """Draw classes and folds with replacement, for `dual_bootstrap`.
 
     Args:
-        n_folds: Number of folds that the images of a class are cut into; 1 for images that are not cut.
+        classes: The classes; only their number matters.
+        n_folds: Number of folds into which the images of a class are cut; 1 if the images are not cut.
         resamples: Number of draws.
 
     Example:
@@ -93,7 +97,10 @@ def _draw_folds(
     resamples: int,
     rng: np.random.Generator,
 ) -> Float[np.ndarray, "draws folds"]:
-    """Draw folds; repeat each draw that holds a single fold, which has no pair of different folds."""
+    """Draw folds with replacement.
+
+    A draw that holds a single fold is repeated, because it has no pair of different folds.
+    """
     shares = np.full(n_folds, 1 / n_folds)
     drawn = rng.multinomial(n_folds, shares, resamples)
     # Each pass draws the useless rows again; of two folds half are useless, of more hardly any.
@@ -124,9 +131,14 @@ def resampled_means(
     classes: Float[np.ndarray, "#draws classes"],
     folds: Float[np.ndarray, "#draws folds"],
 ) -> Float[np.ndarray, "_ *cells"]:
-    """Return for every draw the weighted mean over classes and pairs of different folds.
+    """Return for every draw the weighted mean over classes and over pairs of different folds.
 
-    Unknown values have no weight. If ``classes`` or ``folds`` has a single row, this row serves all draws.
+    Unknown values are ignored. If ``classes`` or ``folds`` has a single row, this row is used for all draws.
+
+    Args:
+        values: Similarities by class, cell and two folds; NaN for unknown values.
+        classes: How often each draw has each class.
+        folds: How often each draw has each fold.
     """
     cells = values.shape[1:-2]
     n_folds = values.shape[-1]
@@ -151,7 +163,7 @@ def _weighted(
     classes: Float[np.ndarray, "#draws classes"],
     pairs: Float[np.ndarray, "#draws pairs"],
 ) -> Float[np.ndarray, "_ cells"]:
-    """Return for every draw the sums over classes and pairs, weighted by the counts of the draw."""
+    """Return for every draw the sum over classes and pairs of folds, weighted by their counts in the draw."""
     # A factor with one row is the same in all draws: it is summed first, which saves most of the work.
     if len(pairs) == 1:
         over_pairs = values @ pairs[0]
@@ -174,11 +186,11 @@ def dual_bootstrap(
     statistic: Callable[[np.ndarray], np.ndarray],
     draws: Draws,
 ) -> Spread:
-    """Return a statistic of means over classes and folds with its variance and degrees of freedom.
+    """Return a statistic of means over classes and folds, with its variance and its degrees of freedom.
 
     Args:
-        values: Similarities by class and two folds; NaN for unknown ones and for a fold with itself.
-        statistic: From means ``[draws, *cells]`` to results ``[draws, *results]``.
+        values: Similarities by class, cell and two folds. Unknown values, and values of a fold with itself, are NaN.
+        statistic: Function that takes means ``[draws, *cells]`` and returns results ``[draws, *results]``.
         draws: From `draw_resamples`, for the same classes and folds.
 
     Example:
@@ -247,10 +259,16 @@ def dual_variance(
     class_inflation: float,
     fold_inflation: float,
 ) -> Float[np.ndarray, "*results"]:
-    """Return the corrected variance of a dual bootstrap, from the variances of its three kinds of draws.
+    """Return the corrected variance of a dual bootstrap; see the module's text.
 
-    The inflations are n / (n - 1) of each factor if every draw is usable. For large n this is
-    2 (by_class + by_fold) - both.
+    If both inflations are 1, as for very many classes and folds, this is 2 (by_class + by_fold) - both.
+
+    Args:
+        both: Variance over draws of classes and folds together.
+        by_class: Variance over draws of classes alone.
+        by_fold: Variance over draws of folds alone.
+        class_inflation: Factor that undoes the shrinkage of ``by_class``; see `Draws`.
+        fold_inflation: Factor that undoes the shrinkage of ``by_fold``.
     """
     classes = class_inflation * by_class
     folds = fold_inflation * by_fold
@@ -264,7 +282,7 @@ def dual_variance(
 def known_variance(
     drawn: Float[np.ndarray, "draws *results"],
 ) -> Float[np.ndarray, "*results"]:
-    """Return the variance over known draws; NaN for fewer than two."""
+    """Return the variance over the known draws; NaN if fewer than two draws are known."""
     known = ~np.isnan(drawn)
     n = known.sum(0)
     # An unknown draw lies at the mean, so that it adds nothing.

@@ -1,15 +1,16 @@
-"""Which share of the ceiling do two domains reach? Their similarity divided by both ceilings, at equal n.
+"""The ratio to the ceiling: how similar are two domains, relative to two samples of one domain?
 
-For domains a and b, over folds p != q of their images:
+The images of each domain are cut into folds. For domains a and b, over folds p != q:
 
     S_ab = mean of sim(a_p, b_q)        R_a = mean of sim(a_p, a_q)
     shared_ab = (S_ab - chance) / sqrt((R_a - chance) (R_b - chance))
 
-All three compare different items and equally many images, so two identical domains give 1 in expectation. Means over
-classes and sites come first, over the classes and sites with all three: similarity differs between sites, so three
-means over different sites would not give 1.
+R_a is the ceiling of a: the similarity of two folds of one domain. S_ab, R_a and R_b each compare different items, with
+equally many images on each side. So two identical domains give 1 in expectation. Means over classes and sites are taken
+before the ratio, over the classes and sites at which S_ab, R_a and R_b are all known. Similarity differs between sites,
+so means over different sites would not give 1.
 
-Where a ceiling is not well above chance (`LEAST_ABOVE`) there is no ratio, in no table: it could be any number.
+If a ceiling is not well above chance (`LEAST_ABOVE`), the ratio could be any number. Therefore no table has it.
 """
 
 from collections.abc import Callable
@@ -41,38 +42,43 @@ RATIOS = (
 """Columns of `pair_ratios`."""
 
 LEAST_ABOVE = 0.25
-"""A ceiling is well above chance if the lower end of its 95 % interval keeps this share of its distance from chance."""
+"""How far above chance a ceiling must be to be well above chance.
+
+The lower end of its 95 % interval must keep at least this share of the ceiling's distance from chance."""
 
 
 class PairCells(NamedTuple):
-    """Each two domains' similarity and their two ceilings, over the same classes and sites."""
+    """The similarity of each pair of domains and their two ceilings, over the same classes and sites."""
 
     domains: tuple[str, ...]
     """Names of the domains."""
     sites: tuple[str | None, ...]
     """Names of the sites; None for means over sites."""
     pairs: tuple[tuple[int, int], ...]
-    """Places in ``domains`` of the two domains of each pair."""
+    """Indices in ``domains`` of the two domains of each pair."""
     values: Float[np.ndarray, "classes 3 pairs sites folds folds"]
-    """The second axis has the similarity, the ceiling of the first domain and that of the second."""
+    """Axis 1 has the similarity, the ceiling of the first domain, and the ceiling of the second domain."""
 
     @property
     def complete(self) -> Bool[np.ndarray, "classes pairs sites"]:
-        """Whether a class has the similarity and both ceilings of a pair at a site."""
+        """Whether the similarity and both ceilings of a pair are known, for each class and site."""
         # Where one of the three is unknown, the similarity is NaN, too.
         known = ~np.isnan(self.values[:, 0])
         return np.asarray(known.any((-2, -1)))
 
     def over_sites(self) -> "PairCells":
-        """Return the means over sites as one site; a class and pair has the sites where all three are known."""
+        """Return the means over sites, as a single site.
+
+        For a class and a pair, the mean is over the sites at which the similarity and both ceilings are known.
+        """
         means = mean_known(self.values, 3)[:, :, :, None]
         return self._replace(sites=(None,), values=means)
 
 
 def pair_cells(folds: FoldArray) -> PairCells:
-    """Arrange the similarity and the two ceilings of each two domains.
+    """Arrange the similarity and the two ceilings of each pair of domains.
 
-    All three become NaN for a class and site where one of them is unknown.
+    If one of the three is unknown for a class and site, all three become NaN there.
     """
     pairs = list(combinations(range(len(folds.domains)), 2))
     # Without the reshape a single domain, which has no pair, would give no columns.
@@ -95,7 +101,12 @@ def ratio(
     means: Float[np.ndarray, "draws 3 pairs sites"],
     chance: Float[np.ndarray, " sites"],
 ) -> Float[np.ndarray, "draws pairs sites"]:
-    """Return (S - chance) / sqrt((R_a - chance) (R_b - chance)); NaN unless both ceilings exceed chance."""
+    """Return (S - chance) / sqrt((R_a - chance) (R_b - chance)); NaN unless both ceilings exceed chance.
+
+    Args:
+        means: Axis 1 has the similarity S and the ceilings R_a and R_b.
+        chance: Chance level of each site.
+    """
     # Axis 1 of the means holds the similarity and the two ceilings.
     above = means - chance
     similarity = above[:, 0]
@@ -113,9 +124,16 @@ def pair_ratios(
     chance: Float[np.ndarray, " sites"],
     draws: Draws,
 ) -> pd.DataFrame:
-    """Return the ratio to the ceiling of each two domains at each site, with its three means: columns `RATIOS`.
+    """Return the ratio to the ceiling of each pair of domains at each site.
 
-    The note names the ceilings that are not well above chance.
+    Args:
+        cells: From `pair_cells`.
+        chance: Chance level of each site.
+        draws: From `draw_resamples`, for the same classes and folds.
+
+    Returns:
+        Columns `RATIOS`. The column value is the ratio. The columns similarity, ceiling_a and ceiling_b are the means
+        from which it is computed. The column note names the ceilings that are not well above chance.
     """
     spread, above = _ratio_spread(cells, chance, draws, lambda ratios: ratios)
     every_class = np.ones((1, len(cells.values)))
@@ -166,7 +184,10 @@ def _with_interval(value: float, ends: np.ndarray) -> str:
 
 
 def missing_ratios(ratios: pd.DataFrame) -> str:
-    """Say how many pairs of domains have no ratio, and why; return an empty text if each pair has one."""
+    """Return a text that says how many pairs of domains have no ratio, and why.
+
+    The text is empty if each pair has a ratio.
+    """
     notes = ratios.loc[ratios["note"] != "", "note"]
     if notes.empty:
         return ""
@@ -181,7 +202,7 @@ def mean_ratio(
     chance: Float[np.ndarray, " sites"],
     draws: Draws,
 ) -> Spread:
-    """Return the mean ratio over the pairs of domains that have one [sites]."""
+    """Return the mean ratio [sites] over the pairs of domains that have a ratio."""
     return _ratio_spread(cells, chance, draws, lambda ratios: mean_known(ratios, 1))[0]
 
 
@@ -191,7 +212,7 @@ def domain_ratios(
     chance: Float[np.ndarray, " sites"],
     draws: Draws,
 ) -> Spread:
-    """Return each domain's mean ratio with the other domains [domains, sites]."""
+    """Return the mean ratio [domains, sites] of each domain with the other domains."""
     # [domains, pairs]: 1 where the domain is one of the pair.
     member = np.zeros((len(cells.domains), len(cells.pairs)))
     for i, pair in enumerate(cells.pairs):
@@ -209,7 +230,16 @@ def _ratio_spread(
     draws: Draws,
     reduced: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[Spread, Spread]:
-    """Return the spread of a reduction of the ratios, such as their mean, and that of the ceilings above chance."""
+    """Return results that are computed from the ratios, with their variance.
+
+    A pair has no ratio if one of its ceilings is not well above chance.
+
+    Args:
+        reduced: Function that takes ratios [draws, pairs, sites] and returns results, such as means over pairs.
+
+    Returns:
+        The results, and the distances of the two ceilings of each pair from chance.
+    """
     above = dual_bootstrap(cells.values[:, 1:], lambda means: means - chance, draws)
     # Pairs without a ratio are chosen once, from all classes and folds, so that every draw is of the same pairs.
     known = _well_above(above).all(0)

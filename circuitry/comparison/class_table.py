@@ -1,12 +1,13 @@
-"""Does the class or the domain make circuits similar? Same and other class, in the same and another domain.
+"""Does the class or the domain make circuits similar?
 
-All four cells compare different folds, with equally many images. Effects are differences of the cells. Each has an
-interval from the dual bootstrap, which weights a pair of classes by the counts of both, and a p value from exchanging
-"same" and "other", class by class.
+The table has four cells: circuits of the same class or of two classes, each in the same domain or in two domains. All
+cells compare different folds, with equally many images. An effect is a difference of cells. Its interval comes from the
+dual bootstrap, in which the weight of a pair of classes is the product of the counts of both classes. Its p value comes
+from exchanging "same" and "other", class by class.
 
-Intervals are conservative: they cover the truth in more than 95 %. If two classes have one pair of folds, drawing folds
-mostly removes pairs of classes. In simulations with 4 to 30 classes, each compared with 2 or 6 others, intervals of the
-class effect were 1.2 to 2.4 times as wide as Student's over fresh draws.
+The intervals are conservative: they cover the truth in more than 95 % of cases. If two classes have only one pair of
+folds, drawing folds mostly removes pairs of classes. In simulations with 4 to 30 classes, each compared with 2 or 6
+other classes, intervals of the class effect were 1.2 to 2.4 times as wide as Student's intervals over fresh draws.
 """
 
 import numpy as np
@@ -37,22 +38,26 @@ EFFECTS = {
     "domain effect within a class": (1, -1, 0, 0),
     "class effect across domains": (0, 1, 0, -1),
 }
-"""Weights of the cells. The last effect is a class in two domains minus two classes in two domains."""
+"""Weights of the cells in each effect.
+
+The last effect is the similarity of one class in two domains minus the similarity of two classes in two domains."""
 
 _COLUMNS = ("what", "value", "low", "high", "n_classes", "p", "detectable", "about")
 
 
 @checked
 def class_by_domain(folds: FoldTable, *, seed: Seed = 0) -> pd.DataFrame:
-    """Return the four means over classes, domains and sites, and their differences.
+    """Return the mean similarity in each of the four cells, and the effects of class and domain.
+
+    Means are over classes, domains and sites.
 
     Args:
-        folds: A table of folds; see `FOLDS`. The result lacks cells without rows, and their effects.
+        folds: A table of folds; see `FOLDS`. If it has no rows for a cell, the result lacks this cell and its effects.
 
     Returns:
-        Columns what (of `CELLS` and `EFFECTS`), value, low, high (95 %), n_classes, p (of effects), detectable (the
-        effect that four of five studies like this find, infinite for too few classes), about (the scope of p). No row
-        for a table without folds.
+        Columns what (of `CELLS` and `EFFECTS`), value, low, high (95 %), n_classes, p (of effects; NaN for cells),
+        detectable (the effect that four of five studies like this would find; infinite if there are too few classes),
+        about (the scope of p). If ``folds`` is empty, the result has no rows.
     """
     pairs, values = _pair_array(folds)
     classes, a, b = places_of(pairs, "class")
@@ -102,9 +107,11 @@ def class_by_domain(folds: FoldTable, *, seed: Seed = 0) -> pd.DataFrame:
 def _pair_array(
     folds: FoldTable,
 ) -> tuple[pd.DataFrame, Float[np.ndarray, "pairs cells folds folds"]]:
-    """Return the pairs of classes, and for each its means over domains and sites in each of `CELLS`, by fold.
+    """Return the pairs of classes, and their mean similarities over domains and sites.
 
-    Columns of the pairs are class_a and class_b. NaN where a pair has no row of a cell.
+    Returns:
+        A table of the pairs with the columns class_a and class_b, and the means by pair, cell (of `CELLS`) and two
+        folds. A mean is NaN if the pair has no row of this cell.
     """
     rows = folds[~of_whole(folds)].dropna(subset="value")
     other_class = rows["class_a"] != rows["class_b"]
@@ -133,7 +140,7 @@ def _contrast(
     cells: Float[np.ndarray, "rows cells"],
     weights: Float[np.ndarray, "results cells"],
 ) -> np.ndarray:
-    """Return weighted sums of cells; NaN if a cell with a weight is unknown."""
+    """Return weighted sums of cells; NaN if a cell with a weight other than zero is unknown."""
     # An unknown cell without a weight must not make the sum unknown, as 0 * NaN would.
     has_weight = weights != 0
     n_unknown = np.isnan(cells).astype(float) @ has_weight.T
@@ -147,7 +154,12 @@ def _by_class(
     b: np.ndarray,
     n_classes: int,
 ) -> Float[np.ndarray, "classes cells"]:
-    """Return each class's mean over its pairs."""
+    """Return the mean of each class over the pairs that it belongs to.
+
+    Args:
+        a: Index of the first class of each pair.
+        b: Index of the second class of each pair.
+    """
     pairs = np.arange(len(values))
     # A class with itself sets the same 1 twice, so it counts once.
     member = np.zeros((n_classes, len(values)))

@@ -1,6 +1,6 @@
-"""How similar is a class in two domains? `Comparison`: the values of one measure, and their reference levels.
+"""How similar is a class in two domains? `Comparison` has the values of one measure, and their reference levels.
 
-Circuits, features, representations, embeddings and transfer all end in one.
+Circuits, features, representations and embeddings can be compared, and so can the transfer of circuits.
 """
 
 import logging
@@ -66,7 +66,7 @@ def _empty(columns: tuple[str, ...]) -> pd.DataFrame:
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
-    """The values of one measure by class, pair of domains and site, and their reference levels.
+    """The values of one measure by class, pair of domains and site, with their reference levels.
 
     Example:
         >>> overlap = circuitry.compare_domains(graphs)["node_overlap"]
@@ -81,37 +81,39 @@ class Comparison:
     )
 
     measure: str
-    """Name of the measure, as a word for files: ``edge_jaccard``."""
+    """Name of the measure, as used in file names, such as ``edge_jaccard``."""
     values: ValueTable
-    """Columns class, domain_a, domain_b, site (None for all sites together), value. A pair of domains has one row, or
-    with ``directions`` a row for each order, and a domain with itself has one, too. Pairs with an unknown side have no
-    row."""
+    """Columns class, domain_a, domain_b, site (None for all sites together), value. A pair of domains has one row for
+    each class and site. With ``directions``, each order of the pair has a row, and so has each domain with itself. If
+    one side of a pair is unknown, the pair has no row."""
     folds: FoldTable = field(default_factory=lambda: _empty(FOLDS))
-    """Similarities of different folds of images: see `FOLDS`; may be empty. Measures over classes have the class
-    ``all``."""
+    """Similarities between different folds of the images, with the columns `FOLDS`; may be empty. A measure over all
+    classes together has the class ``all``."""
     chance: Annotated[pd.DataFrame, with_columns(*CHANCE)] = field(
         default_factory=lambda: _empty(CHANCE)
     )
-    """The level of ``chance_of``: site, value."""
+    """The chance level, which is the value of ``chance_of``. Columns site, value."""
     intervals: Annotated[pd.DataFrame, with_columns(*INTERVALS)] = field(
         default_factory=lambda: _empty(INTERVALS)
     )
-    """For measures with their own intervals, each domain with the others: domain, site, value, low, high, n_classes.
-    Else empty."""
+    """Each domain's mean with the other domains, if the measure has its own intervals. Columns domain, site, value,
+    low, high, n_classes. For other measures this table is empty."""
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
-    """Classes by the name of their group; the group ``all`` is added."""
+    """Classes by the name of their group. The group ``all`` is added."""
     alike: bool = True
-    """Whether large values mean similar; False for distances."""
+    """Whether large values mean similar. False for distances."""
     directions: tuple[str, str] | None = None
-    """The roles of ``domain_a`` and ``domain_b`` where their order matters: circuit of, images of."""
+    """The roles of ``domain_a`` and ``domain_b``, such as ("circuit of", "images of"). None if their order does not
+    matter."""
     chance_of: str = "random units"
-    """The random objects that ``chance`` is the level of."""
+    """The random objects whose value is the chance level."""
     about: Mapping[str, Any] = field(default_factory=dict)
-    """Settings and models, as plain values; ``n``: images of a value, ``n_per_fold``: images of a fold."""
+    """Settings and models, as plain values. ``n`` is the number of images on each side of a value, ``n_per_fold`` the
+    number of images of a fold."""
     seed: Seed = 0
     """Seed of the bootstraps and permutations."""
     left_out: Mapping[str, str] = field(default_factory=dict)
-    """Sites that do not count in means over sites, with the reason, such as that they repeat another site."""
+    """Sites that do not count in means over sites, with the reason, such as that a site repeats another site."""
 
     def __post_init__(self) -> None:
         if self.values.empty:
@@ -153,30 +155,37 @@ class Comparison:
 
     @property
     def sites(self) -> tuple[str, ...]:
-        """Sites in order; none for a measure of all sites together."""
+        """Sites in order; empty for a measure of all sites together."""
         return tuple(dict.fromkeys(self.values["site"].dropna()))
 
     @property
     def n_classes(self) -> int:
-        """Classes of the values; with own intervals, the largest number of a domain."""
+        """Number of classes. If the measure has its own intervals, the largest number of classes behind one of them."""
         if len(self.intervals):
             return int(self.intervals["n_classes"].max())
         return self.values["class"].nunique()
 
     @cached_property
     def ceilings(self) -> pd.DataFrame:
-        """Means of two folds of the same class and domain, the lower ceiling: class, domain, site, value."""
+        """The mean similarity of two folds of the same class and domain. Columns class, domain, site, value."""
         return ceilings_of(self.folds)
 
     @property
     def has_ratios(self) -> bool:
-        """Whether there are folds of one domain and of two, so that ratios to the ceiling exist."""
+        """Whether there are ratios to the ceiling.
+
+        Ratios need similarities between folds of one domain, and between folds of two domains.
+        """
         same_class = self.folds[self.folds["class_a"] == self.folds["class_b"]]
         two_domains = same_class["domain_a"] != same_class["domain_b"]
         return bool(len(self.ceilings) and two_domains.any())
 
     def at(self, site: str) -> "Comparison":
-        """Return the comparison at one site; `InputError` for an unknown one."""
+        """Return the comparison at one site.
+
+        Raises:
+            InputError: if there are no values at this site.
+        """
         if site not in self.sites:
             raise InputError(
                 f"There are no values at {site!r}; the sites are {', '.join(self.sites) or 'none'}."
@@ -189,7 +198,11 @@ class Comparison:
         return replace(self, **at_site, left_out={})
 
     def among(self, group: str) -> "Comparison":
-        """Return the comparison of one group of classes; `InputError` for an unknown one."""
+        """Return the comparison of one group of classes.
+
+        Raises:
+            InputError: if there is no group of this name.
+        """
         if group not in self.groups:
             raise InputError(
                 f"There is no group {group!r} of classes; the groups are {', '.join(self.groups)}."
@@ -206,13 +219,16 @@ class Comparison:
         )
 
     def matrix(self, group: str = "all", *, normalise: bool = False) -> pd.DataFrame:
-        """Return the domain-by-domain means over classes and sites, on all images.
+        """Return the mean value of each pair of domains over classes and sites, on all images.
 
-        With ``directions`` rows are ``domain_a``, and the diagonal holds each domain with itself.
+        The matrix is symmetric, and its diagonal is NaN. With ``directions``, rows are ``domain_a`` and columns are
+        ``domain_b``, and the diagonal has the value of each domain with itself.
 
         Args:
-            normalise: Return the ratio to the ceiling at equal numbers of images (`ratios`) instead; 1 means as
-                similar as two folds of one domain's images. With ``directions``: divide each column by its diagonal.
+            group: Name of the group of classes.
+            normalise: Whether to return the ratios to the ceiling (`ratios`) instead. A ratio of 1 means that two
+                domains are as similar as two folds of one domain. With ``directions``, each column is divided by its
+                number on the diagonal.
         """
         of_group = self.among(group)
         if self.directions is None:
@@ -235,15 +251,17 @@ class Comparison:
         return matrix
 
     def ratios(self) -> pd.DataFrame:
-        """Return the ratio to the ceiling of each two domains, at equal numbers of images, of the means over sites.
+        """Return the ratio to the ceiling of each pair of domains, from means over sites.
+
+        All similarities behind a ratio are between folds, so they compare equally many images.
 
         Returns:
             Columns domain_a, domain_b, site (None), value, low, high (95 %), n_classes, similarity, ceiling_a,
-            ceiling_b (the means between folds behind the ratio), note (why there is no ratio), n_per_fold (images of a
-            fold).
+            ceiling_b (the means from which the ratio is computed), note (why there is no ratio), n_per_fold (images of
+            a fold).
 
         Raises:
-            InputError: without folds of two domains.
+            InputError: if there are no folds of two domains.
         """
         table = pair_ratios(*self._need_ratios()._cells(by_site=False))
         return table.assign(n_per_fold=self.about.get("n_per_fold"))
@@ -252,7 +270,7 @@ class Comparison:
         """Return the mean of the ratios over pairs of domains, and its 95 % interval.
 
         Raises:
-            InputError: without folds of two domains.
+            InputError: if there are no folds of two domains.
         """
         spread = mean_ratio(*self._need_ratios()._cells(by_site=False))
         low, high = spread.interval()
@@ -260,37 +278,43 @@ class Comparison:
         return float(spread.value[0]), interval
 
     def over_depth(self) -> pd.DataFrame:
-        """Return each domain's mean with the other domains, on all images: columns `INTERVALS`, with 95 % intervals.
+        """Return each domain's mean with the other domains at each site, on all images.
 
-        The intervals are Student's over classes. Classes have different images, so they include the spread of images.
+        The 95 % intervals are the measure's own. If it has no intervals, they are Student's over classes. Each class
+        has its own images, so these intervals include the variation of images.
+
+        Returns:
+            Columns domain, site, value, low, high, n_classes.
         """
         if len(self.intervals):
             return self.intervals
         return per_domain(self._with_others(self.values))
 
     def folds_over_depth(self) -> pd.DataFrame:
-        """Return `over_depth` of similarities between different folds, which have as many images as the ceiling.
+        """Return a table like `over_depth`, of similarities between folds.
+
+        The similarities compare as many images as the ceiling does.
 
         Raises:
-            InputError: without folds of two domains.
+            InputError: if there are no folds of two domains.
         """
         array = self._need_ratios()._every_site
         return fold_means(array, domain_spread(array, self._draws(array)))
 
     def ratios_over_depth(self) -> pd.DataFrame:
-        """Return each domain's mean ratio to the ceiling, with the other domains, as a table like `over_depth`.
+        """Return a table like `over_depth` of ratios to the ceiling: each domain's mean ratio with the other domains.
 
         Raises:
-            InputError: without folds of two domains.
+            InputError: if there are no folds of two domains.
         """
         spread = domain_ratios(*self._need_ratios()._cells(by_site=True))
         return fold_means(self._every_site, spread)
 
     def ceiling_by_site(self) -> pd.DataFrame:
-        """Return the mean ceilings over classes and domains.
+        """Return the mean ceilings over classes and domains at each site.
 
         Returns:
-            Columns site, value (between two folds), upper (between a fold and all images).
+            Columns site, value (similarity of two folds), upper (similarity of a fold and all images).
         """
         lower = self.ceilings.groupby("site", sort=False)["value"].mean()
         of_all = ceilings_of(self.folds, upper=True)
@@ -299,7 +323,7 @@ class Comparison:
         return table.assign(upper=table["site"].map(upper).astype(float))
 
     def class_by_domain(self) -> pd.DataFrame:
-        """Return the means of same and other class in same and other domain, and the effects of class and domain.
+        """Return the mean similarity within and between classes and domains, and the effects of class and domain.
 
         The columns are those of `circuitry.comparison.class_table.class_by_domain`.
         """
@@ -329,26 +353,30 @@ class Comparison:
         return pd.concat(tables, ignore_index=True)[columns]
 
     def tests(self) -> pd.DataFrame:
-        """Test for each pair of domains whether one of them is more similar to the remaining domains.
+        """Test for each pair of domains whether one of them is more similar to the other domains.
 
-        With circuits of folds of the images, ratios to the ceilings are tested (`fold_tests`); without, the values are
-        (`domain_tests`).
+        If there are folds of two domains, similarities between folds are tested (`fold_tests`). Otherwise the values on
+        all images are tested (`domain_tests`).
         """
         if self.directions is None and self.has_ratios:
             return fold_tests(self._array, self._draws(self._array))
         return domain_tests(self._with_others(self._counted(self.values)))
 
     def ceiling_tests(self) -> pd.DataFrame:
-        """Test, for each two domains, whether their similarity differs from the mean of their ceilings.
+        """Test, for each pair of domains, whether their similarity differs from the mean of their ceilings.
 
         Raises:
-            InputError: without folds of two domains.
+            InputError: if there are no folds of two domains.
         """
         array = self._need_ratios()._array
         return ceiling_tests(array, self._draws(array), self.alike)
 
     def levels(self) -> pd.DataFrame:
-        """Return the means of the values and of their references: what, value, n_images (on a side)."""
+        """Return the mean of the values, and of each reference level.
+
+        Returns:
+            Columns what, value, n_images (number of images on each side).
+        """
         n = self.about.get("n")
         # Each level: its name, its table, and the images on either side of a value.
         levels = [("the same class in two domains", self.values, n)]
@@ -363,7 +391,7 @@ class Comparison:
         return pd.DataFrame(rows, columns=["what", "value", "n_images"])
 
     def tables(self) -> dict[str, pd.DataFrame]:
-        """Return everything as tables by file name, without empty ones."""
+        """Return all results as tables by file name. Empty tables are left out."""
         tables = {
             "folds": self.folds,
             "matrix": _as_table(self.matrix()),
@@ -388,7 +416,10 @@ class Comparison:
         return {name: table for name, table in named.items() if len(table)}
 
     def save(self, folder: str | PathLike[str]) -> None:
-        """Write a JSON file with a checksum into a folder; `tables` are for reading."""
+        """Write the comparison into a folder, as a JSON file with a checksum that `load` reads.
+
+        For tables that people can read, see `tables`.
+        """
         content = {item.name: getattr(self, item.name) for item in fields(self)}
         for name in _TABLES:
             content[name] = content[name].to_dict("list")
@@ -397,7 +428,11 @@ class Comparison:
     @classmethod
     @checked
     def load(cls, folder: str | PathLike[str]) -> "Comparison":
-        """Read what `save` wrote; `InputError` for a missing or damaged file, or another format or version."""
+        """Read a comparison that `save` wrote.
+
+        Raises:
+            InputError: if the file is missing or damaged, or has another format or version.
+        """
         path = Path(folder) / _FILE
         content = read_sealed(path, "give the folder of a comparison, or make it again")
         with naming_damage(path):
@@ -432,7 +467,8 @@ class Comparison:
     def _cells(self, by_site: bool) -> tuple[PairCells, np.ndarray, Draws]:
         """Return the arguments of `pair_ratios`: pairs of domains, chance levels and draws.
 
-        They are of every site, or else of the means over the sites that count.
+        Args:
+            by_site: Whether to return them for every site. Otherwise they are for the means over the sites that count.
         """
         if not by_site:
             array = self._array
@@ -460,7 +496,7 @@ class Comparison:
         return table[~table["site"].isin(list(self.left_out))]
 
     def _with_others(self, values: pd.DataFrame) -> pd.DataFrame:
-        """Return the values of each domain and each other domain: columns class, domain, other, site, value."""
+        """Return the values of each domain with each other domain. Columns class, domain, other, site, value."""
         if self.directions is None:
             return both_directions(values)
         off = values[values["domain_a"] != values["domain_b"]]

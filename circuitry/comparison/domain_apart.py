@@ -1,4 +1,4 @@
-"""One domain against the others, as the study does with quickdraw. No torch."""
+"""Compare one domain with the other domains, as the study does with quickdraw. No torch."""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -12,13 +12,17 @@ from circuitry.runs.errors import unknown_name
 
 
 def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
-    """Return each domain's mean similarity with the other domains, and the same without one domain.
+    """Return each domain's mean similarity with the other domains, and the same mean without one domain.
 
-    The domain ``all`` has the means over all ordered pairs. Without quickdraw the study leaves out the pairs whose
-    second domain it is: of six domains 25 ordered pairs stay, and five of them compare quickdraw with another domain.
+    The domain ``all`` has the means over all ordered pairs of domains. To leave out quickdraw, the study leaves out the
+    ordered pairs whose second domain is quickdraw. Of the 30 ordered pairs of six domains, 25 pairs stay. Five of these
+    have quickdraw as their first domain.
+
+    Args:
+        apart: The domain to leave out.
 
     Returns:
-        Columns group, domain, value, without (NaN without a third domain).
+        Columns group, domain, value, without (NaN if there is no third domain).
     """
     _check(comparison, apart)
     tables = []
@@ -31,7 +35,7 @@ def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
         means = pd.DataFrame(
             {"value": off.mean(axis=1), "without": without.mean(axis=1)}
         )
-        # Over pairs, not over the means of domains, which have unequally many without one domain.
+        # These means are over pairs. Without one domain, the means of domains are over unequal numbers of pairs.
         mean_value = np.nanmean(off.to_numpy(dtype=float))
         mean_without = np.nanmean(without.to_numpy(dtype=float))
         means.loc["all"] = [mean_value, mean_without]
@@ -42,7 +46,14 @@ def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
 
 
 def group_means(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
-    """Return the mean similarity of every two domains over the classes of each group, by measure; each pair once."""
+    """Return the mean similarity of every two domains, for each measure and each group of classes.
+
+    Args:
+        comparisons: Comparisons by measure.
+
+    Returns:
+        Columns measure, group, domain_a, domain_b, value. Each pair of domains has one row.
+    """
     tables = []
     for measure, comparison in comparisons.items():
         for group in comparison.groups:
@@ -57,15 +68,19 @@ def group_means(comparisons: Mapping[str, Comparison]) -> pd.DataFrame:
 
 
 def apart_over_depth(comparison: Comparison, apart: str) -> pd.DataFrame:
-    """Return the mean similarity of one domain with the others, and of the others with each other, at every site.
+    """Return the mean similarity of one domain with the other domains, and of the other domains with each other.
 
-    The two are phrases in the column domain; intervals are of 95 % over classes.
+    Means are over the classes of a group, at every site.
+
+    Returns:
+        Columns of `per_domain`, and group. The column domain has a phrase, such as "quickdraw with the others" or
+        "without quickdraw". The 95 % intervals are over classes.
     """
     _check(comparison, apart)
     values = comparison.values
     with_it = (values["domain_a"] == apart) | (values["domain_b"] == apart)
     names = np.where(with_it, f"{apart} with the others", f"without {apart}")
-    # The table then has two "domains", each pair in one of them, and `per_domain` needs no more.
+    # The table then has two "domains", and each pair is in one of them. This is all that `per_domain` needs.
     labelled = values.assign(domain=names, other="")
     tables = []
     for group, classes in comparison.groups.items():

@@ -1,8 +1,11 @@
-"""Each domain's mean similarity with the others, tests between domains, and tests of two domains below their ceiling.
+"""Means of domains, tests between domains, and tests of two domains against their ceiling.
 
-The variance of a difference comes from the dual bootstrap over classes and folds; without folds, from its values over
-classes. p values are Student's, but not below the smallest p of exchanging the signs of classes (`smallest_p`), and
-corrected for the number of tests (Holm).
+A test between two domains asks whether one of them has a larger mean similarity with the other domains. A test against
+the ceiling asks whether two domains are less similar than two folds of one domain.
+
+The variance of a difference comes from the dual bootstrap over classes and folds. Without folds, it is the variance
+over classes. The p values are Student's, but at least the smallest p that exchanging the signs of classes can give
+(`smallest_p`). They are corrected for the number of tests (Holm).
 """
 
 from collections.abc import Sequence
@@ -22,7 +25,7 @@ from circuitry.runs.arguments import checked
 from circuitry.runs.errors import number_of
 
 THIS_MODEL = "this trained model"
-"""The scope of a p value over classes and images."""
+"""What a p value over classes and images is about."""
 
 TESTS = (
     "domain_a",
@@ -40,13 +43,22 @@ TESTS = (
 
 
 def domain_spread(folds: FoldArray, draws: Draws) -> Spread:
-    """Return each domain's mean over the other domains [domains, sites], of folds."""
+    """Return each domain's mean similarity with the other domains, between folds.
+
+    Returns:
+        The mean, with its variance, by domain and site.
+    """
     values = without_own(folds.values)
     return dual_bootstrap(values, lambda means: mean_known(means, 2), draws)
 
 
 def fold_means(folds: FoldArray, spread: Spread) -> pd.DataFrame:
-    """Return results [domains, sites] of folds as a table with the columns `INTERVALS`."""
+    """Return results by domain and site as a table with the columns `INTERVALS`.
+
+    Args:
+        folds: The similarities between folds from which the results were computed.
+        spread: Results [domains, sites], such as the means of `domain_spread`.
+    """
     low, high = spread.interval()
     # A class counts if any pair of folds with any other domain is known.
     known = ~np.isnan(without_own(folds.values))
@@ -68,13 +80,16 @@ def fold_means(folds: FoldArray, spread: Spread) -> pd.DataFrame:
 
 @checked
 def domain_tests(values: pd.DataFrame) -> pd.DataFrame:
-    """Test, for each two domains, whether one is more similar to the others than the other is.
+    """Test, for each pair of domains, whether their mean similarities with the other domains differ.
 
-    The score of a domain in a class is its mean similarity with the other domains; the scores of two domains are paired
+    The score of a domain in a class is its mean similarity with the other domains. The scores of two domains are paired
     by class.
 
+    Args:
+        values: Table with the columns `VALUES`, such as from `compare`.
+
     Returns:
-        Columns `TESTS`; difference is the mean of a minus b.
+        Columns `TESTS`. The column difference is the mean score of domain_a minus the mean score of domain_b.
 
     Example:
         >>> pairs = [("real", "sketch", 0.8), ("clipart", "real", 0.4), ("clipart", "sketch", 0.6)]
@@ -97,10 +112,13 @@ def domain_tests(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def fold_tests(folds: FoldArray, draws: Draws) -> pd.DataFrame:
-    """Test the same as `domain_tests` on the similarities of folds, with the dual bootstrap over classes and folds.
+    """Test the same differences as `domain_tests`, but of similarities between folds.
 
-    The two domains are paired by class and site. A class and site counts if both domains have a value there; means
-    are over sites first.
+    The variance comes from the dual bootstrap over classes and folds. The two domains are paired by class and site: a
+    class and site counts only if both domains have a value there. The mean over sites is taken first.
+
+    Returns:
+        Columns `TESTS`.
 
     Example:
         >>> from circuitry.comparison import FOLDS, FoldArray, draw_resamples
@@ -135,11 +153,18 @@ def fold_tests(folds: FoldArray, draws: Draws) -> pd.DataFrame:
 
 
 def ceiling_tests(folds: FoldArray, draws: Draws, alike: bool) -> pd.DataFrame:
-    """Test, for each two domains, whether their similarity differs from the mean of their ceilings, at equal n.
+    """Test, for each pair of domains, whether their similarity differs from the mean of their two ceilings.
+
+    The ceiling of a domain is the similarity of two different folds of it. Similarities and ceilings compare equally
+    many images.
+
+    Args:
+        alike: Whether large values mean similar. False for distances.
 
     Returns:
-        Columns `TESTS`; difference is the ceiling minus the similarity (the reverse for distances): zero means as
-        similar as two folds of one domain, a positive difference less similar; see `below_ceiling`.
+        Columns `TESTS`. The column difference is the ceiling minus the similarity, or for distances the similarity
+        minus the ceiling. If it is zero, the two domains are as similar as two folds of one domain. If it is positive,
+        they are less similar; see `below_ceiling`.
     """
     cells = pair_cells(folds).over_sites()
     # Of distances the ceiling is the smaller number.
@@ -155,7 +180,7 @@ def ceiling_tests(folds: FoldArray, draws: Draws, alike: bool) -> pd.DataFrame:
 
 
 def too_few(n_classes: int, n_domains: int) -> str:
-    """Say that no test can be significant with so few classes; return an empty text if one can.
+    """Return a sentence if no test can be significant with so few classes, and an empty text otherwise.
 
     Example:
         >>> circuitry.comparison.too_few(2, 3)
@@ -170,9 +195,9 @@ def too_few(n_classes: int, n_domains: int) -> str:
 
 
 def could_find(tests: pd.DataFrame) -> str:
-    """Say which differences the tests that are not significant could have found, after a space.
+    """Return a sentence on the differences that the tests without a significant result could have found.
 
-    Return an empty text if all tests are significant.
+    The sentence begins with a space. If all tests are significant, the text is empty.
     """
     # An unknown p is not below the level, either.
     missed = tests.loc[~(tests["p_holm"] < LEVEL), "detectable"].dropna()
@@ -188,7 +213,7 @@ def could_find(tests: pd.DataFrame) -> str:
 
 
 def below_ceiling(tests: pd.DataFrame) -> "pd.Series[bool]":
-    """Return the rows of `ceiling_tests` in which two domains are less similar than two folds of one domain."""
+    """Return which rows of `ceiling_tests` find two domains significantly less similar than two folds of one domain."""
     return (tests["p_holm"] < LEVEL) & (tests["difference"] > 0)
 
 
@@ -198,11 +223,18 @@ def corrected_tests(
     n_classes: Int[np.ndarray, " pairs"],
     p: Float[np.ndarray, " pairs"] | None = None,
 ) -> pd.DataFrame:
-    """Return a table of tests with corrected p values and detectable differences: columns `TESTS`.
+    """Return a table of tests with corrected p values and detectable differences.
 
-    p (default: Student's) is at least `smallest_p`; p_holm is corrected for the number of tests. A difference is
-    detectable if the corrected test finds it in four of five studies like this. The detectable difference is infinite
-    if even the smallest p, corrected, exceeds 0.05.
+    Args:
+        pairs: The two domains of each test.
+        spread: The difference of each test, with its variance.
+        n_classes: Number of classes of each test.
+        p: The p values (default: Student's). Smaller values are raised to `smallest_p`.
+
+    Returns:
+        Columns `TESTS`. The column p_holm is p corrected for the number of tests. The column detectable is the
+        difference that the corrected test would find in four of five studies like this. It is infinite if even the
+        smallest p, corrected, exceeds 0.05.
     """
     # NaN where nothing varies: such a pair is no test, and does not count in the correction.
     raw = spread.p() if p is None else p

@@ -1,8 +1,9 @@
-"""Similarities of folds of images: one tidy table, and the same as an array to compute with.
+"""Similarities between folds of images: a tidy table, and an array with the same values.
 
-The images of a class in a domain are cut into K folds of equal size, by item: images of one item are in the same fold
-in every domain. Only different folds are compared, so both sides have other items and equally many images. Ceilings
-(two folds of the same class and domain) and pairs of classes are rows of the same table.
+The images of a class in a domain are cut into K folds of equal size. Images of one item are in the same fold in every
+domain. Only different folds are compared. Therefore both sides have different items and equally many images. The
+similarity of two folds of the same class and domain is a ceiling. Ceilings, and pairs of two classes, are rows of the
+same table.
 """
 
 from typing import Annotated, Any, NamedTuple
@@ -25,18 +26,21 @@ FOLDS = (
     "site",
     "value",
 )
-"""Columns of a table of folds. Pairs of one class in one domain: ``fold_a < fold_b``; all others: both orders."""
+"""Columns of a table of folds. Two folds of the same class and domain have one row, with ``fold_a < fold_b``. For all
+other pairs, both orders of the folds have a row."""
 
 WHOLE = -1
-"""Fold of a row that compares a fold with all images of its class and domain: the upper ceiling."""
+"""Number of a fold that stands for all images of the class and domain.
+
+A row that compares a fold with all images is an upper ceiling."""
 
 
 FoldTable = Annotated[pd.DataFrame, with_columns(*FOLDS)]
-"""Similarities of folds; see `FOLDS`."""
+"""Table of similarities between folds; see `FOLDS`."""
 
 
 def check_folds(folds: pd.DataFrame) -> None:
-    """Refuse a table that compares a fold with itself, or holds a row twice; name the first such row."""
+    """Raise `InputError` if a table compares a fold with itself, or holds a row twice."""
     keys = list(FOLDS[:-1])
     mistakes = {
         "compares a fold with itself": folds["fold_a"] == folds["fold_b"],
@@ -53,10 +57,13 @@ def check_folds(folds: pd.DataFrame) -> None:
 
 @checked
 def ceilings_of(folds: FoldTable, *, upper: bool = False) -> pd.DataFrame:
-    """Return the mean similarity of folds of the same class and domain: columns class, domain, site, value.
+    """Return the ceilings: the mean similarity of two folds of the same class and domain.
 
     Args:
-        upper: Compare a fold with all images, which include it, in place of two folds of equally many images.
+        upper: Whether to compare each fold with all images, including the fold. Otherwise two folds are compared.
+
+    Returns:
+        Columns class, domain, site, value.
     """
     same_class = folds["class_a"] == folds["class_b"]
     same_domain = folds["domain_a"] == folds["domain_b"]
@@ -81,7 +88,7 @@ def of_whole(folds: FoldTable) -> "pd.Series[bool]":
 
 
 def fold_kinds(folds: FoldTable) -> dict[str, pd.DataFrame]:
-    """Return the rows of two folds by kind, in words: one class or two, in one domain or two."""
+    """Return the rows that compare two folds, by the name of their kind: one class or two, in one domain or two."""
     one_class = folds["class_a"] == folds["class_b"]
     one_domain = folds["domain_a"] == folds["domain_b"]
     # Rows with all images are upper ceilings, of more images than folds have.
@@ -96,7 +103,7 @@ def fold_kinds(folds: FoldTable) -> dict[str, pd.DataFrame]:
 
 
 class FoldArray(NamedTuple):
-    """The similarities of folds of the same class as an array; NaN for unknown ones.
+    """The similarities between folds of the same class as an array; NaN for unknown values.
 
     Example:
         >>> from circuitry.comparison import FOLDS, FoldArray
@@ -106,22 +113,23 @@ class FoldArray(NamedTuple):
     """
 
     classes: Annotated[tuple[str, ...], DISTINCT]
-    """Axis 0 of `values`."""
+    """The classes along axis 0 of `values`."""
     domains: Annotated[tuple[str, ...], DISTINCT]
-    """Axes 1 and 2."""
+    """The domains along the axes 1 and 2."""
     sites: Annotated[tuple[str | None, ...], DISTINCT]
-    """Axis 3; None of a similarity of whole circuits."""
+    """The sites along axis 3; None for a similarity of whole circuits."""
     values: Float[np.ndarray, "classes domains domains sites folds folds"]
-    """Symmetric: both domains and both folds exchanged give the same; NaN for a fold with itself."""
+    """Similarities by class, two domains, site and two folds. A value stays the same if both the domains and the folds
+    are exchanged. A fold with itself is NaN."""
 
     @property
     def n_folds(self) -> int:
-        """Folds of the images."""
+        """Number of folds."""
         return int(self.values.shape[-1])
 
     @classmethod
     def from_table(cls, folds: FoldTable) -> "FoldArray":
-        """Arrange the rows that compare two folds of one class; other rows do not count."""
+        """Arrange the rows that compare two folds of one class. All other rows are ignored."""
         rows = folds[(folds["class_a"] == folds["class_b"]) & ~of_whole(folds)]
         classes, c, _ = places_of(rows, "class")
         domains, a, b = places_of(rows, "domain")
@@ -148,10 +156,13 @@ def places_of(
     table: pd.DataFrame,
     kind: str,
 ) -> tuple[list[Any], np.ndarray, np.ndarray]:
-    """Return the sorted names of both sides of a table, and the index of each row's two names among them.
+    """Return the sorted names of both sides of a table, and the indices of the names of each row.
 
     Args:
-        kind: Names are in the columns ``<kind>_a`` and ``<kind>_b``, such as class_a and class_b.
+        kind: The names are in the columns ``<kind>_a`` and ``<kind>_b``, such as class_a and class_b.
+
+    Returns:
+        The names, and for each row the indices of its first and of its second name.
     """
     a = table[f"{kind}_a"]
     b = table[f"{kind}_b"]
@@ -163,7 +174,7 @@ def places_of(
 def without_own(
     values: Float[np.ndarray, "classes domains domains *cells"],
 ) -> Float[np.ndarray, "classes domains domains *cells"]:
-    """Return the similarities of different domains; NaN for a domain with itself."""
+    """Return the similarities of different domains. A domain with itself becomes NaN."""
     # The mean over the other domains then skips the domain's own ceiling.
     others = values.copy()
     same = np.arange(values.shape[1])
@@ -172,15 +183,17 @@ def without_own(
 
 
 def mean_known(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
-    """Return the mean of the known numbers along an axis; NaN, without a warning, where none is known."""
+    """Return the mean of the known numbers along an axis; NaN, without a warning, if no number is known."""
     n_known = (~np.isnan(values)).sum(axis)
     return known_ratio(np.nansum(values, axis), n_known)
 
 
 def mean_of_members(member: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return for each row of ``member`` the mean of the known values of its members; NaN where none is known.
+    """Return for each row of ``member`` the mean of the known values of its members; NaN if no value is known.
 
-    ``member`` [rows, members] is 1 for a member and 0 for every other value along the first axis of ``values``.
+    Args:
+        member: Array [rows, values] that is 1 if the value is a member of the row, and 0 otherwise.
+        values: Values along the first axis.
     """
     # Sums of known values, divided by how many are known.
     totals = member @ np.nan_to_num(values)
@@ -189,7 +202,7 @@ def mean_of_members(member: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def known_ratio(total: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Return a total divided by a number or weight; NaN, without a warning, where that is not positive."""
+    """Return a total divided by a number or weight; NaN, without a warning, if this number is not positive."""
     # np.divide with where leaves the rest of its output as it was: NaN.
     shape = np.broadcast_shapes(np.shape(total), np.shape(n))
     ratio = np.full(shape, np.nan)

@@ -1,4 +1,9 @@
-"""What lesions of own parts say: is a class lost, are the others spared, and is it one part in two styles? No torch."""
+"""Summaries and verdicts from tables of lesions. No torch.
+
+An own part is a set of units that the model needs to recognise a class, and does not need for other classes. A lesion
+ablates an own part and measures which right answers are left. The style of an image is its domain. The tables answer
+three questions. Is the class lost? Are other classes spared? Is the part of a class the same in two styles?
+"""
 
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
@@ -10,15 +15,15 @@ from circuitry.comparison.statistics import mean_interval
 from circuitry.comparison.table import with_columns
 
 KNOWN = 0.5
-"""The model knows a class in a style from this share of right answers on: lesions of other cells tell nothing."""
+"""The model knows a class in a style if at least this share of its answers is right. Otherwise lesions tell nothing."""
 TAKEN = 0.2
 """A lesion takes a class if at most this share of the right answers is left."""
 SPARED = 0.9
 """A lesion spares classes if at least this share of their right answers is left."""
 EVERYWHERE = "everywhere"
-"""The name of parts whose units may lie at any site that counts."""
+"""Value of the column ``sites`` for parts whose units may lie at any site that counts."""
 BY_STYLE = ("part_domain", "domain")
-"""Columns of the style that a part was found on, and of the style of the images."""
+"""Columns of the style in which a part was found, and of the style of the images that test it."""
 # Values of the column answers.
 OWN = "own class"
 OTHERS = "other classes"
@@ -35,7 +40,7 @@ IN_COMMON = {
     (False, False): "two classes in one style",
     (False, True): "two classes in two styles",
 }
-"""Names of pairs of parts, by (same class, two styles); a class has one part in a style."""
+"""Names of the kinds of pairs of parts, by (same class, two styles). A class has only one part in a style."""
 
 _VERDICT_COLUMNS = (
     "class",
@@ -65,33 +70,34 @@ LesionTable = Annotated[
 
 
 def known_cells(lesions: LesionTable) -> pd.DataFrame:
-    """Return the rows in which the whole model knows the class of the part and the class of the images.
+    """Return the rows in which the model knows the class of the images and the class of the part, each in its style.
 
-    It knows a class in a style from the share `KNOWN` of right answers on.
+    The model knows a class in a style if at least the share `KNOWN` of its answers is right. If no image tests this for
+    a part, its class counts as known.
     """
     known = lesions[lesions["whole_right"] >= KNOWN]
     part_cells = pd.MultiIndex.from_frame(known[["part_class", "part_domain"]])
     known_images = pd.MultiIndex.from_frame(known[["class", "domain"]])
     tested = pd.MultiIndex.from_frame(lesions[["class", "domain"]])
-    # A part of a class that no image tests may be of a class that the model knows.
+    # If no image tests the class of a part in its style, the model may know the class.
     return known[part_cells.isin(known_images) | ~part_cells.isin(tested)]
 
 
 def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.DataFrame:
-    """Return the share of right answers that is left after lesions, of the own class and of other classes.
+    """Return the share of right answers that is left after lesions, for the own class and for other classes.
 
-    The share is the right answers after the lesion divided by those of the whole model, over classes that the model
-    knows. It is above 1 if images become right without the units.
+    The share is the number of right answers after the lesion divided by the number of the whole model. Only classes
+    that the model knows count. A share above 1 means that the lesion made images right.
 
     Args:
         lesions: From `lesion`, perhaps with further columns such as share and sites.
-        by: Columns whose values get rows of their own. The column ``styles`` tells images of the style that the part
-            was found on from images of other styles.
+        by: Columns that define the groups of the summary. The column ``styles`` is added for this: it says whether the
+            images have the style in which the part was found, or another style.
 
     Returns:
         The columns ``by``, then cut, answers (``own class`` or ``other classes``), value (the mean over classes), low,
-        high (Student's 95 % interval over classes), n_classes. The interval ends at 0 and, unless the value is above
-        1, at 1.
+        high (Student's 95 % interval over classes), n_classes. The interval is cut off at 0 and, unless the value is
+        above 1, at 1.
 
     Example:
         >>> part = {"part_class": "clock", "part_domain": "real", "domain": "real", "cut": "part"}
@@ -108,13 +114,13 @@ def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.Dat
     )
     keys = [*by, "cut", "answers"]
     of_part = list(dict.fromkeys([*keys, "part_class"]))
-    # Sums first: a part's share is of all its images, however they spread over other classes.
+    # Sums come first: the share of a part is over all images that test it, from whichever class.
     sums = table.groupby(of_part, sort=False)[["right", "whole_right"]].sum()
     left = (sums["right"] / sums["whole_right"]).rename("left").reset_index()
     rows = []
     for key, part in left.groupby(keys, sort=False):
         value, low, high = mean_interval(part["left"].to_numpy(dtype=float))
-        # Student's interval may leave the possible shares; one around a value above 1 must not end below it.
+        # Student's interval may contain impossible shares. If the value is above 1, the interval must not end at 1.
         if value <= 1:
             high = min(high, 1.0)
         low = max(low, 0.0)
@@ -123,9 +129,10 @@ def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.Dat
 
 
 def told_share(lesions: pd.DataFrame) -> float:
-    """Return the smallest share of units whose lesion takes the classes in the style that the parts were found on.
+    """Return the share of units at which a report gives the results of lesions.
 
-    Without such a share, return the largest one that was tested.
+    This is the smallest share whose lesions take the classes, on images of the style in which the parts were found. If
+    no share does, it is the largest share in the table.
 
     Example:
         >>> part = {"part_class": "clock", "part_domain": "real", "domain": "real", "cut": "part", "class": "clock"}
@@ -149,7 +156,12 @@ def left_by_style(
     answers: str = OWN,
     cut: str = "part",
 ) -> pd.DataFrame:
-    """Return the rows of `lesion_summary` for one kind of answers and one cut."""
+    """Return the rows of `lesion_summary` for one kind of answers and one cut.
+
+    Args:
+        answers: ``own class`` or ``other classes``.
+        cut: ``part`` for own parts, or ``random`` for random units.
+    """
     table = lesion_summary(lesions)
     chosen = table[(table["answers"] == answers) & (table["cut"] == cut)]
     return chosen.drop(columns=["answers", "cut"])
@@ -161,11 +173,13 @@ def lesion_matrix(
     cut: str = "part",
     values: Literal["value", "n_classes"] = "value",
 ) -> pd.DataFrame:
-    """Return `lesion_summary` as a matrix: rows are styles that parts were found on, columns styles of the images.
+    """Return `lesion_summary` as a matrix. Rows are styles in which parts were found, columns are styles of the images.
 
     Args:
-        answers, cut: Which rows of the summary.
-        values: Fill the matrix with the share of right answers that is left, or with the number of classes.
+        answers: ``own class`` or ``other classes``.
+        cut: ``part`` for own parts, or ``random`` for random units.
+        values: ``value`` fills the matrix with the share of right answers that is left, ``n_classes`` with the number
+            of classes.
 
     Example:
         >>> part = {"part_class": "clock", "part_domain": "real", "cut": "part", "class": "clock"}
@@ -181,13 +195,16 @@ def lesion_matrix(
 
 
 def overlap_summary(overlaps: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean overlap of pairs of own parts, for each kind of pair in `IN_COMMON`.
+    """Return the mean overlap of two own parts, for each kind of pair in `IN_COMMON`.
 
-    The interval is over classes; a pair of two classes counts for its first class.
+    The 95 % interval is over classes. A pair of two classes counts for its first class.
+
+    Args:
+        overlaps: From `part_overlaps`.
 
     Returns:
-        Columns parts (the kind), value, low, high (overlap of units), chance (the overlap of random units), edges
-        (overlap of edges), n_pairs.
+        Columns parts (the kind of pair), value, low, high (overlap of units), chance (the overlap of random units),
+        edges (overlap of edges), n_pairs.
 
     Example:
         >>> pair = {"class_a": "clock", "class_b": "clock", "domain_a": "real", "domain_b": "sketch"}
@@ -217,20 +234,27 @@ def overlap_summary(overlaps: pd.DataFrame) -> pd.DataFrame:
 
 
 def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame:
-    """Decide for each class and two styles whether the model uses the same part in both.
+    """Decide for each class and each two styles whether the model uses the same part in both styles.
 
-    A part is found for each style. The verdicts are:
+    A part is found for each class and style. The verdicts are:
 
-    - ``the same part``: both parts take the class in both styles and spare the other classes, and they overlap more
-      than random units do, and more than the parts of two classes in one style do on average;
-    - ``other parts``: each part takes the class in its own style, and the first verdict does not hold;
-    - ``no own part``: a part does not take the class in its own style, or does not spare the other classes;
-    - ``not tested``: no unseen image tests a part in its own style or on other classes, and nothing refutes it.
+    - ``the same part``: Both parts take the class in both styles, and spare the other classes. They also overlap more
+      than random units do, and more than the parts of two classes in one style do on average.
+    - ``other parts``: Each part takes the class in its own style and spares the other classes, but the first verdict
+      does not hold.
+    - ``no own part``: A part does not take the class in its own style, or does not spare the other classes.
+    - ``not tested``: There are no unseen images to test a part in its own style, or on other classes. The existing
+      tests do not refute the parts.
+
+    Args:
+        lesions: From `lesion`.
+        overlaps: From `part_overlaps`, for the same parts.
 
     Returns:
-        Columns class, domain_a, domain_b, own_a, own_b (share that each part leaves in its own style; NaN without
-        unseen images), a_on_b, b_on_a (share that it leaves in the other style), others (the smaller share of other
-        classes), overlap, verdict. Rows are of classes that the model knows in both styles.
+        Columns class, domain_a, domain_b, own_a, own_b (share of right answers that each part leaves in its own style;
+        NaN without unseen images), a_on_b, b_on_a (share that each part leaves in the other style), others (share that
+        is left of other classes; the smaller share of the two parts), overlap, verdict. Only classes that the model
+        knows in both styles have rows.
 
     Example:
         >>> rows = [(a, b, 0.0) for a in ("real", "sketch") for b in ("real", "sketch")]
@@ -270,7 +294,7 @@ def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame
         others_a = float(spared.get((name, a), np.nan))
         others_b = float(spared.get((name, b), np.nan))
         least = max(pair["chance"], least_overlap)
-        # A comparison with NaN is false: what was not tested speaks neither for a part nor against it.
+        # A comparison with NaN is false, so a missing test refutes no part.
         keeps_class = np.greater([own_a, own_b], TAKEN).any()
         takes_others = np.less([others_a, others_b], SPARED).any()
         if keeps_class or takes_others:

@@ -1,4 +1,4 @@
-"""p values of permutations, their correction for many tests, and the smallest p that permutations can give."""
+"""p values from permutations, their correction for multiple tests, and the smallest p that permutations can give."""
 
 import math
 from collections.abc import Sequence
@@ -15,12 +15,12 @@ from circuitry.runs.arguments import FINITE, Condition, Count, Seed, checked
 LEVEL = 0.05
 
 EXACT_SIGNS = 12
-"""Most values whose signs are exchanged in all 2^n ways."""
+"""Largest number of values for which all 2^n combinations of signs are tried."""
 EXACT_DOMAINS = 8
-"""Most domains that are put into all n! orders."""
+"""Largest number of domains for which all n! orders are tried."""
 
 _SIGN_DRAWS = 10_000
-"""Random signs of more values."""
+"""Number of random combinations of signs that are tried for more than `EXACT_SIGNS` values."""
 
 _IN_RANGE = Condition(
     "p values",
@@ -28,30 +28,35 @@ _IN_RANGE = Condition(
     "correct them",
 )
 ROUNDING = 1e-12
-"""Tolerance, so that the given order counts among the permutations."""
+"""Tolerance for rounding, so that the given order counts among the permutations that are at least as large."""
 
 
 @checked
 def holm(p: Annotated[pd.Series, _IN_RANGE]) -> pd.Series:
-    """Return p values corrected for their number (Holm 1979); NaN values are not counted.
+    """Return p values corrected for their number by Holm's method (1979).
+
+    NaN values stay NaN, and do not count as tests.
 
     Example:
         >>> holm(pd.Series([0.01, 0.04, 0.03])).tolist()
         [0.03, 0.06, 0.06]
     """
-    # The i-th smallest p times the number of tests from it on, and no smaller than those before it.
+    # Each p, in ascending order, is multiplied by the number of tests that are left, and is no smaller than the last.
     tested = p.astype(float).dropna().sort_values(kind="stable")
     n_left = np.arange(len(tested), 0, -1)
     return (tested * n_left).clip(upper=1).cummax().reindex(p.index)
 
 
 def smallest_p(n: int) -> float:
-    """Return the smallest two-sided p value of exchanging the signs of n values: 2 / 2^n."""
+    """Return the smallest two-sided p value that a test by exchanging the signs of n values can give: 2 / 2^n."""
     return min(1.0, 2.0 ** (1 - n))
 
 
 def fewest_units(n_tests: int) -> int:
-    """Return how many values are needed before the smallest p, corrected for the tests, is significant."""
+    """Return how many values a test by exchanging signs needs, so that it can be significant.
+
+    From this number on, the smallest p, corrected for ``n_tests`` tests, is at most `LEVEL`.
+    """
     # 2 / 2^n * n_tests <= LEVEL, solved for n.
     return math.ceil(1 + math.log2(n_tests / LEVEL))
 
@@ -64,9 +69,10 @@ def sign_flip_p(
 ) -> float:
     """Test whether a mean is zero by exchanging the signs of its values; return the two-sided p value.
 
-    p is the share of signs that give at least as large an absolute mean. Up to twelve values it is exact, over all 2^n
-    signs. Of more values it is over 10,000 random signs and the given ones, so it is at least 1 / 10,001. NaN for no
-    values, or for zeros alone.
+    The p value is the share of combinations of signs that give at least as large an absolute mean. For at most twelve
+    values it is exact, because all 2^n combinations are tried. For more values, 10,000 random combinations and the
+    given one are tried, so p is at least 1 / 10,001. The result is NaN if there are no values, or if all values are
+    zero.
 
     Example:
         >>> sign_flip_p(np.array([1.0, 2.0, 3.0]))
@@ -84,7 +90,7 @@ def sign_flip_p(
     else:
         rng = np.random.default_rng(seed)
         signs = rng.choice([-1.0, 1.0], (_SIGN_DRAWS, n))
-    # Sums order as means do; the given signs must count among the permutations in spite of rounding.
+    # Sums are compared in place of means. The given signs must count among the permutations in spite of rounding.
     as_large = np.abs(signs @ values) >= abs(values.sum()) - ROUNDING
     if exact:
         return float(as_large.mean())
@@ -102,13 +108,17 @@ def mantel(
 ) -> tuple[float, float]:
     """Return Spearman's correlation of two symmetric matrices over pairs of domains, and its p value (Mantel 1967).
 
-    Pairs share domains, so they are not independent. Therefore the domains of ``y`` are put into other orders, and p is
-    the share of orders that give at least as large an absolute correlation. Up to eight domains all orders are taken;
-    of more domains random orders and the given one. Domains with unknown pairs are left out, the domain with the most
-    unknown pairs first. NaN for fewer than three domains, or if all pairs of a matrix are equal.
+    Two pairs may share a domain, so pairs are not independent. Therefore the domains of ``y`` are put into other
+    orders, and p is the share of orders that give at least as large an absolute correlation. For at most eight domains,
+    all orders are tried. For more domains, random orders and the given one are tried.
 
-    With ``given`` the correlation is partial. The ranks of this third matrix are taken out of the ranks of both
-    matrices by least squares, and again out of each order of the rest of ``y`` (Freedman and Lane 1983).
+    Domains are left out one by one until all pairs are known, starting with the domain that has the most unknown pairs.
+    The result is NaN for fewer than three domains, or if all pairs of a matrix are equal.
+
+    Args:
+        given: A third matrix, for a partial correlation. By least squares, its ranks are taken out of the ranks of
+            ``x`` and ``y``, and again out of each new order of what is left of ``y`` (Freedman and Lane 1983).
+        draws: Number of random orders.
 
     Example:
         >>> x = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 3.0, 0.0]])
@@ -127,7 +137,7 @@ def mantel(
     for matrix in matrices:
         pairs = matrix[np.ix_(complete, complete)][upper]
         ranked.append(_standardised(stats.rankdata(pairs)))
-    # With a third matrix: the share of both that its ranks explain is taken out.
+    # If there is a third matrix, what its ranks explain is taken out of both.
     taken = np.zeros(len(ranked[0])) if given is None else ranked[2]
     u = _standardised(ranked[0] - (ranked[0] @ taken) * taken)
     v = _standardised(ranked[1] - (ranked[1] @ taken) * taken)
@@ -147,7 +157,7 @@ def mantel(
         in_order = np.tile(np.arange(n), (draws, 1))
         orders = rng.permuted(in_order, axis=1)
     moved = ranks[orders[:, upper[0]], orders[:, upper[1]]]
-    # An order mixes the rest of y with the given ranks again, which are taken out of it.
+    # A new order of y correlates with the given ranks again, so what they explain is taken out again.
     explained = np.square(moved @ taken)
     rest = np.sqrt(np.maximum(1 - explained, ROUNDING))
     rhos = moved @ u / rest
@@ -161,7 +171,10 @@ def mantel(
 
 
 def _complete(matrices: Sequence[np.ndarray]) -> list[int]:
-    """Return domains whose pairs are all known in all matrices."""
+    """Return the indices of domains whose pairs are all known in all matrices.
+
+    Domains are left out one by one, starting with the domain that has the most unknown pairs.
+    """
     unknown = np.asarray(np.isnan(matrices).any(0))
     unknown |= unknown.T
     np.fill_diagonal(unknown, False)
@@ -174,7 +187,10 @@ def _complete(matrices: Sequence[np.ndarray]) -> list[int]:
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:
-    """Return values with mean 0 and length 1, so that products are correlations; 0 for equal values."""
+    """Return values with mean 0 and length 1, or zeros if all values are equal.
+
+    The product of two such vectors is their correlation.
+    """
     centred = values - values.mean() if len(values) else values
     length = float(np.linalg.norm(centred))
     return centred / length if length > ROUNDING else np.zeros(len(values))

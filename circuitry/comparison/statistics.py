@@ -1,4 +1,4 @@
-"""Means over classes with Student's intervals, the jackknife, and the spread behind all intervals and tests."""
+"""Means over classes with Student's intervals, the jackknife, and the variance behind all intervals and tests."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -13,27 +13,27 @@ from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
 
 INTERVALS = ("domain", "site", "value", "low", "high", "n_classes")
-"""Columns of each domain's mean with the other domains."""
+"""Columns of a table with each domain's mean with the other domains."""
 
 STUDENT_QUANTILE = (1 + 0.95) / 2
-"""Quantile of Student's t for intervals of 95 %."""
+"""Probability of the quantile of Student's t that gives 95 % intervals."""
 
 _POWER = 0.8
-"""Share of studies in which a detectable difference is found."""
+"""A difference is detectable if this share of all studies finds it."""
 
 
 class Spread(NamedTuple):
-    """A statistic with its variance and the degrees of freedom of its test."""
+    """A statistic with its variance, and with the degrees of freedom for Student's t."""
 
     value: Float[np.ndarray, "*results"]
-    """The statistic of all classes and images."""
+    """The statistic over all classes and images."""
     variance: Float[np.ndarray, "*results"]
-    """Its variance over draws of other classes and images; NaN without any variation."""
+    """Variance of the statistic if other classes and images were drawn; NaN if it cannot be estimated."""
     degrees: Float[np.ndarray, "*results"]
-    """Degrees of freedom of Student's t."""
+    """Degrees of freedom for Student's t."""
 
     def interval(self) -> tuple[np.ndarray, np.ndarray]:
-        """Return the lower and upper bounds of the interval of 95 %."""
+        """Return the lower and upper bounds of the 95 % interval."""
         quantile = stats.t.ppf(STUDENT_QUANTILE, self.degrees)
         reach = quantile * np.sqrt(self.variance)
         low = np.asarray(self.value - reach)
@@ -41,15 +41,20 @@ class Spread(NamedTuple):
         return low, high
 
     def detectable(self, level: float) -> np.ndarray:
-        """Return the difference from zero that Student's test at a level finds in four of five studies like this."""
-        # In standard errors: the distance to the limit of the test, and from there to its power.
+        """Return the smallest difference from zero that Student's test finds in four of five studies like this.
+
+        Args:
+            level: Significance level of the test.
+        """
+        # The first term is the limit of the test, in standard errors. The second term is the distance from this limit
+        # at which the test has its power.
         errors = stats.t.ppf(1 - level / 2, self.degrees)
         errors = errors + stats.t.ppf(_POWER, self.degrees)
         return np.asarray(errors * np.sqrt(self.variance))
 
     def p(self) -> np.ndarray:
         """Return the two-sided p value of Student's t test against zero."""
-        # A variance of zero gives an infinite t, and p = 0; nothing over nothing gives NaN.
+        # If the variance is zero, t is infinite and p = 0. If the value is zero, too, p is NaN.
         with np.errstate(divide="ignore", invalid="ignore"):
             t = np.abs(self.value) / np.sqrt(self.variance)
             return np.asarray(2 * stats.t.sf(t, self.degrees))
@@ -60,10 +65,15 @@ def mean_spread(
     values: Float[np.ndarray, " n"],
     families: Sequence[object] | None = None,
 ) -> Spread:
-    """Return the mean of the known values with the variance over them, or over families of them.
+    """Return the mean of the known values, with its variance over values or over families of values.
 
-    With N values in F families, whose deviations from the mean sum to D_f, the variance is F / (F - 1) * sum of
-    D_f^2 / N^2, with F - 1 degrees of freedom; for families of one this is Student's t.
+    Let N values be in F families, and let D_f be the sum of the deviations of family f from the mean. The variance is F
+    / (F - 1) * (sum over f of D_f^2) / N^2, with F - 1 degrees of freedom. If every family has one value, this gives
+    Student's t.
+
+    Args:
+        values: The values; NaN for unknown values.
+        families: The family of each value. By default every value is a family of its own.
 
     Example:
         >>> spread = mean_spread(np.array([1.0, 2.0, 3.0]))
@@ -94,7 +104,7 @@ def mean_spread(
 
 
 def mean_spreads(several: Sequence[np.ndarray]) -> Spread:
-    """Return `mean_spread` of several samples."""
+    """Return the `mean_spread` of each of several samples, as one `Spread` of arrays."""
     spreads = [mean_spread(values) for values in several]
     return Spread(*np.array(spreads, float).reshape(-1, 3).T)
 
@@ -104,7 +114,9 @@ def mean_interval(
     values: Float[np.ndarray, " n"],
     families: Sequence[object] | None = None,
 ) -> tuple[float, float, float]:
-    """Return the mean and the bounds of Student's interval (`mean_spread`); bounds are NaN for fewer than two values.
+    """Return the mean of the known values, and the bounds of Student's 95 % interval; see `mean_spread`.
+
+    The bounds are NaN for fewer than two values or families.
 
     Example:
         >>> mean_interval(np.array([1.0, 2.0, 3.0]))
@@ -119,11 +131,15 @@ def jackknife_interval(
     value: float,
     without_each: Float[np.ndarray, " n"],
 ) -> tuple[float, float]:
-    """Return the 95 % interval of a statistic from its values without each of n observations in turn (Tukey 1958).
+    """Return the 95 % interval of a statistic by the jackknife (Tukey 1958).
 
-    The standard error is sqrt((n - 1) / n * sum of squared deviations of these values from their mean), the interval
-    the value plus and minus Student's quantile with n - 1 degrees of freedom times it. NaN for fewer than two
-    observations, or if a value is NaN.
+    The standard error is sqrt((n - 1) / n * S), where S is the sum of the squared deviations of ``without_each`` from
+    their mean. The interval is the value plus and minus the standard error times Student's quantile with n - 1 degrees
+    of freedom. The bounds are NaN for fewer than two observations, or if a value is NaN.
+
+    Args:
+        value: The statistic of all n observations.
+        without_each: The statistic without each of the n observations in turn.
 
     Example:
         >>> jackknife_interval(2.0, np.array([2.5, 2.0, 1.5]))  # the mean of 1, 2 and 3

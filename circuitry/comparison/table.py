@@ -13,9 +13,9 @@ from circuitry.runs.errors import InputError, naming_damage, unknown_name
 from circuitry.runs.files import whole_file
 
 VALUES = ("class", "domain_a", "domain_b", "site", "value")
-"""Columns of a table of values; others may follow."""
+"""Columns of a table of values. The table may have further columns."""
 BOTH_WAYS = ("class", "domain", "other", "site", "value")
-"""Columns of a table with every pair in both orders."""
+"""Columns of a table that has every pair of domains in both orders."""
 NUMBERS = (
     "value",
     "low",
@@ -28,7 +28,7 @@ NUMBERS = (
     "rank_alone",
     "rank_centred",
 )
-"""Columns that hold numbers in any table."""
+"""Columns that hold numbers, in every table that has them."""
 NAMES = ("class", "domain", "other", "domain_a", "domain_b", "class_a", "class_b")
 """Columns that hold a name in each row."""
 CHANCE = ("site", "value")
@@ -36,7 +36,11 @@ CHANCE = ("site", "value")
 
 
 def with_columns(*columns: str) -> Condition:
-    """Return the condition of being a table with some columns, with numbers in `NUMBERS`."""
+    """Return the condition that a table has some columns.
+
+    The columns of the table that are in `NUMBERS` must hold numbers. Wanted columns that are in `NAMES` must have a
+    name in each row.
+    """
 
     def wrong(table: pd.DataFrame) -> str | None:
         missing = [column for column in columns if column not in table]
@@ -54,20 +58,23 @@ def with_columns(*columns: str) -> Condition:
 
 
 def _words_in(table: pd.DataFrame) -> str:
-    """Return the columns that should hold numbers and do not."""
+    """Return the columns in `NUMBERS` that do not hold numbers, joined by commas."""
     if table.empty:
         return ""
-    # Columns of objects may still hold numbers alone, as those of empty tables or with None do.
+    # A column of objects may still hold only numbers, for example in an empty table, or beside None.
     known = table[[name for name in NUMBERS if name in table]].infer_objects()
     return ", ".join(known.select_dtypes(exclude=["number", "bool"]).columns)
 
 
 ValueTable = Annotated[pd.DataFrame, with_columns(*VALUES)]
-"""Values of pairs of domains by class and site."""
+"""Table with the values of pairs of domains, by class and site."""
 
 
 def domain_matrix(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the symmetric domain-by-domain mean of a `compare` table over classes and sites; NaN on the diagonal.
+    """Return the mean over classes and sites for every two domains, as a symmetric matrix with NaN on the diagonal.
+
+    Args:
+        table: From `compare`.
 
     Example:
         >>> row = {"class": "clock", "domain_a": "real", "domain_b": "sketch", "site": "conv", "value": 0.5}
@@ -85,9 +92,10 @@ def domain_matrix(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def both_directions(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a `compare` table with every pair in both orders: columns class, domain, other, site, value.
+    """Return a `compare` table with every pair of domains in both orders.
 
-    A table that has these columns already is returned unchanged.
+    Returns:
+        Columns class, domain, other, site, value. If the table has these columns already, it is returned unchanged.
 
     Example:
         >>> row = {"class": "clock", "domain_a": "real", "domain_b": "sketch", "site": "conv", "value": 0.5}
@@ -104,10 +112,10 @@ def both_directions(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def check_pairs(table: pd.DataFrame, *, in_order: bool) -> None:
-    """Refuse a table with two rows for one class, two domains and one site.
+    """Raise `InputError` if a table has two rows for the same class, pair of domains and site.
 
     Args:
-        in_order: Whether (a, b) and (b, a) are two pairs, or the same pair.
+        in_order: Whether (a, b) and (b, a) are two different pairs. Otherwise they are the same pair.
     """
     table = table.reset_index(drop=True)
     pairs = table[["domain_a", "domain_b"]].astype(str)
@@ -128,9 +136,10 @@ def class_groups(
     classes: Iterable[str],
     groups: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, tuple[str, ...]]:
-    """Return classes by group: all of them as ``all``, and for each given group its members among them.
+    """Return the classes of each group by its name.
 
-    Groups without such a member are left out.
+    The group ``all`` has all classes, sorted. A given group has only its members that are among ``classes``. A group
+    without such a member is left out.
     """
     fitting(list(groups or ()), list[str], "the names of groups")
     known = set(classes)
@@ -148,7 +157,14 @@ def check_table(
     columns: Iterable[str],
     key: Iterable[str],
 ) -> None:
-    """Refuse a table that lacks a column, has no rows, or holds two rows for one key (the columns in ``key``).
+    """Raise `InputError` if a table lacks a column, has no rows, or has two rows with the same key.
+
+    A column of `NUMBERS` that holds words is an error, too.
+
+    Args:
+        name: Name of the table in messages.
+        columns: Columns that the table needs.
+        key: Columns that together identify a row.
 
     Example:
         >>> check_table(pd.DataFrame({"site": ["conv"], "value": [0.5]}), "depth", ("site", "value"), key=("site",))
@@ -178,10 +194,10 @@ def write_named_table(
     table: pd.DataFrame,
     float_format: str | None = None,
 ) -> None:
-    """Write a table as a CSV file, with all digits unless ``float_format`` says otherwise.
+    """Write a table as a CSV file, with all digits unless ``float_format`` is given.
 
     A spreadsheet takes a name that begins with =, +, - or @ for a formula, and runs it. So such a name is written with
-    an apostrophe before it, which `read_named_table` takes away.
+    an apostrophe before it. `read_named_table` removes the apostrophe.
 
     Example:
         >>> write_named_table(Path("table.csv"), pd.DataFrame({"class": ["=clock"], "value": [0.5]}))
@@ -195,7 +211,10 @@ def write_named_table(
 
 @checked
 def read_named_table(path: Path, **how: Any) -> pd.DataFrame:
-    """Read a table that `write_named_table` wrote, names as they are; ``how`` goes to `pandas.read_csv`.
+    """Read a table that `write_named_table` wrote, with the names as they were.
+
+    Args:
+        how: Further arguments of `pandas.read_csv`.
 
     Example:
         >>> write_named_table(Path("table.csv"), pd.DataFrame({"class": ["=clock"], "value": [0.5]}))
@@ -206,7 +225,8 @@ def read_named_table(path: Path, **how: Any) -> pd.DataFrame:
         return _renamed(pd.read_csv(path, keep_default_na=False, **how), _unquoted)
 
 
-# Apostrophes before the sign count, so that a name with one gets another, and reading takes away one alone.
+# The pattern includes apostrophes before the sign. So a name with an apostrophe gets a second one, and reading removes
+# only one.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
@@ -223,7 +243,7 @@ def _unquoted(name: object) -> object:
 
 
 def _renamed(table: pd.DataFrame, rename: Callable[[object], object]) -> pd.DataFrame:
-    """Return a table with its columns and all its text renamed."""
+    """Return a table in which all column names and all values of columns without numbers are renamed."""
     renamed = table.copy()
     for name in table:
         if not pd.api.types.is_numeric_dtype(table[name]):

@@ -1,4 +1,4 @@
-"""Finished results become figures, sections and one page; nothing is computed here."""
+"""Turn finished results into figures, report sections and a page. This package computes no results."""
 
 import lazy_loader
 

@@ -1,4 +1,4 @@
-"""Figures as files of their own: PNG by kaleido and a browser, and HTML. No torch."""
+"""Write figures as files of their own: as PNG with kaleido and a browser, or as HTML. No torch."""
 
 import importlib.util
 import logging
@@ -30,16 +30,16 @@ FIGURE_CONFIG = {
 _BROWSER_FAILED = "the browser that draws them failed ({}): see that there is room in {}, or set TMPDIR, and run again"
 log = logging.getLogger(__name__)
 WIDTH = 1000
-"""Width in pixels of a PNG figure that sets none; it is drawn at twice the size."""
+"""Width in pixels of a PNG figure whose layout sets no width. The file has twice as many pixels in each direction."""
 
 
 def write_static(
     figures: Mapping[str, go.Figure], folder: str | PathLike[str]
 ) -> list[Path]:
-    """Write ``folder/<name>.png`` for every figure, and return the paths.
+    """Write each figure to ``folder/<name>.png``, and return the paths.
 
-    Without kaleido nothing is written: PNG figures are an extra that was not installed. Without a working browser
-    nothing is written, either, and a warning says why.
+    If kaleido is not installed, nothing is written, because PNG figures are an optional extra. If no browser works,
+    nothing is written either, and a warning says why.
     """
     if importlib.util.find_spec("kaleido") is None:
         return []
@@ -72,7 +72,7 @@ def write_static(
             "they need Chrome or Chromium: install one, or run plotly_get_chrome"
         )
     except (OSError, RuntimeError, KaleidoError) as error:
-        # An error of the disk has a number; those of the browser have none.
+        # An error of the disk has a number, an error of the browser has no number.
         if isinstance(error, OSError) and error.errno is not None:
             raise
         place = tempfile.gettempdir()
@@ -82,13 +82,15 @@ def write_static(
 
 @cache
 def _without(why: str) -> list[Path]:
-    """Log once in a process why there are no PNG figures."""
+    """Log the reason why there are no PNG figures, once in a process, and return an empty list."""
     log.warning("no PNG figures: %s", why)
     return []
 
 
 def write_figure(figure: go.Figure, stem: str | PathLike[str]) -> list[Path]:
-    """Write ``stem.html``, self-contained, and ``stem.png`` where `write_static` can; return the paths.
+    """Write a figure to ``stem.html`` and, if `write_static` can, to ``stem.png``; return the paths.
+
+    The HTML file contains plotly.js, so it needs no other file.
 
     Example:
         >>> write_figure(circuitry.plot(circuit), "clock")[0].name

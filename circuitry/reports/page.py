@@ -1,4 +1,7 @@
-"""Write a finished analysis as one HTML file, which holds plotly.js and all images and so needs no other file."""
+"""Write a finished analysis as one HTML file.
+
+The file contains plotly.js and all images, so it needs no other file.
+"""
 
 import base64
 import errno
@@ -30,11 +33,13 @@ from circuitry.runs.files import whole_file
 from circuitry.runs.provenance import command
 
 OPEN_TABLES = 4
-"""Tables of a page that are open; those after them are folded."""
+"""Number of tables on a page that are shown open. All later tables are folded: a click opens them."""
 
 
 class Finding(NamedTuple):
-    """One sentence of the answer to a report's title, with its evidence; all numbers come from tables.
+    """One sentence that answers the question in a report's title, with its evidence.
+
+    All numbers in a finding come from tables.
 
     Example:
         >>> finding = circuitry.reports.Finding("Half is shared.", "Of 9 classes.", "More classes.")
@@ -45,15 +50,16 @@ class Finding(NamedTuple):
     claim: str
     """The result, with its numbers."""
     certainty: str
-    """Evidence for the claim: intervals and tests, and the images or classes they are over."""
+    """Evidence for the claim: intervals, tests, and the number of images or classes behind them."""
     refutation: str
-    """Evidence that would change the claim; the page writes "What would change it:" before it."""
+    """Evidence that would change the claim. The page writes "What would change it:" before this text."""
 
 
 class Report:
     """A page that grows block by block and is written as one self-contained HTML file.
 
-    All text is plain and escaped; an empty line starts a new paragraph. Figures and tables are numbered in order.
+    All text is plain text, and special characters are escaped. An empty line starts a new paragraph. Figures and tables
+    are numbered in the order in which they are added.
 
     Example:
         >>> report = Report("Circuits of a small CLIP", "How much circuitry do the domains share?")
@@ -76,14 +82,19 @@ class Report:
         self._n_blocks = Counter[str]()
         self._n_open_tables = 0
         self.plotly_figures: dict[str, go.Figure] = {}
-        """The interactive figures by the id of their div, for `write_static`."""
+        """The interactive figures. The keys are the ids of the HTML elements that hold them. `write_static` takes this
+        dictionary."""
 
     def summary(self, findings: Sequence[Finding | None]) -> None:
-        """Put findings at the top of the page, as the answer to its title; None among them is left out."""
+        """Put findings at the top of the page, where they answer its title; entries that are None are left out."""
         self._findings = [finding for finding in findings if finding is not None]
 
     def section(self, heading: str, *, folded: bool = False) -> None:
-        """Start a section, which the table of contents lists; a folded one shows its heading until it is opened."""
+        """Start a section, and list it in the table of contents.
+
+        Args:
+            folded: Whether only the heading is shown until the reader opens the section.
+        """
         name = f"section-{len(self._sections)}"
         self._sections.append(
             {"name": name, "heading": heading, "folded": folded, "blocks": []}
@@ -110,7 +121,7 @@ class Report:
         self._add_numbered("figure", caption, drawing=drawing)
 
     def image(self, image: Image.Image, caption: str, *, alt: str) -> None:
-        """Embed an image; ``alt`` says what it shows."""
+        """Embed an image as a numbered figure; ``alt`` describes the image in words."""
         buffer = io.BytesIO()
         image.save(buffer, format="PNG")
         png = base64.b64encode(buffer.getvalue()).decode("ascii")
@@ -132,14 +143,16 @@ class Report:
         formats: Mapping[str, str] | None = None,
         folded: bool = False,
     ) -> None:
-        """Add a table with readable numbers; its index is shown unless it merely counts the rows.
+        """Add a table with readable numbers.
 
-        The page folds it after `OPEN_TABLES` open ones.
+        The index of the table is shown, too, unless it only counts the rows. If the page already has `OPEN_TABLES` open
+        tables, the new table is folded.
 
         Args:
-            table: At most a few dozen rows read well.
-            formats: Format specification by column, such as ``".1%"`` (default: three decimals, none for counts).
-            folded: Whether to show the start of the caption alone until it is opened.
+            table: The table to show. A table with more than a few dozen rows is hard to read on a page.
+            formats: Format specification of a column by its name, such as ``".1%"``. By default numbers have three
+                decimals, and counts have none.
+            folded: Whether only the first sentence of the caption is shown until the reader opens the table.
         """
         if not isinstance(table.index, pd.RangeIndex):
             table = table.reset_index()
@@ -171,11 +184,11 @@ class Report:
         )
 
     def provenance(self, facts: Mapping[str, object]) -> None:
-        """Add checkpoint, settings, versions and seeds at the end of the page."""
+        """Set the checkpoint, settings, versions and seeds that stand at the end of the page."""
         self._provenance = {name: str(value) for name, value in facts.items()}
 
     def write(self, path: str | PathLike[str]) -> Path:
-        """Write the page whole or not at all, and return its path."""
+        """Write the page, and return its path. If writing fails, an earlier page at this path stays whole."""
         target = Path(path)
         # The first section has no heading to link to.
         named = self._sections[1:]
@@ -198,7 +211,10 @@ class Report:
 
 
 def _counts(column: "pd.Series[Any]") -> bool:
-    """Return whether a column of floats holds counts: only whole numbers, one of them above 1."""
+    """Return whether a column of floats holds counts.
+
+    Counts are whole numbers, and at least one of them is above 1. NaN is ignored.
+    """
     if not pd.api.types.is_float_dtype(column):
         return False
     known = column.dropna()
@@ -207,7 +223,11 @@ def _counts(column: "pd.Series[Any]") -> bool:
 
 
 def _cell(value: object, spec: str | None = None) -> str:
-    """Return the text of a cell: a dash for a missing value, a number by ``spec`` or else with three decimals."""
+    """Return the text of a cell.
+
+    A missing value becomes a dash. If ``spec`` is given, the value is formatted by it. Otherwise whole numbers have no
+    decimals, and other numbers have three decimals, or an exponent if they are very small or very large.
+    """
     # pd.isna would return an array for a list.
     if value is None or value is pd.NA or value is pd.NaT:
         return "–"
@@ -229,7 +249,7 @@ def _cell(value: object, spec: str | None = None) -> str:
 
 
 class Written(NamedTuple):
-    """The paths that `write_results` wrote; as text, the lines that a command prints.
+    """The paths that `write_results` wrote; printed, they are the lines that a command shows.
 
     Example:
         >>> from circuitry.reports import Written
@@ -238,13 +258,13 @@ class Written(NamedTuple):
         report: report.html
     """
 
-    report: Path  #: The page.
-    tables: list[Path]  #: A file for each table.
-    figures: list[Path]  #: PNG files, where they were asked for.
+    report: Path  #: Path of the page.
+    tables: list[Path]  #: Paths of the tables, as CSV files.
+    figures: list[Path]  #: Paths of the PNG files; empty if none could be written.
     refused: str | None = None
-    """Why nothing was written."""
+    """Why nothing was written; None if the files were written."""
     claims: tuple[str, ...] = ()
-    """The claims at the top of the report."""
+    """The claims of the findings at the top of the report."""
 
     def facts(self) -> dict[str, Any]:
         """Return the claims and the paths as plain values, for JSON."""
@@ -278,18 +298,20 @@ def write_results(
     listings: Mapping[str, Sequence[str]] | None = None,
     comparisons: Mapping[str, Comparison] | None = None,
 ) -> Written:
-    """Write a report, its tables and PNG figures into a folder, and the small tables into another folder, too.
+    """Write a report, its tables and its PNG figures into a folder, and the small tables into a second folder.
 
-    The folder gets an index of its pages, and the report links to the pages beside it; see `link_pages`. Tables that an
-    earlier run of the same command left in the folder are removed, unless they are written now. If the folder is
-    read-only, as that of a finished run may be, nothing is written and the result says so.
+    The first folder also gets an index of its pages, and the report links to the other pages in the folder; see
+    `link_pages`. Tables that an earlier run of the same command left there are removed, unless this call writes them
+    again. The folder of a finished run may be read-only. In this case nothing is written, and the result says why.
 
     Args:
         out: Folder for ``report.html``, ``tables`` and ``figures``.
-        results: Folder for the small tables with the same ``provenance.json``, if any.
-        provenance, listings: Those of `write_with_provenance`.
-        small: Names of the tables that are small enough to be committed (default: all).
-        comparisons: Comparisons to save, by the name of their folder.
+        results: Folder for the small tables, which also gets ``provenance.json``. None: there is no second folder.
+        provenance: Facts for ``provenance.json`` and for the end of the page. The command is added.
+        small: Names of the tables that are written into ``results`` because they are small enough to be committed
+            (default: all tables).
+        listings: Lists of names to write beside the tables, as in `write_with_provenance`.
+        comparisons: Comparisons to save. The key of a comparison is the name of its folder in ``out/comparisons``.
 
     Example:
         >>> tables = {"shares": pd.DataFrame({"share": [0.5]})}
@@ -305,7 +327,7 @@ def write_results(
         remove_stale_tables(out / "tables", tables)
         paths = write_with_provenance(tables, out / "tables", provenance, listed)
     except OSError as error:
-        # A full disk is an error; a folder that may not be written to holds a finished run.
+        # A full disk is an error. A folder without permission to write holds a finished run, which is no error.
         if error.errno not in (errno.EROFS, errno.EACCES, errno.EPERM):
             raise
         refused = f"{out} can only be read: {error.strerror}"
@@ -315,7 +337,7 @@ def write_results(
         committed = {name: tables[name] for name in small}
         paths += write_with_provenance(committed, results, provenance, listings)
     report.provenance(provenance)
-    # After the tables: figures take longest, and the numbers are then safe.
+    # Figures take longest. They are written after the tables, so that the numbers are safe by then.
     figures = write_static(report.plotly_figures, out / "figures")
     page = report.write(out / REPORT_PAGE)
     link_pages(out)

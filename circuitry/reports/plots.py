@@ -1,4 +1,7 @@
-"""Draw one result as a figure. Figures of several results, or with options, are in `circuitry.reports.figures`."""
+"""Draw one result as a figure.
+
+Figures of several results, and figures with more options, are in `circuitry.reports.figures`.
+"""
 
 import plotly.graph_objects as go
 
@@ -30,16 +33,19 @@ Plotted = (
 
 @checked
 def plot(result: Plotted) -> go.Figure:
-    """Draw a result as an interactive figure of plotly's.
+    """Draw a result as an interactive plotly figure.
 
     Args:
-        result: A `Circuit` or an `AttributionGraph` becomes its units by site and strongest edges;
-            a `FaithfulnessCurve` its selectivity by size, or its faithfulness where there are no images of other
-            classes; `DirectEffects` a heatmap of heads and MLPs by layer; a `Comparison` the matrix of domains; an
-            `AttributionCheck` attributed scores against exact effects.
+        result: The result to draw. Its type decides what the figure shows:
+
+            - `Circuit` or `AttributionGraph`: the units by site, and the strongest edges between them.
+            - `FaithfulnessCurve`: selectivity by size, or faithfulness if there are no images of other classes.
+            - `DirectEffects`: a heatmap of the heads and MLPs by layer.
+            - `Comparison`: the matrix of domains.
+            - `AttributionCheck`: attributed scores against exact effects.
 
     Returns:
-        A figure: ``.show()`` opens it, ``.write_html(path)`` and ``.write_image(path)`` save it.
+        The figure. ``.show()`` opens the figure. ``.write_html(path)`` and ``.write_image(path)`` write it to a file.
 
     Example:
         >>> circuitry.plot(circuit).layout.title.text
@@ -67,7 +73,7 @@ def plot(result: Plotted) -> go.Figure:
 
 
 def _plot_curve(curve: FaithfulnessCurve) -> go.Figure:
-    # Selectivity compares with images of other classes, which a curve may lack.
+    # Selectivity needs images of other classes, and some curves have no such images.
     measure = "faithfulness" if curve.own.all() else "selectivity"
     known = [name for name in (curve.class_name, curve.domain) if name]
     name = " in ".join(known) or "the circuit"

@@ -13,20 +13,24 @@ from circuitry.runs.files import whole_file
 from circuitry.runs.provenance import command
 
 TABLES = "tables"
-"""Listing of the tables that a command wrote, ``tables.txt`` beside them."""
+"""Name of the listing of the tables that a command wrote. The listing is the file ``tables.txt`` beside the tables."""
 
 
 def remove_stale_tables(folder: Path, written: Collection[str]) -> None:
-    """Remove the tables that an earlier run of the same command left in a folder, unless they are written now.
+    """Remove the tables that an earlier run of the same command left in a folder, unless they are in ``written``.
 
-    Tables of another command stay.
+    Tables of another command stay. If the folder has no readable record of its command and tables, all tables stay.
+
+    Args:
+        folder: Folder of the tables, with ``provenance.json`` and ``tables.txt``.
+        written: Names of the tables that the present run writes.
     """
     try:
         provenance = json.loads((folder / "provenance.json").read_text("utf-8"))
         before = str(provenance["command"])
         listed = (folder / f"{TABLES}.txt").read_text(encoding="utf-8").splitlines()
     except (OSError, ValueError, LookupError, TypeError):
-        # Without a readable record nobody knows whose tables these are: they stay.
+        # Without a readable record nobody knows which command wrote these tables, so they stay.
         return
     if _program(before) != _program(command()):
         return
@@ -48,12 +52,14 @@ def write_with_provenance(
     provenance: Mapping[str, object],
     listings: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Path]:
-    """Write tables and, beside them, ``provenance.json`` and a text file of each listing; return the tables' paths.
+    """Write tables with their provenance into a folder, and return the paths of the tables.
+
+    Beside the tables, this writes ``provenance.json`` and a text file for each listing.
 
     Args:
-        provenance: Facts for ``provenance.json``; the script's command is added.
-        listings: Lists of names, such as the classes and the images of the tables; each is written to ``<name>.txt``,
-            one name a line.
+        provenance: Facts for ``provenance.json``. The command line of the script is added.
+        listings: Lists of names, such as the classes and the images of the tables. Each list is written to
+            ``<name>.txt``, with one name in each line.
 
     Example:
         >>> tables = {"accuracy": pd.DataFrame({"right": [0.5]})}
@@ -61,7 +67,7 @@ def write_with_provenance(
         [...accuracy.csv')]
     """
     paths = [folder / f"{name}.csv" for name in tables]
-    # Six digits: rounding in the others differs between machines.
+    # Numbers have six digits, because further digits differ between machines.
     for path, table in zip(paths, tables.values(), strict=True):
         write_named_table(path, table, "%.6g")
     facts = json.dumps({"command": command(), **provenance}, indent=1, default=str)
@@ -77,7 +83,13 @@ def write_with_provenance(
 def listings_of(
     images: DomainFolder, n_images: int | None = None, seed: int = 0
 ) -> dict[str, list[str]]:
-    """Return the classes, and the images that `DomainFolder.select` chooses of each class in each domain.
+    """Return the names of the classes, and of the images that `DomainFolder.select` draws.
+
+    Args:
+        n_images: Number of images to draw for each class in each domain (default: all images).
+
+    Returns:
+        Dictionary with the sorted lists ``classes`` and ``images``.
 
     Example:
         >>> listings_of(folder, 2)["classes"]
@@ -90,7 +102,10 @@ def listings_of(
 
 
 def listings_of_records(records: Iterable[ImageRecord]) -> dict[str, list[str]]:
-    """Return the classes and the images, each once, in the order of their names.
+    """Return the names of the classes and of the images of some records.
+
+    Returns:
+        Dictionary with the lists ``classes`` and ``images``. Both are sorted, and each name occurs once.
 
     Example:
         >>> listings_of_records(folder.select("clock", "real", 2))["classes"]

@@ -1,4 +1,4 @@
-"""Write an index of the pages in the folder of a run, and links between them."""
+"""Write an index of the pages in the folder of a run, and links between these pages."""
 
 import datetime
 import html
@@ -14,9 +14,9 @@ from circuitry.runs.files import whole_file
 
 REPORT_PAGE = "report.html"
 PAGES = (REPORT_PAGE, "explorer/index.html")
-"""Where scripts leave pages, in the folder of a run; also in folders within it."""
+"""Paths of the pages that scripts write into the folder of a run, or into a folder inside this folder."""
 BESIDE = "<!-- beside -->"
-"""Stands twice in a report; links to the pages beside it are written in between."""
+"""Marker that stands twice in a report. Between the two markers are the links to the pages in the same folder."""
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("circuitry.reports", ""), autoescape=True
 )
@@ -26,10 +26,13 @@ _HEAD = 1 << 14
 
 
 def link_pages(folder: Path) -> Path | None:
-    """Write the index of the pages in the folder of a run, and have its report link to the others and to its tables.
+    """Write an index of the pages in the folder of a run, and add links to the report in this folder.
+
+    The report then links to the explorer and to the tables beside it.
 
     Returns:
-        The index; None where the folder has another ``index.html``, which is left alone.
+        Path of the index. None if the folder has an ``index.html`` that this function did not write. This file is left
+        unchanged.
 
     Example:
         >>> Path("run").mkdir()
@@ -40,13 +43,13 @@ def link_pages(folder: Path) -> Path | None:
     inner: set[Path] = set()
     for name in PAGES:
         inner.update(folder.glob(f"*/{name}"))
-    # A page of the folder may match the pattern of the folders in it, as the explorer does.
+    # The explorer's page is a page of the folder, and also matches the pattern of pages in inner folders.
     inner -= set(paths)
     pages = [_described(folder, path) for path in [*paths, *sorted(inner)]]
     _link_report(folder, pages)
     index = folder / "index.html"
     if index.is_file():
-        # Only an index that has our mark is replaced; the explorer's page has the same name.
+        # Only an index with our mark is replaced, because the explorer's page is an index.html, too.
         before = index.read_text(encoding="utf-8", errors="replace")
         if before and OURS not in before:
             return None
@@ -56,7 +59,7 @@ def link_pages(folder: Path) -> Path | None:
 
 
 def _link_report(folder: Path, pages: Sequence[Mapping[str, str]]) -> None:
-    """Write links to the pages and tables beside a report into it, if there is one."""
+    """Write links to the pages and tables of a folder into its report; do nothing if there is no report."""
     report = folder / REPORT_PAGE
     if not report.is_file():
         return
@@ -66,12 +69,12 @@ def _link_report(folder: Path, pages: Sequence[Mapping[str, str]]) -> None:
     if n_tables:
         links.append(f'<a href="tables/">{n_tables} tables</a>')
     shown = f"<p>Beside this report: {', '.join(links)}.</p>" if links else ""
-    # Text before the links, links of an earlier call, text after them.
+    # The three parts are the text before the links, the links of an earlier call, and the text after the links.
     parts = report.read_text(encoding="utf-8").split(BESIDE, 2)
     if len(parts) == 3:
         written = report.stat()
         _rewrite(report, BESIDE.join([parts[0], shown, parts[2]]))
-        # A link is no new result: the report keeps its time.
+        # A link is no new result, so the report keeps its time of modification.
         os.utime(report, ns=(written.st_atime_ns, written.st_mtime_ns))
 
 
@@ -90,7 +93,7 @@ def _described(folder: Path, path: Path) -> dict[str, str]:
 
 
 def _rewrite(path: Path, text: str) -> None:
-    # An equal file keeps its time.
+    # A file that would not change is not written, so it keeps its time of modification.
     if not path.is_file() or path.read_text(encoding="utf-8") != text:
         with whole_file(path) as temporary:
             temporary.write_text(text, encoding="utf-8")

@@ -1,7 +1,8 @@
-"""Charts: tidy tables become plotly figures, one module per kind of chart. The names below are loaded on first use.
+"""Charts: plotly figures of tidy tables. There is one module per kind of chart. Names are loaded on first use.
 
-Every chart refuses, with an `InputError`, a table that lacks a column, has no rows or holds two rows for one mark.
-``title`` is its heading, ``marks`` the looks of the domains (default: `domain_marks` of those in the table).
+If a table lacks a column, has no rows or has two rows for one point, every chart raises `InputError`. In all charts,
+``title`` is the heading and ``marks`` has the looks of the domains (default: `domain_marks` of the domains in the
+table).
 """
 
 import lazy_loader

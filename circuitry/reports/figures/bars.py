@@ -1,6 +1,6 @@
-"""Bars of accuracies on seen and held-out classes, from finished tables of `accuracy_kinds`.
+"""Bars of accuracies on seen and held-out classes, from tables of `accuracy_kinds`.
 
-Everywhere the colour is the domain's; seen classes are solid, held-out ones hatched.
+The colour of a bar stands for its domain. Bars of seen classes are solid, and bars of held-out classes are hatched.
 """
 
 from collections.abc import Callable, Mapping
@@ -18,7 +18,7 @@ KINDS = {
     "own_style": ("texts in the images' own style", "x-thin"),
     "centred": ("scores centred within the domain", "circle-open"),
 }
-"""Columns of `accuracy_kinds` that explain accuracy on held-out classes: the name of each and its symbol."""
+"""Kinds of accuracy that explain the accuracy on held-out classes: name and symbol by column of `accuracy_kinds`."""
 _VALUES = ("all", "seen", "held_out", *KINDS, "chance", "chance_alone")
 _GUESSING = {
     "chance": ("guessing", {"color": style.INK, "dash": "dot", "width": 1.2}),
@@ -27,7 +27,7 @@ _GUESSING = {
         {"color": style.INK, "dash": "dash", "width": 1.2},
     ),
 }
-"""Name and look of the lines of guessing, among all classes and among the held-out ones alone."""
+"""Name and look of the lines at chance level, by column: chance among all classes, or among held-out classes alone."""
 _PERCENT = {
     # Room above 100 for the numbers of the bars.
     "range": [0, 115],
@@ -42,12 +42,13 @@ def accuracy_bars(
     title: str = "Accuracy by domain",
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
-    """Draw the accuracy of every domain: bars of seen and held-out classes, and `KINDS` as points.
+    """Draw the accuracy of every domain as bars: one bar for seen classes, and one for held-out classes.
 
-    The points stand on the bars of held-out classes, whose accuracy they explain.
+    The columns `KINDS` are drawn as points on the bars of held-out classes, because they explain the accuracy on these.
+    If no class is held out, there is one bar for all classes.
 
     Args:
-        table: From `accuracy_kinds`, a row per domain.
+        table: From `accuracy_kinds`, with one row for each domain.
 
     Example:
         >>> columns = ["all", "seen", "held_out", "alone", "own_style", "centred", "chance", "chance_alone"]
@@ -78,12 +79,13 @@ def accuracy_panels(
     title: str,
     columns: int = 3,
 ) -> go.Figure:
-    """Draw the accuracies of several models like `accuracy_bars`: a panel for each title, a group of bars for each row.
+    """Draw accuracies as `accuracy_bars` does, but in several panels, for example to compare models.
 
     Args:
-        panels: For each title a table of `accuracy_kinds` with the name of each row as index, the same in all panels.
-            Whiskers are the column ``sd``.
-        colours: The colour of each panel.
+        panels: Tables of `accuracy_kinds` by the title of their panel. Each row becomes a group of bars. The index has
+            the names of the rows, and is the same in all tables. Values in the column ``sd`` are drawn as whiskers.
+        colours: The colour of each panel, by its title.
+        columns: Largest number of panels in a row.
 
     Example:
         >>> columns = ["all", "seen", "held_out", "alone", "own_style", "centred", "chance", "chance_alone"]
@@ -122,7 +124,13 @@ def _add_bars(
     colours: list[str],
     orientation: Literal["v", "h"],
 ) -> None:
-    """Add the bars and points of one panel, a group for each row, at 0, 1, ..., and the numbers of the bars."""
+    """Add the bars and points of one panel, and the values of the bars as text.
+
+    Each row of the table becomes a group of bars. The groups stand at the places 0, 1, 2, ... of the axis.
+
+    Args:
+        orientation: ``v`` for upright bars, ``h`` for bars from left to right.
+    """
     # Names of plotly's options along the groups and along the values, and where the numbers of the bars stand.
     at = "x"
     value = "y"
@@ -147,7 +155,7 @@ def _add_bars(
     for i, (column, classes) in enumerate(bars.items()):
         # Bars of a group lie beside each other, centred on its tick.
         places = groups + 0.4 * (i - (len(bars) - 1) / 2)
-        # Held-out classes are the result; whiskers of both would be crowded.
+        # Only bars of held-out classes have whiskers. These bars are the result; more whiskers would be crowded.
         whiskers = {}
         if column == "held_out" and "sd" in rows and rows["sd"].notna().any():
             whiskers = {"array": percent["sd"], "color": style.INK, "thickness": 1, "width": 3}  # fmt: skip
@@ -170,7 +178,10 @@ def _add_bars(
 
 
 def _bars(table: pd.DataFrame) -> dict[str, str]:
-    """Return the columns drawn as bars, with their kind: seen and held-out classes, or all if no class is held out."""
+    """Return the columns that are drawn as bars, each with the kind of its classes: seen or held-out.
+
+    If no class is held out, all classes were seen, and there is one bar for all classes.
+    """
     if table["held_out"].notna().any():
         return {"seen": "seen", "held_out": "held-out"}
     return {"all": "seen"}
@@ -184,7 +195,13 @@ def _point(symbol: str) -> dict[str, object]:
 def _finish_accuracies(
     figure: go.Figure, table: pd.DataFrame, title: str, add_line: Callable[..., object]
 ) -> go.Figure:
-    """Add lines at what guessing reaches, and explain bars, points and lines below the panels."""
+    """Add the lines at chance level and the layout of a figure.
+
+    Below the panels, a legend explains the bars, points and lines.
+
+    Args:
+        add_line: Method of the figure that draws a line across the panels.
+    """
     for column, classes in _bars(table).items():
         name = "all classes" if column == "all" else f"{classes} classes"
         style.add_key(
@@ -196,7 +213,7 @@ def _finish_accuracies(
             style.add_key(figure, name, mode="markers", marker=_point(symbol))
     for column, (name, line) in _GUESSING.items():
         chances = sorted(set(table[column].dropna().round(6)))
-        # Domains with other numbers of classes have lines of their own.
+        # Domains with unequal numbers of classes have unequal chance levels, and so several lines.
         for chance in chances:
             add_line(100 * chance, line=line, row="all", col="all")
         if chances:

@@ -1,7 +1,8 @@
-"""Circuits drawn as graphs over depth: one circuit, or one class's circuits in two domains on top of each other.
+"""Circuits drawn as graphs over depth: a single circuit, or a pair of circuits of one class in two domains.
 
-Every node and edge has a kind, and so a lane: in a pair it is shared, only in A, or only in B; in a single circuit it
-works for the metric or against it. All counts are of the whole circuits.
+The circuits of a pair are drawn on top of each other. Every node and edge has a kind, and each kind has its own lane.
+In a pair, a node or an edge is shared, is only in A, or is only in B. In a single circuit, it works for the metric or
+against the metric. The numbers of nodes and edges in the legend include nodes and edges that are not drawn.
 """
 
 import re
@@ -19,20 +20,20 @@ from circuitry.runs.arguments import Names
 from circuitry.runs.errors import InputError, number_of
 
 MOST_OF_PAIR = 300
-"""Most nodes that a pair of circuits is drawn with; of more nodes only the strongest are drawn."""
+"""Largest number of nodes in the drawing of a pair. If the circuits have more nodes, only the strongest are drawn."""
 MOST_ALONE = 30
-"""The same for a single circuit, whose nodes are larger."""
+"""Largest number of nodes in the drawing of a single circuit. It is smaller because these nodes are larger."""
 
-# Kinds of nodes and edges, each by the lane in which it is drawn.
+# Kinds of nodes and edges. Their values say in which lane they are drawn.
 ABOVE = "a"
 BELOW = "b"
 MIDDLE = "shared"
 
 HEADS = re.compile(r"\.attn(?:\.[qkv])?$")
-"""Sites whose units are attention heads, or what a head reads; they are squares."""
+"""Sites whose units are attention heads, or the queries, keys or values of heads. These units are drawn as squares."""
 
 Kinds = Mapping[str, tuple[str, str]]
-"""Name and colour of every kind, in the order of drawing: the middle lies on top."""
+"""Name and colour of every kind of node and edge, in the order of drawing. The shared kind comes last, on top."""
 
 
 def circuit_pair(
@@ -45,11 +46,14 @@ def circuit_pair(
     title: str,
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
-    """Draw the circuits of one class in two domains on top of each other: their shared units and edges, and the rest.
+    """Draw the circuits of one class in two domains on top of each other.
+
+    The drawing separates shared units and edges from units and edges that are in one of the circuits alone.
 
     Args:
-        sites: The columns, from the image to the embedding.
-        name_a, name_b: The two domains, in the colours of ``marks``.
+        sites: The columns of the drawing, from the image to the embedding.
+        name_a, name_b: Names of the two domains. Units and edges of one circuit alone have the colour of its domain in
+            ``marks``.
 
     Example:
         >>> a, b = graphs["clock", "real"].circuit(), graphs["clock", "sketch"].circuit()
@@ -72,13 +76,13 @@ def circuit_pair(
 def circuit_drawing(
     circuit: Circuit, sites: Names | None = None, *, title: str = "Circuit"
 ) -> go.Figure:
-    """Draw one circuit: units that raise the metric above, units that lower it below.
+    """Draw one circuit: units that raise the metric above, and units that lower the metric below.
 
-    A unit with a positive score raises the metric, which falls without the unit. An edge has the colour of the unit
-    that it leads into.
+    A unit with a positive score raises the metric: the metric falls if the unit is removed. An edge has the colour of
+    the unit that it leads into.
 
     Args:
-        sites: The columns, from the image to the embedding (default: the sites of the circuit).
+        sites: The columns of the drawing, from the image to the embedding (default: the sites of the circuit).
 
     Example:
         >>> circuit_drawing(circuit, title="clock").layout.title.text
@@ -168,8 +172,13 @@ def _draw(
 def _nodes_and_edges(
     circuits: Mapping[str, Circuit],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the nodes of all circuits, strongest first, and their edges, each with its kind and hover text."""
-    # By node or edge, then by circuit: two values are a shared one.
+    """Return the nodes and the edges of all circuits as two tables, nodes with the largest scores first.
+
+    Returns:
+        Nodes with the columns name, site, kind, strength (largest absolute score) and text (under the pointer). Edges
+        with the columns upper, lower (the two units), kind and text.
+    """
+    # Values by node or edge, and then by circuit. A node or edge with two values is shared.
     scores: dict[str, dict[str, float]] = {}
     weights: dict[tuple[str, str], dict[str, float]] = {}
     for name, circuit in circuits.items():
@@ -206,7 +215,12 @@ def _nodes_and_edges(
 
 
 def _hover_text(heading: str, what: str, values: Mapping[str, float]) -> str:
-    """Return the text of a node or an edge: its name, and its value in each circuit."""
+    """Return the text of a node or an edge under the pointer: its name, and its value in each circuit that has it.
+
+    Args:
+        what: Name of the values, such as "score".
+        values: Values by the name of the circuit.
+    """
     lines = [f"{what} {value:.3g} in {name}" for name, value in values.items()]
     return "<br>".join([heading, *lines])
 
@@ -214,10 +228,10 @@ def _hover_text(heading: str, what: str, values: Mapping[str, float]) -> str:
 def _placed(
     nodes: pd.DataFrame, sites: Sequence[str], is_pair: bool
 ) -> tuple[pd.DataFrame, dict[str, tuple[float, float]]]:
-    """Stack the nodes of every site in the lane of their kind, the strongest nearest to the middle.
+    """Stack the nodes of every site in the lane of their kind, with the strongest nodes nearest to the middle.
 
     Returns:
-        The nodes with their column and row, ``x`` and ``y``, and the lowest and the highest row of each lane.
+        The nodes with their column ``x`` and their row ``y``, and the lowest and the highest row of each lane.
     """
     stacks = nodes.groupby(["site", "kind"])["name"]
     height = stacks.transform("size")
@@ -245,7 +259,10 @@ def _placed(
 def _draw_edges(
     figure: go.Figure, edges: pd.DataFrame, places: pd.DataFrame, kind: str, colour: str
 ) -> None:
-    """Draw curves that leave and reach the nodes level, broken by None; their inner points carry the hover text."""
+    """Draw every edge as a curve from node to node that is level at both ends.
+
+    All curves of a kind are one line, and None makes the gaps between them. The inner points of a curve have the text.
+    """
     xs: list[float | None] = []
     ys: list[float | None] = []
     texts: list[str | None] = []

@@ -1,4 +1,4 @@
-"""Charts of grids of numbers: domains against domains, components by layer."""
+"""Heatmaps: matrices of numbers over domains, and effects of components by layer."""
 
 from collections.abc import Mapping
 
@@ -11,17 +11,17 @@ from circuitry.reports.figures import style
 from circuitry.runs.errors import InputError
 
 SIGNED = [(0.0, style.NEGATIVE), (0.5, style.NEUTRAL), (1.0, style.POSITIVE)]
-"""Colours of numbers that have a sign."""
+"""Colour scale of numbers that may be negative."""
 
 ROW = 48
 """Height of a row of cells in pixels."""
 ROWS_AT_LEAST = 3
-"""A figure with fewer rows has the height of this many."""
+"""A figure with fewer rows is as high as a figure with this many rows."""
 
 WIDTH_OF_CELLS = 800
-"""Pixels that the columns of all panels have together on a page."""
+"""Width in pixels of the columns of all panels together."""
 WIDTH_OF_CHARACTER = 8
-"""Pixels that a character of a column's name takes."""
+"""Width in pixels of one character in the name of a column."""
 
 
 def similarity_heatmap(
@@ -33,14 +33,15 @@ def similarity_heatmap(
     marks: Mapping[str, style.Mark] | None = None,
     counts: pd.DataFrame | None = None,
 ) -> go.Figure:
-    """Draw a square matrix over domains with its numbers, and dot its diagonal.
+    """Draw a square matrix over domains with its numbers. The cells on the diagonal get a dotted frame.
 
     Args:
-        matrix: A row and a column for each domain. A diagonal without numbers is not dotted. The names of index and
-            columns become the titles of the axes, such as "circuit of" and "images of".
+        matrix: A row and a column for each domain. If the diagonal has no numbers, it gets no frames. The names of
+            index and columns become the titles of the axes, such as "circuit of" and "images of".
         measure: Meaning of the numbers, for the line under the heading.
         diagonal: Meaning of the numbers on the diagonal, for the same line.
-        counts: How many values are behind each number, for a second line in its cell; rows and columns as the matrix.
+        counts: Number of values behind each number of the matrix, with the same rows and columns. It becomes a second
+            line of the cell.
 
     Example:
         >>> names = ["real", "sketch"]
@@ -74,11 +75,14 @@ def transfer_beside_similarity(
     title: str = "Do circuits transfer between similar domains?",
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
-    """Draw a `transfer_matrix` (rows: circuit of, columns: images of) beside the structural similarity of circuits.
+    """Draw a `transfer_matrix` beside the structural similarity of circuits.
 
     Args:
-        similarity: From `domain_matrix`, of the same domains.
-        similarity_diagonal: Meaning of the numbers on the diagonal of similarity.
+        transfer: Rows are the domains of the circuits, columns the domains of the images.
+        similarity: From `domain_matrix`, with the same domains.
+        measure: Name of the numbers in ``transfer``.
+        similarity_measure: Name of the numbers in ``similarity``.
+        similarity_diagonal: Meaning of the numbers on the diagonal of ``similarity``.
 
     Example:
         >>> names = ["real", "sketch"]
@@ -104,7 +108,7 @@ def transfer_beside_similarity(
     )
     looks = style.marks_for(domains, marks)
     for (matrix, name, _), place in zip(panels, places, strict=True):
-        # Both panels in the order of the first, so that equal places are equal pairs.
+        # Both panels have the order of the first, so that a pair of domains has the same place in both.
         ordered = matrix.loc[domains, domains]
         add_cells(figure, ordered, name, looks, place, WIDTH_OF_CELLS // 2)
     return style.lay_out(figure, title=title)
@@ -139,12 +143,12 @@ def component_heatmap(effects: DirectEffects) -> go.Figure:
         height=160 + ROW * max(len(cells), ROWS_AT_LEAST),
     )
     figure.update_xaxes(showgrid=False)
-    # Rows of a table begin at the top, those of plotly at the bottom.
+    # The first row of a table is at the top, but plotly draws it at the bottom.
     return figure.update_yaxes(showgrid=False, autorange="reversed")
 
 
 def check_matrix(matrix: pd.DataFrame) -> None:
-    """Refuse a matrix that is not square over domains, or holds no numbers."""
+    """Raise `InputError` unless a matrix has numbers, and the same domains as rows and as columns."""
     # Objects may still be numbers, as in a matrix that was read or filled cell by cell.
     for name, column in matrix.items():
         if not pd.api.types.is_numeric_dtype(column.infer_objects()):
@@ -174,16 +178,19 @@ def add_cells(
     width: int,
     top: float | None = None,
 ) -> None:
-    """Draw a matrix as cells with numbers into a panel, with a colour bar at its right.
+    """Draw a matrix into a panel as cells with numbers, with a colour bar to the right of the panel.
 
     Args:
+        measure: Name of the numbers.
+        looks: The mark of each domain.
+        place: Row and column of the panel in the figure.
         width: Width of the panel in pixels.
-        top: Number with the darkest colour (default: the largest absolute number).
+        top: Number that has the strongest colour (default: the largest absolute number of the matrix).
     """
     domains = list(matrix.index)
     values = matrix.to_numpy(dtype=float)
     if top is None:
-        # A matrix without a number has cells without a colour, on any scale.
+        # If the matrix has no number, no cell has a colour, whatever the scale.
         top = 1.0
         if np.isfinite(values).any():
             top = float(np.nanmax(np.abs(values)))
@@ -210,7 +217,7 @@ def add_cells(
             **place,
         )
     names = [style.marked(domain, looks[domain]) for domain in domains]
-    # Where names do not fit below their columns, symbols alone stand there; the rows have the names.
+    # If names do not fit below their columns, only symbols stand there. The rows still have the names.
     below = names
     longest = WIDTH_OF_CHARACTER * (2 + max(map(len, domains)))
     if longest >= width / len(domains):
@@ -230,7 +237,11 @@ def _grid(
 ) -> go.Heatmap:
     """Return a heatmap of a table.
 
-    Colours go from 0 to ``top``, or from -``top`` to ``top`` if the numbers are signed.
+    Args:
+        top: Number that has the strongest colour.
+        signed: Whether the colour scale begins at -``top``. Otherwise it begins at 0.
+        hover: Text of a cell under the pointer, in plotly's format.
+        looks: Further options of plotly's heatmap.
     """
     unsigned = [(0.0, style.NEUTRAL), (1.0, style.POSITIVE)]
     return go.Heatmap(

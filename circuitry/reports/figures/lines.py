@@ -1,4 +1,4 @@
-"""Draw lines and points from finished tables, over the depth of a model or the size of a circuit or lesion."""
+"""Draw lines and points from finished tables: over the depth of a model, or over the size of a circuit or lesion."""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -16,10 +16,12 @@ from circuitry.runs.arguments import SOME, Names
 RANDOM_LINE = {"color": style.GREY, "width": 1.2, "dash": "dot"}
 
 LINES_SHARE = 0.3
-"""Share of a site's room on the axis over which its lines are spread, so that intervals do not overlap."""
+"""Share of the distance between two sites over which the lines of several domains are spread.
+
+The lines are shifted against each other, so that their intervals do not overlap."""
 
 LABELS_BELOW_EACH_OTHER = 21
-"""Labels that fit beside the axis; closer ends of lines are moved."""
+"""Number of labels that fit beside the axis. If the ends of two lines are closer, their labels are moved apart."""
 
 
 def overlap_over_depth(
@@ -33,15 +35,16 @@ def overlap_over_depth(
     title: str | None = None,
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
-    """Draw one line per domain over the sites, in the order given, with its intervals as bars.
+    """Draw one line per domain over the sites, with its intervals as bars.
 
     Args:
-        depth: Columns ``domain``, ``site``, ``value``, ``low``, ``high`` (95 % interval); rows of other sites are
-            left out.
+        depth: Columns ``domain``, ``site``, ``value``, ``low``, ``high`` (95 % interval). Rows of sites that are not in
+            ``sites`` are ignored.
         sites: The sites to draw, from the image to the embedding.
-        ceiling: Columns ``site``, ``value``: similarity of two folds of one domain's images (dashed).
-        chance: Columns ``site``, ``value``: similarity of random units (dotted).
-        measure: Meaning of ``value``, with its unit: the title of the vertical axis.
+        ceiling: Columns ``site``, ``value``: the similarity of two folds of one domain's images, as a dashed line.
+        chance: Columns ``site``, ``value``: the chance level, such as the similarity of random units, as a dotted line.
+        measure: Meaning of ``value`` with its unit. It is the title of the vertical axis.
+        chance_label: Label of the dotted line.
 
     Example:
         >>> depth = pd.DataFrame({"domain": "real", "site": ["conv", "head"], "value": [0.4, 0.5]})
@@ -109,7 +112,11 @@ def overlap_over_depth(
 def _along(
     table: pd.DataFrame, sites: Sequence[str], shift: float = 0.0
 ) -> pd.DataFrame:
-    """Return the rows in the order of the sites, with each site's place on the axis."""
+    """Return the rows in the order of the sites, with the place of each site on the axis as ``place``.
+
+    Args:
+        shift: Distance to add to every place.
+    """
     rows = table.set_index("site").reindex(list(sites)).reset_index()
     return rows.assign(place=np.arange(len(sites)) + shift)
 
@@ -117,7 +124,11 @@ def _along(
 def _name_sites(
     figure: go.Figure, sites: Sequence[str], notes: Mapping[str, str]
 ) -> None:
-    """Name the sites at 0, 1, 2 ..., with the note on a site below its name."""
+    """Label the places 0, 1, 2, ... of the axis with the names of the sites.
+
+    Args:
+        notes: Notes by site. The note on a site is written below its name.
+    """
     names = []
     for site in sites:
         note = f"<br>{style.faint(notes[site])}" if site in notes else ""
@@ -132,7 +143,7 @@ def _name_sites(
 
 
 def _repeats(depth: pd.DataFrame, sites: Sequence[str]) -> dict[str, str]:
-    """Return a note for each site whose numbers equal those of the site before, as after pooling."""
+    """Return a note for each site whose numbers equal the numbers of the site before, as happens after pooling."""
     numbers = ["value", "low", "high"]
     wide = depth.pivot(index="site", columns="domain", values=numbers)
     wide = wide.reindex(list(sites))
@@ -146,9 +157,14 @@ def _repeats(depth: pd.DataFrame, sites: Sequence[str]) -> dict[str, str]:
 def label_ends(
     figure: go.Figure, ends: Sequence[tuple[float, str]], *, x: float, gap: float
 ) -> None:
-    """Write each label to the right of ``x`` at its value, moved until labels are ``gap`` apart, and make room.
+    """Write the label of each line at its end, and make room for the labels.
 
-    Labels of unknown values are left out.
+    Labels that would be closer than ``gap`` are moved apart. A label of an unknown value is left out.
+
+    Args:
+        ends: Last value and label of each line.
+        x: Place on the horizontal axis. The labels are written to the right of this place.
+        gap: Smallest distance between two labels, in units of the vertical axis.
     """
     ordered = sorted(end for end in ends if np.isfinite(end[0]))
     if not ordered:
@@ -175,11 +191,13 @@ def faithfulness_curves(
     title: str | None = None,
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
-    """Draw faithfulness or selectivity over circuit size: a line with intervals per domain, random units dotted.
+    """Draw faithfulness or selectivity over the size of the circuit.
+
+    Each domain has a line with intervals, and a dotted line for as many random units.
 
     Args:
-        curves: Columns ``domain``, ``circuit`` (``kept`` and ``random`` are drawn), ``fraction``, ``value``, ``low``,
-            ``high``: tables of `FaithfulnessCurve` of one ranking and measure; see `curves_by_domain`.
+        curves: Columns ``domain``, ``circuit``, ``fraction``, ``value``, ``low``, ``high``, for one ranking and one
+            measure; see `curves_by_domain`. Only the circuits ``kept`` and ``random`` are drawn.
 
     Example:
         >>> sizes = {"domain": "real", "circuit": "kept", "fraction": [0.1, 1.0], "value": [0.6, 1.0]}
@@ -222,11 +240,11 @@ def faithfulness_curves(
 
 
 def lesion_lines(lines: pd.DataFrame, axis: str, title: str) -> go.Figure:
-    """Draw a line with intervals for each kind of answers.
+    """Draw the right answers that are left after lesions, with a line and its intervals for each kind of answers.
 
     Args:
-        lines: Columns ``line`` (its name), ``place`` (on the axis: numbers, or words in order), ``value``, ``low``,
-            ``high``.
+        lines: Columns ``line`` (name of the line), ``place`` (on the horizontal axis: numbers, or words in order),
+            ``value``, ``low``, ``high``.
         axis: Title of the horizontal axis.
 
     Example:
@@ -256,14 +274,16 @@ def attribution_against_patching(
     sites: Annotated[Names, SOME],
     correlations: pd.DataFrame | None = None,
 ) -> go.Figure:
-    """Draw attributed scores against exact effects, a panel per site; on the line the two agree.
+    """Draw attributed scores against exact effects, in a panel for each site.
+
+    A point on the grey line has a score that equals its exact effect.
 
     Args:
-        points: Columns ``site``, ``unit``, ``top``, ``attributed``, ``exact``, from `AttributionCheck`; the top units
-            are filled, the random ones hollow.
-        sites: The sites to draw, a panel each.
-        correlations: Columns ``site``, ``sample``, ``spearman``, ``pearson``; the random sample's are written over
-            the panel.
+        points: Columns ``site``, ``unit``, ``top``, ``attributed``, ``exact``, from `AttributionCheck`. Units with the
+            largest scores (``top``) are filled points, and random units are hollow points.
+        sites: The sites to draw. Each site has a panel.
+        correlations: Columns ``site``, ``sample``, ``spearman``, ``pearson``. The correlations in the random sample are
+            written above the panel of the site.
 
     Example:
         >>> points = pd.DataFrame({"site": "conv", "unit": [0, 1], "top": [True, False]})

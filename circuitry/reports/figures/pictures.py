@@ -1,4 +1,4 @@
-"""Charts over images: pixel attributions; and sheets of images."""
+"""Figures of images: pixel attributions beside their images, and sheets of images."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -16,20 +16,23 @@ from circuitry.runs.arguments import Count, Names
 from circuitry.runs.errors import InputError
 
 IMAGE_SIDE = 112
-"""Most pixels a side of images as they are drawn."""
+"""Largest side of a drawn image in pixels."""
 MAP_SIDE = 32
-"""Most pixels a side of maps as they are drawn."""
+"""Largest side of a drawn map in pixels."""
 
 
 def pixel_maps(
     images: np.ndarray, maps: Mapping[str, np.ndarray], *, names: Sequence[str]
 ) -> go.Figure:
-    """Draw pixel attributions beside their images: a row per image, a column per map, each map on its own scale.
+    """Draw pixel attributions beside their images.
+
+    Each image has a row, and each kind of map has a column. Every single map has its own colour scale.
 
     Args:
-        images: Bytes [images, height, width, 3], drawn with at most 112 pixels a side.
-        maps: Arrays [images, height, width] by the title of their column, drawn as means over blocks, at most 32 a
-            side: strides and kinks leave a grid that hides the picture.
+        images: Images as bytes [images, height, width, 3]. They are drawn with at most 112 pixels a side.
+        maps: Maps of all images [images, height, width], by the title of their column. A map is averaged over blocks,
+            so that it has at most 32 pixels a side. Without this average, strides and kinks of the network leave a grid
+            that hides the picture.
         names: The name of each image.
 
     Example:
@@ -86,9 +89,10 @@ _HOVER = "%{z:.2g}<extra></extra>"
 
 
 def _small(picture: np.ndarray, most: int) -> np.ndarray:
-    """Return the means over square blocks that are large enough to leave at most ``most`` pixels a side.
+    """Return the means over square blocks of pixels.
 
-    Pixels at the end that fill no block are left out.
+    Blocks are as large as needed to leave at most ``most`` pixels a side. Pixels at the end that do not fill a block
+    are left out.
     """
     step = math.ceil(max(picture.shape[:2]) / most)
     height = picture.shape[0] // step * step
@@ -98,9 +102,9 @@ def _small(picture: np.ndarray, most: int) -> np.ndarray:
 
 
 TILE = 64
-"""Side of a tile in pixels."""
+"""Side of a tile in pixels. A tile holds one image."""
 GAP = 2
-"""Pixels between tiles; between cells there are twice as many."""
+"""Number of pixels between two tiles of a cell. Between two cells there are twice as many."""
 
 
 def contact_sheet(
@@ -110,12 +114,14 @@ def contact_sheet(
     *,
     per_cell: Count = 2,
 ) -> Image.Image:
-    """Return a grid of images with labels of its rows and columns.
+    """Return a grid of images, with labels for its rows and columns.
 
-    Images are fitted into squares and keep their shape. A place without an image shows a dash.
+    Each image is scaled to fit into a square, and keeps its shape. A place without an image shows a dash.
 
     Args:
-        cells: Images, or their paths, by (row, column); a cell shows the first ``per_cell`` of them.
+        cells: Images, or paths of images, by (row, column). The first ``per_cell`` images of a cell are shown.
+        rows: Labels of the rows, from the top.
+        columns: Labels of the columns, from the left.
 
     Example:
         >>> picture = folder.select("clock", "real")[0].path

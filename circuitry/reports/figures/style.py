@@ -1,4 +1,4 @@
-"""Pieces of every figure: a fixed mark per domain, names of measures, the layout, panels, legends, checks of tables."""
+"""What all figures share: marks of domains, names of measures, layout, panels, legends, and checks of tables."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,11 +12,11 @@ from scipy.optimize import isotonic_regression
 
 from circuitry.runs.errors import InputError, unknown_name
 
-# Text and lines, references, and grids.
+# INK is for text and lines, GREY for references, FAINT for grids.
 INK = "#22262b"
 GREY = "#7c858e"
 FAINT = "#e7e9ec"
-# Ink stays readable on these three.
+# Text in ink is readable on these three colours.
 NEGATIVE = "#eb9a6c"
 NEUTRAL = "#f7f9fb"
 POSITIVE = "#5fabd9"
@@ -35,16 +35,19 @@ class Mark(NamedTuple):
         {'symbol': 'circle', 'color': '#0072B2', 'size': 9}
     """
 
-    colour: str  #: As CSS reads it.
-    symbol: str  #: Name of plotly's marker.
-    glyph: str  #: The symbol as a character, for texts.
+    colour: str  #: Colour in the notation of CSS.
+    symbol: str  #: Name of the symbol in plotly.
+    glyph: str  #: The symbol as a character, for use in text.
 
     def marker(self, size: int, **more: object) -> dict[str, object]:
-        """Return the mark as plotly's marker of points."""
+        """Return the mark as a marker of plotly, for points; ``more`` are further options of this marker."""
         return {"symbol": self.symbol, "color": self.colour, "size": size, **more}
 
     def line(self, rows: pd.DataFrame) -> dict[str, object]:
-        """Return the options of plotly for a line with points, with `whiskers` from the rows' ``low`` to ``high``."""
+        """Return plotly's options for a line with points in the look of this mark.
+
+        The line has error bars from the columns ``low`` to ``high`` of the rows; see `whiskers`.
+        """
         return {
             "mode": "lines+markers",
             "line": {"color": self.colour, "width": 2.2},
@@ -53,8 +56,8 @@ class Mark(NamedTuple):
         }
 
 
-# Colours of Okabe & Ito and of Tol that differ from white and from ink. Symbols repeat the distinction for grey
-# prints and for readers who see fewer colours.
+# Colours of Okabe & Ito and of Tol that differ from white and from ink. Each colour has a symbol of its own, so that
+# grey prints, and readers who see fewer colours, also distinguish the domains.
 MARKS = (
     Mark("#0072B2", "circle", "●"),
     Mark("#D55E00", "square", "■"),
@@ -70,9 +73,10 @@ MARKS = (
 
 
 def domain_marks(domains: Iterable[str]) -> dict[str, Mark]:
-    """Return a mark for every domain, by alphabetical order, so that one set of domains always looks the same.
+    """Return a mark for every domain, so that one set of domains always looks the same.
 
-    Figures of a subset keep the looks of the whole when they are given the marks of the whole.
+    Marks are assigned in alphabetical order. A figure of some of the domains keeps their looks if it is given the marks
+    of all domains.
 
     Example:
         >>> domain_marks(["sketch", "real"])["real"].symbol
@@ -84,9 +88,13 @@ def domain_marks(domains: Iterable[str]) -> dict[str, Mark]:
 def assign_looks(
     names: Iterable[str], looks: Sequence[_Look], what: str
 ) -> dict[str, _Look]:
-    """Return a look for every name, in order; refuse more names than there are looks.
+    """Return a look for every distinct name, in the order of the names.
 
-    ``what`` names the things in the error.
+    Args:
+        what: What the names are, in the plural, for the error message.
+
+    Raises:
+        InputError: if there are more names than looks.
     """
     distinct = list(dict.fromkeys(names))
     if len(distinct) > len(looks):
@@ -100,7 +108,11 @@ def assign_looks(
 def marks_for(
     domains: Iterable[str], marks: Mapping[str, Mark] | None
 ) -> Mapping[str, Mark]:
-    """Return the given marks, or without any those of `domain_marks`; refuse marks that lack a domain."""
+    """Return the given marks, or `domain_marks` of the domains if ``marks`` is None.
+
+    Raises:
+        InputError: if the given marks lack a domain.
+    """
     names = sorted(set(domains))
     if marks is None:
         return domain_marks(names)
@@ -110,7 +122,7 @@ def marks_for(
 
 
 def marked(domain: str, mark: Mark) -> str:
-    """Return a tick or legend label: the coloured symbol of the domain, then its name in ink."""
+    """Return the label of a domain for a tick or a legend: its symbol in colour, and then its name."""
     return f'<span style="color:{mark.colour}">{mark.glyph}</span> {domain}'
 
 
@@ -120,7 +132,12 @@ def faint(text: str) -> str:
 
 
 def group_filling(group: str, colour: str | list[str]) -> dict[str, object]:
-    """Return the marker of bars of a group: solid for seen classes, hatched for held-out ones."""
+    """Return the plotly marker of bars: solid for seen classes, hatched for held-out classes.
+
+    Args:
+        group: ``seen``, or another word for held-out classes.
+        colour: One colour, or the colour of each bar.
+    """
     pattern = {"shape": "/", "fgcolor": colour, "size": 6, "solidity": 0.35}
     filling = {"color": "white", "pattern": pattern}
     if group == "seen":
@@ -129,7 +146,10 @@ def group_filling(group: str, colour: str | list[str]) -> dict[str, object]:
 
 
 def whiskers(rows: pd.DataFrame, colour: str) -> dict[str, object]:
-    """Return the error bar from ``low`` to ``high`` around ``value``; none where they are NaN."""
+    """Return plotly's error bars from ``low`` to ``high`` around ``value``.
+
+    A row with unknown bounds has no error bar.
+    """
     return {
         "type": "data",
         "array": rows["high"] - rows["value"],
@@ -141,7 +161,7 @@ def whiskers(rows: pd.DataFrame, colour: str) -> dict[str, object]:
 
 
 def interval_note(rows: pd.DataFrame) -> str | None:
-    """Return the meaning of the whiskers; None where no interval is known."""
+    """Return the note that explains the error bars; None if no row has a known bound."""
     known = rows[["low", "high"]].notna().any(axis=None)
     return "bars: 95 % intervals" if known else None
 
@@ -149,7 +169,11 @@ def interval_note(rows: pd.DataFrame) -> str | None:
 def need_values(
     table: pd.DataFrame, name: str, column: str, wanted: Iterable[str]
 ) -> None:
-    """Refuse a table whose column lacks a wanted value, and name the values that it has."""
+    """Raise `InputError` if a column lacks a wanted value. The message lists the values of the column.
+
+    Args:
+        name: Name of the table in the message.
+    """
     values = list(dict.fromkeys(map(str, table[column])))
     if absent := [value for value in wanted if value not in values]:
         raise unknown_name(f"{column} in the {name} table", absent[0], values)
@@ -158,14 +182,17 @@ def need_values(
 def small_multiples(
     titles: Sequence[str], *, columns: int, height: int, gap: int = 0, **options: object
 ) -> tuple[go.Figure, list[dict[str, int]]]:
-    """Return a figure with an empty panel for each title, and the row and column of each panel for ``add_trace``.
+    """Return a figure with an empty panel for each title.
 
     Args:
         titles: Titles of the panels, row by row; ``<br>`` separates lines.
-        columns: Most panels in a row.
+        columns: Largest number of panels in a row.
         height: Height of a panel in pixels.
-        gap: Pixels between rows, for ticks and titles.
+        gap: Pixels between two rows, for ticks and titles.
         options: Further options of plotly's ``make_subplots``.
+
+    Returns:
+        The figure, and the row and column of each panel as options for ``add_trace``.
     """
     wide = min(columns, len(titles))
     rows = math.ceil(len(titles) / wide)
@@ -190,10 +217,10 @@ def small_multiples(
 
 
 def apart(values: Sequence[float], gap: float) -> list[float]:
-    """Move ascending values as little as possible (least squares) until neighbours are at least ``gap`` apart."""
+    """Move ascending values until neighbours are at least ``gap`` apart, as little as possible in least squares."""
     if not values:
         return []
-    # Without i * gap, value i must not be below value i - 1: this is isotonic regression.
+    # After subtracting i * gap from value i, the values must not decrease: this is isotonic regression.
     steps = gap * np.arange(len(values))
     fitted = isotonic_regression(np.array(values) - steps)
     return list((fitted.x + steps).tolist())
@@ -208,13 +235,13 @@ def add_points(
     hover: str,
     **looks: object,
 ) -> None:
-    """Add the rows of a table to a figure as points, by default without an entry of the legend.
+    """Add the rows of a table to a figure as points. By default the points have no entry in the legend.
 
     Args:
-        x: Column of the horizontal places.
-        y: Column of the vertical places.
-        more: Further columns, which ``hover`` names as ``customdata``.
-        hover: Text of a point, in plotly's format.
+        x: Column with the horizontal places.
+        y: Column with the vertical places.
+        more: Further columns. ``hover`` can show them as ``customdata``.
+        hover: Text of a point under the pointer, in plotly's format.
         looks: Options of plotly's ``add_scatter``, such as the row and column of a panel.
     """
     options = {"mode": "markers", "showlegend": False} | looks
@@ -228,8 +255,14 @@ def add_points(
 def add_key(
     figure: go.Figure, name: str, kind: str = "scatter", **looks: object
 ) -> None:
-    """Add an entry to the legend that belongs to no single trace."""
-    # plotly makes entries of traces alone: one empty point shows nothing.
+    """Add an entry to the legend that belongs to no single trace.
+
+    Args:
+        name: Text of the entry.
+        kind: Type of the plotly trace whose symbol the entry shows.
+        looks: Options of this trace.
+    """
+    # plotly makes legend entries only for traces. This trace has a single empty point, so it shows nothing.
     entry = {"type": kind, "name": name, "x": [None], "y": [None], "showlegend": True}
     figure.add_trace({**entry, **looks})
 
@@ -242,10 +275,13 @@ def lay_out(
     subtitle: str | None = None,
     legend: bool = False,
 ) -> go.Figure:
-    """Apply the common layout to a figure, in place, and return it; a legend stands below the axes.
+    """Apply the common layout to a figure in place, and return the figure. The width adapts to the page.
 
-    The width adapts to the page. The height in pixels is by default that of the panels of `small_multiples`, with room
-    for heading and legend.
+    Args:
+        height: Height in pixels. By default the panels of `small_multiples` keep their height, and room for the heading
+            and the legend is added.
+        subtitle: Second line of the heading.
+        legend: Whether to show a legend below the axes.
     """
     # Pixels for the heading and its second line, and for the legend below the axes.
     top = (74 if subtitle else 52) + (figure.layout.margin.t or 0)
@@ -298,7 +334,7 @@ def lay_out(
 
 
 def capitalised(text: str) -> str:
-    """Return the text with a large first letter, as headings have it."""
+    """Return the text with a capital first letter, as headings have it."""
     return text[:1].upper() + text[1:]
 
 
@@ -311,7 +347,7 @@ MEASURE_NAMES = {
     "cka_linear": "CKA, linear kernel",
     "cka_rbf": "CKA, rbf kernel",
 }
-"""Names of measures in figures and sentences; other measures are named as their files, with spaces."""
+"""Names of measures in figures and sentences. Other measures keep their name, with spaces for underscores."""
 
 
 def measure_name(measure: str) -> str:

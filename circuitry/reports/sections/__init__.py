@@ -1,1 +1,1 @@
-"""Sections of a report: tables, figures and sentences on one question."""
+"""Sections of a report. Each section has the tables, figures and sentences on one question."""

@@ -1,4 +1,7 @@
-"""The section on accuracy, with the causes that accuracy on held-out classes mixes."""
+"""The section on accuracy.
+
+Accuracy on held-out classes mixes two things. The section also shows each of them alone; see `READING`.
+"""
 
 from collections.abc import Mapping
 
@@ -16,7 +19,7 @@ READING = (
     "class texts name the style of the images; centred: the scores of each class are centred within the domain; "
     "predicted held out: the share of images of held-out classes for which the model predicts any of them."
 )
-"""How to read the kinds of accuracy."""
+"""Text for readers of a report on the kinds of accuracy."""
 SHARES = (
     "all",
     "seen",
@@ -34,10 +37,13 @@ SHARES = (
 
 
 def recognised(by_class: pd.DataFrame, accuracy: pd.DataFrame) -> Finding:
-    """Say whether the model knows the classes in every domain, and which classes are left out.
+    """Return the finding on whether the model recognises the classes in every domain.
+
+    The finding names the classes and domains that are left out because the model does not know the class there.
 
     Args:
-        by_class: Columns class, domain, right, n_images, known.
+        by_class: A row for each class and domain, with the columns class, domain, right (share of right answers),
+            n_images and known (whether the model knows the class there).
         accuracy: From `accuracy_kinds`.
     """
     question = "Does the model know the classes in these domains?"
@@ -72,12 +78,18 @@ def add_accuracy(
     *,
     test_domain: str | None = None,
 ) -> None:
-    """Add the section on accuracy, from `accuracy_kinds`."""
+    """Add the section on accuracy.
+
+    Args:
+        accuracy: From `accuracy_kinds`.
+        test_domain: The domain in which classes were held out of training. If given, the caption compares the accuracy
+            on held-out classes in this domain and in the other domains.
+    """
     report.section("Does the model recognise the classes?")
     caption = (
         f"Accuracy on test images; guessing reaches {accuracy['chance'].iloc[0]:.1%}."
     )
-    # With held-out classes the figure draws them beside the seen ones, in place of all.
+    # If classes are held out, the figure draws held-out beside seen classes, and does not draw all classes together.
     held_out = accuracy["held_out"].notna().any()
     if held_out and test_domain in set(accuracy["domain"]):
         caption += _in_the_test_domain(accuracy.set_index("domain"), str(test_domain))
@@ -88,7 +100,7 @@ def add_accuracy(
 
 
 def _in_the_test_domain(accuracy: pd.DataFrame, test_domain: str) -> str:
-    # Classes are held out of training in one domain: this domain tests generalisation, the others are the control.
+    # Classes are held out of training in one domain, which tests generalisation. The other domains are the control.
     own = accuracy.loc[test_domain]
     others = accuracy["held_out"].drop(test_domain)
     words = (
@@ -106,7 +118,7 @@ def _in_the_test_domain(accuracy: pd.DataFrame, test_domain: str) -> str:
 def add_told_apart(report: Report, table: pd.DataFrame, caption: str) -> None:
     """Add a table of `accuracy_kinds` with a caption on how to read it.
 
-    Empty columns, and columns that have the same word in all rows, are left out.
+    Columns without a value are left out. A column of words is left out if it has the same word in all rows.
 
     Example:
         >>> page = circuitry.reports.Report("Accuracies")

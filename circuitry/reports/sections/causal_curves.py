@@ -1,4 +1,4 @@
-"""The sections on faithfulness and selectivity: curves over the size of the circuit, and site by site."""
+"""The sections on faithfulness and selectivity, over the size of the circuit and at each site alone."""
 
 from collections.abc import Mapping, Sequence
 
@@ -44,11 +44,11 @@ ABOVE_ONE = "Above 1 is more than the whole model: the units outside the circuit
 def faithfulness_findings(
     curves: Sequence[FaithfulnessCurve], alone: Sequence[FaithfulnessCurve]
 ) -> list[Finding]:
-    """Say whether circuits work, with all sites ablated and at the most selective site.
+    """Return the findings on whether circuits work: with all sites ablated, and at the most selective site.
 
     Args:
         curves: Curves with all sites ablated together.
-        alone: Curves with one site ablated at a time, all at one size.
+        alone: Curves with one site ablated at a time, all at one size. If empty, there is no second finding.
     """
     # Circuits are cut by absolute score; curves of other rankings are for comparison.
     by_size = [curve for curve in curves if curve.ranking == "absolute"]
@@ -65,14 +65,21 @@ def faithfulness_findings(
 def circuits_work(
     curves: Sequence[FaithfulnessCurve], size: float, where: str = "at all sites"
 ) -> Finding:
-    """Count the verdicts on circuits of one size, beside what they do on average."""
+    """Return the finding on whether circuits of one size work.
+
+    The finding counts the verdicts on the circuits. It also gives the means over the circuits whose verdict is known.
+
+    Args:
+        size: Share of the units that the circuits keep; one of the sizes of the curves.
+        where: Phrase that names the sites at which units are kept and ablated.
+    """
     place = curves[0].sizes.index(size)
     verdicts = pd.Series([verdict_of(curve, place) for curve in curves])
     known = []
     for curve, verdict in zip(curves, verdicts, strict=True):
         if verdict != OPEN:
             known.append(curve)
-    # Where no verdict is known, the means of all circuits are still told.
+    # If no verdict is known, the finding gives the means of all circuits.
     pooled = pool_curves(known or curves)
     values = pooled.at(place)
     size_said = f"{size:.0%} of the units kept {where}{weights_in_words(pooled, place)}"
@@ -93,7 +100,7 @@ def circuits_work(
     n_of = verdicts.value_counts()
     counted = [f"{n_of[name]}: {name}" for name in VERDICTS if name in n_of]
     counts = "; ".join(counted)
-    # Where no circuit works, or all do, none is named.
+    # Circuits that do not work are named, unless no circuit works.
     idle = verdicts.index[~works & (verdicts != OPEN)]
     not_working = ""
     if n_working and len(idle):
@@ -119,7 +126,10 @@ def _share_answer(n: int, of: int) -> str:
 
 
 def _whose(verdicts: "pd.Series[str]") -> str:
-    """Say how many of the circuits that work are the class's own, where that can be told of at least one circuit."""
+    """Say how many of the circuits that work are the class's own, if this is known of at least one circuit.
+
+    Otherwise return an empty text.
+    """
     own = int((verdicts == OWN).sum())
     anothers = int((verdicts == AS_ANOTHERS).sum())
     # Without images of other classes nobody can tell whose circuit it is.
@@ -133,7 +143,11 @@ def _whose(verdicts: "pd.Series[str]") -> str:
 def add_faithfulness(
     report: Report, curves: Sequence[FaithfulnessCurve], marks: Mapping[str, Mark]
 ) -> None:
-    """Add the section on faithfulness and selectivity, from curves with all sites ablated together."""
+    """Add the section on faithfulness and selectivity.
+
+    Args:
+        curves: Curves with all sites ablated together.
+    """
     report.section("Do the circuits work?")
     first = curves[0]
     n_others = int((~first.own).sum())
@@ -174,7 +188,7 @@ def add_faithfulness(
             caption = f"{caption} {ABOVE_ONE}"
         figure = faithfulness_curves(table, measure=measure, marks=marks)
         report.figure(figure, caption)
-    # A row with a reason has no value.
+    # A row that has a reason has no value: the reason says why it is unknown.
     every = pd.concat(tables.values())
     of_size = every[every["fraction"] == size]
     if (of_size["reason"] == "").any():
@@ -210,9 +224,11 @@ def add_selectivity_over_depth(
     marks: Mapping[str, Mark],
     sites: Sequence[str],
 ) -> None:
-    """Add the figure on circuits that are kept at one site at a time.
+    """Add the figure on the selectivity of circuits that are kept at one site at a time.
 
-    ``curves`` are of one ranking, and are drawn at their first size.
+    Args:
+        curves: Curves with one site ablated at a time, all of one ranking. They are drawn at their first size.
+        sites: The sites to draw, from the image to the embedding.
     """
     size = curves[0].sizes[0]
     table = curves_by_domain(curves, "selectivity").query("fraction == @size")

@@ -51,7 +51,11 @@ from circuitry.reports.sections.findings import (
 def add_similarity(
     report: Report, comparisons: Mapping[str, Comparison], marks: Mapping[str, Mark]
 ) -> None:
-    """Add the sections on overlap over depth and on similarity between domains, from `compare_domains`."""
+    """Add the sections on the similarity of circuits: between domains, over depth, and by other measures.
+
+    Args:
+        comparisons: From `compare_domains`. Node overlap is the main measure; the other measures are checks.
+    """
     report.section("Which domains share their circuits?")
     # Node overlap is the main measure; the other measures are checks of it.
     overlap = comparisons["node_overlap"]
@@ -83,7 +87,11 @@ def add_circuit_pair(
     sites: Sequence[str],
     marks: Mapping[str, Mark] | None = None,
 ) -> None:
-    """Add the section that draws one class's circuit in two domains."""
+    """Add the section that draws the circuits of one class in two domains.
+
+    Args:
+        sites: The sites to draw, from the image to the embedding.
+    """
     name = a.source.class_name
     first = str(a.source.domain)
     second = str(b.source.domain)
@@ -99,7 +107,14 @@ def add_circuit_pair(
 
 
 def circuit_findings(comparisons: Mapping[str, Comparison]) -> list[Finding | None]:
-    """Answer how much of their circuits domains share, whether class or domain decides it, and which domain differs."""
+    """Return the findings on the circuits of domains.
+
+    The findings say how much of their circuits domains share, whether the class or the domain decides this, and which
+    domain differs. A finding is None if the comparisons cannot answer its question.
+
+    Args:
+        comparisons: From `compare_domains`.
+    """
     overlap = comparisons["node_overlap"]
     return [how_much_shared(overlap), class_or_domain(overlap), which_differs(overlap)]
 
@@ -110,7 +125,7 @@ def add_guide(
     """Add the section on how to read the report.
 
     Args:
-        settings: Settings of a graph.
+        settings: Settings of a graph, for the description of the method, the budget and the edges.
         tested_on: Name of the images on which circuits are tested; None if they are not tested.
     """
     report.section("How to read this", folded=True)
@@ -138,7 +153,11 @@ def add_guide(
 
 
 def add_circuit_stability(report: Report, stability: pd.DataFrame) -> None:
-    """Add the section on the stability of circuits when their images are drawn again, from `circuit_stability`."""
+    """Add the section on whether other images would give the same circuits.
+
+    Args:
+        stability: From `circuit_stability`, for which the images were drawn again many times.
+    """
     report.section("Would other images give the same circuits?", folded=True)
     report.table(
         mean_stability(stability),
@@ -151,7 +170,12 @@ def add_circuit_stability(report: Report, stability: pd.DataFrame) -> None:
 def add_attribution_check(
     report: Report, check: AttributionCheck, sites: Sequence[str], what: str
 ) -> None:
-    """Add the section that sets attributed scores beside exact effects; ``what`` names the circuit."""
+    """Add the section that compares attributed scores with exact effects.
+
+    Args:
+        sites: The sites to draw.
+        what: Name of the circuit in the caption.
+    """
     report.section("Do scores equal the effect of removing a unit?")
     table = check.to_pandas()
     # Top units are chosen by their score, which biases the correlation; random ones are not.
@@ -177,9 +201,15 @@ def add_pixels(
     names: Sequence[str],
     class_name: str,
 ) -> None:
-    """Add the section that shows which pixels raise the class's metric; the first map is the whole model's."""
+    """Add the section that shows which pixels raise the metric of the class.
+
+    Args:
+        images: Images as bytes [images, height, width, 3].
+        maps: Pixel attributions [images, height, width] by title. The first map is the whole model's.
+        names: The name of each image.
+    """
     report.section(f"What do the circuits look at? {class_name}")
-    # Correlations with the whole model's map, which has none with itself.
+    # Correlations of the other maps with the map of the whole model.
     agreement = map_agreement(maps)
     titled = {}
     for title, values in maps.items():
@@ -194,7 +224,9 @@ def add_pixels(
 
 
 APART_MARKS = MARKS[6:8]
-"""Marks of one domain with the others, and of the others among themselves: few sets of domains reach these."""
+"""Marks of two lines: one domain with the other domains, and the other domains with each other.
+
+A domain has one of these marks only if there are seven or more domains."""
 
 
 def add_domain_apart(
@@ -203,7 +235,14 @@ def add_domain_apart(
     apart: str,
     marks: Mapping[str, Mark],
 ) -> None:
-    """Add the study's view: each group of classes alone, and one domain against the others."""
+    """Add the section that the study has: one domain against the other domains.
+
+    It also shows each group of classes alone.
+
+    Args:
+        comparisons: From `compare_domains`.
+        apart: Name of the domain that is compared with the other domains.
+    """
     report.section(f"{capitalised(apart)} against the others")
     overlap = comparisons["node_overlap"]
     depth = apart_over_depth(overlap, apart)
@@ -237,12 +276,14 @@ def add_two_lines(
     name: str,
     title: str | None = None,
 ) -> None:
-    """Add the figure that compares one domain with the others, and the others among themselves, over depth.
+    """Add the figure of one domain with the other domains, and of the other domains with each other, over depth.
 
-    Without any value nothing is added.
+    If no value is known, nothing is added.
 
     Args:
-        depth: Columns domain (the name of each line, that of the one domain first), site, value, low, high.
+        depth: Columns domain (the name of a line), site, value, low, high. The line of the one domain comes first.
+        sites: The sites to draw, from the image to the embedding.
+        name: Name of the measure.
 
     Example:
         >>> page = circuitry.reports.Report("Sketches against the others")

@@ -1,6 +1,6 @@
-"""The sections on any `Comparison`: how to read it, over depth, between domains, ratios, levels, summary, tests.
+"""The sections on a `Comparison`: its figures and tables, and a text on how to read them.
 
-A caption explains its figure or table, picks values out of it and counts; it computes nothing.
+A caption explains a figure or a table, names some of its values, and counts its rows. It computes nothing else.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,9 +27,13 @@ from circuitry.reports.page import Report
 def with_intervals(
     table: pd.DataFrame, spec: str = ".3f", column: str = "value"
 ) -> pd.Series:
-    """Return the text ``value [low, high]`` of every row.
+    """Return the text ``value [low, high]`` for every row.
 
-    A row with an unknown interval has the value alone, and a row with an unknown value a dash.
+    If the interval of a row is unknown, the text is the value alone. If the value is unknown, the text is a dash.
+
+    Args:
+        spec: Format specification of the numbers.
+        column: Column of the value.
 
     Example:
         >>> with_intervals(pd.DataFrame({"value": [0.5], "low": [0.25], "high": [0.75]})).tolist()
@@ -47,7 +51,10 @@ def with_intervals(
 
 
 def depth_ends(depth: pd.DataFrame) -> str:
-    """Say at which domain and site the value is largest and smallest; at least one value must be known."""
+    """Return a sentence that names the domain and site of the largest value, and of the smallest value.
+
+    At least one value must be known.
+    """
     known = depth.dropna(subset="value")
     most = known.iloc[known["value"].argmax()]
     least = known.iloc[known["value"].argmin()]
@@ -61,6 +68,9 @@ def add_comparison(
     report: Report, comparison: Comparison, marks: Mapping[str, Mark], *, title: str
 ) -> None:
     """Add all figures and tables of one comparison to the page, after a text on how to read them.
+
+    Args:
+        title: Heading of the heat maps.
 
     Example:
         >>> from circuitry.reports.figures import domain_marks
@@ -81,7 +91,7 @@ def add_comparison(
 
 
 def add_reading(report: Report, comparison: Comparison) -> None:
-    """Add how to read values, ceilings, ratios and p values."""
+    """Add a text on how to read the values, ceilings, ratios and p values of a comparison."""
     words = [
         f"How to read {measure_name(comparison.measure)}. A value compares the images of one class in two "
         f"domains{_images(comparison, 'n')}. Means are over classes, and so are their 95 % intervals."
@@ -109,9 +119,10 @@ def add_reading(report: Report, comparison: Comparison) -> None:
 def add_over_depth(
     report: Report, comparison: Comparison, marks: Mapping[str, Mark], more: str = ""
 ) -> None:
-    """Add two figures site by site: each domain's mean with the other domains, and its ratio to the ceiling.
+    """Add two figures over the sites: each domain's mean with the other domains, and its ratio to the ceiling.
 
-    Means are of folds where there are folds, so that the ceiling in the figure is of equally many images.
+    If the images are cut into folds, the means are over pairs of folds. Then the mean and the ceiling in the figure
+    have equally many images. Without folds, there is no second figure.
 
     Args:
         more: Last sentence of the first caption.
@@ -170,7 +181,7 @@ def add_over_depth(
 def draw_matrix(
     comparison: Comparison, *, title: str, marks: Mapping[str, Mark] | None = None
 ) -> go.Figure:
-    """Draw the heat map of all pairs of domains, of all images."""
+    """Draw the heat map of the similarity of all pairs of domains, from all images."""
     return similarity_heatmap(
         comparison.matrix(),
         title=title,
@@ -189,10 +200,11 @@ def add_matrix(
     top: float | None = None,
     more: str = "",
 ) -> None:
-    """Add the heat map of the similarity of all pairs of domains, of all images.
+    """Add the heat map of the similarity of all pairs of domains, from all images.
 
     Args:
-        top: Value of the strongest colour, for several maps of one scale (default: the largest value).
+        title: Heading of the map.
+        top: Value of the strongest colour, so that several maps can have one scale (default: the largest value).
         more: Last sentence of the caption.
 
     Example:
@@ -220,7 +232,13 @@ def add_matrix(
 def add_ratios(
     report: Report, comparison: Comparison, marks: Mapping[str, Mark], *, title: str
 ) -> None:
-    """Add the heat map and the table of the ratios to the ceiling; nothing without folds of two domains."""
+    """Add the heat map and the table of the ratios to the ceiling.
+
+    Nothing is added unless there are folds of two domains.
+
+    Args:
+        title: Heading of the map, before "ratio to the ceiling".
+    """
     if not comparison.has_ratios:
         return
     name = measure_name(comparison.measure)
@@ -268,7 +286,10 @@ def add_ratios(
 
 
 def add_levels(report: Report, comparison: Comparison) -> None:
-    """Add the table of reference levels and, where there are folds, the table of class by domain."""
+    """Add the table of reference levels.
+
+    If there are folds of several classes, also add the table that compares the effects of class and domain.
+    """
     name = capitalised(measure_name(comparison.measure))
     levels = f"{name} and what to compare it with; means over classes and domains."
     report.table(comparison.levels(), levels)
@@ -287,7 +308,14 @@ def add_levels(report: Report, comparison: Comparison) -> None:
 
 
 def _with_cells(tests: pd.DataFrame, spec: str, column: str) -> pd.DataFrame:
-    """Return a table of tests for readers: value and interval in one cell, without the scope, with plain names."""
+    """Return a table of tests for readers.
+
+    The value and its interval are in one cell, the scope of p is left out, and the columns have plain names.
+
+    Args:
+        spec: Format specification of the value and its interval.
+        column: Column of the value.
+    """
     cells = {column: with_intervals(tests, spec, column)}
     table = tests.assign(**cells).drop(columns=["low", "high", "about"])
     names = {"domain_a": "domain", "domain_b": "against"}
@@ -295,9 +323,9 @@ def _with_cells(tests: pd.DataFrame, spec: str, column: str) -> pd.DataFrame:
 
 
 def add_summary(report: Report, comparisons: Sequence[Comparison]) -> None:
-    """Add the table of each domain's mean with the other domains, by every measure.
+    """Add the table of each domain's mean with the other domains, with a column for each measure.
 
-    The comparisons have the same groups. With two domains nothing is added, since their means are equal.
+    All comparisons must have the same groups. With two domains nothing is added, because both have the same mean.
 
     Example:
         >>> page = circuitry.reports.Report("Clocks and cups")
@@ -322,7 +350,9 @@ def add_summary(report: Report, comparisons: Sequence[Comparison]) -> None:
 
 
 def add_tests(report: Report, comparison: Comparison) -> None:
-    """Add the table of tests between domains; with two domains, whose means are equal, nothing is added.
+    """Add the table of tests between domains.
+
+    With two domains nothing is added, because both have the same mean, unless the comparison has ``directions``.
 
     Example:
         >>> page = circuitry.reports.Report("Clocks and cups")
@@ -345,13 +375,21 @@ def add_tests(report: Report, comparison: Comparison) -> None:
 
 
 def _images(comparison: Comparison, key: str) -> str:
-    """Say how many images are on either side, where that is known."""
+    """Return the number of images on either side of a value, in brackets; an empty text if it is unknown.
+
+    Args:
+        key: Key of `Comparison.about` with this number.
+    """
     n = comparison.about.get(key)
     return "" if n is None else f" ({n:.3g} a side)"
 
 
 def _over(comparison: Comparison, of_folds: bool) -> str:
-    """Say over which images and intervals means are."""
+    """Return a phrase that says over which images means are taken, and how their intervals are made.
+
+    Args:
+        of_folds: Whether the means are over pairs of folds. Otherwise all images are compared.
+    """
     if of_folds:
         images = _images(comparison, "n_per_fold")
         return f"of folds{images} (bars: 95 % intervals over classes and images)"
@@ -360,7 +398,10 @@ def _over(comparison: Comparison, of_folds: bool) -> str:
 
 
 def _depth_words(comparison: Comparison, depth: pd.DataFrame) -> str:
-    """Say where a domain has the largest and the smallest value, and which domain is most often the last."""
+    """Return sentences on the largest and smallest value, and on the domain that is last at most sites.
+
+    The last domain at a site is the domain that is least similar to the other domains.
+    """
     known = depth.dropna(subset="value").reset_index(drop=True)
     ends = depth_ends(known)
     if len(comparison.domains) < 3:
@@ -374,7 +415,11 @@ def _depth_words(comparison: Comparison, depth: pd.DataFrame) -> str:
 
 
 def _ends(matrix: pd.DataFrame, most: str, least: str) -> str:
-    """Say which two domains have the largest number of a matrix, and which two the smallest."""
+    """Return a sentence that names the two domains with the largest number of a matrix, and the two with the smallest.
+
+    Args:
+        most, least: Words before the largest number, and before the smallest number.
+    """
     shown = ~np.eye(len(matrix), dtype=bool)
     name = "{} and {}"
     if matrix.index.name is None:

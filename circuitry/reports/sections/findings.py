@@ -1,6 +1,7 @@
-"""The answers at the top of a report: a question, yes, no, partly or cannot be told, and then the numbers.
+"""The findings at the top of a report. Each asks a question, answers it in a word or two, and gives the numbers.
 
-Every number comes from a table. Where intervals or tests do not separate, the answer cannot be told.
+The answer is "Yes", "Partly", "No", or "Cannot be told" if intervals or tests do not decide it. Every number comes from
+a table.
 """
 
 from collections.abc import Hashable, Mapping
@@ -24,21 +25,21 @@ PARTLY = "Partly"
 NO = "No"
 UNKNOWN = "Cannot be told"
 FEW_PER_FOLD = 2
-"""Images in a fold below which a ratio to the ceiling tells nothing: fewer than 8 images in 4 folds."""
+"""If a fold has fewer images, a ratio to the ceiling tells nothing. This is so for fewer than 8 images in 4 folds."""
 NEARLY_ALL = 0.9
-"""Share from which on all is called shared or recovered."""
+"""Above this share, the answer is that all is shared."""
 HARDLY_ANY = 0.1
-"""Share below which nothing is called shared or recovered."""
+"""Below this share, the answer is that nothing is shared or recovered."""
 
 
 def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
-    """Say how much two domains share, as a ratio to the ceiling, which two samples of one domain reach.
+    """Return the finding on how much two domains share, as a ratio to the ceiling.
 
-    The numbers come from the ratios and the tests against ceilings. Without a ratio, the finding gives the mean value
-    and its reference levels.
+    The ceiling is what two samples of one domain share. The numbers come from the ratios and from the tests against the
+    ceilings. If there is no ratio, the finding gives the mean value and its reference levels.
 
     Args:
-        what: Name of the things that are compared.
+        what: What is compared, in the plural, such as "circuits".
 
     Example:
         >>> how_much_shared(circuitry.compare_domains(graphs)["node_overlap"]).claim
@@ -66,7 +67,7 @@ def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
     mean, (low, high) = comparison.mean_ratio()
     spread = pd.DataFrame({"value": [mean], "low": [low], "high": [high]})
     (said,) = with_intervals(spread, ".2f")
-    # With a single pair its ratio is the mean.
+    # With a single pair, the mean is the ratio of this pair, so it is said once.
     n = len(ratios)
     over = ""
     ends = ""
@@ -97,7 +98,10 @@ def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
 
 
 def _shared(low: float, high: float) -> str:
-    """Answer by the interval of a ratio to the ceiling; unknown limits give no answer."""
+    """Return the answer that follows from the interval of a ratio to the ceiling.
+
+    If the limits of the interval are unknown, the answer is "Cannot be told".
+    """
     if low > NEARLY_ALL:
         return YES
     if high < HARDLY_ANY:
@@ -108,9 +112,10 @@ def _shared(low: float, high: float) -> str:
 
 
 def which_differs(comparison: Comparison) -> Finding | None:
-    """Say which domain is least similar to the others, or that the tests leave it open.
+    """Return the finding on which domain is least similar to the other domains.
 
-    Return None for two domains, which are equally similar to each other.
+    The answer is "Cannot be told" unless the tests separate this domain from every other domain. With two domains the
+    result is None, because they are equally similar to each other.
 
     Example:
         >>> which_differs(circuitry.compare_domains(graphs)["node_overlap"])    # of two domains
@@ -125,7 +130,7 @@ def which_differs(comparison: Comparison) -> Finding | None:
     tests = comparison.tests()
     of_first = tests[(tests["domain_a"] == first) | (tests["domain_b"] == first)]
     significant = int((of_first["p_holm"] < LEVEL).sum())
-    # It differs if it differs from each other domain.
+    # The first domain differs if its tests against all other domains are significant.
     answer = YES if len(of_first) and significant == len(of_first) else UNKNOWN
     relation = "least similar to" if alike else "farthest from"
     end = "lowest" if alike else "highest"
@@ -140,9 +145,10 @@ def which_differs(comparison: Comparison) -> Finding | None:
 
 
 def class_or_domain(comparison: Comparison) -> Finding | None:
-    """Say whether similarity follows the class or the domain, by `Comparison.class_by_domain`.
+    """Return the finding on whether similarity follows the class or the domain.
 
-    Return None without folds of other classes and other domains.
+    The numbers come from `Comparison.class_by_domain`. Return None if this table lacks one of the two effects, because
+    there are no folds of other classes or of other domains.
 
     Example:
         >>> class_or_domain(circuitry.compare_domains(graphs)["node_overlap"]).claim
@@ -151,7 +157,7 @@ def class_or_domain(comparison: Comparison) -> Finding | None:
     table = comparison.class_by_domain()
     table = table.assign(said=with_intervals(table)).set_index("what")
     rows = table.to_dict("index")
-    # A table lacks cells without rows, and their effects.
+    # The table has no row for a cell without values, and no row for an effect of this cell.
     if not {"class effect", "domain effect"} <= rows.keys():
         return None
     by_class = rows["class effect"]

@@ -1,4 +1,4 @@
-"""Report on one circuit: whether it is enough, whether it is needed, how sure that is, and a drawing. No torch."""
+"""The section and the findings on one circuit: does it work, is it needed, and how sure is that? No torch."""
 
 import math
 from collections.abc import Mapping
@@ -16,7 +16,7 @@ from circuitry.reports.sections.compared import with_intervals
 from circuitry.reports.sections.findings import HARDLY_ANY, NO, PARTLY, UNKNOWN, YES
 
 _FEW = 6
-"""Images of the class below which a test says little."""
+"""With fewer images of the class than this number, a test says little."""
 KINDS_OF_CIRCUITS = {
     "kept": "circuit",
     "foreign": "circuits of other classes",
@@ -25,9 +25,9 @@ KINDS_OF_CIRCUITS = {
     "empty": "nothing kept",
     "full": "whole model",
 }
-"""Circuits of a curve, and what tables call them."""
+"""The circuits of a curve by name, and what tables call them."""
 _BESIDE = ("full", "empty", "random", "foreign")
-"""Circuits that a circuit is compared with, in the order of a sentence."""
+"""Names of the circuits that a circuit is compared with, in the order in which a sentence lists them."""
 _SAID = {
     "right": "right answers",
     "false": "false answers",
@@ -37,7 +37,15 @@ _Row = Mapping[str, Any]
 
 
 def in_cells(curves: pd.DataFrame, index: list[str]) -> pd.DataFrame:
-    """Return the known values of curves at one size as percent with intervals, a column for each kind of circuit."""
+    """Return the known values of curves at one size as percentages with intervals.
+
+    Args:
+        curves: Rows of `FaithfulnessCurve.to_pandas` at one size.
+        index: Columns that identify a row of the result.
+
+    Returns:
+        A table with the columns of ``index`` and a column for each kind of circuit, named as in `KINDS_OF_CIRCUITS`.
+    """
     known = curves[curves["reason"] == ""]
     cells = known.assign(cell=with_intervals(known, "z.0%")).pivot_table(
         "cell", index, "circuit", aggfunc="first", sort=False, fill_value=""
@@ -48,7 +56,14 @@ def in_cells(curves: pd.DataFrame, index: list[str]) -> pd.DataFrame:
 
 
 def values_in_words(values: Mapping[str, Mapping[str, float]]) -> str:
-    """Say how many answers circuits give and recover, beside other circuits; see `FaithfulnessCurve.at`."""
+    """Return a phrase on the answers of a circuit and of the circuits that it is compared with.
+
+    The phrase says how many right and false answers each circuit gives, and how much of the model's answers it
+    recovers.
+
+    Args:
+        values: Values by measure and kind of circuit, from `FaithfulnessCurve.at`.
+    """
     said = []
     for measure, words in _SAID.items():
         shares = {name: f"{value:z.0%}" for name, value in values[measure].items()}
@@ -60,12 +75,20 @@ def values_in_words(values: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def weights_in_words(curve: FaithfulnessCurve, place: int) -> str:
-    """Say which share of the weights circuits of one size touch, where it is known."""
+    """Return a phrase on the share of the weights that circuits of one size touch; an empty text if it is unknown.
+
+    Args:
+        place: Index of the size in the curve.
+    """
     return f", {curve.weights[place]:.0%} of the weights" if curve.weights else ""
 
 
 def add_circuit(report: Report, circuit: Circuit, caption: str) -> None:
-    """Add the section that draws one circuit, with its strongest units as a table."""
+    """Add a section that draws one circuit and lists its strongest units in a table.
+
+    Args:
+        caption: Caption of the drawing.
+    """
     graph = circuit.source
     report.section(f"The circuit of {graph.title}")
     report.figure(plot(circuit), caption)
@@ -74,7 +97,12 @@ def add_circuit(report: Report, circuit: Circuit, caption: str) -> None:
 
 
 def circuit_verdicts(curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Finding]:
-    """Say whether a circuit works and is needed, in plain words with the numbers after them."""
+    """Return the findings on one circuit: does it work, does the model need it, and how sure is that?
+
+    Args:
+        curve: The curve of the circuit. Its first size is the size of the circuit.
+        tested: Table of the tests of the circuit, from `judge_circuit`.
+    """
     n = int(curve.own.sum())
     others = int((~curve.own).sum())
     measure = "selectivity" if others else "faithfulness"
@@ -92,7 +120,7 @@ def circuit_verdicts(curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Fin
         ]
     # Tables of earlier versions do not say how many images were seen.
     seen = int(tested["n_seen"].max()) if "n_seen" in tested else 0
-    # Nothing was tested on new images.
+    # All images of the test were also used to find the circuit.
     if seen == n:
         same = f"the {n} images that test it have the pixels of those that found it"
         claim = f"{question} {UNKNOWN}: {same}. Give others."
@@ -154,14 +182,21 @@ def _row(table: pd.DataFrame, column: str, value: str) -> _Row:
 
 
 def _needed(rest: _Row, worse: _Row, n: int, others: int) -> str:
-    """Answer whether the model needs the circuit, more than it needs as many random units."""
+    """Answer whether the model needs the circuit, and needs it more than it needs as many random units.
+
+    Args:
+        rest: The model without the circuit: its value, from the table of the curve.
+        worse: The test "necessity", which compares the removal of the circuit with the removal of random units.
+        n: Number of images of the class.
+        others: Number of images of other classes.
+    """
     keeps = _percent(rest)
     random = f"{worse['random_low']:z.0%} to {worse['random_high']:z.0%}"
-    # A share that is not a number is not lost.
+    # If the share is NaN, this is False.
     lost = rest["value"] <= HARDLY_ANY
     more_than_random = worse["holds"]
     so_without_random = lost and worse["random_high"] <= HARDLY_ANY
-    # One image, or a model that breaks without any units: removal proves nothing about these.
+    # Removal proves nothing on a single image, or if the removal of random units breaks the model, too.
     if n < 2 or so_without_random or (lost and not more_than_random):
         answer = UNKNOWN
     elif not more_than_random:

@@ -1,4 +1,9 @@
-"""Report on own parts: whether a lesion takes its class alone, whether two styles have one part, and at which depth."""
+"""The sections and findings on own parts.
+
+An own part is a set of units that the model needs to recognise a class, and does not need for other classes. A lesion
+ablates an own part. Three questions are answered: does a lesion take the right answers of its class and of no other
+class, do two styles of a class have the same part, and at which depth of the model is it?
+"""
 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
@@ -34,7 +39,7 @@ from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNO
 from circuitry.runs.errors import InputError
 
 Cells = Mapping[Hashable, Mapping[Hashable, Any]]
-"""Rows of a summary by (styles, cut, answers)."""
+"""Rows of a `lesion_summary`, by their values in the columns styles, cut and answers."""
 LEFT = "Right answers that are left"
 _LINES = {
     (OWN_STYLE, "part", OWN): "own class, style that found the part",
@@ -47,10 +52,28 @@ _LINES = {
 def own_part_tables(
     lesions: pd.DataFrame, overlaps: pd.DataFrame
 ) -> dict[str, pd.DataFrame]:
-    """Return the tables of a report: lesions and overlaps as they are, their summaries, and verdicts by class.
+    """Return the tables of a report on own parts, by name.
 
-    ``by_style``, ``by_class``, ``overlap`` and ``verdicts`` are of parts that may lie at any site, at the share
-    `told_share` of the units. ``by_depth`` is of the largest share.
+    Args:
+        lesions: From `lesion`, with the further columns ``share`` (of the units that a part has) and ``sites`` (where
+            units of a part may lie).
+        overlaps: From `part_overlaps`, with the same two further columns.
+
+    Returns:
+        Dictionary of tables. All tables except lesions, overlaps and by_depth are of parts whose units may lie at any
+        site.
+
+        - lesions, overlaps: the arguments, unchanged;
+        - told: the lesions at the share `told_share`;
+        - by_share: `lesion_summary` at every share;
+        - by_style: `lesion_summary` of ``told``, by the styles of parts and images;
+        - by_class: `lesion_summary` of ``told``, by class and styles, without intervals;
+        - by_depth: `lesion_summary` at the largest share, by the sites where units may lie;
+        - overlap: `overlap_summary` at the share `told_share`;
+        - verdicts: `style_verdicts` at the share `told_share`.
+
+    Raises:
+        InputError: if the model knows none of the classes, so that no lesion can take a class.
     """
     if known_cells(lesions).empty:
         raise InputError(
@@ -60,7 +83,7 @@ def own_part_tables(
     share = told_share(lesions)
     everywhere = lesions[lesions["sites"] == EVERYWHERE]
     told = everywhere[everywhere["share"] == share]
-    # The same share and sites as those of the lesions that are told.
+    # The overlaps are taken at the same share and the same sites as the lesions in ``told``.
     alike = overlaps[(overlaps["share"] == share) & (overlaps["sites"] == EVERYWHERE)]
     largest = lesions[lesions["share"] == lesions["share"].max()]
     by_class = lesion_summary(told, ("part_class", *BY_STYLE))
@@ -78,7 +101,11 @@ def own_part_tables(
 
 
 def own_part_findings(tables: dict[str, pd.DataFrame]) -> list[Finding]:
-    """Answer the questions of the report from its tables."""
+    """Return the findings on own parts.
+
+    Args:
+        tables: From `own_part_tables`.
+    """
     share = float(tables["told"]["share"].iloc[0])
     cells = _cells(tables["by_share"][tables["by_share"]["share"] == share])
     findings = [_own_part(cells, share)]
@@ -92,7 +119,10 @@ def own_part_findings(tables: dict[str, pd.DataFrame]) -> list[Finding]:
 
 
 def _cells(summary: pd.DataFrame) -> Cells:
-    """Return the rows by (styles, cut, answers), with value and interval as ``said``."""
+    """Return the rows of a summary by (styles, cut, answers).
+
+    Each row also has its value and interval as text, under ``said``.
+    """
     table = summary.assign(said=with_intervals(summary, ".2f"))
     return table.set_index(["styles", "cut", "answers"]).to_dict("index")
 
@@ -114,7 +144,7 @@ def _own_part(cells: Cells, share: float) -> Finding:
     if others is not None:
         are_spared = others["value"] >= SPARED
         spared = f"; other classes {_left(others, 'keep', 'gain')}"
-    # A yes takes three things: the class is lost, the others are not, and random units leave more than its interval.
+    # Yes needs three things: the class is lost, the other classes are not, and random units leave clearly more of it.
     if own["value"] <= TAKEN and are_spared and random["value"] > own["high"]:
         answer = YES
     elif own["value"] >= random["low"]:
@@ -131,14 +161,22 @@ def _own_part(cells: Cells, share: float) -> Finding:
 
 
 def _left(row: Mapping[Hashable, Any], keep: str, gain: str, of_what: str = "") -> str:
-    """Say which share of right answers is left; a lesion may also add right answers."""
+    """Return a phrase on the share of right answers that is left after a lesion.
+
+    A share above 1 means that images became right after the lesion. The phrase then says so.
+
+    Args:
+        row: Row of `_cells`.
+        keep, gain: Verbs of the phrase for a share up to 1, and for a share above 1.
+        of_what: What the share is of, such as " of its right answers".
+    """
     if row["value"] <= 1:
         return f"{keep} {row['said']}{of_what}"
     return f"{gain} some ({row['said']} times as many right answers as before)"
 
 
 def matrix_with_counts(lesions: pd.DataFrame) -> pd.DataFrame:
-    """Return `lesion_matrix` of the own class in words, with the number of classes behind each cell."""
+    """Return `lesion_matrix` with cells as text: the share that is left of the own class, and the number of classes."""
     left = lesion_matrix(lesions)
     counts = lesion_matrix(lesions, values="n_classes")
     said = left.map("{:.2f}".format) + counts.map(" ({:.0f})".format)
@@ -150,7 +188,7 @@ def _across_styles(
 ) -> Finding:
     counts = verdicts["verdict"].value_counts()
     same = int(counts.get(SAME_PART, 0))
-    # Only where both styles have an own part can the two be compared.
+    # Two parts can be compared only if both styles have an own part.
     n = same + int(counts.get(OTHER_PARTS, 0))
     answer = PARTLY
     if n == 0:
@@ -192,7 +230,7 @@ def _over_depth(by_depth: pd.DataFrame) -> Finding:
     left = own.set_index("sites")["value"]
     said = "; ".join(left.index + left.map(" {:.2f}".format))
     taken = left.index[left <= TAKEN]
-    # The earliest end and the latest beginning are the narrowest places.
+    # The narrowest places are the ones with the earliest end, and with the latest beginning.
     up_to = taken[taken.str.startswith("up to")]
     begins = taken[taken.str.startswith("from")]
     narrowest = [*up_to[:1], *begins[-1:]]
@@ -207,7 +245,12 @@ def _over_depth(by_depth: pd.DataFrame) -> Finding:
 def add_own_parts(
     report: Report, tables: dict[str, pd.DataFrame], domains: Sequence[str]
 ) -> None:
-    """Add figures and tables of own parts."""
+    """Add the sections on own parts, with their figures and tables.
+
+    Args:
+        tables: From `own_part_tables`.
+        domains: All styles. With a single style, the section on two styles is left out.
+    """
     by_share = tables["by_share"]
     told = tables["told"]
     by_depth = tables["by_depth"]
@@ -220,7 +263,7 @@ def add_own_parts(
     report.table(_shown(by_share), "The same as a table.")
     if len(domains) > 1:
         report.section("Does the part found in one style take the class in another?")
-        # One map of what should be lost, and one of what should stay.
+        # The first map shows answers that should be lost, the second map answers that should stay.
         for answers, of in ((OWN, "the own class"), (OTHERS, OTHERS)):
             matrix = lesion_matrix(told, answers)
             if matrix.isna().all(axis=None):
@@ -260,7 +303,7 @@ def add_own_parts(
 
 
 def lesion_lines_of(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a `lesion_summary` that figures draw, with the names of their lines.
+    """Return the rows of a `lesion_summary` that figures draw, with the name of the line of each row as ``line``.
 
     Example:
         >>> keys = {"styles": "its own style", "cut": "part", "answers": ["own class", "other classes"]}
@@ -274,7 +317,10 @@ def lesion_lines_of(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with values and intervals in one cell; a table without rows may have no columns."""
+    """Return a table for readers, with each value and its interval in one cell.
+
+    A table without rows is returned unchanged, because it may have no columns.
+    """
     if table.empty:
         return table
     cells = with_intervals(table, ".3f")

@@ -1,4 +1,4 @@
-"""The sections on circuits of one domain that are kept, or whose activations are exchanged, on images of another."""
+"""The sections on transfer: circuits of one domain, or their activations, are used on images of another domain."""
 
 from collections.abc import Mapping, Sequence
 
@@ -24,13 +24,16 @@ from circuitry.reports.sections.compared import depth_ends
 from circuitry.reports.sections.findings import ANOTHER_MODEL, PARTLY, UNKNOWN, YES
 
 GROUP_MARKS = {OWN_CIRCUIT: MARKS[8], OTHER_CIRCUITS: MARKS[9]}
-"""Marks that few sets of domains reach, so that no group looks like a domain."""
+"""Marks of the two groups of circuits. A domain has the same mark only if there are nine or more domains."""
 
 
 def transfer_findings(
     transfer: pd.DataFrame, similarity: pd.DataFrame
 ) -> list[Finding | None]:
-    """Say whether circuits work in other domains, and whether structure predicts it; arguments as `add_transfer`."""
+    """Return the findings on whether circuits work in other domains, and whether shared structure predicts this.
+
+    The arguments are those of `add_transfer`.
+    """
     value = transfer_value(transfer)
     findings = []
     if (transfer["sites"] != "all").any():
@@ -40,14 +43,21 @@ def transfer_findings(
 
 
 def transfer_value(transfer: pd.DataFrame) -> str:
-    """Return the measure of a transfer table: selectivity with images of other classes, or else faithfulness."""
+    """Return the measure of a transfer table.
+
+    It is selectivity if the table has images of other classes, and faithfulness otherwise.
+    """
     return "selectivity" if "other_metric" in transfer else "faithfulness"
 
 
 def own_circuits_lead(over_depth: pd.DataFrame, value: str) -> Finding | None:
-    """Say whether circuits of the images' own domain do better than circuits of other domains.
+    """Return the finding on whether circuits of the images' own domain do better than circuits of other domains.
 
-    Return None where `transfer_over_depth` does not know both.
+    Return None if no site has a value for both groups of circuits.
+
+    Args:
+        over_depth: From `transfer_over_depth`.
+        value: Name of the measure in ``over_depth``.
     """
     lead = lead_of_own_circuits(over_depth)
     if lead is None:
@@ -68,7 +78,12 @@ def own_circuits_lead(over_depth: pd.DataFrame, value: str) -> Finding | None:
 
 
 def structure_predicts(correlations: pd.DataFrame, value: str) -> Finding | None:
-    """Say whether shared structure predicts transfer: from `transfer_correlations`; None if unknown."""
+    """Return the finding on whether shared structure predicts transfer; None if no correlation is known.
+
+    Args:
+        correlations: From `transfer_correlations`.
+        value: Name of the measure of transfer.
+    """
     # Columns of the table.
     rho = f"{value}: rho"
     p = f"{value}: p"
@@ -76,7 +91,7 @@ def structure_predicts(correlations: pd.DataFrame, value: str) -> Finding | None
     if rho not in correlations or correlations[rho].isna().all():
         return None
     known = correlations.dropna(subset=rho)
-    # The smallest p; of equal ones the first in order of rho.
+    # The row with the smallest p. Of rows with equal p, take the row with the smallest rho.
     best = known.sort_values([p, rho], kind="stable").iloc[0]
     significant = int((known[corrected] < LEVEL).sum())
     answer = YES if significant else UNKNOWN
@@ -99,12 +114,15 @@ def add_transfer(
     marks: Mapping[str, Mark],
     sites: Sequence[str],
 ) -> None:
-    """Add the section on circuits of one domain that are kept on images of another.
+    """Add the section on transfer: circuits of one domain are kept alone on images of another domain.
+
+    To keep a circuit alone means to put all other units to the baseline, at the ablated sites.
 
     Args:
-        transfer: From `CausalChecks.extract_transfer`; with ``one_site`` it has rows of each site alone, too.
+        transfer: From `CausalChecks.extract_transfer`. If circuits were also kept at one site at a time (``one_site``),
+            the table has rows for each of these sites, too.
         similarity: Structural similarity of the domains, such as ``comparison.matrix()``.
-        sites: Sites from the image to the embedding.
+        sites: The sites to draw, from the image to the embedding.
     """
     report.section("Does one domain's circuit work in another?")
     everywhere = transfer[transfer["sites"] == "all"]
@@ -163,7 +181,14 @@ def add_transfer(
 def add_interchange(
     report: Report, exchanged: pd.DataFrame, marks: Mapping[str, Mark]
 ) -> None:
-    """Add the section on activations of one domain that are put into runs on images of another domain."""
+    """Add the section on the exchange of activations between domains.
+
+    The units of a circuit have some activations on images of one domain. These activations are put into runs on images
+    of another domain.
+
+    Args:
+        exchanged: From `interchange`.
+    """
     report.section("Can activations be exchanged between domains?")
     change = transfer_matrix(exchanged, "change")
     random = transfer_matrix(exchanged, "random_change")
