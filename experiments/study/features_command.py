@@ -241,8 +241,8 @@ class Config(QuickstartModel, WorkSettings):
     n_images: Count | None = None
     """Images of a class in a domain (default: all)."""
     autoencoder: Path | None = None
-    """File of a trained autoencoder of the embedding, from circuitry train-sae (default: an autoencoder is trained on the
-    training images and kept in --out)."""
+    """File of a trained autoencoder of the embedding, from circuitry train-sae (default: an autoencoder is trained on
+    the training images and kept in --out)."""
     training: SaeTraining = SaeTraining()
     """Settings of the training, if an autoencoder is trained."""
     vocabulary: Path | None = None
