@@ -6,7 +6,7 @@ several domains.
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -110,7 +110,7 @@ class BaseSet:
         """
         validation = self.validation
         if isinstance(validation, Mapping):
-            yield from _images_of_split(self.all_images(), validation, purpose)
+            yield from self._images_of_split(validation, purpose)
             return
         # The first 64 bits of a hash of seed and path are a uniform number, which depends on no other image.
         below = (validation or 0) * 2**64
@@ -119,29 +119,26 @@ class BaseSet:
             if (drawn < below) == (purpose == "val"):
                 yield image
 
-
-def _images_of_split(
-    images: Iterable[CaptionedImage],
-    split: Mapping[str, frozenset[str]],
-    purpose: Literal["train", "val"],
-) -> Iterator[CaptionedImage]:
-    """Yield the images that a split names for a purpose; images for both purposes are for validation."""
-    n_named = sum(map(len, split.values()))
-    n_present = 0
-    for image in images:
-        # Some splits name paths, others file names.
-        names = (image.relative, image.relative.rpartition("/")[2])
-        for_validation = not split["val"].isdisjoint(names)
-        if for_validation or not split["train"].isdisjoint(names):
-            n_present += 1
-            if for_validation == (purpose == "val"):
-                yield image
-    # Some photos may be missing; if more than half are, the split is of another version of the set.
-    if n_present * 2 < n_named:
-        raise InputError(
-            f"The base set lacks {n_named - n_present} of the {n_named} images of its split, which is of another "
-            "version: give the split of these captions."
-        )
+    def _images_of_split(
+        self, split: Mapping[str, frozenset[str]], purpose: Literal["train", "val"]
+    ) -> Iterator[CaptionedImage]:
+        """Yield the images that a split names for a purpose; images for both purposes are for validation."""
+        n_named = sum(map(len, split.values()))
+        n_present = 0
+        for image in self.all_images():
+            # Some splits name paths, others file names.
+            names = (image.relative, image.relative.rpartition("/")[2])
+            for_validation = not split["val"].isdisjoint(names)
+            if for_validation or not split["train"].isdisjoint(names):
+                n_present += 1
+                if for_validation == (purpose == "val"):
+                    yield image
+        # Some photos may be missing; if more than half are, the split is of another version of the set.
+        if n_present * 2 < n_named:
+            raise InputError(
+                f"The base set lacks {n_named - n_present} of the {n_named} images of its split, which is of another "
+                "version: give the split of these captions."
+            )
 
 
 def named_base_sets(

@@ -184,8 +184,8 @@ def _evaluated(
         (f"epoch_{epoch}",): checkpoint for epoch, checkpoint in chosen.items()
     }
     path = run.folder / "evaluation" / digest([config, list(tests.listing)])
-    listings = {"images": tests.listing}
-    folder = JobFolder(path, _FORMAT, config, list(checkpoints), listings)
+    jobs = list(checkpoints)
+    folder = JobFolder(path, _FORMAT, config, jobs, {"images": tests.listing})
 
     def do(job: Job, nothing: Any) -> list[Path]:
         """Classify the images with one checkpoint; return the files of its accuracies and predictions."""

@@ -323,13 +323,9 @@ class Contest:
             "classes": self.classes,
         }
         # Digest, classes and the listing of images tell what these fields choose, except the kind of units.
-        told = {
-            "judged",
-            "n_judged",
-            *(field.name for field in fields(QuickstartModel)),
-        }
+        told = {field.name for field in fields(QuickstartModel)} - {"units"}
         for field in fields(ContestSettings):
-            if field.name == "units" or field.name not in told:
+            if field.name not in {"judged", "n_judged", *told}:
                 value = getattr(self.config, field.name)
                 # JSON has lists only, and a resumed contest compares its settings with those of the file.
                 about[field.name] = list(value) if isinstance(value, tuple) else value

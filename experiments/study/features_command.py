@@ -339,7 +339,6 @@ def main(config: Config) -> Written | None:
     if config.results is not None:
         # The program features-over-settings compares models by this file.
         comparison.save(config.results / "feature_sharing")
-    saved = {comparison.measure: comparison}
     return write_results(
         report,
         tables,
@@ -348,20 +347,20 @@ def main(config: Config) -> Written | None:
         provenance,
         SMALL_TABLES,
         looked_at,
-        saved,
+        {comparison.measure: comparison},
     )
 
 
 def trained_on(config: Config) -> dict[str, object] | None:
     """Return the fields of the run that the checkpoint belongs to, or None if the checkpoint belongs to no run."""
     parents = () if config.checkpoint is None else config.checkpoint.parents
-    # Of folders inside each other, the closest to the checkpoint is its run.
-    folder = next((path for path in parents if (path / "run.json").is_file()), None)
-    run = None if folder is None else run_of(folder)
-    if run is None:
-        return None
-    # The path above the folder is different on each machine.
-    return {**asdict(run), "folder": run.folder.name}
+    for folder in parents:
+        # Of folders inside each other, the closest to the checkpoint is its run.
+        if (folder / "run.json").is_file():
+            run = run_of(folder)
+            # The path above the folder is different on each machine.
+            return {**asdict(run), "folder": folder.name} if run else None
+    return None
 
 
 def read_share(config: Config, work: Work) -> None:

@@ -26,8 +26,6 @@ from experiments.study.relations import models_agree
 
 import pandas as pd
 
-MODEL = ["model", "setting", "test_domain"]
-"""Columns that identify a row of the table over seeds."""
 COMPARISON = (
     "feature_sharing"  # in the results of features, the folder of its `Comparison`
 )
@@ -160,14 +158,15 @@ def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
     """Average the models of each setting, architecture and test domain, which differ in their seeds.
 
     Returns:
-        The columns of `MODEL`; the mean ``score`` and its standard ``deviation``; the mean score of the other domains,
-        ``others``; the number of models whose test domain has the ``lowest`` score; and the number of ``models``.
+        The columns ``model``, ``setting`` and ``test_domain``; the mean ``score`` and its standard ``deviation``; the
+        mean score of the other domains, ``others``; the number of models whose test domain has the ``lowest`` score;
+        and the number of ``models``.
     """
-    groups = runs.groupby(MODEL, sort=False, as_index=False)
+    groups = runs.groupby(["model", "setting", "test_domain"], sort=False)
     return groups.agg(
         score=("score", "mean"),
         deviation=("score", "std"),
         others=("others", "mean"),
         lowest=("lowest", "sum"),
         models=("score", "size"),
-    )
+    ).reset_index()

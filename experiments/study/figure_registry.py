@@ -41,13 +41,8 @@ def table(tables: Path, name: str) -> pd.DataFrame:
     return pd.read_csv(tables / f"{name}.csv")
 
 
-def matrix(tables: Path, name: str) -> pd.DataFrame:
-    """Read a table that has a row and a column for each domain."""
-    return table(tables, name).set_index("domain").rename_axis(index=None)
-
-
 def heatmap(tables: Path, name: str, title: str, measure: str) -> go.Figure:
     """Draw a table that has a row and a column for each domain; similar domains are neighbours."""
-    values = matrix(tables, name)
+    values = table(tables, name).set_index("domain").rename_axis(index=None)
     order = cluster_order(values)
     return similarity_heatmap(values.loc[order, order], title=title, measure=measure)

@@ -68,8 +68,8 @@ def measures(tables: Path, title: str) -> go.Figure:
 def selectivity_over_depth(tables: Path, title: str) -> go.Figure:
     both = table(tables, "selectivity_one_site").rename(columns={"sites": "site"})
     # Random circuits give the chance level of each site.
-    kept = both[both["circuit"] == "kept"]
-    random = both[both["circuit"] == "random"]
+    kept = both.query("circuit == 'kept'")
+    random = both.query("circuit == 'random'")
     chance = random.groupby("site", sort=False)["value"].mean().reset_index()
     return charts.overlap_over_depth(
         kept,
@@ -144,10 +144,10 @@ def real_networks(tables: Path, title: str) -> go.Figure:
 
 def of_models(tables: Path, name: str) -> pd.DataFrame:
     """Return a table of the scoreboard for all `MODELS`. The column ``setting`` has the name of the network."""
-    of_each = list[pd.DataFrame]()
-    for folder, setting in MODELS.items():
-        of_each.append(table(tables, f"{folder}/{name}").assign(setting=setting))
-    return pd.concat(of_each)
+    return pd.concat(
+        table(tables, f"{folder}/{name}").assign(setting=setting)
+        for folder, setting in MODELS.items()
+    )
 
 
 @figure("Which circuits recover the answers?", "scoreboard")

@@ -216,21 +216,17 @@ def tables_of(config: Config, evaluated: pd.DataFrame) -> dict[str, pd.DataFrame
     screened = run_tables.screened_classes(evaluated)
     every = run_tables.kinds_of_runs(evaluated)
     learned = run_tables.kinds_of_runs(evaluated, screened=screened)
-    if config.screen:
-        told_apart = learned
-        beside = {"told_apart_all": every}
-    else:
-        told_apart = every
-        beside = {"told_apart_screened": learned}
-    # Without an upper bound no class is screened out, and both choices are the same.
-    if screened.empty:
-        beside = {}
     removed = screened if config.screen else None
+    kinds = {"told_apart": learned if config.screen else every}
+    # Without an upper bound no class is screened out, and both choices are the same.
+    if not screened.empty and config.screen:
+        kinds["told_apart_all"] = every
+    elif not screened.empty:
+        kinds["told_apart_screened"] = learned
     natural = config.natural_domain
     return {
         "evaluation": evaluated,
-        "told_apart": told_apart,
-        **beside,
+        **kinds,
         "screened": screened,
         "settings": run_tables.settings_table(evaluated),
         "differences": run_tables.paired_differences(evaluated, screened=removed),
