@@ -69,10 +69,10 @@ def similarity_panels(
     looks = style.marks_for(domains, None)
     n_groups = table["group"].nunique()
     largest = table.groupby("measure")["value"].max()
-    panels = dict(list(table.groupby(["measure", "group"], sort=False)))
+    panels = table.groupby(["measure", "group"], sort=False)
     titles = [
-        f"{style.measure_name(measure)}<br>{style.faint(groups[group])}"
-        for measure, group in panels
+        f"{style.measure_name(str(measure))}<br>{style.faint(groups[str(group)])}"
+        for (measure, group), _ in panels
     ]
     figure, places = style.small_multiples(
         titles,
@@ -82,11 +82,12 @@ def similarity_panels(
         shared_yaxes=True,
         horizontal_spacing=0.08,
     )
-    for ((measure, _), rows), place in zip(panels.items(), places, strict=True):
+    for ((measure, _), rows), place in zip(panels, places, strict=True):
         # The table has each pair once, the matrix twice.
         half = rows.pivot(index="domain_a", columns="domain_b", values="value")
         matrix = half.combine_first(half.T).reindex(index=domains, columns=domains)
         matrix = matrix.rename_axis(index=None, columns=None)
+        measure = str(measure)
         name = style.measure_name(measure)
         width = heatmaps.WIDTH_OF_CELLS // n_groups
         heatmaps.add_cells(figure, matrix, name, looks, place, width, largest[measure])

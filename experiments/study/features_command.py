@@ -148,7 +148,7 @@ def most_shared(
         # Many features tie at 0: among them, the features in most tops say most.
         del ascending["n_classes"]
     order = enough.sort_values([*ascending], ascending=[*ascending.values()])
-    return [*map(int, order["feature"][:n])]
+    return order["feature"][:n].tolist()
 
 
 def images_of_feature(
@@ -200,13 +200,14 @@ def add_features(
     files = {record.relative: record.path for record in images.records}
     labels = []
     cells = {}
-    for row in rows.itertuples():
-        doubt = "?" if row.weak else ""
+    for feature in chosen:
+        row = rows.loc[feature]
+        doubt = "?" if row["weak"] else ""
         # Two features may have one name, so the index of the feature stands beside.
-        label = f"{row.name}{doubt} ({row.Index})"
+        label = f"{row['name']}{doubt} ({feature})"
         labels.append(label)
         for domain in features.domains:
-            paths = images_of_feature(features, row.Index, domain, PER_CELL)
+            paths = images_of_feature(features, feature, domain, PER_CELL)
             cells[label, domain] = [load_image(files[path]) for path in paths]
     report.image(
         contact_sheet(cells, labels, list(features.domains), per_cell=PER_CELL),
