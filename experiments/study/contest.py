@@ -284,7 +284,7 @@ class Contest:
         paths = files_of(folder, class_name, contestant, n_sizes)
         *circuit_files, cost_file = paths
         for path, circuit in zip(circuit_files, circuits, strict=True):
-            # A file of a circuit says of which class and domain it is.
+            # The file of a circuit names its class and domain.
             replace(circuit, source=named).save(path)
         with whole_file(cost_file) as temporary:
             temporary.write_text(json.dumps(cost))

@@ -68,12 +68,12 @@ def measures(tables: Path, title: str) -> go.Figure:
 def selectivity_over_depth(tables: Path, title: str) -> go.Figure:
     both = table(tables, "selectivity_one_site").rename(columns={"sites": "site"})
     # Random circuits give the chance level of each site.
-    kept = both.query("circuit == 'kept'")
+    circuits = both.query("circuit == 'kept'")
     random = both.query("circuit == 'random'")
     chance = random.groupby("site", sort=False)["value"].mean().reset_index()
     return charts.overlap_over_depth(
-        kept,
-        list(kept["site"].unique()),
+        circuits,
+        list(circuits["site"].unique()),
         chance=chance,
         measure="selectivity, one site ablated",
         chance_label="random units",

@@ -268,8 +268,8 @@ def relation_panels(
     titles = dict[str, str]()
     for what, name in names.items():
         if what in points:
-            known = pd.notna(rho.get(what))
-            told = f"ρ {rho[what]:+.2f}" if known else "no correlation"
+            defined = pd.notna(rho.get(what))
+            told = f"ρ {rho[what]:+.2f}" if defined else "no correlation"
             titles[what] = f"{name}<br>{style.faint(told)}"
     models = points.assign(setting=points["setting"].map(setting_family))
     shapes = style.assign_looks(models["setting"], SETTING_SYMBOLS, "settings")
