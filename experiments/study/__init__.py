@@ -1,7 +1,7 @@
 """The study "When and How Does CLIP Enable Domain and Compositional Generalization?" (ICML 2025), from the checkout.
 
-It uses `circuitry` as any user does: by the names in the tables of contents of its rooms.
+The programs use only public names of `circuitry`, as every user does.
 
     python -m experiments.study                 # lists the programs
-    python -m experiments.study NAME --help     # the options of one
+    python -m experiments.study NAME --help     # prints the options of a program
 """

@@ -19,26 +19,27 @@ PROGRAMS = {
     "scoreboard": "which way to find circuits works best on my model?",
     "figures": "draw figures by name, from tables",
 }
-"""What each program does, by its name; ``NAME`` is the module ``experiments.study.name_command``."""
+"""What each program does, by the name of the program. The module of ``NAME`` is ``experiments.study.name_command``."""
 
 
 def main() -> None:
-    """Run the program that ``sys.argv`` names, or print the list of all."""
+    """Run the program that ``sys.argv`` names, or print the list of all programs."""
     name, *arguments = sys.argv[1:] or ["--help"]
     if name in ("--help", "-h"):
-        width = max(map(len, PROGRAMS), default=0)
+        width = max(map(len, PROGRAMS))
         print("usage: python -m experiments.study NAME [OPTIONS]\n")
-        print(
-            "\n".join(f"  {known:{width}}  {said}" for known, said in PROGRAMS.items())
-        )
+        for program, purpose in PROGRAMS.items():
+            print(f"  {program:{width}}  {purpose}")
     elif name not in PROGRAMS:
         sys.exit(
             f"error: There is no program {name!r} of the study, but {', '.join(PROGRAMS)}."
         )
     else:
+        # A program is imported only when it runs, so that the list comes at once, without torch.
         module = importlib.import_module(
             f"experiments.study.{name.replace('-', '_')}_command"
         )
+        # The parser of options shows the first word as the name of the program.
         sys.argv = [f"python -m experiments.study {name}", *arguments]
         run_script(module.Config, module.main, module.__doc__)
 

@@ -1,4 +1,8 @@
-"""Base sets of captioned photos, and their validation images. No torch."""
+"""Base sets of captioned photos, and their validation images. No torch.
+
+A base set is a data set of photos with captions, such as ImageNet-Captions or CC12M, to which a mixture adds images of
+several domains.
+"""
 
 import json
 import os
@@ -15,59 +19,79 @@ IMAGENET_CAPTIONS = "imagenet-captions"
 
 
 def imagenet_captions(captions: Path, root: Path) -> Iterator[CaptionedImage]:
-    """Read ImageNet-Captions: a JSON list of entries with filename, wnid, title, tags and description."""
+    """Yield the images of ImageNet-Captions, from its JSON: a list of entries with filename, wnid and texts.
+
+    Args:
+        captions: The JSON file.
+        root: Folder of the images, ``root/<wnid>/<filename>``.
+
+    Raises:
+        InputError: If the file is no such list.
+    """
     try:
         entries = json.loads(captions.read_text(encoding="utf-8-sig"))
-        names = [
-            (entry["wnid"], f"{entry['wnid']}/{entry['filename']}") for entry in entries
-        ]
+        # All entries are checked before the first image is yielded, so that a damaged list is refused at once.
+        paths = [f"{entry['wnid']}/{entry['filename']}" for entry in entries]
     except (ValueError, TypeError, KeyError) as error:
         raise InputError(
             f"{captions} must be a JSON list of entries with filename and wnid, but is not ({error!r}): download it "
             "again."
         ) from None
-    for (wnid, relative), entry in zip(names, entries, strict=True):
+    for path, entry in zip(paths, entries, strict=True):
         yield CaptionedImage(
-            f"{root.absolute()}/{relative}",
-            relative,
+            f"{root.absolute()}/{path}",
+            path,
             IMAGENET_CAPTIONS,
-            wnid,
+            entry["wnid"],
             joined_caption(entry),
         )
 
 
 def joined_caption(entry: Mapping[str, Any]) -> str:
-    """Return title, tags (with spaces between them) and description joined by "; ", white space normalised."""
+    """Return the title, the tags and the description of an entry, joined by "; ".
+
+    Tags are joined by spaces. White space becomes single spaces, and texts that are missing or empty are left out.
+    """
     tags = " ".join(str(tag) for tag in entry.get("tags") or () if tag is not None)
-    texts = (
-        " ".join(str(part or "").split())
-        for part in (entry.get("title"), tags, entry.get("description"))
-    )
-    return "; ".join(text for text in texts if text)
+    texts = (entry.get("title"), tags, entry.get("description"))
+    # The file has null in place of some texts.
+    normalised = [" ".join(str(text or "").split()) for text in texts]
+    return "; ".join(filter(None, normalised))
 
 
 def caption_table(
     table: Path, name: str, root: Path | None = None
 ) -> Iterator[CaptionedImage]:
-    """Read a table of paths, below its folder or ``root``, and captions, as `caption_rows` does."""
+    """Yield the images of a table of paths and captions, which is read as by `caption_rows`.
+
+    Args:
+        table: The table.
+        name: Name of the base set.
+        root: Folder that relative paths start from (default: the folder of the table).
+    """
+    # Joined with "", a folder ends with one separator.
     prefix = os.path.join(os.path.abspath(root or table.parent), "")
     for path, caption in caption_rows(table):
+        # A path that is absolute already stays as it is.
         full = os.path.join(prefix, path)
         yield CaptionedImage(full, full.removeprefix(prefix), name, "", caption)
 
 
 @dataclass(frozen=True)
 class BaseSet:
-    """Files of a base set, and its validation images."""
+    """The files of a base set, and the choice of its validation images."""
 
     name: str
-    path: Path  # ImageNet-Captions: its JSON; others: a table of paths and captions
-    images: Path | None = None  # folder of relative paths (default: that of the table)
+    path: Path  # the JSON of ImageNet-Captions; of other sets a table of paths and captions
+    images: Path | None = (
+        None  # folder that relative paths start from (default: the folder of ``path``)
+    )
     validation: float | Mapping[str, frozenset[str]] | None = None
-    """Validation images: their share, or the names (or paths) of the images for both purposes, train and val."""
+    """The validation images: their share, or a split, which has file names or paths of images for "train" and "val".
+    If it is None, all images are for training."""
 
     def all_images(self) -> Iterator[CaptionedImage]:
-        """Return all of its images."""
+        """Return all images of the set."""
         if self.name == IMAGENET_CAPTIONS:
             return imagenet_captions(self.path, self.images or self.path.parent)
         return caption_table(self.path, self.name, self.images)
@@ -75,83 +99,100 @@ class BaseSet:
     def images_for(
         self, purpose: Literal["train", "val"], seed: int = 0
     ) -> Iterator[CaptionedImage]:
-        """Yield its training or validation images; a share is drawn by seed and path alone."""
-        split = self.validation if isinstance(self.validation, Mapping) else {}
-        below = (
-            0
-            if isinstance(self.validation, Mapping)
-            else (self.validation or 0) * 2**64
-        )
-        found = 0
-        named = sum(map(len, split.values()))
+        """Yield the training images or the validation images.
+
+        Args:
+            purpose: "train" or "val".
+            seed: Seed of the draw, if a share of the images is for validation. A split ignores it.
+
+        Raises:
+            InputError: After the last image, if the set lacks more than half of the images of its split.
+        """
+        validation = self.validation
+        if isinstance(validation, Mapping):
+            yield from self._images_of_split(validation, purpose)
+            return
+        # The first 64 bits of a hash of seed and path are a uniform number, which depends on no other image.
+        below = (validation or 0) * 2**64
         for image in self.all_images():
-            if split:
-                names = (image.relative, image.relative.rpartition("/")[2])
-                own = next(
-                    (
-                        one
-                        for one in ("val", "train")
-                        if not split[one].isdisjoint(names)
-                    ),
-                    None,
-                )
-            else:
-                own = (
-                    "val"
-                    if int.from_bytes(drawn_by_name(seed, image.relative)[:8]) < below
-                    else "train"
-                )
-            found += own is not None
-            if own == purpose:
+            drawn = int.from_bytes(drawn_by_name(seed, image.relative)[:8])
+            if (drawn < below) == (purpose == "val"):
                 yield image
-        if found * 2 < named:
+
+    def _images_of_split(
+        self, split: Mapping[str, frozenset[str]], purpose: Literal["train", "val"]
+    ) -> Iterator[CaptionedImage]:
+        """Yield the images that a split names for a purpose; images for both purposes are for validation."""
+        n_named = sum(map(len, split.values()))
+        n_present = 0
+        for image in self.all_images():
+            # Some splits name paths, others file names.
+            names = (image.relative, image.relative.rpartition("/")[2])
+            for_validation = not split["val"].isdisjoint(names)
+            if for_validation or not split["train"].isdisjoint(names):
+                n_present += 1
+                if for_validation == (purpose == "val"):
+                    yield image
+        # Some photos may be missing; if more than half are, the split is of another version of the set.
+        if n_present * 2 < n_named:
             raise InputError(
-                f"The base set lacks {named - found} of the {named} images of its split, which is of another version: "
-                "give the split of these captions."
+                f"The base set lacks {n_named - n_present} of the {n_named} images of its split, which is of another "
+                "version: give the split of these captions."
             )
 
 
 def named_base_sets(
     paths: Sequence[str], images: Sequence[str] = (), validation: Sequence[str] = ()
 ) -> dict[str, BaseSet]:
-    """Return base sets by name, from NAME=VALUE of command lines."""
-    by_name, folders, splits = (
-        _named_values(given) for given in (paths, images, validation)
-    )
+    """Return a dictionary from the name of each base set to the base set.
+
+    Args:
+        paths: Texts NAME=PATH of the command line, as in `BaseSet.path`.
+        images: Texts NAME=FOLDER, as in `BaseSet.images`.
+        validation: Texts NAME=SHARE or NAME=FILE, as in `BaseSet.validation`.
+    """
+    by_name = _named_values(paths)
+    folders = _named_values(images)
+    splits = _named_values(validation)
     for name in [*folders, *splits]:
         if name not in by_name:
             raise InputError(
                 f"The base set {name!r} has images or a split but no path: give --base {name}=PATH."
             )
-    return {
-        name: BaseSet(
-            name,
-            Path(path),
-            Path(folders[name]) if name in folders else None,
-            _share_or_split(splits[name]) if name in splits else None,
-        )
-        for name, path in by_name.items()
-    }
+    base_sets = {}
+    for name, path in by_name.items():
+        folder = Path(folders[name]) if name in folders else None
+        split = _share_or_split(splits[name]) if name in splits else None
+        base_sets[name] = BaseSet(name, Path(path), folder, split)
+    return base_sets
 
 
 def _named_values(given: Sequence[str]) -> dict[str, str]:
-    pairs = [text.partition("=") for text in given]
-    for name, _, value in pairs:
+    """Return a dictionary from NAME to VALUE of texts NAME=VALUE."""
+    by_name = {}
+    for text in given:
+        # A value may hold further equals signs, as paths do.
+        name, _, value = text.partition("=")
         if not (name and value):
             raise InputError(
                 f"Base sets are named as NAME=VALUE, such as cc12m=cc12m.tsv, but {name!r} was given."
             )
-    return {name: value for name, _, value in pairs}
+        by_name[name] = value
+    return by_name
 
 
 def _share_or_split(given: str) -> float | dict[str, frozenset[str]]:
-    """Return a share, or the images for both purposes, from a JSON like ``{"train": [...], "val": [...]}``."""
+    """Return the share that a text gives, or the split in the file that the text names.
+
+    The file is a JSON like ``{"train": [...], "val": [...]}``.
+    """
     if given.endswith(".json"):
         by_purpose = json.loads(Path(given).read_text(encoding="utf-8"))
         return {purpose: frozenset(by_purpose[purpose]) for purpose in ("train", "val")}
     try:
         share = float(given)
     except ValueError:
+        # A text that is no number gets the same message as a number outside the range.
         share = -1.0
     if not 0 <= share <= 1:
         raise InputError(

@@ -1,7 +1,7 @@
 """Accuracies of the study's models at every checkpoint.
 
-The folder of a run holds predictions and accuracies, one job for each checkpoint. Several processes may share the jobs;
-finished and undamaged ones are only read.
+The folder of a run holds its predictions and accuracies. Each checkpoint is a job, and several processes may share the
+jobs. A job that is finished is not done again: its files are checked and read.
 """
 
 import os
@@ -50,34 +50,41 @@ class EvaluationSet:
     """Images to classify, with the names of their classes in prompts."""
 
     images: DomainFolder
-    names: Sequence[str]  # one per class of ``images.all_classes``
+    names: Sequence[str]  # a name for each class of ``images.all_classes``
     style: str | None = None
-    """Style in all prompts, of images without the held-out classes of a run (default: each domain's own)."""
+    """The style that all prompts name, if the held-out classes of a run do not apply to these images. If it is None,
+    prompts name the style of each image's domain."""
 
     @cached_property
     def listing(self) -> dict[str, str]:
-        """Return the `image_listing` of the images."""
+        """The `image_listing` of the images."""
         return image_listing(self.images.records)
 
 
 def imagenet_validation(
     root: Path, names: ImagenetNames = "open_clip"
 ) -> EvaluationSet:
-    """Return ImageNet's validation images, ``root/<wnid>/<file>``, as the domain ``root.name``."""
+    """Return ImageNet's validation images as a single domain, which has the name of their folder.
+
+    Args:
+        root: Folder of the images, ``root/<wnid>/<file>``.
+        names: Which names of ImageNet's classes the prompts have; see `imagenet_names`.
+    """
     root = Path(root).resolve()
+    # The parent counts as the data, so that the folder is its only domain.
     images = DomainFolder(root.parent, split=None, domains=(root.name,))
     index = imagenet_index(images.all_classes)
     called = imagenet_names(names)
-    return EvaluationSet(
-        images, [called[index[wnid]] for wnid in images.all_classes], style="real"
-    )
+    in_prompts = [called[index[wnid]] for wnid in images.all_classes]
+    return EvaluationSet(images, in_prompts, style="real")
 
 
 TEMPLATE_SETS: dict[str, Any] = {
     **ZERO_SHOT_TEXTS,
     "style words": style_word_templates(),
 }
-"""The study's two sets of class texts, all templates and templates with style words, and own-style ones."""
+"""The templates of class texts: both sets of the study, which are all templates and the templates with style words, and
+the templates that name the style of a domain."""
 
 
 def extract_accuracies(
@@ -89,33 +96,47 @@ def extract_accuracies(
     device: str | torch.device = "cpu",
     work: Work = Work(),
 ) -> pd.DataFrame:
-    """Return the accuracies of the checkpoints of many runs, computed where the runs' folders lack them.
+    """Return the accuracies of the checkpoints of many runs. Accuracies are computed if the folder of a run lacks them.
 
-    ``<run>/evaluation/<digest>/`` holds the tables and the predictions, ``epoch_<n>-<domain>.safetensors`` (see
-    `read_predictions`). The columns are those of `tidy_accuracy`, ``epoch``, ``run`` and what differs among runs.
+    The folder ``<run>/evaluation/<digest>/`` holds the tables of a run and its predictions,
+    ``epoch_<n>-<domain>.safetensors`` (see `read_predictions`).
+
+    Args:
+        runs: The runs.
+        tests: The images that are classified.
+        epochs: Epochs of the checkpoints (default: all checkpoints that were kept).
+        decoding: How image files become pictures.
+        device: Where the models run.
+        work: How several processes share the jobs.
+
+    Returns:
+        The columns of `tidy_accuracy`, then ``epoch``, the columns that describe the run (model, setting, seed, ...)
+        and ``run``.
     """
     names = run_names(runs)
     chosen = [kept_checkpoints(run.folder, epochs) for run in runs]
     tables: dict[int, pd.DataFrame] = {}
-    for i in work.rank.order(
-        range(len(runs))
-    ):  # in another order in each process, since each waits for its end
-        tables[i] = _evaluated(
-            runs[i], chosen[i], tests, decoding, device, work
-        ).assign(run=names[i])
+    # A process waits until all jobs of a run are done, so that processes begin with different runs.
+    for i in work.rank.order(range(len(runs))):
+        table = _evaluated(runs[i], chosen[i], tests, decoding, device, work)
+        tables[i] = table.assign(run=names[i])
     return pd.concat([tables[i] for i in range(len(runs))], ignore_index=True)
 
 
 def run_names(runs: Sequence[StudyRun]) -> list[str]:
-    """Return the shortest unique names of runs: their paths below the common folder."""
+    """Return a unique name for each run: the path of its folder below the deepest folder that holds all runs.
+
+    Raises:
+        InputError: If a run is given twice.
+    """
     asked = [(run.folder.absolute(), run.held_out) for run in runs]
-    if len(set(asked)) < len(asked):
-        twice = next(
-            folder for folder, held_out in asked if asked.count((folder, held_out)) > 1
-        )
-        raise InputError(
-            f"Each run is evaluated once, but {twice} was given twice: give it once."
-        )
+    for folder, held_out in asked:
+        # A folder may be read with two choices of held-out classes.
+        if asked.count((folder, held_out)) > 1:
+            raise InputError(
+                f"Each run is evaluated once, but {folder} was given twice: give it once."
+            )
+    # Parents, because the common folder of a single run is the run itself, which would be named ".".
     common = Path(os.path.commonpath([folder.parent for folder, _ in asked]))
     return [folder.relative_to(common).as_posix() for folder, _ in asked]
 
@@ -128,62 +149,77 @@ def _evaluated(
     device: str | torch.device,
     work: Work,
 ) -> pd.DataFrame:
-    """Return the accuracies of one run; a job for every checkpoint does what is missing."""
+    """Return the accuracies of one run. Each checkpoint without finished files is evaluated first.
+
+    Args:
+        run: The run.
+        chosen: A dictionary from each epoch to the file of its checkpoint.
+        tests: The images that are classified.
+        decoding: How image files become pictures.
+        device: Where the model runs.
+        work: How several processes share the jobs.
+    """
     images = tests.images
+    # A supervised model has a head, so it needs no texts of classes.
     templates = {} if run.supervised else TEMPLATE_SETS
     styles = {domain: tests.style or domain for domain in images.domains}
-    asked = run.held_out if tests.style is None else ()
-    held_out = (
-        chosen_names("held-out class", asked, images.all_classes, class_key)
-        if asked
-        else ()
-    )
-    texts = {
-        name: {domain: templates_of(these, style) for domain, style in styles.items()}
-        for name, these in templates.items()
-    }
+    held_out: tuple[str, ...] = ()
+    if run.held_out and tests.style is None:
+        held_out = chosen_names(
+            "held-out class", run.held_out, images.all_classes, class_key
+        )
+    texts = {}
+    for name, patterns in templates.items():
+        texts[name] = {
+            domain: templates_of(patterns, style) for domain, style in styles.items()
+        }
+    # All that shapes a prediction apart from model and images; the name of the folder is a hash of it.
     config = {
         "names": list(tests.names),
         "held_out": held_out,
         "templates": texts,
         "decoding": decoding,
     }
-    jobs: dict[Job, int] = {(f"epoch_{epoch}",): epoch for epoch in chosen}
+    checkpoints: dict[Job, Path] = {
+        (f"epoch_{epoch}",): checkpoint for epoch, checkpoint in chosen.items()
+    }
     path = run.folder / "evaluation" / digest([config, list(tests.listing)])
-    folder = JobFolder(path, _FORMAT, config, list(jobs), {"images": tests.listing})
+    jobs = list(checkpoints)
+    folder = JobFolder(path, _FORMAT, config, jobs, {"images": tests.listing})
 
     def do(job: Job, nothing: Any) -> list[Path]:
+        """Classify the images with one checkpoint; return the files of its accuracies and predictions."""
         heads: Mapping[str, Any]
         model: Clip | SupervisedModel
         if run.supervised:
-            model = load_supervised(chosen[jobs[job]], device=device)
+            model = load_supervised(checkpoints[job], device=device)
             heads = {"supervised": model.head_for(images.all_classes)}
         else:
-            model = load_clip(run.model, checkpoint=chosen[jobs[job]], device=device)
+            model = load_clip(run.model, checkpoint=checkpoints[job], device=device)
             heads = zero_shot_heads(model, tests.names, templates, styles)
         preprocess = with_decoding(model.preprocess, decoding)
-        found = predictions(
+        predicted = predictions(
             model.encoder, heads, preprocess, images, held_out, work=work
         )
         paths = [path / f"{job[0]}.csv"]
-        for domain, own in found.groupby("domain"):
+        # A file for each domain, because the images of a domain are read alone (`read_predictions`).
+        for domain, own in predicted.groupby("domain"):
             paths.append(path / f"{job[0]}-{domain}.safetensors")
             write_predictions(paths[-1], own, list(tests.listing))
-        write_named_table(paths[0], tidy_accuracy(found, held_out))
+        write_named_table(paths[0], tidy_accuracy(predicted, held_out))
         return paths
 
     folder.run(do, rank=work.rank)
-    tables = [
-        read_named_table(path / f"epoch_{epoch}.csv", na_values={"chance": ""}).assign(
-            epoch=epoch
-        )
-        for epoch in chosen
-    ]
+    tables = []
+    for epoch in chosen:
+        # Rows without a chance level have an empty cell there; other empty cells are texts.
+        table = read_named_table(path / f"epoch_{epoch}.csv", na_values={"chance": ""})
+        tables.append(table.assign(epoch=epoch))
     return pd.concat(tables, ignore_index=True).assign(
-        **{
-            name: getattr(run, name)
-            for name in ("model", "base", "sketches", "captions")
-        },
+        model=run.model,
+        base=run.base,
+        sketches=run.sketches,
+        captions=run.captions,
         trained="supervised" if run.supervised else "CLIP",
         precision=run.precision,
         setting=run.setting,

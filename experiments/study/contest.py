@@ -1,4 +1,8 @@
-"""A contest of methods that find circuits: classes and images, what each method proposes, and how it is judged."""
+"""A contest of methods that find circuits.
+
+The contest chooses classes and images, lets each method propose circuits of several sizes on one half of the images,
+and measures the circuits on the other half.
+"""
 
 import json
 import time
@@ -28,7 +32,13 @@ from circuitry.circuits import (
     MaskSettings,
     MethodName,
 )
-from circuitry.data import SeedOption, chosen_names, drawn_by_name, image_listing
+from circuitry.data import (
+    ImageRecord,
+    SeedOption,
+    chosen_names,
+    drawn_by_name,
+    image_listing,
+)
 from circuitry.encoder import (
     Baseline,
     Counterfactual,
@@ -57,54 +67,55 @@ class ContestSettings(QuickstartModel):
     """Settings of the scoreboard; the defaults are the quickstart's model and images."""
 
     domain: str = "real"
-    """The domain."""
+    """The domain of all images."""
     judged: tuple[str, ...] = ()
-    """Classes whose circuits are judged (default: by the protocol)."""
+    """Classes whose circuits are judged (default: the classes with most images; the seed decides ties)."""
     n_judged: Count = 3
-    """How many classes are judged, where --judged names none."""
+    """How many classes are judged, if --judged names no classes."""
     n_images: Count = 6
-    """Images of a class in a domain: to find circuits on, and as many at most to measure on."""
+    """Images of a class that are used to find circuits. At most as many further images are used to measure circuits."""
     n_others: Count = 18
-    """Images of other classes: likewise."""
+    """Images of other classes that are used to find circuits, and the most that are used to measure circuits."""
     methods: tuple[MethodName, ...] = tuple(METHODS)
     """Ways to find circuits; see `find_circuit`."""
     budgets: tuple[Annotated[str, one_of(*BUDGETS)], ...] = ("global",)
-    """How the methods that rank units share a size out over the sites: global, same-share."""
+    """How methods that rank units choose a share of them: the highest scores of all sites together (global), or the
+    same share of every site (same-share)."""
     ablations: tuple[Literal["mean", "optimal", "resample"], ...] = ("mean",)
-    """What replaces other units where circuits are measured: the mean over the images that they are found on; constants
-    on top of it for each circuit (`optimal_baseline`); or the units of another image."""
+    """What replaces the units outside a circuit when the circuit is measured: their mean over the images used to find
+    circuits (mean); constants that are fitted for each circuit (optimal, see `optimal_baseline`); or the values of the
+    units in another image (resample)."""
     n_foreign: Natural = 2
-    """Judged classes whose circuits are measured on each class's images, too."""
+    """How many other judged classes have their circuits measured on the images of each class, too."""
     metric: Literal["logit", "margin"] = "margin"
-    """What units are scored by: the class's cosine logit, or its lead over the mean of the other classes."""
+    """The number that units are scored by: the cosine logit of the class, or the margin by which this logit exceeds the
+    mean over the other classes."""
     sizes: tuple[Share, ...] = tuple(sorted({*MIB_SIZES, 0.3, 0.4, 0.6, 0.75, 0.9}))
-    """Shares of the units that are kept: those of MIB, over which CPR and CMD are areas, and where circuits begin to
-    work."""
+    """Shares of the units that are kept. They are the shares of MIB, over which CPR and CMD are areas, and the shares
+    at which circuits begin to recover the answers."""
     steps: Count = 360
-    """Steps that masks are learned for: all sizes together."""
+    """Number of steps in which masks are learned, for all sizes together."""
     batch_size: Count = 16
-    """Images of a step."""
+    """Number of images in a step of learning masks."""
     sites: tuple[str, ...] | None = None
-    """Sites: of the circuits; others stay whole (default: those that compute, see `counted_sites`)."""
+    """Sites of the circuits; units of other sites are never replaced (default: the sites of `counted_sites`)."""
     autocast: Literal["bfloat16", "float16"] | None = None
-    """Lower precision where PyTorch deems it safe: while masks are trained; see `MaskSettings`."""
+    """Lower precision while masks are learned, in the operations that PyTorch deems safe; see `MaskSettings`."""
     random_draws: Natural = 3
-    """Random circuits of every size."""
+    """Number of random circuits of every size."""
     seed: SeedOption = 0
 
 
 Contestant = tuple[str, str]  # a method and its budget
 
 
-FIND, MEASURE = (
-    "found",
-    "measured",
-)
-"""Steps of a contest, one job of each for every class."""
+FIND = "found"
+MEASURE = "measured"
+"""Steps of a contest. Each class has a job for each step."""
 
 
 class Contest:
-    """A model and images, and what every job does with them."""
+    """A model, its images, and the jobs that find and measure circuits."""
 
     def __init__(self, config: ContestSettings, rank: Rank = ALONE) -> None:
         self.config = config
@@ -117,38 +128,35 @@ class Contest:
         """The classes whose circuits are judged."""
         config = self.config
         images = self.images
-        counts = images.counts().loc[
-            chosen_names("domain", (config.domain,), images.domains)[0]
-        ]
+        domain = chosen_names("domain", (config.domain,), images.domains)[0]
+        counts = images.counts().loc[domain]
+        # Most images first. Ties are decided by a draw that depends on no other class.
         ranked = sorted(
             counts.index,
             key=lambda name: (-counts[name], drawn_by_name(config.seed, name)),
         )
-        return list(
-            chosen_names(
-                "class", config.judged or ranked[: config.n_judged], images.classes
-            )
-        )
+        judged = config.judged or ranked[: config.n_judged]
+        return list(chosen_names("class", judged, images.classes))
 
     @property
     def contestants(self) -> list[Contestant]:
-        """Each method with each budget; masks have their own counts."""
-        config = self.config
-        return [
-            (m, b)
-            for m in config.methods
-            for b in ((LEARNED,) if m == LEARNED else config.budgets)
-        ]
+        """The pairs of a method and a budget. Learned masks take part once, without a budget."""
+        contestants = []
+        for method in self.config.methods:
+            # Learning chooses how many units of each site are kept, so no budget shares them out.
+            budgets = (LEARNED,) if method == LEARNED else self.config.budgets
+            contestants += [(method, budget) for budget in budgets]
+        return contestants
 
     @cached_property
     def sites(self) -> tuple[str, ...]:
-        """The sites whose units count; the others stay whole."""
+        """The sites whose units circuits choose among; units of other sites are never replaced."""
         if self.config.sites is not None:
             return self.config.sites
         return counted_sites(self.clip.encoder)
 
     def records(self, class_name: str) -> tuple[ClassRecords, ClassRecords]:
-        """Return images of the class and of others to find circuits on, and then to measure on."""
+        """Return records of the images used to find the circuits of a class, and of the images used to measure them."""
         config = self.config
         return split_records(
             self.images,
@@ -160,20 +168,19 @@ class Contest:
         )
 
     def read(self, class_name: str) -> tuple[ClassImages, ClassImages]:
-        """Return images to find circuits on, and images to measure on."""
+        """Return the images used to find the circuits of a class, and the images used to measure them."""
         found_on, measured_on = self.records(class_name)
         return read_class(self.clip, found_on), read_class(self.clip, measured_on)
 
     def task(
         self, class_name: str, images: ClassImages, baseline: Baseline, work: Work
     ) -> Task:
-        """Return what is asked of the model about some images of a class."""
+        """Return the task of a class: the model, images of the class and of other classes, and the metric."""
+        metric = metric_of_class(self.config.metric, self.clip.scale)
         return Task(
             self.clip.encoder,
             images.own,
-            metric_of_class(self.config.metric, self.clip.scale)(
-                self.weights, self.images.label(class_name)
-            ),
+            metric(self.weights, self.images.label(class_name)),
             baseline=baseline,
             others=images.others,
             sites=self.sites,
@@ -183,17 +190,23 @@ class Contest:
     def find(
         self, task: Task
     ) -> Iterator[tuple[Contestant, list[Circuit], dict[str, float]]]:
-        """Yield circuits of every size by each method and budget, and their cost; scores serve all budgets."""
+        """Yield, for each contestant, its circuits of all sizes and their cost.
+
+        The budgets of a method share the cost, because the units are scored once for all of them.
+        """
         config = self.config
-        asked = {
-            name: getattr(config, name)
-            for name in ("steps", "batch_size", "seed", "autocast")
-        }
+        masks = MaskSettings(
+            steps=config.steps,
+            batch_size=config.batch_size,
+            seed=config.seed,
+            autocast=config.autocast,
+        )
         for method in config.methods:
+            # Time of the processor, which other programs on the machine do not lengthen.
             started = time.process_time()
             with OperationCounter() as counter:
                 circuits = propose_circuits(
-                    task, config.sizes, method=method, masks=MaskSettings(**asked)
+                    task, config.sizes, method=method, masks=masks
                 )
             cost = {
                 "seconds": time.process_time() - started,
@@ -202,15 +215,11 @@ class Contest:
             if method == LEARNED:
                 yield (method, LEARNED), circuits, cost
                 continue
+            # Circuits of all sizes have the same scores, from which each budget takes its own units.
+            scores = circuits[0].source
             for budget in config.budgets:
-                yield (
-                    (method, budget),
-                    [
-                        circuits[0].source.strongest(n, budget=budget)
-                        for n in config.sizes
-                    ],
-                    cost,
-                )
+                sized = [scores.strongest(n, budget=budget) for n in config.sizes]
+                yield (method, budget), sized, cost
 
     def do(
         self,
@@ -219,34 +228,41 @@ class Contest:
         folder: Path,
         work: Work,
     ) -> list[Path]:
-        """Find the circuits of a class, or measure them, once those of all classes are found."""
+        """Find the circuits of a class, or measure them, and return the files that were written.
+
+        Args:
+            job: The step and the class. Circuits are measured after the circuits of all classes were found, because
+                circuits of other classes are measured on the images of each class.
+            images: The images of `read`.
+            folder: Folder of the results.
+            work: How the work is done.
+        """
         step, class_name = job
         found_on, measured_on = images
         baseline = mean_baseline(self.clip.encoder, found_on.together)
-        seen, unseen = (self.task(class_name, side, baseline, work) for side in images)
+        # Both tasks have the baseline of the images used to find circuits: no unseen image shapes a circuit.
+        seen = self.task(class_name, found_on, baseline, work)
+        unseen = self.task(class_name, measured_on, baseline, work)
+        paths = list[Path]()
         if step == FIND:
-            return [
-                path
-                for found in self.find(seen)
-                for path in self._write(folder, class_name, *found)
-            ]
+            for proposal in self.find(seen):
+                paths += self._write(folder, class_name, *proposal)
+            return paths
         settings = AblationSettings(
             random_draws=self.config.random_draws, seed=self.config.seed
         )
-        paths = list[Path]()
+        classes = [class_name, *self._next(class_name)]
         for contestant in self.contestants:
-            own, *foreign = (
-                self.circuits(folder, name, contestant)
-                for name in (class_name, *self._next(class_name))
-            )
+            own, *foreign = [
+                self.circuits(folder, name, contestant) for name in classes
+            ]
             for ablation in self.config.ablations:
                 task = unseen
-                if (
-                    ablation == "resample"
-                ):  # each image has the units of the one before it
-                    task = replace(
-                        unseen, baseline=Counterfactual(measured_on.together.roll(1, 0))
-                    )
+                if ablation == "resample":
+                    # Each image gets the units of the image before it.
+                    previous = measured_on.together.roll(1, 0)
+                    task = replace(unseen, baseline=Counterfactual(previous))
+                # Constants are fitted on images that are not measured.
                 fitted = seen if ablation == "optimal" else None
                 paths.append(curve_file(folder, class_name, contestant, ablation))
                 measure_circuits(task, own, settings, foreign, fitted).save(paths[-1])
@@ -259,91 +275,76 @@ class Contest:
         contestant: Contestant,
         circuits: Sequence[Circuit],
         cost: dict[str, float],
-    ) -> Iterator[Path]:
+    ) -> list[Path]:
+        """Write the circuits of a contestant and their cost, and return the files."""
         named = replace(
             circuits[0].source, class_name=class_name, domain=self.config.domain
         )
-        *places, cost_file = files_of(
-            folder, class_name, contestant, len(self.config.sizes)
-        )
-        for path, one in zip(places, circuits, strict=True):
-            replace(one, source=named).save(path)
-            yield path
+        n_sizes = len(self.config.sizes)
+        paths = files_of(folder, class_name, contestant, n_sizes)
+        *circuit_files, cost_file = paths
+        for path, circuit in zip(circuit_files, circuits, strict=True):
+            # The file of a circuit names its class and domain.
+            replace(circuit, source=named).save(path)
         with whole_file(cost_file) as temporary:
             temporary.write_text(json.dumps(cost))
-        yield cost_file
+        return paths
 
     def circuits(
         self, folder: Path, class_name: str, contestant: Contestant
     ) -> list[Circuit]:
-        """Return the circuits of a class that were found, by size."""
-        return [
-            Circuit.load(path)
-            for path in files_of(
-                folder, class_name, contestant, len(self.config.sizes)
-            )[:-1]
-        ]
+        """Return the circuits of a class that a contestant found, in the order of `ContestSettings.sizes`."""
+        n_sizes = len(self.config.sizes)
+        *circuit_files, _ = files_of(folder, class_name, contestant, n_sizes)
+        return [Circuit.load(path) for path in circuit_files]
 
     def _next(self, class_name: str) -> list[str]:
-        """Return the judged classes that follow, whose circuits are measured, too."""
+        """Return the judged classes whose circuits are measured on images of a class, too: the classes that follow."""
         place = self.classes.index(class_name) + 1
-        return [*self.classes[place:], *self.classes[: place - 1]][
-            : self.config.n_foreign
-        ]
+        # After the last class the first one follows, so that all classes are measured equally often.
+        others = [*self.classes[place:], *self.classes[: place - 1]]
+        return others[: self.config.n_foreign]
 
     def listings(self) -> dict[str, dict[str, str]]:
-        """Return the images that shape a number, with their checksums."""
-        records = {
-            r
-            for name in self.classes
-            for side in self.records(name)
-            for part in side
-            for r in part
-        }
-        return {
-            "images": image_listing(sorted(records, key=lambda record: record.relative))
-        }
+        """Return the images from which results are computed, with their checksums."""
+        # A set, because an image of one class is also an image of other classes for the next class.
+        records = set[ImageRecord]()
+        for name in self.classes:
+            for half in self.records(name):
+                records.update(half.own, half.others)
+        ordered = sorted(records, key=lambda record: record.relative)
+        return {"images": image_listing(ordered)}
 
     def provenance(self) -> dict[str, Any]:
-        """Return what shapes a number."""
-        not_asked = {
-            "judged",
-            "n_judged",
-            *(field.name for field in fields(QuickstartModel)),
-        } - {"units"}
-        asked = [
-            field.name
-            for field in fields(ContestSettings)
-            if field.name not in not_asked
-        ]
-        values = {name: getattr(self.config, name) for name in asked}
-        plain = {
-            name: list(value) if isinstance(value, tuple) else value
-            for name, value in values.items()
-        }
-        made = {
+        """Return the model, the classes and the settings that change results."""
+        about: dict[str, Any] = {
             "model": self.clip.name,
             "model_digest": self.clip.digest,
             "classes": self.classes,
         }
-        return {**made, **plain, "sites": list(self.sites)}
+        # Digest, classes and the listing of images tell what these fields choose, except the kind of units.
+        told = {field.name for field in fields(QuickstartModel)} - {"units"}
+        for field in fields(ContestSettings):
+            if field.name not in {"judged", "n_judged", *told}:
+                value = getattr(self.config, field.name)
+                # JSON has lists only, and a resumed contest compares its settings with those of the file.
+                about[field.name] = list(value) if isinstance(value, tuple) else value
+        return {**about, "sites": list(self.sites)}
 
 
 def files_of(
     folder: Path, class_name: str, contestant: Contestant, n_sizes: int
 ) -> list[Path]:
-    """Return the files of a class, method and budget: a circuit for each size, and the cost."""
+    """Return the files of a class and a contestant: the circuit of each size, then the cost."""
     stem = f"{folder / FIND / class_name}/{'.'.join(contestant)}"
-    return [
-        *(Path(f"{stem}.{i}.safetensors") for i in range(n_sizes)),
-        Path(f"{stem}.json"),
-    ]
+    circuits = [Path(f"{stem}.{i}.safetensors") for i in range(n_sizes)]
+    return [*circuits, Path(f"{stem}.json")]
 
 
 def curve_file(
     folder: Path, class_name: str, contestant: Contestant, ablation: str
 ) -> Path:
-    """Return the file of the measured circuits of a class, method and budget."""
+    """Return the file of the measurements of a contestant's circuits of a class."""
     return (
         folder / MEASURE / class_name / f"{'.'.join(contestant)}.{ablation}.safetensors"
     )

@@ -1,4 +1,7 @@
-"""Charts of the similarities of domains: their order by likeness, and panels by measure and group of classes."""
+"""Charts of the similarities of domains.
+
+They order domains so that similar domains are neighbours, and draw a panel for each measure and group of classes.
+"""
 
 from collections.abc import Mapping
 
@@ -13,14 +16,22 @@ from scipy.spatial.distance import squareform
 
 
 def cluster_order(matrix: pd.DataFrame) -> list[str]:
-    """Return the domains in an order with similar ones side by side.
+    """Return the domains in an order in which similar domains are neighbours.
 
-    The distance of two domains is that of their rows (root mean square) in the columns of the other domains, so the
-    order is the same for similarities and distances. Average linkage with the best order of its leaves; the given order
-    for fewer than three domains or a missing number.
+    The distance of two domains is the root mean square difference of their rows in the columns of the other domains.
+    The order is therefore the same for a matrix of similarities and for a matrix of distances. It is the optimal order
+    of the leaves of a clustering with average linkage.
+
+    Args:
+        matrix: Similarities or distances [domains, domains].
+
+    Returns:
+        The names of the domains. If there are fewer than three domains, or if a number is missing, they are in the
+        order of the matrix.
     """
     heatmaps.check_matrix(matrix)
     values = matrix.to_numpy(dtype=float)
+    # Both directions of a pair count alike.
     values = (values + values.T) / 2
     # Two domains are compared in the columns of the other domains, so not in their own.
     np.fill_diagonal(values, np.nan)
@@ -30,7 +41,7 @@ def cluster_order(matrix: pd.DataFrame) -> list[str]:
         return list(matrix.index)
     far = squareform(np.sqrt(np.nanmean(np.square(values[:, None] - values), axis=2)))
     order = leaves_list(optimal_leaf_ordering(linkage(far, "average"), far))
-    # An order and its reverse are equally good: the one is taken that begins with the earlier domain.
+    # An order and its reverse are equally good, so the order that begins with the earlier domain is taken.
     if order[0] > order[-1]:
         order = order[::-1]
     return list(matrix.index[order])
@@ -46,9 +57,10 @@ def similarity_panels(
     """Draw the similarities of domains: a row of panels for each measure, a column for each group of classes.
 
     Args:
-        table: Columns ``measure``, ``group``, ``domain_a``, ``domain_b``, ``value``; each pair of domains once.
-        groups: Names of the groups over their panels.
-        first: Domain that comes first, before the others by name.
+        table: Columns ``measure``, ``group``, ``domain_a``, ``domain_b``, ``value``. Each pair of domains has one row.
+        title: Title of the figure.
+        groups: A dictionary from each group to its name in the titles of panels.
+        first: Domain of the first row and column. The other domains follow in alphabetical order.
     """
     columns = ("measure", "group", "domain_a", "domain_b", "value")
     check_table(table, "groups", columns, columns[:-1])
@@ -57,13 +69,10 @@ def similarity_panels(
     looks = style.marks_for(domains, None)
     n_groups = table["group"].nunique()
     largest = table.groupby("measure")["value"].max()
-    panels = {
-        (str(measure), str(group)): rows
-        for (measure, group), rows in table.groupby(["measure", "group"], sort=False)
-    }
+    panels = table.groupby(["measure", "group"], sort=False)
     titles = [
-        f"{style.measure_name(measure)}<br>{style.faint(groups[group])}"
-        for measure, group in panels
+        f"{style.measure_name(str(measure))}<br>{style.faint(groups[str(group)])}"
+        for (measure, group), _ in panels
     ]
     figure, places = style.small_multiples(
         titles,
@@ -73,11 +82,12 @@ def similarity_panels(
         shared_yaxes=True,
         horizontal_spacing=0.08,
     )
-    for ((measure, _), rows), place in zip(panels.items(), places, strict=True):
+    for ((measure, _), rows), place in zip(panels, places, strict=True):
         # The table has each pair once, the matrix twice.
         half = rows.pivot(index="domain_a", columns="domain_b", values="value")
         matrix = half.combine_first(half.T).reindex(index=domains, columns=domains)
         matrix = matrix.rename_axis(index=None, columns=None)
+        measure = str(measure)
         name = style.measure_name(measure)
         width = heatmaps.WIDTH_OF_CELLS // n_groups
         heatmaps.add_cells(figure, matrix, name, looks, place, width, largest[measure])

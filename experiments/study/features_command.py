@@ -1,12 +1,14 @@
-"""Do domains share the features with which a CLIP model describes a class? A sparse autoencoder on its embeddings.
+"""Do domains share the features by which a sparse autoencoder describes the images of a class?
 
-Trains a sparse autoencoder on the normalised embeddings of the training images (or loads one), takes the 20 strongest
-features of every test image, and compares, class by class, the most frequent features of two domains. The nearest word
-names a feature; the report shows the images with its largest activations.
+The program trains a sparse autoencoder on the normalised embeddings of the training images, or loads an autoencoder.
+It takes the 20 strongest features of every test image and compares, class by class, the most frequent features of two
+domains. Each feature has the nearest word as its name, and the report shows the images in which the feature is most
+active.
 
-The study claims that the domain in which classes were left out shares the fewest features with the others; another
-domain that shares significantly fewer refutes it. The references are folds of the same images (the ceiling) and other
-classes. Comparisons are saved in OUT/comparisons for `compare_models`.
+The study claims that the domain in which classes were left out shares fewer features with the other domains than any
+other domain does. The claim is refuted if another domain shares significantly fewer. The numbers are compared with
+two references: folds of the same images (the ceiling), and images of other classes. Comparisons are saved in
+OUT/comparisons for `compare_models`.
 
     python -m experiments.study features      # the quickstart's model
     python -m experiments.study features --model RN50 --checkpoint epoch_32.pt --data DomainNet --out runs/features
@@ -68,47 +70,62 @@ import pandas as pd
 
 
 def feature_frequency(features: ImageFeatures) -> pd.DataFrame:
-    """Return the share of each domain's images that name a feature: one row per feature, one column per domain."""
+    """Return the share of each domain's images that have a feature among their strongest features.
+
+    Returns:
+        A row for each feature, a column for each domain.
+    """
     columns = {}
     for domain, rows in features.images.groupby("domain").indices.items():
         named = features.strongest[rows]
-        columns[domain] = np.bincount(
-            named[named >= 0], minlength=features.n_features
-        ) / len(rows)
+        # -1 fills the places of images with fewer active features.
+        counts = np.bincount(named[named >= 0], minlength=features.n_features)
+        columns[domain] = counts / len(rows)
     return pd.DataFrame(columns).rename_axis(index="feature", columns="domain")
 
 
 def feature_summary(features: ImageFeatures) -> pd.DataFrame:
-    """Return how far domains agree on each feature that is in some top 20, a row each.
+    """Return how far domains agree on each feature.
+
+    The top of a class in a domain is its 20 most frequent features. Classes with images in a single domain are ignored.
 
     Returns:
-        Columns feature, n_images (that name it), n_tops (classes in domains with it in their top 20), n_classes (of
-        these), shared: the probability that another domain's top 20 of the same class holds it, given that one does.
-        Features of classes with images in a single domain are left out.
+        A row for each feature that is in a top, with the columns
+
+        - ``feature``: index of the feature,
+        - ``n_images``: number of images with the feature among their strongest features,
+        - ``n_tops``: number of tops with the feature,
+        - ``n_classes``: number of classes with the feature in a top,
+        - ``shared``: probability that the top of another domain has the feature, if the top of a domain of the same
+          class has it.
+
+    Raises:
+        InputError: If no class has images in two domains.
     """
     by_class: dict[str, list[np.ndarray]] = {}
     for (name, _), rows in features.cells().items():
-        by_class.setdefault(name, []).append(
-            np.bincount(features.ranked(rows), minlength=features.n_features)
-        )
-    several = [members for members in by_class.values() if len(members) > 1]
+        # 0 or 1 for each feature: whether it is in the top.
+        in_top = np.bincount(features.ranked(rows), minlength=features.n_features)
+        by_class.setdefault(name, []).append(in_top)
+    # The other domains of a class are needed below.
+    several = [tops for tops in by_class.values() if len(tops) > 1]
     if not several:
         raise InputError(
             "Features are shared between domains, but no class has images in two of them."
         )
-    counts = np.array([np.sum(members, axis=0) for members in several])
-    others = np.array([[len(members) - 1] for members in several])
-    tops = counts.sum(0)
+    counts = np.array([np.sum(tops, axis=0) for tops in several])  # [classes, features]
+    n_others = np.array([[len(tops) - 1] for tops in several])
+    n_tops = counts.sum(0)
+    strongest = features.strongest[features.strongest >= 0]
+    # Of c tops with a feature each meets c - 1 others with it, among the class's n_others other domains.
+    shared = (counts * (counts - 1) / n_others).sum(0) / np.maximum(n_tops, 1)
     table = pd.DataFrame(
         {
             "feature": np.arange(features.n_features),
-            "n_images": np.bincount(
-                features.strongest[features.strongest >= 0],
-                minlength=features.n_features,
-            ),
-            "n_tops": tops,
+            "n_images": np.bincount(strongest, minlength=features.n_features),
+            "n_tops": n_tops,
             "n_classes": (counts > 0).sum(0),
-            "shared": (counts * (counts - 1) / others).sum(0) / np.maximum(tops, 1),
+            "shared": shared,
         }
     )
     return table.query("n_tops > 0").reset_index(drop=True)
@@ -117,23 +134,29 @@ def feature_summary(features: ImageFeatures) -> pd.DataFrame:
 def most_shared(
     summary: pd.DataFrame, n: int, *, least: bool = False, min_tops: int = 2
 ) -> list[int]:
-    """Return the features that domains agree on most, or least; ties go to the fewest classes, or the most tops."""
+    """Return the n features that domains share most, or least, according to `feature_summary`.
+
+    Args:
+        summary: The table of `feature_summary`.
+        n: How many features are returned.
+        least: True for the features that domains share least.
+        min_tops: Features in fewer tops are ignored.
+    """
     enough = summary[summary["n_tops"] >= min_tops]
-    ascending = {
-        "shared": least,
-        **({} if least else {"n_classes": True}),
-        "n_tops": False,
-        "feature": True,
-    }
-    order = enough.sort_values(list(ascending), ascending=list(ascending.values()))
-    return [int(feature) for feature in order["feature"][:n]]
+    ascending = {"shared": least, "n_classes": True, "n_tops": False, "feature": True}
+    if least:
+        # Many features tie at 0: among them, the features in most tops say most.
+        del ascending["n_classes"]
+    order = enough.sort_values([*ascending], ascending=[*ascending.values()])
+    return order["feature"][:n].tolist()
 
 
 def images_of_feature(
     features: ImageFeatures, feature: int, domain: str, n: int
 ) -> list[str]:
-    """Return the images of a domain, as paths below the data's root, in which a feature is most active."""
+    """Return the n images of a domain in which a feature is most active, as paths below the root of the data."""
     rows, columns = np.nonzero(features.strongest == feature)
+    # `strongest` is [images, places]: an image has a feature at one place at most.
     inside = (features.images["domain"] == domain).to_numpy()[rows]
     rows = rows[inside]
     columns = columns[inside]
@@ -153,42 +176,49 @@ def add_features(
     *,
     least: bool,
 ) -> None:
-    """Add the section on the features that domains share most, or least: top images, name, frequency by domain."""
-    heading = f"Features that domains {'do not ' * least}share"
+    """Add a section on the features that domains share most, or least.
+
+    It shows the images in which each feature is most active, its name, and its frequency in each domain.
+
+    Args:
+        report: The report.
+        features: The features of images.
+        table: Columns of `feature_summary`, `feature_frequency` and `name_features`.
+        images: The folder of the images.
+        least: True for the features that domains share least.
+    """
+    verb = "do not share" if least else "share"
+    heading = f"Features that domains {verb}"
     # Features in fewer tops than there are domains say little either way.
     enough = len(features.domains)
     chosen = most_shared(table, _SHOWN, least=least, min_tops=enough)
-    known = table.set_index("feature")
     report.section(heading)
     if not chosen:
         report.text("There are none.")
         return
-    rows = known.loc[chosen]
-    labels = [
-        f"{row.name}{'?' if row.weak else ''} ({row.Index})"
-        for row in rows.itertuples()
-    ]
+    rows = table.set_index("feature").loc[chosen]
     files = {record.relative: record.path for record in images.records}
-    cells = {
-        (label, domain): [
-            load_image(files[path])
-            for path in images_of_feature(features, feature, domain, PER_CELL)
-        ]
-        for feature, label in zip(chosen, labels, strict=True)
-        for domain in features.domains
-    }
+    labels = []
+    cells = {}
+    for feature in chosen:
+        row = rows.loc[feature]
+        doubt = "?" if row["weak"] else ""
+        # Two features may have one name, so the index of the feature stands beside.
+        label = f"{row['name']}{doubt} ({feature})"
+        labels.append(label)
+        for domain in features.domains:
+            paths = images_of_feature(features, feature, domain, PER_CELL)
+            cells[label, domain] = [load_image(files[path]) for path in paths]
     report.image(
         contact_sheet(cells, labels, list(features.domains), per_cell=PER_CELL),
         "The images of each domain in which a feature is most active; a dash where there are fewer.",
         alt=f"{heading}: top images by feature and domain",
     )
-    shown = rows.assign(feature=labels).rename(
-        columns={"n_classes": "classes", "runner_up": "next word"}
-    )
+    names = {"n_classes": "classes", "runner_up": "next word"}
+    shown = rows.assign(feature=labels).rename(columns=names)
+    columns = ["feature", "shared", "classes", *features.domains, "cosine", "next word"]
     report.table(
-        shown[
-            ["feature", "shared", "classes", *features.domains, "cosine", "next word"]
-        ].reset_index(drop=True),
+        shown[columns].reset_index(drop=True),
         "shared: the chance that another domain has the feature among the first 20 of a class where one domain has it; "
         f"classes: the number of classes that have it among their first 20; then the share of each domain's images "
         f"with it. {int(rows['weak'].sum())} of these {len(chosen)} names are weak, with a question mark: word and "
@@ -212,58 +242,68 @@ class Config(QuickstartModel, WorkSettings):
     n_images: Count | None = None
     """Images of a class in a domain (default: all)."""
     autoencoder: Path | None = None
-    """A trained autoencoder of the embedding, from circuitry train-sae (default: train one here on the training
-    images, and keep it in --out)."""
+    """File of a trained autoencoder of the embedding, from circuitry train-sae (default: an autoencoder is trained on
+    the training images and kept in --out)."""
     training: SaeTraining = SaeTraining()
-    """That training."""
+    """Settings of the training, if an autoencoder is trained."""
     vocabulary: Path | None = None
-    """Text file of words, one a line: they name features (default: the words of data/captions.tsv where that is, since
-    a small model knows no others, else class names, styles and ImageNet's classes)."""
+    """Text file of the words that name features, a word a line. By default, if there is a file data/captions.tsv, they
+    are its words, because a small model knows no other words. Otherwise they are the names of classes and styles and
+    the names of ImageNet's classes."""
     held_out: tuple[str, ...] = ()
-    """Held-out classes: a group of their own; the study scores only these."""
+    """Held-out classes. They are a group of their own, and the study scores only this group."""
     ranking: Literal["activation", "study"] = "activation"
-    """Order of features that equally many images name: the more active first, or as in the study the order of
-    torch.topk, which fills tops with unnamed features."""
+    """Order of features that are among the strongest features of equally many images. With activation, the more active
+    feature comes first. With study, features have the order of torch.topk, as in the study, which fills tops with
+    features that no image has."""
     folds: Folds = DEFAULT_FOLDS
     out: Path = Path("runs/shared_features")
-    """Folder of the results: the autoencoder, the features of images, tables and the page."""
+    """Folder of the results: the autoencoder, the features of images, the tables and the page."""
     results: SmallTables = None
     seed: SeedOption = 0
 
 
 def main(config: Config) -> Written | None:
-    """Train or load, compare, name, write; print where the page is."""
+    """Train or load the autoencoder, compare features, write the results, and print where the page is.
+
+    Returns:
+        What was written, or None in a process that only shares the work.
+    """
     if not config.share_out(partial(read_share, config), config.out / "jobs"):
         return None
     images = config.images()
-    held_out = (
-        chosen_names("held-out class", config.held_out, images.classes, class_key)
-        if config.held_out
-        else ()
-    )
+    held_out: tuple[str, ...] = ()
+    if config.held_out:
+        held_out = chosen_names(
+            "held-out class", config.held_out, images.classes, class_key
+        )
     clip = config.clip()
-    sae, found = read_features(config, clip, config.work())
+    sae, features = read_features(config, clip, config.work())
     names = name_features(sae, clip, words(config, clip, images))
     comparison = compare_features(
-        found,
+        features,
         {"held-out": held_out},
         ranking=config.ranking,
         n_folds=config.folds,
         seed=config.seed,
     )
-    # Those in some top 20.
-    shared = names.merge(feature_summary(found), on="feature", validate="one_to_one")
-    shared = shared.merge(feature_frequency(found), left_on="feature", right_index=True)
+    # The join keeps only features that are in a top.
+    shared = names.merge(feature_summary(features), on="feature", validate="one_to_one")
+    frequency = feature_frequency(features)
+    shared = shared.merge(frequency, left_on="feature", right_index=True)
     tables = comparison.tables() | {"features": shared}
-    quality = {
-        name: f"{value:.3g}" for name, value in sae.about.get("diagnostics", {}).items()
-    }
-    told = "{dead} of them dead, {l0} active per image, {explained_variance} of the variance explained, in training"
+    trained = ""
+    # An autoencoder from elsewhere has no diagnostics of its training.
+    quality = sae.about.get("diagnostics")
+    if quality:
+        trained = (
+            f" ({quality['dead']:.3g} of them dead, {quality['l0']:.3g} active per image, "
+            f"{quality['explained_variance']:.3g} of the variance explained, in training)"
+        )
     report = Report(
-        f"Which features do {len(found.domains)} domains share in {clip.name}?",
-        f"A sparse autoencoder describes image embeddings by {sae.n_features} features"
-        f"{f' ({told.format(**quality)})' if quality else ''}. Features of {len(found.images)} images are compared "
-        "between domains, class by class.",
+        f"Which features do {len(features.domains)} domains share in {clip.name}?",
+        f"A sparse autoencoder describes image embeddings by {sae.n_features} features{trained}. Features of "
+        f"{len(features.images)} images are compared between domains, class by class.",
     )
     report.summary(
         [
@@ -278,34 +318,28 @@ def main(config: Config) -> Written | None:
         "images have them. Feature sharing of two domains is the share of their first k features that are equal, "
         "averaged over k = 5, 10, 15, 20 and over classes."
     )
-    add_comparison(
-        report, comparison, domain_marks(found.domains), title="Shared features"
-    )
+    marks = domain_marks(features.domains)
+    add_comparison(report, comparison, marks, title="Shared features")
     for least in (False, True):
-        add_features(report, found, tables["features"], images, least=least)
+        add_features(report, features, shared, images, least=least)
     for table in (comparison.matrix(), comparison.levels().set_index("what")):
         print(table.to_string(float_format=lambda value: f"{value:.3f}"))
-    about = {
-        "autoencoder": {
-            key: value for key, value in sae.about.items() if key != "history"
-        }
-    }
-    names_of = ("data", "split", "n_images", "seed", "held_out", "ranking", "folds")
-    chosen = {name: getattr(config, name) for name in names_of} | {
-        "trained_on": trained_on(config)
-    }
+    about = dict(sae.about)
+    # The losses over the training would bury the other entries of the file.
+    about.pop("history", None)
+    options = ("data", "split", "n_images", "seed", "held_out", "ranking", "folds")
     provenance = {
         "model": clip.name,
         "model_digest": clip.digest,
-        **chosen,
-        **about,
+        **{name: getattr(config, name) for name in options},
+        "trained_on": trained_on(config),
+        "autoencoder": about,
         **versions(),
     }
     looked_at = listings_of(images, config.n_images, config.seed)
     if config.results is not None:
-        # The study compares models by it.
+        # The program features-over-settings compares models by this file.
         comparison.save(config.results / "feature_sharing")
-    saved = {comparison.measure: comparison}
     return write_results(
         report,
         tables,
@@ -314,32 +348,35 @@ def main(config: Config) -> Written | None:
         provenance,
         SMALL_TABLES,
         looked_at,
-        saved,
+        {comparison.measure: comparison},
     )
 
 
 def trained_on(config: Config) -> dict[str, object] | None:
-    """Return the model's training data, from the run of its checkpoint; None if unknown."""
+    """Return the fields of the run that the checkpoint belongs to, or None if the checkpoint belongs to no run."""
     parents = () if config.checkpoint is None else config.checkpoint.parents
-    folders = [folder for folder in parents if (folder / "run.json").is_file()]
-    run = run_of(folders[0]) if folders else None
-    # The path above the folder is of one machine only.
-    return {**asdict(run), "folder": run.folder.name} if run else None
+    for folder in parents:
+        # Of folders inside each other, the closest to the checkpoint is its run.
+        if (folder / "run.json").is_file():
+            run = run_of(folder)
+            # The path above the folder is different on each machine.
+            return {**asdict(run), "folder": folder.name} if run else None
+    return None
 
 
 def read_share(config: Config, work: Work) -> None:
-    """Do one process's share of the training and of the domains."""
-    read_features(
-        config, replace(config, device=work.rank.device(config.device)).clip(), work
-    )
+    """Do the share of a process in training the autoencoder and in computing the features of domains."""
+    # Each process has its own GPU.
+    device = work.rank.device(config.device)
+    read_features(config, replace(config, device=device).clip(), work)
 
 
 def read_features(
     config: Config, clip: Clip, work: Work
 ) -> tuple[SparseAutoencoder, ImageFeatures]:
-    """Return the autoencoder and the features of all images; read finished shares."""
+    """Return the autoencoder and the features of all images. Finished work is read from files."""
     sae = autoencoder(config, clip, work)
-    return sae, extract_features(
+    features = extract_features(
         clip,
         sae,
         config.images(),
@@ -348,10 +385,14 @@ def read_features(
         seed=config.seed,
         work=work,
     )
+    return sae, features
 
 
 def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
-    """Return the given autoencoder, or the one that one of the processes trains and keeps."""
+    """Return the autoencoder of the command line; without it, train an autoencoder and keep it.
+
+    If several processes work, a single process trains, and the other processes wait for its file.
+    """
     if config.autoencoder is not None:
         return load_sae(config.autoencoder, config.device)
     images = config.images_of("train")
@@ -364,9 +405,11 @@ def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
         {"images": image_listing(images.records)},
     )
     path = config.out / "sae.safetensors"
+    # Embeddings and checkpoints of the training, with which it resumes.
     unfinished = config.out / "training"
 
     def train(job: Job, _: object) -> list[Path]:
+        """Train the autoencoder; return its file."""
         train_sae_on_images(clip, images, config.training, folder=unfinished).save(path)
         return [path]
 
@@ -376,7 +419,7 @@ def autoencoder(config: Config, clip: Clip, work: Work) -> SparseAutoencoder:
 
 
 def words(config: Config, clip: Clip, images: DomainFolder) -> tuple[str, ...]:
-    """Return the vocabulary."""
+    """Return the words that name features; see `Config.vocabulary`."""
     if config.vocabulary is not None:
         return read_vocabulary(config.vocabulary)
     if not (config.data / "captions.tsv").is_file():

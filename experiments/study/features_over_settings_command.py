@@ -1,13 +1,13 @@
-"""Does a model share more features between domains, the more diverse its training was? One table over many models.
+"""Does a model share more features between domains if its training was more diverse?
 
-Reads --results folders of the program features, one for each model, and compares the models: for each
-setting and test domain, how many features the test domain shares with the other domains, on the held-out classes. With
-two or more models of a test domain it also tests each pair of domains over these models: the model is the unit, so the
-result is about the training and not about one checkpoint. Setting and test domain are those of the run that a
-checkpoint belongs to; for other models they are given by name.
+The program reads the --results folders of the program features, a folder for each model. For each setting and test
+domain it says how many features the test domain shares with the other domains, on the held-out classes. If a test
+domain has two or more models, each pair of domains is tested over these models. A model is then the unit of the test,
+so that the result is about the training and not about a single checkpoint. The setting and the test domain of a model
+are read from the run that its checkpoint belongs to. A model that belongs to no run gets them from the command line.
 
-The study claims that domains share few features where generalization fails. A setting refutes this if its test domain
-shares no less than the others do and generalization still fails.
+The study claims that domains share few features where generalization fails. A setting refutes the claim if its test
+domain shares no fewer features than the other domains do, and generalization still fails.
 
     python -m experiments.study features-over-settings --features results/cg-low-sketch-0 results/cg-high-sketch-0
     python -m experiments.study features-over-settings --features openai=results/openai --test-domain quickdraw
@@ -26,13 +26,9 @@ from experiments.study.relations import models_agree
 
 import pandas as pd
 
-MODEL = [
-    "model",
-    "setting",
-    "test_domain",
-]
-"""Columns that identify a row of the table over seeds."""
-COMPARISON = "feature_sharing"  # folder below the results of features that holds its `Comparison`
+COMPARISON = (
+    "feature_sharing"  # in the results of features, the folder of its `Comparison`
+)
 
 
 @dataclass(frozen=True)
@@ -40,17 +36,17 @@ class Config:
     """Settings of the table."""
 
     features: tuple[str, ...]
-    """Folders of features, --results of the program features: name=folder for a model that is no run of a study."""
+    """The --results folders of the program features. A model that is no run of a study is given as name=folder."""
     group: Literal["held-out", "all"] = "held-out"
-    """Classes that are scored: held-out, as in the study, or all."""
+    """Classes that are scored: the held-out classes, as in the study, or all classes."""
     test_domain: str | None = None
-    """Test domain: of models that are no runs of a study."""
+    """Test domain of the models that are no runs of a study."""
     out: Path = Path("runs/sharing_over_settings")
     """Folder of the results: tables and the page."""
 
 
 def main(config: Config) -> Written:
-    """Gather, average over seeds, write, and print where the page is."""
+    """Read the scores of all models, average them over seeds, write the results, and print where the page is."""
     if not config.features:
         raise InputError(
             "Expected --results folders of the program features, given none: add --features FOLDER."
@@ -87,7 +83,16 @@ def main(config: Config) -> Written:
 
 
 def score(config: Config, entry: str) -> dict[str, object]:
-    """Return one model's score of its test domain, and its training."""
+    """Return a row about a model: how much its test domain shares with the other domains, and how it was trained.
+
+    Args:
+        config: The settings.
+        entry: A text of `Config.features`: a folder, or name=folder.
+
+    Raises:
+        InputError: If the folder has no results, if the setting or the test domain is unknown, or if the test domain
+            has no score.
+    """
     name, _, place = entry.rpartition("=")
     folder = Path(place)
     table = folder / "feature_sharing_summary.csv"
@@ -96,6 +101,7 @@ def score(config: Config, entry: str) -> dict[str, object]:
         raise InputError(
             f"{folder} holds no results of the program features: give the folder of its --results."
         )
+    # The name that the command line gives comes before the setting of the run.
     provenance = json.loads(about.read_text(encoding="utf-8"))
     run = provenance.get("trained_on") or {}
     setting = name or run.get("setting")
@@ -105,6 +111,7 @@ def score(config: Config, entry: str) -> dict[str, object]:
             f"The setting and test domain of the model in {folder} are unknown: give it as name={folder} with "
             "--test-domain."
         )
+    # Only empty cells are missing: a domain may be called "none".
     summary = pd.read_csv(table, keep_default_na=False, na_values=[""])
     rows = summary[summary["group"] == config.group].set_index("domain")
     if domain not in rows.index:
@@ -114,51 +121,52 @@ def score(config: Config, entry: str) -> dict[str, object]:
         )
     own = rows.loc[domain]
     others = rows["value"].drop(domain)
-    identity = {
+    return {
         "model": run.get("model", provenance["model"]),
         "setting": setting,
         "test_domain": domain,
-    }
-    values = {
+        "seed": run.get("seed"),
         "score": own["value"],
         "low": own["low"],
         "high": own["high"],
         "others": float(others.mean()),
-    }
-    lowest = own["value"] < others.min()
-    return {
-        **identity,
-        "seed": run.get("seed"),
-        **values,
-        "lowest": lowest,
+        # The study's claim is that this is true.
+        "lowest": own["value"] < others.min(),
         "n_classes": own["n_classes"],
     }
 
 
 def over_models(config: Config, test_domains: "pd.Series[str]") -> pd.DataFrame:
-    """Return the tests of `compare_models` for each test domain that has two or more models."""
+    """Return the tests of `compare_models` for each test domain that has two or more models.
+
+    Args:
+        config: The settings.
+        test_domains: The test domain of each folder of ``config.features``.
+    """
     folders = pd.Series([Path(entry.rpartition("=")[2]) for entry in config.features])
-    tests = [
-        compare_models(
-            [Comparison.load(folder / COMPARISON) for folder in own], config.group
-        ).assign(test_domain=name)
-        for name, own in folders.groupby(test_domains, sort=False)
-        if len(own) > 1
-    ]
+    tests = []
+    for domain, of_domain in folders.groupby(test_domains, sort=False):
+        # A test over models needs two of them.
+        if len(of_domain) > 1:
+            models = [Comparison.load(folder / COMPARISON) for folder in of_domain]
+            table = compare_models(models, config.group)
+            tests.append(table.assign(test_domain=domain))
     return pd.concat(tests, ignore_index=True) if tests else pd.DataFrame()
 
 
 def over_seeds(runs: pd.DataFrame) -> pd.DataFrame:
-    """Average the models of a setting, architecture and test domain: score, its deviation, and the number of models."""
-    columns = {
-        "score": "mean",
-        "deviation": "std",
-        "others": "mean",
-        "lowest": "sum",
-        "models": "size",
-    }
-    of = {"deviation": "score", "models": "score"}
-    groups = runs.groupby(MODEL, sort=False)
+    """Average the models of each setting, architecture and test domain, which differ in their seeds.
+
+    Returns:
+        The columns ``model``, ``setting`` and ``test_domain``; the mean ``score`` and its standard ``deviation``; the
+        mean score of the other domains, ``others``; the number of models whose test domain has the ``lowest`` score;
+        and the number of ``models``.
+    """
+    groups = runs.groupby(["model", "setting", "test_domain"], sort=False)
     return groups.agg(
-        **{name: (of.get(name, name), how) for name, how in columns.items()}
+        score=("score", "mean"),
+        deviation=("score", "std"),
+        others=("others", "mean"),
+        lowest=("lowest", "sum"),
+        models=("score", "size"),
     ).reset_index()

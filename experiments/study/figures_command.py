@@ -1,10 +1,11 @@
-"""All figures by name: each is drawn from a folder of tables, the committed ones unless another is given.
+"""Which figures do the tables give? Draw figures by name, from committed tables or from tables of your own.
 
     python -m experiments.study figures                      # every figure that has committed tables, in a checkout
     python -m experiments.study figures domain_similarity --tables runs/mine/tables --out runs/figures
 
-An entry is a title, the folder of its committed tables below experiments/results, and the lines that read and draw
-them. Figures without committed tables are drawn by the plan of the study.
+A figure computes nothing, so that a number in a figure is a number in a table. Each function below is a figure. Its
+decorator has the title and the folder of the committed tables, below experiments/results. Figures without committed
+tables need the tables of a whole study; the program plan prints the commands that make them.
 """
 
 import json
@@ -45,7 +46,8 @@ MODELS = {
     "toy": "small CLIP, hidden channels",
     "toy_vit": "small ViT, heads and neurons",
 }
-"""Networks and units by folder of the scoreboard."""
+"""A dictionary from each folder of the scoreboard to the name of its network and units."""
+# Queries of a scoreboard. Learned masks have the name of the method as their budget.
 MEAN = "baseline == 'mean' and (budget == 'global' or budget == method)"
 IN_PANELS = "method in ['learned', 'iterative-fisher', 'fisher', 'gradient']"
 
@@ -65,12 +67,13 @@ def measures(tables: Path, title: str) -> go.Figure:
 )
 def selectivity_over_depth(tables: Path, title: str) -> go.Figure:
     both = table(tables, "selectivity_one_site").rename(columns={"sites": "site"})
-    kept = both[both["circuit"] == "kept"]
-    random = both[both["circuit"] == "random"]
+    # Random circuits give the chance level of each site.
+    circuits = both.query("circuit == 'kept'")
+    random = both.query("circuit == 'random'")
     chance = random.groupby("site", sort=False)["value"].mean().reset_index()
     return charts.overlap_over_depth(
-        kept,
-        list(kept["site"].unique()),
+        circuits,
+        list(circuits["site"].unique()),
         chance=chance,
         measure="selectivity, one site ablated",
         chance_label="random units",
@@ -84,6 +87,7 @@ def selectivity_over_depth(tables: Path, title: str) -> go.Figure:
 )
 def own_parts(tables: Path, title: str) -> go.Figure:
     lines = lesion_lines_of(table(tables, "by_share"))
+    # Shares of units become per cent.
     drawn = charts.lesion_lines(
         lines.assign(place=100 * lines["share"]), "ablated hidden channels (%)", title
     )
@@ -96,6 +100,7 @@ def own_parts(tables: Path, title: str) -> go.Figure:
 )
 def own_parts_depth(tables: Path, title: str) -> go.Figure:
     lines = lesion_lines_of(table(tables, "by_depth"))
+    # Hidden channels are read at the same layer of each block, so that the block names the site.
     lines = lines.assign(place=lines["sites"].str.removesuffix(".bn2"))
     early = lines[lines["sites"].str.startswith("up to")]
     late = lines[lines["sites"].str.startswith("from")]
@@ -111,9 +116,11 @@ def own_parts_depth(tables: Path, title: str) -> go.Figure:
     "real_networks",
 )
 def real_networks(tables: Path, title: str) -> go.Figure:
+    # Only images of another style than the images that the part was found on.
     left = table(tables, "left").query(
         "answers == 'own class' and cut == 'part' and domain != part_domain"
     )
+    # Each pair of photographs and a drawn style stands at the place of the drawn style.
     of_drawings = left.query("part_domain == 'photo'").assign(
         place=left["domain"],
         line=left["model"] + ": a drawing without the part of photographs",
@@ -130,16 +137,17 @@ def real_networks(tables: Path, title: str) -> go.Figure:
     rows["place"] = rows["place"].map(styles.index) + beside
     rows = rows.sort_values(["line", "place"])
     drawn = charts.lesion_lines(rows, "drawn style", title)
+    # Styles have no order, so that no line joins them.
     drawn.update_traces(mode="markers")
     return drawn.update_xaxes(tickvals=list(range(len(styles))), ticktext=styles)
 
 
 def of_models(tables: Path, name: str) -> pd.DataFrame:
-    """Return a table of the scoreboard for all `MODELS`, which the column ``setting`` names."""
-    parts = list[pd.DataFrame]()
-    for folder, setting in MODELS.items():
-        parts.append(table(tables, f"{folder}/{name}").assign(setting=setting))
-    return pd.concat(parts)
+    """Return a table of the scoreboard for all `MODELS`. The column ``setting`` has the name of the network."""
+    return pd.concat(
+        table(tables, f"{folder}/{name}").assign(setting=setting)
+        for folder, setting in MODELS.items()
+    )
 
 
 @figure("Which circuits recover the answers?", "scoreboard")
@@ -147,6 +155,7 @@ def scoreboard_answers(tables: Path, title: str) -> go.Figure:
     curves = of_models(tables, "curves").query(
         f"{MEAN} and measure == 'kl recovered' and {IN_PANELS}"
     )
+    # Panels of one network may count other units.
     counted = curves["counted"].map(style.faint)
     curves = curves.assign(panel=curves["setting"] + "<br>" + counted)
     return size_panels(curves, "kl recovered", title)
@@ -155,6 +164,7 @@ def scoreboard_answers(tables: Path, title: str) -> go.Figure:
 @figure("Cost of a circuit and its smallest size", "scoreboard")
 def scoreboard_cost(tables: Path, title: str) -> go.Figure:
     summary = of_models(tables, "summary").query(MEAN)
+    # The table of each network numbers its rows from 0.
     return cost_against_quality(summary.reset_index(drop=True), title=title)
 
 
@@ -206,18 +216,18 @@ def separation(tables: Path, title: str) -> go.Figure:
 
 @dataclass(frozen=True)
 class Config:
-    """Which figures are drawn."""
+    """Settings: which figures are drawn, from which tables."""
 
     names: Positional[tuple[Annotated[str, one_of(*FIGURES)], ...]] = ()
-    """Figures (default: all that have committed tables)."""
+    """Names of figures (default: all figures that have committed tables)."""
     tables: Path | None = None
-    """Folder of the tables of the named figures (default: the committed one of each)."""
+    """Folder of the tables of the named figures (default: the folder of the committed tables of each figure)."""
     out: Path = Path("figures")
-    """Folder of the results: an HTML file of each figure and, with Chrome, a PNG file."""
+    """Folder of the results: an HTML file of each figure and, if Chrome is installed, a PNG file."""
 
 
 def main(config: Config) -> None:
-    """Draw the figures that were asked for."""
+    """Draw the named figures, and print the files."""
     committed = [name for name, (*_, results) in FIGURES.items() if results]
     for name in chosen_names("figure", config.names or committed, tuple(FIGURES)):
         draw, title, results = FIGURES[name]

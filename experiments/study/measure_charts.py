@@ -1,4 +1,7 @@
-"""Charts of measures: of circuits, representations and their relation to accuracy. Drawing computes nothing."""
+"""Charts of measures of circuits and representations, and of their relation to accuracy.
+
+Drawing computes nothing except means over the rows of a table.
+"""
 
 from collections.abc import Iterable, Mapping
 
@@ -19,7 +22,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.subplots import make_subplots
 
-# Rows of the summary that are drawn: the smallest size of a circuit that works, and its cost.
+# Rows of the summary that are drawn: the smallest circuit that recovers the answers, and its cost.
 QUALITY = "size to work, kept"
 RANDOM_UNITS = "size to work, random"
 _COST = "seconds"
@@ -34,13 +37,14 @@ METHODS_DRAWN = (
     "exact",
     "site-path",
 )
-"""Names of methods in figures, in the order of their looks; ``exact`` is of edges. Two marks are left for others."""
+"""Methods in the order of their marks; ``exact`` finds edges. Two marks are left for other methods."""
 
 
 def method_marks(methods: Iterable[str]) -> dict[str, style.Mark]:
-    """Return a mark for every method, by its name: it looks the same in every figure, whatever is drawn beside it.
+    """Return a dictionary from each method to its mark.
 
-    A method that figures do not know takes, by alphabetical order, a mark that is left.
+    A method of `METHODS_DRAWN` has the same mark in every figure. Other methods take, in alphabetical order, the marks
+    that are left.
 
     Example:
         >>> method_marks(["gradient", "learned"])["gradient"] == method_marks(["gradient"])["gradient"]
@@ -60,11 +64,15 @@ def cost_against_quality(
 ) -> go.Figure:
     """Draw the smallest size of circuits that work over their cost, a panel for each setting.
 
-    Sizes are medians over classes. Bars reach from the least class to the most.
+    Sizes are medians over classes. Bars reach from the smallest to the largest value of a class.
+
+    Args:
+        summary: Columns ``setting``, ``method``, ``what``, ``value``, ``least`` and ``most``.
+        title: Title of the figure.
     """
-    # The helpers of bars and texts know intervals by these names.
+    # The functions that draw bars and write texts expect intervals in columns of these names.
     summary = summary.rename(columns={"least": "low", "most": "high"})
-    paid = summary[summary["what"] == _COST].set_index(["setting", "method"])["value"]
+    paid = summary.query("what == @_COST").set_index(["setting", "method"])["value"]
     sizes = summary[summary["what"].isin([RANDOM_UNITS, QUALITY])]
     points = sizes.join(paid.rename("cost"), on=["setting", "method"])
     random = points["what"] == RANDOM_UNITS
@@ -81,6 +89,7 @@ def cost_against_quality(
     marks = method_marks(summary["method"])
 
     def look(rows: pd.DataFrame) -> Options:
+        """Return the options of a trace, whose bars depend on its rows."""
         mark = marks[rows["series"].iloc[0]]
         return {"marker": mark.marker(11), "error_y": style.whiskers(rows, mark.colour)}
 
@@ -100,7 +109,7 @@ def cost_against_quality(
 
 
 def measure_panels(table: pd.DataFrame, *, title: str) -> go.Figure:
-    """Draw the value of every measure in every case."""
+    """Draw the value of every measure, in a panel for every case."""
     cases = list(dict.fromkeys(table["case"]))
     # Plotly draws the first category at the bottom.
     measures = list(dict.fromkeys(table["measure"]))[::-1]
@@ -131,18 +140,23 @@ def measure_panels(table: pd.DataFrame, *, title: str) -> go.Figure:
     return style.lay_out(figure, title=title, height=420)
 
 
-TARGET_MARKS = dict(
-    zip(("class", "domain", "class across domains"), style.MARKS[6:9], strict=True)
-)
-"""Marks that few sets of domains reach, so that no target looks like a domain."""
+TARGETS = ("class", "domain", "class across domains")
+TARGET_MARKS = dict(zip(TARGETS, style.MARKS[6:9], strict=True))
+"""Marks of the targets of probes. Few figures have so many domains that a domain has one of these marks."""
 
 
 def cka_over_depth(
     domains: pd.DataFrame, ceilings: pd.DataFrame, *, title: str
 ) -> go.Figure:
-    """Draw each domain's mean linear CKA with the other domains over the sites, with its interval."""
-    domains = domains[domains["kernel"] == "linear"]
-    ceilings = ceilings[ceilings["kernel"] == "linear"]
+    """Draw the linear CKA of each domain with the other domains over the sites, with intervals.
+
+    Args:
+        domains: A row for each site, domain and kernel, with the mean CKA and its null.
+        ceilings: The CKA of folds of the same images, for each site and kernel.
+        title: Title of the figure.
+    """
+    domains = domains.query("kernel == 'linear'")
+    ceilings = ceilings.query("kernel == 'linear'")
     # One line of permuted classes, and one of folds of the same images, for all domains.
     by_site = domains.groupby("site", sort=False)["null_mean"].mean()
     null = by_site.rename("value").reset_index()
@@ -159,17 +173,15 @@ def cka_over_depth(
 
 
 def probes_over_depth(sites: pd.DataFrame) -> go.Figure:
-    """Draw the balanced accuracy of each target's probe over the sites, with its interval and what guessing reaches."""
+    """Draw the balanced accuracy of the probe of each target over the sites, with intervals and chance levels."""
     # The chart draws a line for each domain: here for each target.
     table = sites.rename(columns={"target": "domain"})
     order = list(dict.fromkeys(sites["site"]))
     measure = "balanced accuracy of a linear probe"
     figure = overlap_over_depth(table, order, measure=measure, marks=TARGET_MARKS)
-    # Targets with equally many values have one line of guessing; "class across domains" shares that of the class.
+    # Targets with equally many values have one chance level; "class across domains" has the chance level of the class.
     for chance, targets in sites.groupby("chance")["target"].unique().items():
-        guessed = " and ".join(
-            f"the {target}" for target in ("class", "domain") if target in targets
-        )
+        guessed = " and ".join(f"the {name}" for name in TARGETS[:2] if name in targets)
         figure.add_hline(
             y=float(chance),  # type: ignore[arg-type]
             line={"color": style.GREY, "dash": "dot", "width": 1.5},
@@ -183,11 +195,17 @@ def probes_over_depth(sites: pd.DataFrame) -> go.Figure:
 
 
 GROUP_NAMES = {"all": "all classes", "held-out": "held-out classes (OOD)"}
-"""Names of groups of classes; every other one has the classes that were not held out."""
+"""Names of groups of classes. Every other group has classes that were not held out."""
 
 
 def apart_panels(table: pd.DataFrame, *, measure: str, title: str) -> go.Figure:
-    """Draw one domain with the others, and the others with each other, over the sites: a panel for each ``panel``."""
+    """Draw over the sites how similar a domain is to the other domains, and how similar these are to each other.
+
+    Args:
+        table: Columns ``panel``, ``site``, ``domain`` (the name of a line), ``value``, ``low`` and ``high``.
+        measure: Name of the measure of similarity.
+        title: Title of the figure.
+    """
     sites = list(dict.fromkeys(table["site"]))
     # The line of the domain that may lie apart comes first, so it has the same look in every figure.
     lines = list(dict.fromkeys(table["domain"]))
@@ -218,12 +236,12 @@ def apart_panels(table: pd.DataFrame, *, measure: str, title: str) -> go.Figure:
 
 
 def group_panel(group: str, *more: str) -> str:
-    """Return the title of a panel of a group of classes."""
+    """Return the title of a panel: the name of a group of classes, then more lines in grey."""
     name = GROUP_NAMES.get(group, "other classes (ID)")
     return "<br>".join([name, *map(style.faint, more)])
 
 
-ENOUGH = 10  # with fewer models, figure and report say so, whatever p is
+ENOUGH = 10  # with fewer models, figure and report say so, whatever the p-value is
 
 
 def relation_panels(
@@ -235,13 +253,23 @@ def relation_panels(
     title: str,
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
-    """Draw an accuracy of models against each of some other numbers, a panel for each."""
+    """Draw an accuracy of models against other numbers of the models, a panel for each number.
+
+    Args:
+        points: A row for each model, with the columns ``run``, ``setting``, ``test_domain``, the accuracy and the
+            numbers.
+        relations: Rank correlations, with the columns ``what``, ``with`` and ``rho``.
+        names: A dictionary from the column of each number to its name in the figure.
+        accuracy: Column of the accuracy.
+        title: Title of the figure.
+        marks: Looks of domains (default: in the order of the table).
+    """
     rho = relations[relations["with"] == accuracy].set_index("what")["rho"]
     titles = dict[str, str]()
     for what, name in names.items():
         if what in points:
-            known = pd.notna(rho.get(what))
-            told = f"ρ {rho[what]:+.2f}" if known else "no correlation"
+            defined = pd.notna(rho.get(what))
+            told = f"ρ {rho[what]:+.2f}" if defined else "no correlation"
             titles[what] = f"{name}<br>{style.faint(told)}"
     models = points.assign(setting=points["setting"].map(setting_family))
     shapes = style.assign_looks(models["setting"], SETTING_SYMBOLS, "settings")
@@ -279,7 +307,7 @@ def relation_panels(
 
 
 def size_curves(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
-    """Draw a measure over the size of the circuit, a line per method, random units dotted."""
+    """Draw a measure over the size of the circuit: a line for each method, and dotted lines for random units."""
     table = curves.rename(columns={"method": "domain", "size": "fraction"})
     marks = method_marks(curves["method"])
     called = measure.replace("kl", "KL")
@@ -291,7 +319,7 @@ def size_curves(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
 
 
 def size_panels(curves: pd.DataFrame, measure: str, title: str) -> go.Figure:
-    """Draw `size_curves` in a panel for each ``panel``; a method looks alike in all."""
+    """Draw `size_curves` in a panel for each value of the column ``panel``; a method has one mark in all panels."""
     panels = list(dict.fromkeys(curves["panel"]))
     named = set[str]()
     figure, places = style.small_multiples(

@@ -1,10 +1,12 @@
-"""Make the training distributions of the study: tables of images and captions for CLIP.
+"""Which domains see which classes in training? Make the training distributions of the study: mixtures of domains.
 
-Chooses images of DomainNet, or of any data in its layout (root/<domain>_train.txt, root/<domain>/<class>/<file>), by a
-setting and a test domain, adds a base set of captioned photos, and writes for each mixture the table of open_clip's
-trainer, with a JSON that describes it; then tables and a figure of the images of all mixtures.
+The program chooses images of DomainNet, or of other data in the same layout (root/<domain>_train.txt,
+root/<domain>/<class>/<file>). A setting and a test domain decide which images take part, and a base set of captioned
+photos may be added. For each mixture the program writes a table of images and captions, which open_clip's trainer
+reads, and a JSON that describes the table. At the end it writes tables and a figure of the images of all mixtures.
 
---all makes the whole set, with each base set: natural-only once, and for every test domain (all except the natural one)
+--all makes the whole set of the study, for each base set: natural-only once, and for every test domain, which is every
+domain except the natural domain,
 
 - cg-low, cg-high, leave-out, upper-low, upper-high, aligned;
 - class-interpolation of cg-low and of cg-high with the shares 0.05, 0.1, 0.2, 0.4, 0.6, 0.8;
@@ -12,8 +14,9 @@ trainer, with a JSON that describes it; then tables and a figure of the images o
 - with --imagenet-sketch, for the test domain sketch: natural-only, leave-out and cg-high with ImageNet-Sketch in place
   of as many images, and cg-high with sketches of 50, 25, 30, 10, 5, 1 % of its sketch classes, and of one.
 
-With --study captions are exactly the study's: one random stream through all twelve lists, which must exist; images may
-be missing. Otherwise the caption of an image depends only on its path.
+With --study the captions are exactly the captions of the study. They are draws of a single random stream through all
+twelve lists, so that all lists must exist, but images may be missing. Otherwise the caption of an image depends only on
+its path.
 
     python -m experiments.study mixtures --data DomainNet --imagenet-sketch ImageNet-Sketch/sketch --all --study \\
         --base imagenet-captions=imagenet_captions.json --base-images imagenet-captions=ImageNet/train \\
@@ -68,41 +71,43 @@ class Config:
     data: Path
     """Folder of the images: DomainNet, or other data in its layout."""
     out: Path = Path("runs/mixtures")
-    """Folder of the results: tables."""
+    """Folder of the results: tables and a figure."""
     setting: Setting = "cg-high"
-    """What takes part: the mixtures of the study's set with this setting are made."""
+    """Setting: which images take part. All mixtures of the study that have this setting are made."""
     test_domain: str | None = None
-    """Test domain: classes are held out of it (default: all domains except the natural one)."""
+    """Test domain, from which classes are held out (default: each domain except the natural domain in turn)."""
     all: bool = False
-    """Make the whole set of the study, see above; mixtures that these images cannot make are left out."""
+    """True: make the whole set of the study, see above. Mixtures that these images cannot make are left out."""
     held_out: tuple[str, ...] | None = None
-    """Held-out classes: of the test domain (default: those of the study's 15 that the data has)."""
+    """Held-out classes of the test domain (default: the study's 15 classes, as far as the data has them)."""
     natural_domain: str = "real"
     """Domain of photographs."""
     n_images: Count | None = None
-    """Images of a subsampled mixture, without the base (default: as many as cg-low has)."""
+    """Number of images of a subsampled mixture, without the base set (default: as many as cg-low has)."""
     validation_split: str | None = None
-    """Which of DomainNet's lists to validate on: a validation table of them, filtered alike but not subsampled."""
+    """The split whose lists give a validation table of each mixture (default: no table). The images are filtered as the
+    training images are, but not subsampled."""
     captions: Literal["stream", "by-image"] = "by-image"
-    """Captions: the study's random stream through all lists, or drawn for each image by its path."""
+    """Captions: draws of the study's random stream through all lists, or draws that depend only on an image's path."""
     imagenet_sketch: Path | None = None
     """Folder of ImageNet-Sketch, <wnid>/<file>."""
     base: tuple[str, ...] = ()
-    """Base sets of captioned photos, NAME=PATH: imagenet-captions and its JSON; cc3m, cc12m or another name and its
-    table of paths and captions."""
+    """Base sets of captioned photos, NAME=PATH. The path of imagenet-captions is its JSON. The path of cc3m, cc12m or a
+    set of another name is a table of paths and captions."""
     base_images: tuple[str, ...] = ()
-    """Folders that paths of base sets start from, NAME=FOLDER (default: that of the table)."""
+    """Folders that the paths of base sets start from, NAME=FOLDER (default: the folder of the table)."""
     base_validation: tuple[str, ...] = ()
-    """Images of base sets for validation: NAME=SHARE, or NAME=FILE, a JSON split."""
+    """Images of base sets for validation: NAME=SHARE, or NAME=FILE with a JSON of the split."""
     missing_files: MissingFiles = "refuse"
-    """What happens to images whose file is missing; unchecked for lists of images that lie elsewhere."""
+    """What happens to images whose file is missing. With unchecked, the images of the lists may lie elsewhere."""
     missing_captions: NoCaption = "refuse"
-    """What happens to images without a caption that the trainer reads as text: an error, or left out and counted."""
+    """What happens to images without a caption that the trainer reads as text: they are refused with an error, or left
+    out and counted."""
     seed: SeedOption = 0
 
 
 def main(config: Config) -> None:
-    """Make the mixtures, their tables and their figure."""
+    """Make the mixtures, and write the tables and the figure of their images."""
     material = Material(config)
     rows = []
     tables = []
@@ -110,21 +115,22 @@ def main(config: Config) -> None:
         try:
             records = material.records(spec)
         except InputError as error:
+            # The set of the study suits DomainNet; other data may lack images for a few mixtures.
             if not config.all:
                 raise
             print(f"left out {spec.name}: {error}")
             continue
-        tables.append(material.write(spec, "train", records))
-        print(f"{tables[-1]}: {len(records):,} images and the base set", flush=True)
+        table = material.write(spec, "train", records)
+        tables.append(table)
+        print(f"{table}: {len(records):,} images and the base set", flush=True)
         validation = None
-        if config.validation_split or spec.base in material.validated:
-            chosen = (
-                admitted(material.validation, spec.settings)
-                if material.validation
-                else ()
-            )
+        # The base set may have validation images where the domains have none.
+        base = material.bases[spec.base] if spec.base else None
+        if config.validation_split or (base and base.validation is not None):
+            validated = material.validation
+            chosen = admitted(validated, spec.settings) if validated else ()
             validation = material.write(spec, "val", chosen)
-        described = read_description(tables[-1])
+        described = read_description(table)
         rows.append(
             {
                 "mixture": spec.name,
@@ -132,7 +138,7 @@ def main(config: Config) -> None:
                 "images": described["images"],
                 "of_base": sum(described["counts"].get(described["base"], {}).values()),
                 "without_caption": described["left_out"]["no_caption"],
-                "table": tables[-1].name,
+                "table": table.name,
                 "validation_table": validation.name if validation else None,
             }
         )
@@ -142,39 +148,36 @@ def main(config: Config) -> None:
         )
     listed = pd.DataFrame(rows)
     counts = mixture_summary(tables, material.held_out)
-    print(
-        listed.drop(columns=["table", "validation_table"]).to_string(
-            index=False, na_rep="-"
-        )
-    )
+    shown = listed.drop(columns=["table", "validation_table"])
+    print(shown.to_string(index=False, na_rep="-"))
     for name, content in (("mixtures", listed), ("images", counts)):
-        write_named_table(config.out / f"{name}.csv", content)
-        print(config.out / f"{name}.csv")
+        path = config.out / f"{name}.csv"
+        write_named_table(path, content)
+        print(path)
     print(*write_figure(mixture_bars(counts), config.out / "mixtures"), sep="\n")
 
 
 class Material:
-    """What the mixtures are made of, read once and when it is needed."""
+    """The images and captions that mixtures are made of. Each is read once, when the first mixture needs it."""
 
     def __init__(self, config: Config) -> None:
         self.config = config
         self.images = self._folder("train")
         classes = self.images.all_classes
         asked = config.held_out
-        self.held_out = (
-            chosen_names("held-out class", asked, classes, class_key)
-            if asked
-            else study_held_out(classes)
-        )
+        if asked:
+            self.held_out = chosen_names("held-out class", asked, classes, class_key)
+        else:
+            self.held_out = study_held_out(classes)
+        # A wrong name or split is told before the first mixture is made.
         self.bases = named_base_sets(
             config.base, config.base_images, config.base_validation
         )
-        self.validated = [
-            name for name, base in self.bases.items() if base.validation is not None
-        ]
+        # The stream goes through all lists for the captions of one mixture, so all mixtures share it.
         self._stream = cache(stream_captions)
 
     def _folder(self, split: str) -> DomainFolder:
+        """Return the images in the lists of a split."""
         return DomainFolder(
             self.config.data, split=split, missing_files=self.config.missing_files
         )
@@ -182,64 +185,57 @@ class Material:
     def specs(self) -> list[MixtureSpec]:
         """Return the mixtures that the command line asks for."""
         config = self.config
+        tested = None if config.test_domain is None else [config.test_domain]
         specs = study_mixtures(
+            # Without a base set, mixtures of the domains alone.
             [*self.bases] or [None],
             held_out=self.held_out,
             domains=self.images.domains,
             natural_domain=config.natural_domain,
-            test_domains=None if config.test_domain is None else [config.test_domain],
+            test_domains=tested,
             sketches=config.imagenet_sketch is not None,
             size=config.n_images,
         )
-        return [
-            spec
-            for spec in specs
-            if config.all or spec.settings.setting == config.setting
-        ]
+        if config.all:
+            return specs
+        return [spec for spec in specs if spec.settings.setting == config.setting]
 
     @cached_property
     def sketches(self) -> SketchSet:
-        """Return ImageNet-Sketch."""
-        # Only then there are mixtures with it.
+        """The images of ImageNet-Sketch."""
+        # `specs` has mixtures with sketches only if their folder is given.
         assert self.config.imagenet_sketch is not None
         return imagenet_sketch(self.config.imagenet_sketch)
 
     def records(self, spec: MixtureSpec) -> list[ImageRecord]:
         """Return the training images of a mixture, without its base set."""
         chosen = mixture(self.images.records, spec.settings, self.images.all_classes)
-        return (
-            sketch_mixtures(chosen, self.sketches.records)[spec.sketches]
-            if spec.sketches
-            else chosen
-        )
+        if not spec.sketches:
+            return chosen
+        return sketch_mixtures(chosen, self.sketches.records)[spec.sketches]
 
     @cached_property
     def validation(self) -> Sequence[ImageRecord]:
-        """Return the images of the validation lists; mixtures filter them alike, without subsampling."""
-        return (
-            self._folder(self.config.validation_split).records
-            if self.config.validation_split
-            else ()
-        )
+        """The images in the validation lists, before a mixture filters them; empty without lists."""
+        split = self.config.validation_split
+        return self._folder(split).records if split else ()
 
     def captions(self, spec: MixtureSpec, split: str) -> Captions:
-        """Return the captions of the images in the lists of a split, and of ImageNet-Sketch's."""
+        """Return the captions of the images in the lists of a split, and of ImageNet-Sketch if the mixture has it."""
         seed = self.config.seed
         aligned = spec.settings.aligned
-        known = self._sketch_captions if spec.sketches else {}
+        of_sketches = self._sketch_captions if spec.sketches else {}
         if self.config.captions == "stream":
-            return (
-                self._stream(self.config.data, seed, aligned=aligned).get(split, {})
-                | known
-            )
+            by_split = self._stream(self.config.data, seed, aligned=aligned)
+            return by_split.get(split, {}) | of_sketches
         of_image = generated_captions(seed, aligned=aligned)
-        return lambda record: known.get(record.relative) or of_image(record)
+        return lambda record: of_sketches.get(record.relative) or of_image(record)
 
     @cached_property
     def _sketch_captions(self) -> dict[str, str]:
-        return sketch_captions(
-            self.sketches, self.config.seed, stream=self.config.captions == "stream"
-        )
+        """The captions of ImageNet-Sketch, by path below its root."""
+        stream = self.config.captions == "stream"
+        return sketch_captions(self.sketches, self.config.seed, stream=stream)
 
     def write(
         self,
@@ -247,21 +243,29 @@ class Material:
         purpose: Literal["train", "val"],
         records: Sequence[ImageRecord],
     ) -> Path:
-        """Write the training or the validation table of a mixture."""
+        """Write the training table or the validation table of a mixture, and return the table.
+
+        Args:
+            spec: The mixture.
+            purpose: "train" or "val".
+            records: Images of the mixture, without its base set.
+        """
         config = self.config
         base = self.bases[spec.base] if spec.base else None
-        about = spec.described() | {
-            "caption_source": config.captions,
-            "seed": config.seed,
-        }
-        split = "train" if purpose == "train" else config.validation_split
+        about = spec.described()
+        about["caption_source"] = config.captions
+        about["seed"] = config.seed
+        about["captions"] += f" ({config.captions})"
+        split = config.validation_split if purpose == "val" else "train"
+        ending = "-validation" if purpose == "val" else ""
         return write_mixture(
             records,
+            # Without validation lists, a validation table has images of the base set alone.
             self.captions(spec, split) if split else {},
-            config.out / f"{spec.name}{'-validation' if purpose == 'val' else ''}.tsv",
+            config.out / f"{spec.name}{ending}.tsv",
             settings=spec.settings,
             base=base.images_for(purpose, config.seed) if base else (),
-            about=about | {"captions": f"{about['captions']} ({config.captions})"},
+            about=about,
             missing_files=config.missing_files,
             no_caption=config.missing_captions,
         )

@@ -1,4 +1,7 @@
-"""Panels of points with a legend below, which most charts of the study are. Drawing computes nothing."""
+"""Panels of points with a legend below them. Most charts of the study are of this kind.
+
+Drawing computes nothing: the caller gives a table of points.
+"""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -8,9 +11,9 @@ from circuitry.reports.figures import style
 import pandas as pd
 import plotly.graph_objects as go
 
-Options = Mapping[str, object]  # of a trace of plotly
+Options = Mapping[str, object]  # options of a trace of plotly
 Look = Options | Callable[[pd.DataFrame], Options]
-"""The options, or what returns them for the rows of a trace."""
+"""The options of a trace, or a function that returns the options for the rows of the trace."""
 
 
 def point_panels(
@@ -21,14 +24,17 @@ def point_panels(
     grid: Mapping[str, Any],
     panels: Sequence[str] | None = None,
 ) -> tuple[go.Figure, dict[str, dict[str, int]]]:
-    """Draw the points ``x``, ``y`` of each ``series`` in each ``panel``, and return where each panel is.
+    """Draw the points of each series in each panel.
 
     Args:
-        points: A table of points.
-        looks: How each series looks, in the order of drawing.
-        hover, more: As of `style.add_points`.
-        grid: Options of `style.small_multiples`; by default three columns.
-        panels: Titles, which are values of the column ``panel`` (default: all, in their order).
+        points: A row for each point, with the columns ``x``, ``y``, ``series`` and ``panel``.
+        looks: A dictionary from each series to the options of its traces. Later series are drawn over earlier series.
+        hover, more: See `style.add_points`.
+        grid: Options of `style.small_multiples`. By default there are three columns.
+        panels: Titles of the panels, which are values of the column ``panel`` (default: all, in their order).
+
+    Returns:
+        The figure, and a dictionary from each title to the row and column of its panel.
     """
     titles = list(panels or dict.fromkeys(points["panel"]))
     options = {"columns": 3, "horizontal_spacing": 0.04, **grid}
@@ -47,7 +53,7 @@ def point_panels(
 
 
 def marker_keys(marks: Mapping[str, style.Mark], size: int) -> dict[str, Options]:
-    """Return entries of a legend that show a marker for each name."""
+    """Return entries of a legend, which show a marker for each name."""
     return {name: {"marker": mark.marker(size)} for name, mark in marks.items()}
 
 
@@ -60,7 +66,14 @@ def finish_panels(
     x: str | None = None,
     y: str | None = None,
 ) -> go.Figure:
-    """Add a legend with these entries, the layout, and the titles of the axes."""
+    """Add the legend, the layout and the titles of the axes to a figure.
+
+    Args:
+        figure: The figure of `point_panels`.
+        keys: A dictionary from the text of each entry of the legend to the options of its marker or line.
+        title, subtitle: Titles of the figure.
+        x, y: Titles of the axes. Only the panels of the first column have the title of the vertical axis.
+    """
     # Entries are traces without points, since the traces with points are one for each panel.
     for name, look in keys.items():
         options = {"mode": "markers", "name": name, "showlegend": True, **look}
