@@ -142,13 +142,6 @@ def planted_attention(noise: Amount = WEAK) -> PlantedCircuit:
     Args:
         noise: Standard deviation of the weak random weights.
     """
-    names = ("query", "key", "value", "up", "down")
-    embed = nn.Linear(3, 8, bias=False)
-    head = nn.Linear(8, 4)
-    block = nn.ModuleDict({name: nn.Linear(8, 8, bias=name == "up") for name in names})
-    tower = nn.ModuleList([embed, block, head]).requires_grad_(False)
-    _noisy(tower, noise)
-    _add(embed.weight, {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 3.0, (3, 0): 3.0})
     # Query and key are strong: at the class token the score of the green patch is 9, so the softmax is near 1 there.
     entries = {
         "query": {(0, 7): 3.0},
@@ -157,6 +150,14 @@ def planted_attention(noise: Amount = WEAK) -> PlantedCircuit:
         "up": {(0, 4): 1.0},
         "down": {(5, 0): 1.0},
     }
+    embed = nn.Linear(3, 8, bias=False)
+    head = nn.Linear(8, 4)
+    block = nn.ModuleDict(
+        {name: nn.Linear(8, 8, bias=name == "up") for name in entries}
+    )
+    tower = nn.ModuleList([embed, block, head]).requires_grad_(False)
+    _noisy(tower, noise)
+    _add(embed.weight, {(0, 0): 1.0, (1, 1): 1.0, (2, 2): 3.0, (3, 0): 3.0})
     for name, entry in entries.items():
         _add(block.get_submodule(name).get_parameter("weight"), entry)
     # The threshold of the red that was read.

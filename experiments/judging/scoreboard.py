@@ -166,8 +166,8 @@ def areas_of(curve: FaithfulnessCurve, sizes: Sequence[float]) -> dict[str, floa
     if set(MIB_SIZES) <= set(sizes):
         chosen = [i for i in chosen if sizes[i] in MIB_SIZES]
     changed: dict[str, Any] = {
-        "sizes": tuple(curve.sizes[i] for i in chosen),
-        "n_units": tuple(curve.n_units[i] for i in chosen),
+        "sizes": tuple(np.array(curve.sizes)[chosen].tolist()),
+        "n_units": tuple(np.array(curve.n_units)[chosen].tolist()),
         # The shares of weights are of all sizes; areas are over shares of units.
         "weights": (),
     }
@@ -214,23 +214,23 @@ def over_classes(
     n_reached is the number of classes that reach the target, with a size below `NEVER`. For other values, n_reached
     equals n_classes.
     """
-    keys = [name for name in table.columns if name not in ("class", "value")]
+    keys = list(table.columns.drop(["class", "value"]))
     if table.duplicated([*keys, "class"]).any():
         raise InputError(
             "A median over classes needs one value of each class, but one has several: add a column."
         )
-    rows = []
+    is_never = table["what"].str.startswith("size") & (table["value"] >= NEVER)
+    reached = table["value"].notna() & ~is_never
     # Rows with an empty key are a combination, too.
-    for key, group in table.groupby(keys, sort=False, dropna=False):
-        values = group["value"].dropna()
-        n_reached = len(values)
-        if str(group["what"].iloc[0]).startswith("size"):
-            n_reached = int((values < NEVER).sum())
-        statistics = (values.median(), values.min(), values.max(), len(values))
-        rows.append((*key, *statistics, n_reached))
-    return pd.DataFrame(
-        rows, columns=[*keys, "value", "least", "most", "n_classes", "n_reached"]
+    groups = table.assign(reached=reached).groupby(keys, sort=False, dropna=False)
+    summary = groups.agg(
+        value=("value", "median"),
+        least=("value", "min"),
+        most=("value", "max"),
+        n_classes=("value", "count"),
+        n_reached=("reached", "sum"),
     )
+    return summary.reset_index()
 
 
 def paired_differences(

@@ -6,6 +6,7 @@ All vectors are divided by their length, as CLIP does before it compares them.
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 
 from circuitry.runs import Count, InputError, Seed, Work
@@ -56,9 +57,8 @@ def embed_images(
     records: Sequence[ImageRecord] = images.records
     if n_images is not None:
         chosen = list[ImageRecord]()
-        for domain in images.domains:
-            for name in images.classes:
-                chosen += images.select(name, domain, n_images, seed)
+        for domain, name in product(images.domains, images.classes):
+            chosen += images.select(name, domain, n_images, seed)
         records = chosen
     if cache_dir is None:
         cache_dir = user_cache_path("circuitry") / "embeddings"

@@ -94,7 +94,7 @@ class ImageFeatures:
         )
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything into one safetensors file; if writing fails, no file is left."""
+        """Write everything into one safetensors file, which is never left half written."""
         header = {"images": self.images.to_dict("list"), "n_features": self.n_features}
         write_arrays(
             path,
@@ -223,5 +223,5 @@ def chance_share(n_features: int) -> float:
             f"A ranking needs at least one feature, but there are {n_features}: give images with features."
         )
     k = np.array(TOPS)
-    # A ranking with fewer than k features has all of them in its first k; the share still is one of k places.
+    # A ranking with fewer than k features has all of them in its first k, but shares are still divided by k.
     return float(np.mean(np.minimum(k, n_features) ** 2 / (n_features * k)))

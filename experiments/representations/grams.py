@@ -72,7 +72,7 @@ class DomainRepresentation:
     """Name of the item of every image; images of one item may be in several domains."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything into one file; if writing fails, no file is left."""
+        """Write everything into one file, which is never left half written."""
         arrays = {f"all/{site}": gram for site, gram in self.grams.by_site.items()}
         for i, fold in enumerate(self.folds):
             for site, gram in fold.by_site.items():

@@ -73,7 +73,7 @@ def extract_representations(
     images: DomainFolder,
     out: str | Path,
     settings: RepresentationSettings | None = None,
-    work: Work | None = None,
+    work: Work = Work(),
 ) -> list[DomainRepresentation]:
     """Represent every domain at every site, for `compare_representations` and `probe_sites`.
 
@@ -86,18 +86,16 @@ def extract_representations(
         >>> compare_representations([domain.grams for domain in domains])
     """
     settings = settings or RepresentationSettings()
-    work = work or Work()
     in_order = None
     # In the encoder's order, so that two calls with the same sites share a folder.
     if settings.sites is not None:
         in_order = sorted(set(settings.sites), key=clip.encoder.position)
     sites = checked_sites(clip.encoder, in_order)
     cells = dict[tuple[str, str], Sequence[ImageRecord]]()
-    for domain in images.domains:
-        for name in images.classes:
-            cells[name, domain] = images.select(
-                name, domain, settings.n_images, settings.seed
-            )
+    for domain, name in product(images.domains, images.classes):
+        cells[name, domain] = images.select(
+            name, domain, settings.n_images, settings.seed
+        )
     config = {
         "model": clip.name,
         **clip.identity,
@@ -138,13 +136,13 @@ def check_enough_images(images: DomainFolder, n_folds: int = DEFAULT_FOLDS) -> N
 
     It counts files, so that hours of work do not end in an error.
     """
-    # [domains, classes]
-    counts = images.counts()
+    # [classes, domains]
+    counts = images.counts().T
     for a, b in combinations(images.domains, 2):
-        check_common(a, b, int(((counts.loc[a] > 0) & (counts.loc[b] > 0)).sum()))
+        check_common(a, b, int(np.count_nonzero((counts[a] > 0) & (counts[b] > 0))))
     for domain in images.domains:
         # With as many images as folds, each fold has an image of the class, unless images share an item.
-        cut = int((counts.loc[domain] >= n_folds).sum())
+        cut = int(np.count_nonzero(counts[domain] >= n_folds))
         if cut < FEWEST_ROWS:
             raise InputError(
                 f"The CKA of two of {n_folds} folds needs at least {FEWEST_ROWS} classes with {n_folds} images, but "
@@ -258,8 +256,9 @@ class _Images:
         weights = np.zeros((1 + n_folds, len(names), len(self._owners)))
         for row, (name, fold, count) in enumerate(self._owners):
             # The mean over all images weights each fold's mean by its number of images; a fold has a single row.
-            weights[0, names.index(name), row] = count
-            weights[1 + fold, names.index(name), row] = 1
+            class_index = names.index(name)
+            weights[0, class_index, row] = count
+            weights[1 + fold, class_index, row] = 1
         # 0 / 0 for a class without images.
         with np.errstate(invalid="ignore"):
             return np.asarray(weights / weights.sum(2, keepdims=True))

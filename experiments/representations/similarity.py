@@ -127,10 +127,11 @@ def compare_representations(
             if apart is not None:
                 outer = [pair for pair in compared if apart in pair.domains]
                 inner = [pair for pair in compared if apart not in pair.domains]
-                with_others = f"{apart} with the others"
-                among_others = "the others among themselves"
-                sides.append((site, with_others, kernel, *_mean_row(outer)))
-                sides.append((site, among_others, kernel, *_mean_row(inner)))
+                for side, of_side in (
+                    (f"{apart} with the others", outer),
+                    ("the others among themselves", inner),
+                ):
+                    sides.append((site, side, kernel, *_mean_row(of_side)))
     statistics = ["kernel", "value", "low", "high", "null_mean"]
     of_pairs = ["site", "domain_a", "domain_b", *statistics, "p", "n_classes"]
     of_domains = ["site", "domain", *statistics, "n_classes"]

@@ -58,9 +58,8 @@ def image_features(
         >>> compare_features(features)
     """
     records = list[ImageRecord]()
-    for name in images.classes:
-        for domain in images.domains:
-            records += images.select(name, domain, n_images, seed)
+    for name, domain in product(images.classes, images.domains):
+        records += images.select(name, domain, n_images, seed)
     features = _read_features(clip, sae, records, work, "features")
     if features is None:
         raise _unreadable(len(records))
@@ -98,12 +97,14 @@ def extract_features(
         **clip.identity,
         "site": site,
         "autoencoder": sae.identity,
+        "n_images": n_images,
+        "seed": seed,
     }
     listing = image_listing(chain.from_iterable(chosen.values()))
     folder = JobFolder(
         Path(out),
         FEATURES_FORMAT,
-        made_with | {"n_images": n_images, "seed": seed},
+        made_with,
         # A job is a tuple: (domain,).
         list(product(chosen)),
         {"images": listing},
