@@ -1,6 +1,6 @@
-"""Pieces of a vector drawing, and the few curves all toy drawings are made of. No torch.
+"""Pieces of a vector drawing, and the few curves that all toy drawings consist of. No torch.
 
-Coordinates are unit coordinates: x to the right and y downwards, both from -1 to 1 across the picture.
+Coordinates are unit coordinates: x points to the right and y downwards, and both run from -1 to 1 across the picture.
 """
 
 import colorsys
@@ -11,7 +11,8 @@ from typing import Literal
 import numpy as np
 from jaxtyping import Float
 
-Number = float | int  # beartype, unlike mypy, does not take an int for a float
+# beartype, unlike mypy, does not take an int for a float.
+Number = float | int
 Outline = Float[np.ndarray, "_ 2"]
 Colour = tuple[float, float, float]
 Role = Literal["body", "accent", "detail"]
@@ -24,21 +25,22 @@ class DrawnPiece:
     points: Outline
     """Corners of the area, or the centre line of the stroke, in unit coordinates."""
     role: Role
-    """body and accent make the shape; a detail may be missing in a hasty drawing."""
+    """The pieces with the roles body and accent make up the shape. A detail may be missing in a hasty drawing."""
     colour: Colour
-    """Natural colour, red green blue from 0 to 1."""
+    """Natural colour: red, green and blue from 0 to 1."""
     width: float = 0.0
     """Width of the stroke in unit coordinates; 0 for an area."""
 
     def area(self) -> Outline:
-        """Return the corners of the filled area, [points, 2]; of a ring, both rims joined by a cut of no width."""
+        """Return the corners of the filled area [points, 2]. A ring is cut open, so that it has a single outline."""
         return band(self.points, self.width) if self.width > 0 else self.points
 
     def rims(self) -> tuple[Outline, ...]:
-        """Return the closed outlines of the area: two for a stroke that ends where it begins, else one."""
+        """Return the closed outlines of the area: two outlines for a stroke that ends where it begins, else one."""
         area = self.area()
         if self.width == 0 or not np.allclose(self.points[0], self.points[-1]):
             return (closed(area),)
+        # `band` runs along one rim of a ring and then back along the other rim.
         half = len(area) // 2
         return area[:half], area[half:]
 
@@ -58,7 +60,7 @@ def ellipse(
     *,
     n: int = 28,
 ) -> Outline:
-    """Return points of an ellipse from ``start`` to ``stop`` degrees, both included; 0 is right, 90 is down."""
+    """Return ``n`` points of the ellipse from ``start`` to ``stop`` degrees, ends included; 0 is right, 90 is down."""
     angle = np.radians(np.linspace(start, stop, n))
     return np.stack([x + rx * np.cos(angle), y + ry * np.sin(angle)], axis=1)
 
@@ -78,13 +80,19 @@ def smooth(
 ) -> Outline:
     """Return points of the Catmull-Rom curve through the corners."""
     knots = np.array(corners, dtype=float)
+    # Each segment needs a neighbour on both sides. A closed curve goes on at its other end; an open curve is extended
+    # by the mirror image of its last segment.
     if closed_curve:
         knots = np.concatenate([knots[-1:], knots, knots[:2]])
     else:
         knots = np.concatenate(
             [2 * knots[:1] - knots[1:2], knots, 2 * knots[-1:] - knots[-2:-1]]
         )
-    before, start, stop, after = knots[:-3], knots[1:-2], knots[2:-1], knots[3:]
+    before = knots[:-3]
+    start = knots[1:-2]
+    stop = knots[2:-1]
+    after = knots[3:]
+    # [segments, steps, 2] after broadcasting; a segment's end is the start of the next segment.
     t = np.linspace(0, 1, steps, endpoint=False)[None, :, None]
     curve = 0.5 * (
         2 * start[:, None]
@@ -96,13 +104,17 @@ def smooth(
 
 
 def band(points: Outline, width: float) -> Outline:
-    """Return the corners of the stroke of this width along ``points``: one side forth, the other back."""
-    ring = bool(np.allclose(points[0], points[-1]))
+    """Return the corners of the stroke of this width along ``points``: along one side, then back along the other."""
     steps = np.diff(points, axis=0)
+    # Two equal points have no direction; the bound avoids a division by zero.
     lengths = np.maximum(np.hypot(steps[:, 0], steps[:, 1]), 1e-9)
     normals = np.stack([-steps[:, 1], steps[:, 0]], axis=1) / lengths[:, None]
-    first, last = (normals[-1:], normals[:1]) if ring else (normals[:1], normals[-1:])
-    before, after = np.concatenate([first, normals]), np.concatenate([normals, last])
+    # Each point has the normals of the segments before and after it. The ends of a ring are neighbours.
+    ends = [normals[:1], normals[-1:]]
+    if np.allclose(points[0], points[-1]):
+        ends.reverse()
+    before = np.concatenate([ends[0], normals])
+    after = np.concatenate([normals, ends[1]])
     middle = before + after
     # A mitre grows without bound at a sharp corner: never longer than twice the half width.
     squared = np.maximum((middle**2).sum(axis=1, keepdims=True), 1.0)
@@ -113,6 +125,7 @@ def band(points: Outline, width: float) -> Outline:
 def resample(points: Outline, n: int) -> Outline:
     """Return ``n`` points equally spaced along the line through ``points``, ends included."""
     steps = np.hypot(*np.diff(points, axis=0).T)
+    # The distance along the line from its first point to each point.
     travelled = np.concatenate([[0.0], np.cumsum(steps)])
     at = np.linspace(0, travelled[-1], n)
     return np.stack(
@@ -132,9 +145,11 @@ def length(points: Outline) -> float:
 def placed(
     pieces: Sequence[DrawnPiece], x: Number, y: Number, half: Number
 ) -> tuple[DrawnPiece, ...]:
-    """Return the pieces moved and scaled: their bounding box has centre (x, y), its longer side is 2 ``half``."""
+    """Move and scale pieces together, until their bounding box has the centre (x, y) and the longer side 2 ``half``."""
     corners = np.concatenate([piece.area() for piece in pieces])
-    low, high = corners.min(axis=0), corners.max(axis=0)
+    low = corners.min(axis=0)
+    high = corners.max(axis=0)
+    # One scale for both axes keeps the proportions; strokes become wider in proportion.
     scale = 2 * half / float((high - low).max())
     shift = np.array([x, y]) - scale * (low + high) / 2
     return tuple(
@@ -144,32 +159,32 @@ def placed(
 
 
 def pick(rng: np.random.Generator, *palette: str, spread: float = 0.05) -> Colour:
-    """Draw one colour (``rrggbb``) of the palette, its hue, saturation and value varied by about ``spread``."""
+    """Draw a random colour (``rrggbb``) of the palette, and vary its hue, saturation and value by about ``spread``."""
     return varied(rng, rgb(palette[int(rng.integers(len(palette)))]), spread)
 
 
 def rgb(code: str) -> Colour:
-    """Return the colour written ``rrggbb``."""
-    red, green, blue = (int(code[i : i + 2], 16) / 255 for i in (0, 2, 4))
-    return red, green, blue
+    """Return the colour that is written ``rrggbb``."""
+    red, green, blue = bytes.fromhex(code)
+    return red / 255, green / 255, blue / 255
 
 
 def varied(rng: np.random.Generator, colour: Colour, spread: float) -> Colour:
-    """Return the colour with its hue, saturation and value varied by about ``spread``."""
+    """Return the colour after its hue, saturation and value are varied by about ``spread``."""
     hue, saturation, value = colorsys.rgb_to_hsv(*colour)
     turn, fade, lift = rng.normal(0, spread, 3)
-    saturation, value = (
-        min(max(channel, 0.0), 1.0) for channel in (saturation + fade, value + lift)
-    )
+    saturation = min(max(saturation + fade, 0.0), 1.0)
+    value = min(max(value + lift, 0.0), 1.0)
+    # Hue is a circle, and changes of it show more than changes of the other two.
     return colorsys.hsv_to_rgb((hue + 0.4 * turn) % 1, saturation, value)
 
 
 def shaded(colour: Colour, factor: float) -> Colour:
-    """Return the colour made darker (factor below 1) or lighter towards white (above 1, up to 2)."""
+    """Return a darker colour for a factor below 1, or a colour nearer to white for a factor from 1 to 2."""
+    channels = np.array(colour)
     if factor <= 1:
-        red, green, blue = (channel * factor for channel in colour)
+        channels *= factor
     else:
-        red, green, blue = (
-            channel + (1 - channel) * (factor - 1) for channel in colour
-        )
+        channels += (1 - channels) * (factor - 1)
+    red, green, blue = channels.tolist()
     return red, green, blue

@@ -1,13 +1,16 @@
-"""From a class name to one random, posed vector drawing of it. No torch.
+"""Make a random, posed vector drawing of a class. No torch.
 
-``shapes.json`` describes every thing as a list of steps, back to front:
+``shapes.json`` describes every thing as a list of steps, from back to front:
 
-- ``set``: numbers and colours, by name; `uniform`, `normal`, `choice`, `integers`, `random` and `pick` are random;
-- ``for`` names ``in`` rows (the ``first`` of them) ``do`` steps; ``if``, ``then``, ``else``;
-- ``piece``: its role, its ``colour``, its ``width`` (of a stroke; an area has none), and one curve: ``polygon`` or
-  ``smooth`` through points, ``box``, ``ellipse`` (or an arc, from and to degrees), or curves that are joined.
+- ``set`` gives values to names. The functions `uniform`, `normal`, `choice`, `integers`, `random` and `pick` draw
+  random numbers and colours.
+- ``for`` repeats the steps of ``do`` with the names set to each row of ``in``, or to the ``first`` rows alone.
+- ``if`` takes the steps of ``then`` or of ``else``.
+- ``piece`` draws a piece. It has a role, a ``colour``, a ``width`` if it is a stroke, and one curve: ``polygon`` or
+  ``smooth`` through points, ``box``, ``ellipse`` (an arc if it has a start and stop in degrees) or ``join``, which puts
+  curves together.
 
-Values are Python's expressions of names that are set, and of a few functions.
+Values are expressions in Python. They may use names that are set and a few functions.
 """
 
 import json
@@ -36,10 +39,11 @@ from jaxtyping import Float
 
 Steps = Sequence[Any]
 Scope = Mapping[str, Any]
-"""Name -> number, colour, list, or function that expressions may call."""
+"""The names that expressions may use: numbers, colours, lists and functions."""
 
 _FUNCTIONS: Mapping[str, Any] = {
     "abs": abs,
+    # The k-th of n + 1 points from start to stop.
     "between": lambda start, stop, k, n: np.linspace(start, stop, n + 1)[k],
     "cos": np.cos,
     "max": max,
@@ -49,34 +53,39 @@ _FUNCTIONS: Mapping[str, Any] = {
     "range": range,
     "shaded": shaded,
     "sin": np.sin,
-    **{role: role for role in ("body", "accent", "detail")},
+    # Roles are expressions, too, so that a condition can choose a role.
+    "body": "body",
+    "accent": "accent",
+    "detail": "detail",
 }
 
 
 def evaluate(value: Any, scope: Scope) -> Any:
-    """Return the value of an expression; what is no text stands for itself."""
-    return (
-        eval(_compiled(value), {"__builtins__": {}}, scope)
-        if isinstance(value, str)
-        else value
-    )
+    """Return the value of an expression if ``value`` is a text, or else ``value`` itself."""
+    if not isinstance(value, str):
+        return value
+    # Expressions come from the file beside this module alone, and see no builtins.
+    return eval(_compiled(value), {"__builtins__": {}}, scope)
 
 
+# A thing is drawn many times; to compile its expressions takes longer than to evaluate them.
 @cache
 def _compiled(text: str) -> CodeType:
+    """Return the compiled expression."""
     return compile(text, "shapes.json", "eval")
 
 
 @cache
 def shapes() -> Mapping[str, Mapping[str, Any]]:
-    """Return every thing that can be drawn: its steps, and ``tilt``, the degrees it may turn and stay itself."""
+    """Return by class the steps that ``draw`` it, and its ``tilt``, the degrees by which it may be turned."""
     text = Path(__file__).with_name("shapes.json").read_text(encoding="utf-8")
     drawn: dict[str, Any] = json.loads(text)
     return drawn
 
 
 def draw_pieces(class_name: str, rng: np.random.Generator) -> list[DrawnPiece]:
-    """Draw a thing with random proportions and colours, upright: its pieces from back to front."""
+    """Draw a thing upright, with random proportions and colours. Return its pieces from back to front."""
+    # Steps are never reordered: the order in which expressions take random numbers belongs to the drawing.
     scope: dict[str, Any] = {
         **_FUNCTIONS,
         "choice": lambda *values: rng.choice(values),
@@ -86,43 +95,42 @@ def draw_pieces(class_name: str, rng: np.random.Generator) -> list[DrawnPiece]:
         "random": rng.random,
         "uniform": rng.uniform,
     }
-    return [
-        _piece(step, scope) for step in _unrolled(shapes()[class_name]["draw"], scope)
-    ]
+    steps = _unrolled(shapes()[class_name]["draw"], scope)
+    return [_piece(step, scope) for step in steps]
 
 
 def _unrolled(steps: Steps, scope: dict[str, Any]) -> Iterator[Any]:
-    """Yield the items of steps one by one, while ``scope`` holds what was set before each."""
+    """Yield the items of steps one by one, after loops and conditions are carried out.
+
+    When an item is yielded, ``scope`` holds the values at that point. So an item must be used before the next item is
+    taken.
+    """
     for step in steps:
         match step:
             case {"set": values}:
                 for name, value in values.items():
                     scope[name] = evaluate(value, scope)
             case {"for": names, "in": rows}:
-                values, first = (
-                    evaluate(rows, scope),
-                    evaluate(step.get("first"), scope),
-                )
+                values = evaluate(rows, scope)
+                # Without "first" this is None: all rows.
+                first = evaluate(step.get("first"), scope)
                 for row in values[:first]:
-                    row = row if isinstance(row, list) else [row]
-                    scope.update(
-                        zip(
-                            names.split(),
-                            [evaluate(value, scope) for value in row],
-                            strict=True,
-                        )
-                    )
+                    if not isinstance(row, list):
+                        row = [row]
+                    # All entries are evaluated before any name is set: an entry may use a name of the row before.
+                    entries = [evaluate(value, scope) for value in row]
+                    scope.update(zip(names.split(), entries, strict=True))
                     yield from _unrolled(step["do"], scope)
             case {"if": test}:
-                yield from _unrolled(
-                    step["then"] if evaluate(test, scope) else step.get("else", ()),
-                    scope,
-                )
+                branch = "then" if evaluate(test, scope) else "else"
+                yield from _unrolled(step.get(branch, ()), scope)
             case _:
                 yield step
 
 
 def _piece(step: Mapping[str, Any], scope: dict[str, Any]) -> DrawnPiece:
+    """Return the piece of a step."""
+    # The curve first and the colour second: both may take random numbers, so their order must not change.
     points = _curve(step, scope)
     colour = evaluate(step["colour"], scope)
     return DrawnPiece(
@@ -134,6 +142,7 @@ def _piece(step: Mapping[str, Any], scope: dict[str, Any]) -> DrawnPiece:
 
 
 def _curve(step: Mapping[str, Any], scope: dict[str, Any]) -> Outline:
+    """Return the points of the curve of a step."""
     match step:
         case {"polygon": corners}:
             points = polygon(*_pairs(corners, scope))
@@ -147,47 +156,54 @@ def _curve(step: Mapping[str, Any], scope: dict[str, Any]) -> Outline:
         case {"ellipse": numbers}:
             points = ellipse(*_values(numbers, scope), n=step.get("n", 28))
         case {"join": curves}:
-            points = np.concatenate(
-                [_curve(curve, scope) for curve in _unrolled(curves, scope)]
-            )
+            joined = [_curve(curve, scope) for curve in _unrolled(curves, scope)]
+            points = np.concatenate(joined)
         case _:
             raise ValueError(f"{step} has no curve")
     if "turn" in step:
-        angle = np.radians(evaluate(step["turn"], scope))
-        cos, sin = np.cos(angle), np.sin(angle)
-        points = points @ np.array([[cos, sin], [-sin, cos]]) + np.array(
-            _values(step["at"], scope)
-        )
+        # A curve that is turned is given round the origin, and is moved to its place after the turn.
+        turn = _rotation(np.radians(evaluate(step["turn"], scope)))
+        points = points @ turn + np.array(_values(step["at"], scope))
     return points[::-1] if step.get("reversed", False) else points
 
 
+def _rotation(angle: Number) -> Float[np.ndarray, "2 2"]:
+    """Return the matrix that turns points, which are rows, by an angle in radians; clockwise, as y points downwards."""
+    return np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+
+
 def _pairs(points: Steps, scope: dict[str, Any]) -> list[tuple[Number, Number]]:
+    """Return the points [(x, y), ...] of a list that may contain loops and conditions."""
     return [
         (evaluate(x, scope), evaluate(y, scope)) for x, y in _unrolled(points, scope)
     ]
 
 
 def _values(numbers: Sequence[Any], scope: Scope) -> list[Number]:
+    """Return the values of expressions."""
     return [evaluate(number, scope) for number in numbers]
 
 
 def posed_drawing(class_name: str, rng: np.random.Generator) -> tuple[DrawnPiece, ...]:
     """Return a random drawing of the class: mirrored, stretched, bent, turned, scaled and placed in the picture."""
-    pieces, tilt = draw_pieces(class_name, rng), shapes()[class_name]["tilt"]
+    # The order of the random numbers below is fixed: another order would be another set of drawings.
+    pieces = draw_pieces(class_name, rng)
+    tilt = shapes()[class_name]["tilt"]
     angle = np.radians(rng.uniform(-tilt, tilt))
-    mirror, stretch, shear = (
-        rng.choice([-1.0, 1.0]),
-        rng.uniform(0.9, 1.12),
-        rng.normal(0, 0.04),
-    )
-    turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    matrix = np.array([[mirror * stretch, 0.0], [shear, 1 / stretch]]) @ turn
-    bend, phase = rng.normal(0, 0.025, (2, 2)), rng.uniform(0, 2 * np.pi, (2, 2))
+    mirror = rng.choice([-1.0, 1.0])
+    stretch = rng.uniform(0.9, 1.12)
+    shear = rng.normal(0, 0.04)
+    # Stretched along x and shrunk along y by the same factor, so that the area stays.
+    pose = np.array([[mirror * stretch, 0.0], [shear, 1 / stretch]])
+    matrix = pose @ _rotation(angle)
+    bend = rng.normal(0, 0.025, (2, 2))
+    phase = rng.uniform(0, 2 * np.pi, (2, 2))
     pieces = [
         replace(piece, points=_bent(piece.points, bend, phase) @ matrix)
         for piece in pieces
     ]
     half = rng.uniform(0.6, 0.9)
+    # A margin of 0.05 on each side is never drawn on.
     slack = 0.95 - half
     return placed(pieces, rng.uniform(-slack, slack), rng.uniform(-slack, slack), half)
 
@@ -195,7 +211,13 @@ def posed_drawing(class_name: str, rng: np.random.Generator) -> tuple[DrawnPiece
 def _bent(
     points: Outline, bend: Float[np.ndarray, "2 2"], phase: Float[np.ndarray, "2 2"]
 ) -> Outline:
-    """Return the points shifted along slow waves, so that no two drawings of a class are the same up to a pose."""
+    """Shift points along slow waves, so that no two drawings of a class are equal up to a pose.
+
+    Args:
+        bend: Amplitudes of two waves (rows) along x and y (columns).
+        phase: Phases of the same waves, in radians.
+    """
+    # The first wave shifts x as y changes, and y as x changes; the second shifts each along itself.
     across: Outline = np.sin(2.2 * points[:, ::-1] + phase[0])
     along: Outline = np.sin(3.1 * points + phase[1])
     bent: Outline = points + across * bend[0] + along * bend[1]

@@ -1,4 +1,4 @@
-"""From unit coordinates to pixels: the few raster operations the styles share. No torch."""
+"""The few raster operations that the styles share, from unit coordinates to pixels. No torch."""
 
 from collections.abc import Sequence
 
@@ -9,7 +9,7 @@ from jaxtyping import Float
 from PIL import Image, ImageDraw, ImageFilter
 
 OVERSAMPLE = 3
-"""Shapes are drawn this many times larger and averaged down, since Pillow draws hard edges."""
+"""Pictures are drawn this many times larger and are then averaged down, since Pillow draws hard edges."""
 
 Plane = Float[np.ndarray, "side side"]
 Picture = Float[np.ndarray, "side side 3"]
@@ -22,11 +22,11 @@ def pixels(points: Outline, side: int) -> list[float]:
 
 
 class Canvas:
-    """A picture `OVERSAMPLE` times as large as it will be, drawn on in unit coordinates.
+    """A canvas for drawing in unit coordinates; it is `OVERSAMPLE` times as large as the finished picture.
 
     Args:
-        side: Pixels of the finished picture.
-        ground: Its RGB colour, its grey value from 0 to 255, or a picture to draw on.
+        side: Pixels of a side of the finished picture.
+        ground: The RGB colour or the grey value (0 to 255) of the ground, or a picture to draw on.
     """
 
     def __init__(self, side: int, ground: Colour | int | Picture) -> None:
@@ -35,9 +35,9 @@ class Canvas:
         if isinstance(ground, np.ndarray):
             self.image = to_image(ground).resize(size, Image.Resampling.BILINEAR)
         else:
-            self.image = Image.new(
-                "L" if isinstance(ground, int) else "RGB", size, _ink(ground)
-            )
+            # Pillow's "L" has a single channel, of grey values.
+            mode = "L" if isinstance(ground, int) else "RGB"
+            self.image = Image.new(mode, size, _ink(ground))
         self.pen = ImageDraw.Draw(self.image)
 
     def fill(self, points: Outline, colour: Colour | int) -> None:
@@ -53,19 +53,19 @@ class Canvas:
         )
 
     def finished(self) -> Image.Image:
-        """Return the picture in the size that was asked for."""
+        """Return the picture in its final size."""
         return self.image.reduce(OVERSAMPLE)
 
 
 def _ink(colour: Colour | int) -> tuple[int, ...] | int:
-    """Return what Pillow draws with: grey values as they are, channels from 0 to 1 as 0 to 255."""
+    """Return a colour as Pillow takes it: channels from 0 to 1 become 0 to 255, a grey value stays as it is."""
     if isinstance(colour, int):
         return colour
     return tuple(round(255 * min(max(channel, 0.0), 1.0)) for channel in colour)
 
 
 def mask_of(pieces: Sequence[DrawnPiece], side: int) -> Canvas:
-    """Return a canvas that is white inside any of the pieces, else black."""
+    """Return a canvas that is white inside the pieces and black elsewhere."""
     mask = Canvas(side, 0)
     for piece in pieces:
         mask.fill(piece.area(), 255)
@@ -83,20 +83,22 @@ def unit(image: Image.Image) -> Float[np.ndarray, "..."]:
 
 
 def to_image(picture: Picture) -> Image.Image:
-    """Return the RGB picture of values from 0 to 1; values outside are clipped."""
+    """Return the picture as an image; values below 0 or above 1 are clipped."""
+    # Half is added, since the conversion to integers rounds down.
     return Image.fromarray((picture.clip(0, 1) * 255 + 0.5).astype(np.uint8))
 
 
 def blurred(plane: Plane, radius: float) -> Plane:
     """Return the Gaussian blur of a plane of values from 0 to 1; the radius is in pixels."""
+    # Pillow blurs bytes only.
     image = Image.fromarray((plane.clip(0, 1) * 255).astype(np.uint8))
     return unit(image.filter(ImageFilter.GaussianBlur(radius)))
 
 
 def noise(rng: np.random.Generator, side: int, columns: int, rows: int) -> Plane:
-    """Draw smooth noise of mean 0 and deviation near 1, about ``columns`` x ``rows`` blobs, [side, side]."""
-    coarse = Image.fromarray(
-        rng.standard_normal((rows + 2, columns + 2)).astype(np.float32)
-    )
+    """Draw smooth noise [side, side] with about ``columns`` x ``rows`` blobs, of mean 0 and deviation near 1."""
+    values = rng.standard_normal((rows + 2, columns + 2)).astype(np.float32)
+    coarse = Image.fromarray(values)
+    # Half a blob is cut off at each side, where the interpolation lacks neighbours.
     inner = (0.5, 0.5, columns + 1.5, rows + 1.5)
     return np.asarray(coarse.resize((side, side), Image.Resampling.BICUBIC, box=inner))

@@ -1,8 +1,17 @@
-"""A measure on all images and on folds of them: values, and similarities behind ceilings and intervals. No torch."""
+"""Apply a measure to all images of a class in a domain, and to folds of these images. No torch.
+
+The images of a class in a domain are a *cell*; so are the images of one fold of them. Similarities of cells of folds
+are the input of ceilings and intervals.
+"""
 
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from itertools import combinations, combinations_with_replacement, groupby, permutations
+from itertools import (
+    combinations,
+    combinations_with_replacement,
+    permutations,
+    product,
+)
 from pathlib import Path
 from typing import Any
 
@@ -28,25 +37,30 @@ _Rows = Int[np.ndarray, " rows"]
 
 def rows_of_cells(images: pd.DataFrame) -> dict[tuple[str, str], _Rows]:
     """Return the rows of every (class, domain) that has images, in their order, sorted by class and domain."""
-    found: dict[Any, Any] = images.groupby(["class", "domain"]).indices
-    return dict(sorted(found.items()))
+    rows: dict[Any, Any] = images.groupby(["class", "domain"]).indices
+    return dict(sorted(rows.items()))
 
 
 def cut_images(images: pd.DataFrame, n_folds: int = DEFAULT_FOLDS) -> dict[Cell, _Rows]:
-    """Return the rows of every class, domain and fold that has images, `WHOLE` included, in sorted order."""
+    """Return the rows of every class, domain and fold that has images, in sorted order.
+
+    All images of a class in a domain are a further cell, whose fold is `WHOLE`.
+    """
     groups = rows_of_cells(images)
-    paths = images["relative"].tolist()
-    cells = dict[Cell, np.ndarray]()
-    records = {
-        (name, domain): [
-            ImageRecord(Path(paths[row]), paths[row], domain, name) for row in rows
+    paths = images["relative"].to_numpy()
+    records = dict[tuple[str, str], list[ImageRecord]]()
+    for (name, domain), rows in groups.items():
+        # Folds depend on the names of files alone, so the records need no root and no file is opened.
+        records[name, domain] = [
+            ImageRecord(Path(path), path, domain, name) for path in paths[rows]
         ]
-        for (name, domain), rows in groups.items()
-    }
+    cells = dict[Cell, np.ndarray]()
     for (name, domain), numbers in fold_numbers(records, n_folds).items():
-        cells[name, domain, WHOLE] = groups[name, domain]
+        rows = groups[name, domain]
+        cells[name, domain, WHOLE] = rows
         for fold in range(n_folds):
-            cells[name, domain, fold] = groups[name, domain][numbers == fold]
+            cells[name, domain, fold] = rows[numbers == fold]
+    # A class with fewer images than folds leaves some folds empty.
     return {cell: rows for cell, rows in sorted(cells.items()) if len(rows)}
 
 
@@ -64,11 +78,14 @@ def compare_by_folds(
     """Compare each class between all pairs of domains, on all images and on folds of them.
 
     Args:
-        describe: From the rows of a cell's images to an array of fixed shape.
-        compare: From the arrays of the first and of the second cells of many pairs to their values; symmetric.
+        describe: Takes the rows of a cell's images. Returns an array, whose shape is the same for all cells.
+        compare: Takes the arrays of the first cells and of the second cells of many pairs. Returns the value of each
+            pair, which must not depend on the order of its two cells.
+        groups: Further groups of classes; see `class_groups`.
         about, more: Further fields of the `Comparison`.
     """
     cells = cut_images(images, n_folds)
+    # [cells, ...]: each cell is described once, although it is in many pairs.
     described = np.stack([describe(rows) for rows in cells.values()])
     names = list(cells)
 
@@ -97,22 +114,18 @@ def _compare_wholes(
     compare: Callable[[_Rows, _Rows], Float[np.ndarray, " pairs"]],
 ) -> pd.DataFrame:
     """Compare all images of each class in every two domains: columns `VALUES`, without sites."""
-    place = {cell[:2]: i for i, cell in enumerate(cells) if cell[2] == WHOLE}
-    pairs = [
-        pair
-        for _, of_class in groupby(place, lambda cell: cell[0])
-        for pair in combinations(of_class, 2)
-    ]
-    i, j = (
-        np.array([place[pair[side]] for pair in pairs], dtype=np.int64)
-        for side in (0, 1)
-    )
-    values = compare(i, j).tolist() if pairs else []
-    rows = [
-        (x[0], x[1], y[1], None, value)
-        for (x, y), value in zip(pairs, values, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=list(VALUES))
+    table = pd.DataFrame(list(cells), columns=["class", "domain", "fold"])
+    # The index of the table is the position in `cells`.
+    wholes = table[table["fold"] == WHOLE].reset_index(names="place")
+    pairs = wholes.merge(wholes, on="class", suffixes=("_a", "_b"))
+    # A merge has each pair in both orders, and each cell with itself.
+    pairs = pairs[pairs["place_a"] < pairs["place_b"]].reset_index(drop=True)
+    if pairs.empty:
+        # Without a pair (one domain) the measure is not asked for values of nothing.
+        return pd.DataFrame(columns=list(VALUES))
+    values = compare(pairs["place_a"].to_numpy(), pairs["place_b"].to_numpy())
+    # As Python's numbers, so that values are in double precision for every measure.
+    return pairs.assign(site=None, value=values.tolist())[list(VALUES)]
 
 
 def compare_folds(
@@ -121,47 +134,50 @@ def compare_folds(
     *,
     site: str | None = None,
 ) -> pd.DataFrame:
-    """Compare cells of different folds: each class in every two domains and in each one, and with some other classes.
+    """Compare cells of different folds.
 
-    ``compare`` goes from positions of the first and of the second cells of many pairs to their values; it is symmetric.
+    Each class is compared with itself, in every two domains and within each domain, and with a few other classes. The
+    choice of these other classes depends on the names of the classes alone.
+
+    Args:
+        compare: Takes the positions in ``cells`` of the first cells and of the second cells of many pairs. Returns the
+            value of each pair, which must not depend on the order of its two cells.
 
     Returns:
-        The columns `FOLDS`. A class in one domain has each two folds once, and each fold with `WHOLE` (``fold_b``)
-        where that is a cell; else there are both orders of two folds. Which other classes there are depends on the
-        classes alone.
+        The columns `FOLDS`. Within one class and one domain, every two folds are compared once, and each fold is
+        compared with `WHOLE` (``fold_b``) if that is a cell. Otherwise every two folds are compared in both orders.
     """
     place = {cell: i for i, cell in enumerate(cells)}
-    classes = sorted({name for name, _, _ in cells})
-    domains = sorted({domain for _, domain, _ in cells})
-    folds = sorted({fold for _, _, fold in cells} - {WHOLE})
+    labels = pd.DataFrame(list(cells), columns=["class", "domain", "fold"])
+    classes = sorted(set(labels["class"]))
+    domains = sorted(set(labels["domain"]))
+    folds = sorted(set(labels["fold"]) - {WHOLE})
+    # Within one cell the two orders of folds have the same value; between cells fold 0 of the first with fold 1 of the
+    # second is another pair of images than fold 1 with fold 0.
+    within = [*combinations(folds, 2), *product(folds, [WHOLE])]
+    between = list(permutations(folds, 2))
     rows = []
     for name in classes:
         for other in (name, *_others(name, classes)):
             for a, b in combinations_with_replacement(domains, 2):
-                own = [*combinations(folds, 2), *((fold, WHOLE) for fold in folds)]
-                for p, q in own if name == other and a == b else permutations(folds, 2):
-                    if (name, a, p) in place and (other, b, q) in place:
-                        rows.append(
-                            (
-                                name,
-                                other,
-                                a,
-                                b,
-                                p,
-                                q,
-                                site,
-                                place[name, a, p],
-                                place[other, b, q],
-                            )
-                        )
+                is_within = name == other and a == b
+                for p, q in within if is_within else between:
+                    first = place.get((name, a, p))
+                    second = place.get((other, b, q))
+                    # A class without images in a domain, or in a fold, has no cell.
+                    if first is not None and second is not None:
+                        rows.append((name, other, a, b, p, q, site, first, second))
     table = pd.DataFrame(rows, columns=[*FOLDS[:-1], "i", "j"])
-    values = compare(
-        table["i"].to_numpy(dtype=np.int64), table["j"].to_numpy(dtype=np.int64)
-    )
+    # Without rows pandas knows no type, but positions must be integers.
+    positions = table[["i", "j"]].to_numpy(dtype=np.int64)
+    values = compare(positions[:, 0], positions[:, 1])
     return table[list(FOLDS[:-1])].assign(value=values)
 
 
 def _others(name: str, classes: Sequence[str]) -> list[str]:
+    """Return the other classes that a class is compared with, sorted."""
     others = [other for other in classes if other != name]
+    # Seeded by the name (Python's own hash differs between processes), so that neither folds nor images change it.
     rng = np.random.default_rng([0, zlib.crc32(name.encode())])
-    return [others[i] for i in sorted(rng.permutation(len(others))[:_OTHERS])]
+    chosen = rng.permutation(len(others))[:_OTHERS]
+    return sorted(np.array(others)[chosen].tolist())

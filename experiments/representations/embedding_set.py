@@ -1,6 +1,6 @@
 """Embeddings of images or texts of one model, each with its domain and class. No torch."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from circuitry.runs import Count, InputError, Seed
@@ -11,8 +11,6 @@ from experiments.representations.cells import rows_of_cells
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Int
-
-_LABELS = ("domain", "class_name")
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,13 +33,19 @@ class Embeddings:
 
     def __post_init__(self) -> None:
         n = len(self.vectors)
-        labels = {name: len(getattr(self, name)) for name in ("source", *_LABELS)}
-        if n == 0 or set(labels.values()) != {n}:
+        counts = {
+            "source": len(self.source),
+            "domain": len(self.domain),
+            "class_name": len(self.class_name),
+        }
+        if n == 0 or set(counts.values()) != {n}:
+            given = ", ".join(f"{count} of {name}" for name, count in counts.items())
             raise InputError(
                 f"Embeddings need at least one vector and a source, domain and class for each, but {n} vectors and "
-                f"{', '.join(f'{count} of {name}' for name, count in labels.items())} were given."
+                f"{given} were given."
             )
         lengths = np.linalg.norm(self.vectors, axis=1)
+        # The tolerance allows for vectors that were stored in half precision.
         if not np.isfinite(lengths).all() or np.abs(lengths - 1).max() > 1e-3:
             raise InputError(
                 "Embeddings need finite vectors of length 1, but the lengths lie between "
@@ -54,19 +58,24 @@ class Embeddings:
     def take(
         self, which: Int[np.ndarray, " rows"] | Bool[np.ndarray, " rows"]
     ) -> "Embeddings":
-        """Return the rows of an index or a mask."""
-        chosen = {
-            name: getattr(self, name)[which] for name in ("vectors", "source", *_LABELS)
-        }
-        return replace(self, **chosen)
+        """Return the embeddings that an array of indices or a mask selects."""
+        return Embeddings(
+            self.vectors[which],
+            self.source[which],
+            self.domain[which],
+            self.class_name[which],
+        )
 
     def sample(self, n: Count, seed: Seed = 0) -> "Embeddings":
-        """Return ``n`` random ones, evenly over classes and domains: one of each, then another of each, and so on."""
+        """Return ``n`` random embeddings, spread evenly over the pairs of class and domain.
+
+        Every pair gives a first embedding before any pair gives a second one, and so on.
+        """
         shuffled = self.table().sample(frac=1, random_state=seed)
-        turn = (
-            shuffled.groupby(["domain", "class"]).cumcount().sort_values(kind="stable")
-        )
-        return self.take(np.sort(turn.index[:n].to_numpy()))
+        turn = shuffled.groupby(["domain", "class"]).cumcount()
+        # Stable, so that within a turn the random order decides which pairs come first.
+        order = turn.sort_values(kind="stable").index
+        return self.take(np.sort(order[:n].to_numpy()))
 
     def table(self) -> pd.DataFrame:
         """Return the labels: columns relative, domain, class."""
@@ -75,15 +84,14 @@ class Embeddings:
         )
 
     def items(self) -> list[str]:
-        """Return class and item of each image: images of one item belong together, in all domains."""
-        rows = self.table().itertuples(index=False)
-        records = [
-            ImageRecord(Path(path), path, domain, name) for path, domain, name in rows
-        ]
-        return [
-            f"{record.class_name}/{stem_without_domain(record)}" for record in records
-        ]
+        """Return the class and item of each image as ``class/item``; images of one item may be in several domains."""
+        items = []
+        for path, domain, name in self.table().itertuples(index=False):
+            record = ImageRecord(Path(path), path, domain, name)
+            # Files of two classes may have equal names, so the name of the item begins with the class.
+            items.append(f"{name}/{stem_without_domain(record)}")
+        return items
 
     def groups(self) -> dict[tuple[str, str], np.ndarray]:
-        """Return the row numbers of every (class, domain), in sorted order."""
+        """Return the row indices of every (class, domain), in sorted order."""
         return rows_of_cells(self.table())

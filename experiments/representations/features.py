@@ -1,13 +1,15 @@
-"""The strongest features of a sparse autoencoder in many images, and what two domains share of them. No torch.
+"""Do two domains show a class by the same features of a sparse autoencoder? No torch.
 
-Every image names its 20 strongest positive features; a class in a domain is the histogram of these names over its
-images, its features ranked by count. Two domains share the mean over k in {5, 10, 15, 20} of the common share of the
-first k features of both.
+Every image names its 20 strongest positive features. A class in a domain is represented by the histogram of these
+names over its images, which ranks the features by count. The similarity of two domains is the share of features that
+the first k of both rankings have in common, averaged over k = 5, 10, 15 and 20. It is compared with the share of two
+random rankings (`chance_share`): a class whose similarity is near that level has no common features.
 
-Ties in a histogram: of features named by equally many images, the one with the larger summed activation comes first,
-then the one with the smaller number. A feature that no image names is in no top-k, so with fewer than k named features
-even equal histograms share less than all. The study takes each top-k by ``torch.topk`` of the counts
-(``ranking="study"``): its algorithm orders ties, and unnamed features fill the tops. The numbers differ for few images.
+Ties: if equally many images name two features, the feature with the larger summed activation comes first. If these sums
+are equal, too, the feature with the smaller index comes first. A feature that no image names is never among the first
+k. So with fewer than k named features, even two equal histograms share less than everything. The study takes the first
+k by ``torch.topk`` of the counts (``ranking="study"``): the algorithm of ``topk`` orders ties, and features that no
+image names fill the places that are left. The two rankings give different similarities if a cell has few images.
 """
 
 import os
@@ -39,17 +41,17 @@ FEATURES_FORMAT = "circuitry image features 1"
 STRONGEST = 20
 """Features that an image names."""
 TOPS = (5, 10, 15, 20)
-"""Sizes of the tops of a histogram that are compared."""
+"""Values of k: two rankings are compared by their first k features."""
 NO_FEATURE = -1
-"""Where an image or a top has no further feature."""
+"""Fills the places of an image, or of the first k features of a ranking, that no feature takes."""
 
 WEAK_COSINE = 0.2
 """A name is weak below this cosine. CLIP embeds images far from texts: even good names have cosines of .2 to .5."""
 WEAK_LEAD = 0.02
-"""A name is weak with a smaller lead over the next word."""
+"""A name is weak if its cosine exceeds the cosine of the next word by less."""
 
 Ranking = Literal["activation", "study"]
-"""Order of features that equally many images name; see the module's description."""
+"""Rule that orders features which equally many images name; see the module's description."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +61,11 @@ class ImageFeatures:
     images: pd.DataFrame
     """One row per image: relative (path below the root of the data), domain, class."""
     strongest: np.ndarray
-    """[images, 20], integers: each image's strongest positive features in order; -1 where fewer are positive."""
+    """Integers [images, 20]: each image's strongest positive features in order; -1 if fewer are positive."""
     activation: np.ndarray
-    """[images, 20]: their activations; 0 without a feature."""
+    """[images, 20]: the activations of the features in ``strongest``; 0 in places without a feature."""
     n_features: Count
-    """Features of the autoencoder."""
+    """Number of features of the autoencoder."""
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -72,7 +74,7 @@ class ImageFeatures:
 
     @property
     def occurring(self) -> int:
-        """How many different features are among the strongest of some image."""
+        """How many different features are among the strongest of at least one image."""
         return len(np.unique(self.strongest[self.strongest >= 0]))
 
     def cells(self) -> dict[tuple[str, str], np.ndarray]:
@@ -83,16 +85,16 @@ class ImageFeatures:
     def join(
         cls, pieces: Annotated[Sequence["ImageFeatures"], SOME]
     ) -> "ImageFeatures":
-        """Return the features of all images of several, one after the other."""
-        images = pd.concat([piece.images for piece in pieces], ignore_index=True)
-        strongest, activation = (
-            np.concatenate([getattr(p, name) for p in pieces])
-            for name in ("strongest", "activation")
+        """Join features of one autoencoder: return the images of all pieces, one piece after the other."""
+        return cls(
+            pd.concat([piece.images for piece in pieces], ignore_index=True),
+            np.concatenate([piece.strongest for piece in pieces]),
+            np.concatenate([piece.activation for piece in pieces]),
+            pieces[0].n_features,
         )
-        return cls(images, strongest, activation, pieces[0].n_features)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write to one safetensors file, whole or not at all."""
+        """Write everything into one safetensors file, which is never left half written."""
         header = {"images": self.images.to_dict("list"), "n_features": self.n_features}
         write_arrays(
             path,
@@ -104,7 +106,7 @@ class ImageFeatures:
     @classmethod
     @checked
     def load(cls, path: str | os.PathLike[str]) -> "ImageFeatures":
-        """Read what `save` wrote; `InputError` for a missing or damaged file, or one of another version."""
+        """Read a file of `save`; raise `InputError` if it is missing, damaged or of another version."""
         header, arrays = read_arrays(path, FEATURES_FORMAT, "file of image features")
         with naming_damage(path):
             return cls(
@@ -115,37 +117,44 @@ class ImageFeatures:
             )
 
     def counts(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " features"]:
-        """Return how many of these images name each feature."""
+        """Return how many of the images in these rows name each feature."""
         named = self.strongest[rows]
+        # An image names a feature at most once, so occurrences are images; -1 marks places without a feature.
         return np.bincount(named[named >= 0], minlength=self.n_features)
 
     def tops(
         self, rows: Int[np.ndarray, " rows"], ranking: Ranking = "activation"
     ) -> Int[np.ndarray, "sizes strongest"]:
-        """Return the features of the top of every size in `TOPS`, filled up with -1."""
-        found = np.full((len(TOPS), STRONGEST), NO_FEATURE)
+        """Return for every k of `TOPS` the first k features of these images, filled up with -1."""
+        tops = np.full((len(TOPS), STRONGEST), NO_FEATURE)
         if ranking == "study":
-            import torch  # its own order of ties; here, so that stored features can be studied without it
+            # Imported here, so that stored features can be compared by the other ranking without torch.
+            import torch
 
             counts = torch.from_numpy(self.counts(rows))
-            tops = [counts.topk(min(k, self.n_features)).indices.numpy() for k in TOPS]
+            for top, k in zip(tops, TOPS, strict=True):
+                size = min(k, self.n_features)
+                # A call for each k, as in the study: the first 5 of `topk(20)` can order ties otherwise than `topk(5)`.
+                top[:size] = counts.topk(size).indices.numpy()
         else:
             ranked = self.ranked(rows)
-            tops = [ranked[:k] for k in TOPS]
-        for i, top in enumerate(tops):
-            found[i, : len(top)] = top
-        return found
+            for top, k in zip(tops, TOPS, strict=True):
+                first = ranked[:k]
+                top[: len(first)] = first
+        return tops
 
     def ranked(self, rows: Int[np.ndarray, " rows"]) -> Int[np.ndarray, " top"]:
-        """Return the features that most of these images name, at most 20; ties as in the module's description."""
-        named = self.strongest[rows]
+        """Return the features that the most of these images name, at most 20; ties as in the module's description."""
+        strongest = self.strongest[rows]
+        is_named = strongest >= 0
         counts = self.counts(rows)
+        # [features]: the summed activations order features that equally many images name.
         totals = np.bincount(
-            named[named >= 0],
-            self.activation[rows][named >= 0],
+            strongest[is_named],
+            self.activation[rows][is_named],
             minlength=self.n_features,
         )
-        # Stable, so that smaller numbers come first.
+        # The last key sorts first. The sort is stable, so of equal features the smaller index comes first.
         order = np.lexsort((-totals, -counts))[:STRONGEST]
         return order[counts[order] > 0]
 
@@ -162,10 +171,12 @@ def compare_features(
 
     Args:
         groups: Further groups of classes; see `class_groups`.
-        ranking: Order of features that equally many images name, and whether unnamed features fill the tops.
+        ranking: Rule for features that equally many images name, and for places that no named feature takes; see the
+            module's description.
 
     Returns:
-        Values of all images, without sites; folds, for ceilings; chance: `chance_share`.
+        A comparison without sites: the values of all images, the values of folds (for ceilings), and `chance_share` as
+        the chance level.
 
     Example:
         >>> comparison = compare_features(image_features(clip, sae, images))
@@ -191,24 +202,26 @@ def feature_share(
     a: Int[np.ndarray, "pairs sizes strongest"],
     b: Int[np.ndarray, "pairs sizes strongest"],
 ) -> Float[np.ndarray, " pairs"]:
-    """Return the mean over sizes k of |top k of a & top k of b| / k, for pairs of tops from `ImageFeatures.tops`."""
+    """Return for each pair the mean over k of |first k of a & first k of b| / k; see `ImageFeatures.tops`."""
+    # [pairs, sizes]: how many features both sides have in common.
     shared = np.zeros(a.shape[:2])
-    for place in range(
-        a.shape[2]
-    ):  # one member at a time: all pairs of members of all pairs need much memory
+    # Place by place: to compare all 20 x 20 places of all pairs at once would take 20 times the memory.
+    for place in range(a.shape[2]):
         member = a[:, :, place, None]
         shared += ((member == b) & (member != NO_FEATURE)).any(-1)
     return np.asarray((shared / TOPS).mean(1))
 
 
 def chance_share(n_features: int) -> float:
-    """Return the expected share of two independent random rankings of ``n_features``.
+    """Return the expected value of `feature_share` for two independent random rankings of ``n_features`` features.
 
-    Two random subsets of size k have k^2 / n_features common members on average (hypergeometric), so with at
-    least 20 features it is the mean of k / n_features.
+    Two random subsets of size k have k^2 / n_features common members on average (hypergeometric distribution). So with
+    at least 20 features the expected share is the mean of k / n_features over k.
     """
     if n_features < 1:
         raise InputError(
             f"A ranking needs at least one feature, but there are {n_features}: give images with features."
         )
-    return float(np.mean([min(k, n_features) ** 2 / (n_features * k) for k in TOPS]))
+    k = np.array(TOPS)
+    # A ranking with fewer than k features has all of them in its first k, but shares are still divided by k.
+    return float(np.mean(np.minimum(k, n_features) ** 2 / (n_features * k)))
