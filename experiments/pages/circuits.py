@@ -5,7 +5,6 @@ from typing import NamedTuple
 from experiments.pages.rendering import filled
 from experiments.pages.scoreboard import (
     WORKS,
-    Spread,
     at,
     by_class,
     counted,
@@ -75,8 +74,8 @@ n_channels = n_counted(LITE0)
 n_others = made_with(f"scoreboard/{LITE0}")["n_others"]
 
 
-for_selectivity = dict[str, Spread]()
-selectivity_at_size = dict[str, float]()
+for_selectivity = {}
+selectivity_at_size = {}
 for lite in (LITE0, "efficientnet_lite1", "efficientnet_lite2"):
     for_selectivity[lite] = spread(lite, ROUNDS, FOR_SELECTIVITY)
     selectivity_at_size[lite] = at(lite, ROUNDS, SIZE)["selectivity"]["kept"]
@@ -99,7 +98,7 @@ def rows_by_size(measure: str, beside: str, words: str = "") -> str:
         beside: Circuits whose measure stands in brackets, ``foreign`` or ``random``.
         words: Text after the name of the method.
     """
-    lines = list[str]()
+    lines = []
     for name in list(METHODS)[:4]:
         kept = curve(LITE0, METHODS[name], measure, "kept", SIZES)
         compared = curve(LITE0, METHODS[name], measure, beside, SIZES)
@@ -228,7 +227,7 @@ def row_of_sizes(network: str, name: str) -> str:
     )
 
 
-size_rows = list[str]()
+size_rows = []
 for network, folder in NETWORKS.items():
     # Not every method ran on every network.
     methods_run = set(table(f"scoreboard/{folder}/by_class")["method"])

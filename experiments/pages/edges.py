@@ -3,7 +3,6 @@
 import re
 
 from experiments.pages.scoreboard import (
-    Pair,
     at,
     by_class,
     n_counted,
@@ -44,8 +43,8 @@ by_random = alike(recovered(method, "random") for method in WITH_RANDOM)
 masks = spread(FOLDER, "learned", FOR_ANSWERS)
 
 
-needs = dict[str, Pair]()
-shares = dict[str, float]()
+needs = {}
+shares = {}
 for ranking in METHODS:
     needs[ranking] = pair(FOLDER, ranking, "learned", FOR_ANSWERS)
     shares[ranking] = spread(FOLDER, ranking, FOR_ANSWERS).median

@@ -80,9 +80,9 @@ n_keeping_any = 0
 bound_level = 0.95
 # Clopper and Pearson's one-sided upper bound of a share, where 0 of n_classes have it.
 bound = stats.beta.ppf(bound_level, 1, n_classes)
-by_network = dict[str, list[float]]()
-half_by_network = dict[str, list[float]]()
-n_by_network = dict[str, int]()
+by_network = {}
+half_by_network = {}
+n_by_network = {}
 for network in NETWORKS:
     by_network[network] = left(network, SHARE).cell
     half_by_network[network] = left(network, HALF_SHARE).cell

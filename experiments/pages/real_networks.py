@@ -12,7 +12,6 @@ from circuitry.comparison.lesion_reading import (
     known_cells,
 )
 from experiments.pages.tables import (
-    Interval,
     Span,
     alike,
     interval,
@@ -190,8 +189,8 @@ def with_colours(what: str) -> list[Colours]:
 
 
 between = {"two classes": agreed("two classes")}
-within = dict[str, list[Correlation]]()
-colours = dict[str, list[Colours]]()
+within = {}
+colours = {}
 for order in ("one class", "left"):
     between[order] = agreed(order)
     within[order] = with_classes(order)
@@ -219,7 +218,7 @@ chance = alike(rows(OVERLAP, parts=TWO_CLASSES)["chance"], 3)
 
 
 KINDS = [ONE_CLASS, TWO_CLASSES, "two classes in two styles"]
-shared = dict[str, list[Interval]]()
+shared = {}
 for network in MODELS:
     shared[network] = [interval(OVERLAP, model=network, parts=kind) for kind in KINDS]
 mean_chance = table(OVERLAP).groupby("model")["chance"].mean()

@@ -119,8 +119,8 @@ points_efficientnet = n_points("efficientnet")
 points_vit = n_points("vit-mean-position")
 
 
-promise = dict[str, "pd.Series[float]"]()
-errors = dict[str, Interval]()
+promise = {}
+errors = {}
 for folder, kind in product(MODELS, ("nodes", "edges")):
     promise[f"{folder} {kind}"] = promised(folder, kind)
     errors[f"{folder} {kind}"] = measured(folder, kind)
