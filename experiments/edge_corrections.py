@@ -168,7 +168,7 @@ def gradient_dropping(
     *,
     exact: Sequence[str] = (),
 ) -> StreamScores:
-    """Score edges by their mean effect over backward passes, each of which leaves out another block.
+    """Score edges by their mean effect over backward passes; each pass leaves out another block.
 
     A pass does not count for the components of the block that it leaves out. Images are scored one by one, because the
     mean over passes is of sizes, and the mean over images is of signed effects.
@@ -281,7 +281,7 @@ def _keep(kept: list[Tensor], pre: Tensor, hook: Any) -> None:
 def _scaled(kept: list[Tensor], post: Tensor, hook: Any) -> Tensor:
     """Return neurons as a constant times their pre-activation.
 
-    A gated neuron has two pre-activations, each of which counts half (half rule); other neurons have one (identity
+    A gated neuron has two pre-activations, and each counts half (half rule); other neurons have one (identity
     rule). A neuron whose pre-activation is 0 keeps its derivative.
     """
     scaled = []

@@ -98,7 +98,7 @@ def main(config: Config) -> None:
             Task,
             stream.components,
             metric=class_logit(weights, images.label(name)),
-            # Unseen images are measured with the same baseline, of which they are no part.
+            # The baseline is made of the images that edges are found on alone.
             baseline=mean_baseline(stream.components, found_on.together),
             work=Work(progress=False),
         )
