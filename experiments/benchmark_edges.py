@@ -1,9 +1,9 @@
 """Whose scores of edges between heads and MLPs are nearest to exact cuts, on a trained transformer?
 
-1. Every edge is cut alone, exactly, and all edges of each reader and writer together; the effects on the class logit
-   are correlated with what attribution says, plain, along a path, and corrected (`edge_corrections`). A correction
-   is refuted where it is nearer than plain in few circuits.
-2. The same for edges of graphs as `attribute` stores them, between single heads and neurons.
+1. Every edge is cut alone, exactly. All edges of each reader are cut together, too, and all edges of each writer. The
+   effects on the class logit are correlated with the scores of attribution: plain, along a path, and corrected
+   (`edge_corrections`). A correction is refuted if it is nearer to the cuts than plain scores in few circuits.
+2. The same is done for the edges of graphs that `attribute` stores, between single heads and neurons.
 
     python experiments/benchmark_edges.py --checkpoint runs/vit/clip/checkpoints/epoch_40.pt
 """
@@ -21,8 +21,9 @@ from circuitry.bases import ResidualStream
 from circuitry.circuits import EDGE_METHODS, QuadratureRule, midpoint_rule
 from circuitry.circuits.component_graphs import component_scorer
 from circuitry.circuits.stream_edges import PLAIN, StreamScores
+from circuitry.data import ImageRecord
 from circuitry.encoder import AnyBaseline, Task, mean_baseline
-from circuitry.models import image_batches
+from circuitry.models import read_images
 from experiments.edge_corrections import CORRECTIONS
 from experiments.kept_tables import KeepSettings
 
@@ -42,16 +43,19 @@ METHODS = {
     "RelP with patterns": ("relp-with-patterns", PLAIN),
     "exact readers": ("exact-readers", PLAIN),
 }
-"""How edges are scored, by the name to show."""
+"""Method and rule that score edges, by the name to show."""
 KINDS = {
-    "all": "",
-    "queries and keys": ".q .k",
-    "values": ".v",
-    "MLPs": ".mlp",
-    "embedding": "embedding",
+    "all": ("",),
+    "queries and keys": (".q", ".k"),
+    "values": (".v",),
+    "MLPs": (".mlp",),
+    "embedding": ("embedding",),
 }
-"""Kinds of edges by what the names of their readers end in."""
+"""Ends of the names of readers, by kind of edges."""
 NODES = ("all into a reader", "all out of a writer")
+"""Kinds of cuts of many edges at once."""
+STATISTICS = ("spearman", "pearson", "spearman of sizes", "strongest tenth found")
+"""Columns that say how alike scores and cuts are."""
 QUIET = Work(progress=False)
 
 
@@ -81,7 +85,11 @@ def main(config: Config) -> None:
 
 
 def circuits(config: Config) -> Iterator[tuple[str, str, ResidualStream, Task]]:
-    """Yield classes, one in each domain in turn, with either baseline: its name, theirs, the stream and the task."""
+    """Yield the tasks to score: classes, each in one domain, the domains in turn; each class with two baselines.
+
+    Yields:
+        The name of the baseline, the name of the circuit, the residual stream, and the task.
+    """
     clip = config.clip()
     folder = config.images()
     stream = ResidualStream.of(clip.encoder)
@@ -90,20 +98,15 @@ def circuits(config: Config) -> Iterator[tuple[str, str, ResidualStream, Task]]:
     n = config.images_at_once
     for i, name in enumerate(folder.classes[: config.n_circuits]):
         domain = domains[i % len(domains)]
-        others = [
-            folder.select(other, domain, 1, config.seed)[0]
-            for other in folder.classes
-            if other != name
-        ][:n]
-        own, unlike = (
-            torch.cat(
-                [
-                    batch
-                    for _, batch in image_batches(clip.encoder, clip.preprocess, some)
-                ]
-            )
-            for some in (folder.select(name, domain, len(others), config.seed), others)
-        )
+        others = list[ImageRecord]()
+        for other in folder.classes:
+            if other != name:
+                others += folder.select(other, domain, 1, config.seed)
+        others = others[:n]
+        # As many as of other classes: the counterfactual pairs image with image.
+        chosen = folder.select(name, domain, len(others), config.seed)
+        own = read_images(clip, chosen)[1]
+        unlike = read_images(clip, others)[1]
         metric = class_logit(weights, folder.label(name))
         ends: dict[str, AnyBaseline] = {"counterfactual": unlike}
         ends["mean"] = mean_baseline(stream.components, torch.cat([own, unlike]))
@@ -113,26 +116,27 @@ def circuits(config: Config) -> Iterator[tuple[str, str, ResidualStream, Task]]:
 
 
 def agreement(config: Config) -> Iterator[pd.DataFrame]:
-    """Yield, circuit by circuit, how each method's scores correlate with exact cuts."""
+    """Yield a table of correlations with exact cuts for each circuit and method."""
     for baseline, circuit, stream, task in circuits(config):
         cuts = with_nodes(scored(stream, task, "cuts"))
         for method, (name, rule) in METHODS.items():
             started = time.perf_counter()
-            found = scored(stream, task, name, rule)
+            scores = scored(stream, task, name, rule)
             taken = time.perf_counter() - started
-            rows = pd.DataFrame(
-                correlations(tuple(map(str, found.readers)), with_nodes(found), cuts)
-            )
+            readers = tuple(map(str, scores.readers))
+            rows = pd.DataFrame(correlations(readers, with_nodes(scores), cuts))
             yield rows.assign(
                 baseline=baseline, method=method, circuit=circuit, seconds=taken
             )
 
 
 def agreement_of_graphs(config: Config) -> Iterator[pd.DataFrame]:
-    """Yield, circuit by circuit, how edges of stored graphs, between single heads and neurons, correlate with cuts."""
+    """Yield a table of correlations with exact cuts for each circuit, of edges between single heads and neurons."""
     for baseline, circuit, stream, task in circuits(config):
-        exact, *others = (
-            attribute(
+        # The methods score nodes alike, so graphs keep the same units, and their edges have one order.
+        by_method = {}
+        for method in ("cuts", "gradient", "exact-readers"):
+            graph = attribute(
                 stream.components,
                 task.images,
                 task.metric,
@@ -143,15 +147,11 @@ def agreement_of_graphs(config: Config) -> Iterator[pd.DataFrame]:
                 method="site-path",
                 progress=False,
             )
-            .edges.to_pandas()["score"]
-            .to_numpy()
-            for method in ("cuts", "gradient", "exact-readers")
-        )
+            by_method[method] = graph.edges.to_pandas()["score"].to_numpy()
+        exact = by_method.pop("cuts")
         rows = [
             (method, len(exact), stats.spearmanr(scores, exact).statistic)
-            for method, scores in zip(
-                ("gradient", "exact-readers"), others, strict=True
-            )
+            for method, scores in by_method.items()
         ]
         yield pd.DataFrame(rows, columns=["method", "n_edges", "spearman"]).assign(
             baseline=baseline, circuit=circuit
@@ -170,51 +170,61 @@ def scored(
         return component_scorer(of_edges)(stream, task, rule)
 
 
-def with_nodes(found: StreamScores) -> np.ndarray:
-    """Return scores [readers, writers] with those of all edges into a reader behind, out of a writer below."""
+def with_nodes(scores: StreamScores) -> np.ndarray:
+    """Return scores [readers + 1, writers + 1].
+
+    The last column has the scores of all edges into a reader, the last row the scores of all edges out of a writer.
+    """
+    corner = np.full((1, 1), np.nan)
     return np.block(
-        [
-            [found.scores, found.into[:, None]],
-            [found.out_of[None], np.full((1, 1), np.nan)],
-        ]
+        [[scores.scores, scores.into[:, None]], [scores.out_of[None], corner]]
     )
 
 
 def correlations(
     readers: tuple[str, ...], scores: np.ndarray, cuts: np.ndarray
 ) -> Iterator[dict[str, object]]:
-    """Yield, for each kind of edges, correlations of scores with exact cuts, and the strongest tenth found."""
-    of_kind = {
-        kind: [reader.endswith(tuple(end.split() or [""])) for reader in readers]
-        for kind, end in KINDS.items()
-    }
-    places: dict[str, Any] = {
-        kind: (np.array([*rows, False]), slice(0, -1)) for kind, rows in of_kind.items()
-    }
-    places |= dict(zip(NODES, ((slice(0, -1), -1), (-1, slice(0, -1))), strict=True))
+    """Yield how alike scores and exact cuts are, for each kind of edges.
+
+    Args:
+        readers: Names of the readers.
+        scores: Scores of a method from `with_nodes`.
+        cuts: Effects of exact cuts from `with_nodes`.
+    """
+    edges = slice(0, -1)
+    places: dict[str, Any] = {}
+    for kind, ends in KINDS.items():
+        # The last row of the scores is of no reader.
+        of_kind = [*(reader.endswith(ends) for reader in readers), False]
+        places[kind] = (np.array(of_kind), edges)
+    places |= zip(NODES, ((edges, -1), (-1, edges)), strict=True)
     for kind, place in places.items():
-        x, y = (one[place][~np.isnan(cuts[place])] for one in (scores, cuts))
-        strongest = [
-            set(np.argsort(-np.abs(one))[: round(len(y) / 10) or 1]) for one in (x, y)
-        ]
+        # A reader has no edge from components of its own layer or of later layers.
+        known = ~np.isnan(cuts[place])
+        x = scores[place][known]
+        y = cuts[place][known]
+        alike = dict.fromkeys(STATISTICS, 0.0)
         # RelP gives edges into queries and keys no effect: it does not rank them.
-        constant = np.ptp(x) == 0
-        yield {
-            "edges": kind,
-            "n_edges": len(y),
-            "spearman": 0.0 if constant else stats.spearmanr(x, y).statistic,
-            "pearson": 0.0 if constant else stats.pearsonr(x, y).statistic,
-            "spearman of sizes": 0.0
-            if constant
-            else stats.spearmanr(np.abs(x), np.abs(y)).statistic,
-            "strongest tenth found": 0.0
-            if constant
-            else len(strongest[0] & strongest[1]) / len(strongest[1]),
-        }
+        if np.ptp(x) != 0:
+            n_strongest = round(len(y) / 10) or 1
+            strongest_scores = np.argsort(-np.abs(x))[:n_strongest]
+            strongest_cuts = np.argsort(-np.abs(y))[:n_strongest]
+            n_common = np.isin(strongest_scores, strongest_cuts).sum()
+            measured = (
+                stats.spearmanr(x, y).statistic,
+                stats.pearsonr(x, y).statistic,
+                stats.spearmanr(np.abs(x), np.abs(y)).statistic,
+                n_common / n_strongest,
+            )
+            alike |= zip(STATISTICS, measured, strict=True)
+        yield {"edges": kind, "n_edges": len(y), **alike}
 
 
 def summarise(table: pd.DataFrame) -> pd.DataFrame:
-    """Return means over circuits, and in how many the ranks are nearer to those of exact cuts than plain ones are."""
+    """Return means over circuits, and the number of circuits in which a method ranks edges better than plain scores.
+
+    Better means that the rank correlation with exact cuts is larger.
+    """
     places = ["baseline", "edges", "circuit"]
     plain = table[table["method"] == "plain"].set_index(places)["spearman"]
     beaten = (
@@ -228,10 +238,11 @@ def summarise(table: pd.DataFrame) -> pd.DataFrame:
     groups = table.drop(columns="circuit").groupby(
         ["baseline", "edges", "method"], sort=False, observed=True
     )
-    found = groups.mean()
+    means = groups.mean()
+    # Both are counts over circuits, not means.
     counted = ["nearer than plain", "circuits"]
-    found[counted] = groups[counted].sum()
-    return found.reset_index().sort_values(
+    means[counted] = groups[counted].sum()
+    return means.reset_index().sort_values(
         ["baseline", "edges"], kind="stable", ignore_index=True
     )
 

@@ -3,10 +3,12 @@
 The scores of a few circuits by each rule are set against those of the midpoint rule with many points: relative error at
 each site, and of the edges between two (`circuitry.circuits.relative_error`); the share of kept units that agree; and
 the counted operations beside those of the study's rule. The image and sites where the integral does not converge, such
-as the embedding, are in no mean. Intervals are over circuits, by Student's t of the mean over sites. The cheapest rule
-whose error is small enough is chosen on fewer points and images, and its error there, the promise, is set against what
-the many points say of it on other circuits; nothing is promised where a second reference, with as many points nearer to
-the ends of the path, gives other scores. A measured error beyond the promised one and its interval refutes a promise.
+as the embedding, are in no mean. Intervals are over circuits, by Student's t of the mean over sites.
+
+The cheapest rule whose error is small enough is chosen on fewer points and images. Its error there is the promise, and
+is set against its error by many points on other circuits. A measured error refutes a promise if the error and its
+interval are above the promised one. Nothing is promised where a second reference gives other scores; it has as many
+points, nearer to the ends of the path.
 
     python experiments/benchmark_rules.py --circuits 6 --n-images 2 --rules left-10 midpoint-4 midpoint-10 gauss-radau-5
 
@@ -15,6 +17,7 @@ The commands of other models are in provenance.json of the folders of ``experime
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 from typing import Annotated, Any
 
 from circuitry.runs import InputError, one_of, run_script
@@ -35,6 +38,7 @@ import pandas as pd
 import torch
 
 STUDY = "left-10"
+"""The rule of the study, whose cost is 1."""
 CANDIDATES = (
     "left-1",
     "gauss-radau-3",
@@ -53,15 +57,15 @@ CANDIDATES = (
 )
 """Rules to choose from, in the order of their cost."""
 REFERENCE = "midpoint-40"
-"""What a choice takes for exact."""
+"""Rule whose scores count as exact when a rule is chosen."""
 SECOND = "gauss-legendre-40"
-"""What the reference must agree with."""
+"""Rule whose scores the reference must agree with."""
 ERROR = 0.1
-"""Error that a rule is chosen by."""
+"""Largest error that a chosen rule may have."""
 FEW_CIRCUITS = 4
 """The least number of circuits to choose a rule by, one in every domain."""
 FEW_IMAGES = 2
-"""Images of each of these."""
+"""Images of each circuit that a rule is chosen by."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,7 @@ class Config(QuickstartModel, KeepSettings):
     seed: int = 0
     """Seed of the choice of images."""
     reference: str = "midpoint-200"
-    """What is taken for exact."""
+    """Rule whose scores count as exact when errors are measured."""
 
 
 def main(config: Config) -> None:
@@ -112,7 +116,7 @@ def main(config: Config) -> None:
 
 
 def spread(keys: Sequence[Key], most: int) -> list[Key]:
-    """Return some (class, domain): the first class in the first domain, the second in the second, and so on."""
+    """Return at most so many (class, domain), spread over both: the first class in the first domain, and so on."""
     n_domains = len({domain for _, domain in keys})
     places = list[int]()
     for i in range(min(most, len(keys))):
@@ -124,21 +128,21 @@ def spread(keys: Sequence[Key], most: int) -> list[Key]:
 
 
 def drawn_circuits(images: DomainFolder, config: Config) -> tuple[list[Key], list[Key]]:
-    """Return the (class, domain) that a rule is chosen by, and others that its promise is measured on."""
-    there = [
-        (c, d)
-        for c in images.classes
-        for d in images.domains
-        if images.select(c, d, 1, config.seed)
-    ]
-    first = min(max(FEW_CIRCUITS, len(images.domains)), len(there), config.circuits)
-    found = spread(there, first + config.circuits)
-    if len(found) <= first:
+    """Return the (class, domain) that a rule is chosen by, and the ones that its promise is measured on."""
+    with_images = list[Key]()
+    for key in product(images.classes, images.domains):
+        if images.select(*key, 1, config.seed):
+            with_images.append(key)
+    first = max(FEW_CIRCUITS, len(images.domains))
+    first = min(first, len(with_images), config.circuits)
+    keys = spread(with_images, first + config.circuits)
+    # A promise that is measured on its own circuits would hold by itself.
+    if len(keys) <= first:
         raise InputError(
             f"Expected more than {first} classes in domains, to choose a rule by some and measure it on others, but "
-            f"{images.root} has images of {len(found)}: give more classes or domains."
+            f"{images.root} has images of {len(keys)}: give more classes or domains."
         )
-    return found[:first], found[first:]
+    return keys[:first], keys[first:]
 
 
 def circuits(
@@ -146,6 +150,7 @@ def circuits(
 ) -> Iterator[tuple[str, Task]]:
     """Yield (name, task) of circuits."""
     weights = clip.text_weights(images.all_classes)
+    # The defaults for finding circuits: norms would scale up what is left of an activation near zero.
     name = config.baseline or (
         "mean-position" if has_rescaling_norms(clip.encoder.tower) else "zero"
     )
@@ -167,7 +172,12 @@ def circuits(
 def measure(
     tasks: Iterable[tuple[str, Task]], rules: Sequence[str], reference: str
 ) -> pd.DataFrame:
-    """Return the errors of every rule: circuit, kind, rule, place, apart, error; share of kept units as a kind."""
+    """Return the errors of every rule for each circuit.
+
+    Returns:
+        Columns circuit, kind (``nodes``, ``edges``, or ``kept alike``, the share of kept units that agree), rule, place
+        (a site, or a pair of sites), apart (True for nodes of a site where the integral does not converge), error.
+    """
     tables = []
     for name, task in tasks:
         table = relative_error(
@@ -182,10 +192,11 @@ def measure(
 
 
 def converging(task: Task) -> list[str]:
-    """Return the sites of nodes where the integral converges: not the image, nor where half the path changes nothing.
+    """Return the sites of nodes where the integral converges.
 
-    Wherever the embedding is proportional to the activation, a cosine has no scale: it changes at the end of the path
-    alone, and its gradient grows as 1 / (1 - t).
+    The image is none of them. At other sites the integral diverges if half of the path does not change the metric: the
+    embedding is then proportional to the activation, and a cosine does not depend on its scale. It changes at the end
+    of the path alone, where its gradient grows as 1 / (1 - t).
     """
     sites = [site for site in task.sites if site != INPUT]
     with task.running():
@@ -193,60 +204,71 @@ def converging(task: Task) -> list[str]:
         clean = batch.clean(sites)
         ends = batch.ends(clean)
         value = task.metric(task.encoder(batch.images))
-        halves = {
-            s: task.metric(task.encoder(clean[s].lerp(ends[s], 0.5), start=s))
-            for s in sites
-        }
-    rounding = 100 * torch.finfo(value.dtype).eps * float(value.abs().max())
-    return [
-        site for site in sites if float((halves[site] - value).abs().max()) > rounding
-    ]
+        rounding = 100 * torch.finfo(value.dtype).eps * float(value.abs().max())
+        moved = []
+        for site in sites:
+            half = clean[site].lerp(ends[site], 0.5)
+            change = task.metric(task.encoder(half, start=site)) - value
+            if float(change.abs().max()) > rounding:
+                moved.append(site)
+    return moved
 
 
 def choose(measured: pd.DataFrame, error: float) -> pd.DataFrame:
-    """Return the first candidates that keep an error, or the last: kind, rule, asked, promised, references differ."""
+    """Return the cheapest rule for nodes, and for edges, whose error is small enough; else the last candidate.
+
+    Args:
+        measured: Errors from `measure`, by the reference.
+        error: The largest error.
+
+    Returns:
+        Columns kind, rule, asked (the largest error), promised (the error of the rule, NaN where the references differ)
+        and references differ (their distance).
+    """
     rows = []
     for kind in ("nodes", "edges"):
         of_kind = measured[measured["kind"] == kind]
-        counted = of_kind[
-            ~of_kind["place"].isin(of_kind.loc[of_kind["apart"], "place"])
-        ]
+        # A site that diverges in one circuit counts in none, so that all rules are judged on the same sites.
+        diverging = of_kind.loc[of_kind["apart"], "place"]
+        counted = of_kind[~of_kind["place"].isin(diverging)]
         means = (
             counted.groupby(["rule", "place"])["error"].mean().groupby("rule").mean()
         )
         rule = next(
             (name for name in CANDIDATES if means[name] <= error), CANDIDATES[-1]
         )
-        # Else the distance to a reference is none to the integral.
+        # Where the references differ, the distance to one of them is no distance to the integral.
         agree = means[SECOND] <= error / 2
-        rows.append(
-            (kind, rule, error, means[rule] if agree else float("nan"), means[SECOND])
-        )
+        promised = means[rule] if agree else float("nan")
+        rows.append((kind, rule, error, promised, means[SECOND]))
     return pd.DataFrame(
         rows, columns=["kind", "rule", "asked", "promised", "references differ"]
     )
 
 
 def summary(by_circuit: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean over sites and circuits by kind and rule, its interval over circuits, and the worst place."""
+    """Return the errors by kind and rule: the mean over sites and circuits, its interval, and the worst place.
+
+    The mean errors of sites where the integral does not converge, and of the image, stand apart.
+    """
     rows = []
     for (kind, rule), everywhere in by_circuit.groupby(["kind", "rule"], sort=False):
-        part = everywhere[~everywhere["apart"]]
+        counted = everywhere[~everywhere["apart"]]
         apart = everywhere[everywhere["apart"]]
-        per_circuit = part.groupby("circuit", sort=False)["error"].mean()
+        # The unit of replication: a mean over sites for each circuit.
+        per_circuit = counted.groupby("circuit", sort=False)["error"].mean()
         n = len(per_circuit)
         interval = mean_interval(per_circuit.to_numpy())
-        by_place = part.groupby("place")["error"].mean()
+        by_place = counted.groupby("place")["error"].mean()
         least = kind == "kept alike"  # a share: the smallest is the worst
         worst = (
             (by_place.min(), by_place.idxmin())
             if least
             else (by_place.max(), by_place.idxmax())
         )
-        image = apart["place"] == INPUT
-        at_input, diverging = (
-            apart[place]["error"].mean() for place in (image, ~image)
-        )
+        is_image = apart["place"] == INPUT
+        at_input = apart[is_image]["error"].mean()
+        diverging = apart[~is_image]["error"].mean()
         rows.append((kind, rule, *interval, n, *worst, diverging, at_input))
     columns = [
         "kind",
@@ -264,19 +286,25 @@ def summary(by_circuit: pd.DataFrame) -> pd.DataFrame:
 
 
 def promise(chosen: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
-    """Return what the choice promised, NaN where it promised nothing, beside what many points say on other circuits."""
+    """Return the promised errors beside the errors that many points give on other circuits.
+
+    Args:
+        chosen: Rules from `choose`; a promise is NaN where the choice promised nothing.
+        table: Errors and costs by kind and rule.
+    """
 
     def measured(row: "pd.Series[Any]") -> "pd.Series[Any]":
         of_kind = table[table["kind"] == row["kind"]].set_index("rule")
-        cost = of_kind["node cost" if row["kind"] == "nodes" else "edge cost"][
-            row["rule"]
-        ]
-        found = {
-            "measured": of_kind["mean"][row["rule"]],
-            **of_kind.loc[row["rule"], ["low", "high"]],
-        }
+        of_rule = of_kind.loc[row["rule"]]
+        cost = "node cost" if row["kind"] == "nodes" else "edge cost"
         return pd.Series(
-            found | {"cost": cost, "error of the study's rule": of_kind["mean"][STUDY]}
+            {
+                "measured": of_rule["mean"],
+                "low": of_rule["low"],
+                "high": of_rule["high"],
+                "cost": of_rule[cost],
+                "error of the study's rule": of_kind["mean"][STUDY],
+            }
         )
 
     differ = chosen.pop("references differ")
@@ -286,22 +314,16 @@ def promise(chosen: pd.DataFrame, table: pd.DataFrame) -> pd.DataFrame:
 
 
 def relative_costs(clip: Clip, metric: Metric, rules: Sequence[str]) -> pd.DataFrame:
-    """Return the counted operations of nodes and edges by kind and rule, beside those of the study's rule."""
-    parsed = {name: parse_rule(name) for name in (STUDY, *rules)}
-    asked = {
-        name: AttributionSettings(0.1, "same-share", rule, method="site-path")
-        for name, rule in parsed.items()
-    }
-    counts = {
-        name: count_operations(clip.encoder, metric, one) for name, one in asked.items()
-    }
-    rows = [
-        (r, n / counts[STUDY].nodes, e / counts[STUDY].edges)
-        for r, (n, e) in counts.items()
-    ]
-    return pd.DataFrame(rows, columns=["rule", "node cost", "edge cost"]).set_index(
-        "rule"
-    )
+    """Return the counted operations of nodes and of edges by rule, relative to the operations of the study's rule."""
+    counts = {}
+    # The study's rule may be among the rules: a name is counted once.
+    for name in dict.fromkeys((STUDY, *rules)):
+        rule = parse_rule(name)
+        asked = AttributionSettings(0.1, "same-share", rule, method="site-path")
+        counts[name] = count_operations(clip.encoder, metric, asked)
+    columns = ["node cost", "edge cost"]
+    table = pd.DataFrame.from_dict(counts, "index", columns=columns)
+    return (table / table.loc[STUDY]).rename_axis("rule")
 
 
 if __name__ == "__main__":

@@ -1,20 +1,21 @@
 """Corrections of gradients that score edges of a transformer, for `register_edge_method`.
 
-None ranks edges better than ``exact-readers`` (docs/results/edges.md), so the package has none. After
-`register_corrections` they are methods of `score_edges`, `attribute_components` and `attribute(edges=)`:
+No correction ranks edges better than ``exact-readers`` (docs/results/edges.md), so the package does not have them.
+After `register_corrections` they are methods of `score_edges`, `attribute_components` and `attribute(edges=)`:
 
-path-by-layer: the points of the rule lie on the line of what each layer alone reads: a run for every layer and point.
-exact-softmax: an edge into a query or key counts the change of the attention pattern itself, not its derivative, which
-    vanishes where attention is saturated.
-gradient-dropping: the mean size of the effects with one block after the other left out of the backward pass, so that a
-    direct effect is seen where one through a later block cancels it.
-atp-star: exact softmax and gradient dropping, as in AtP* (Kramar et al. 2024, arXiv 2403.00745). As an edge is cut at
-    all positions at once, so are keys, which AtP* patches one by one. The mean size of the effects gets the sign of
+path-by-layer: the points of the rule lie on a line for each layer, from the stream that the layer reads to the stream
+    with the change of that layer's input alone. This takes a run for every layer and point.
+exact-softmax: the score of an edge into a query or key counts the change of the attention pattern itself. The
+    derivative of the pattern vanishes where attention is saturated.
+gradient-dropping: the score is the mean size of several effects. For each effect another block is left out of the
+    backward pass, so that a direct effect is seen even if an effect through a later block cancels it.
+atp-star: exact softmax and gradient dropping, as in AtP* (Kramar et al. 2024, arXiv 2403.00745). An edge is cut at all
+    positions at once, and so are keys, which AtP* patches one by one. The mean size of the effects gets the sign of
     their mean; the mean over images is then taken of signed effects.
 relp: coefficients of layer-wise relevance propagation instead of gradients, as in RelP (Jafari et al. 2025, arXiv
-    2508.21258): the scale of norms and attention patterns are constants, an activation is x times the constant
-    act(x) / x, and of a gate and what it multiplies each counts half. Edges into queries and keys have no effect.
-relp-with-patterns: the same, but patterns keep their gradient.
+    2508.21258). The scale of norms and attention patterns are constants. An activation is x times the constant
+    act(x) / x. A gate and the value that it multiplies count half each. Edges into queries and keys have no effect.
+relp-with-patterns: the same as relp, except that attention patterns keep their gradient.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -46,7 +47,7 @@ import torch
 from torch import Tensor, nn
 
 PATTERNS = ("attn.hook_pattern",)
-"""Hook points of a block by which gradients are needed where queries and keys are exact."""
+"""Hook points of a block whose gradients are needed if queries and keys are exact."""
 _Hook = Callable[[Tensor, Any], Tensor | None]
 
 
@@ -58,10 +59,19 @@ def layer_gradients(
     rule: QuadratureRule,
     points: Sequence[str],
 ) -> StreamGradients:
-    """Return the gradients by what readers read, layer by layer on the line of what that layer alone reads.
+    """Return the gradients with respect to the input of each reader, along a line for each layer.
 
-    Everything before the layer and past it stays as in the clean run; no gradients by points are taken.
+    On the line of a layer its input moves from clean to baseline, and nothing else is replaced.
+
+    Args:
+        stream: The residual stream.
+        metric: The metric.
+        clean: Activations of the images.
+        other: Activations of the baseline.
+        rule: Points on the line and their weights.
+        points: Ignored: the gradients at hook points are not returned.
     """
+    # [readers, images, positions, width]
     total = clean[stream.sites[0]].new_zeros(
         len(stream.readers), *clean[stream.sites[0]].shape
     )
@@ -69,7 +79,9 @@ def layer_gradients(
     for (before, change), layer in zip(
         changes(stream, clean, other), stream.layers[1:], strict=True
     ):
-        move, x = move + change.sum(0), stream.read_by(layer, clean)
+        # The stream that this layer reads has changed by what all layers before wrote.
+        move = move + change.sum(0)
+        x = stream.read_by(layer, clean)
         for t, weight in zip(rule.points, rule.weights, strict=True):
             taps = _layer_taps(
                 stream, metric, layer, x + t * move, before.site, clean[before.site]
@@ -86,7 +98,16 @@ def _layer_taps(
     site: str,
     before: Tensor,
 ) -> dict[str, Tap]:
-    """Return the taps of a layer that reads what is given; before it stands what is at the site of the one before."""
+    """Run the tower from a layer with a given input, and return the taps of the layer.
+
+    Args:
+        stream: The residual stream.
+        metric: The metric.
+        layer: The layer.
+        read: Its input.
+        site: Site of the layer before, from which the run starts.
+        before: Activation at that site.
+    """
     if layer.block is None:
         made = {layer.reads: read.detach().requires_grad_()}
         embedding = made[layer.site] = stream.encoder.stages[-1].run(made[layer.reads])
@@ -94,14 +115,13 @@ def _layer_taps(
         block = layer.block
         if layer.of_heads:
             ports = block.project(block.norm_attention(read))
-            found = {
-                f"{layer.name}.hook_{port}": part
-                for port, part in zip(PORTS, ports, strict=True)
-            }
+            points = map(f"{layer.name}.hook_{{}}".format, PORTS)
+            values = dict(zip(points, ports, strict=True))
         else:
-            found = {f"{layer.name}.hook_pre": block.mlp_in(block.norm_mlp(read))}
+            values = {f"{layer.name}.hook_pre": block.mlp_in(block.norm_mlp(read))}
+        # Leaves of the graph: the gradient stops at the input of the layer.
         made = {
-            point: value.detach().requires_grad_() for point, value in found.items()
+            point: value.detach().requires_grad_() for point, value in values.items()
         }
         hooks: list[tuple[str, Callable[..., Tensor]]] = [
             (point, lambda _, hook: made[hook.name]) for point in made
@@ -112,15 +132,20 @@ def _layer_taps(
     gradients = torch.autograd.grad(
         checked_metric(metric, embedding).sum(), list(made.values())
     )
-    return {layer.reads: Tap(read, read)} | {
-        point: Tap(made[point], g) for point, g in zip(made, gradients, strict=True)
-    }
+    taps = {layer.reads: Tap(read, read)}
+    for point, gradient in zip(made, gradients, strict=True):
+        taps[point] = Tap(made[point], gradient)
+    return taps
 
 
 def within(
     context: Callable[[ResidualStream], AbstractContextManager[Any]],
 ) -> Gradients:
-    """Return what takes the gradients by what readers read, each time within a new context."""
+    """Return a function that computes `reader_gradients`, each time within a new context.
+
+    Args:
+        context: Function of a residual stream that returns a context in which gradients are changed.
+    """
 
     def gradients(
         stream: ResidualStream,
@@ -143,12 +168,15 @@ def gradient_dropping(
     *,
     exact: Sequence[str] = (),
 ) -> StreamScores:
-    """Score edges image by image, each with one block after the other left out of the backward pass.
+    """Score edges by their mean effect over backward passes; each pass leaves out another block.
 
-    What a pass leaves out does not count for the components of its own block.
+    A pass does not count for the components of the block that it leaves out. Images are scored one by one, because the
+    mean over passes is of sizes, and the mean over images is of signed effects.
     """
     images = one_tensor(task.images)
-    sums = [np.zeros(()), np.zeros(()), np.zeros(())]
+    scores = np.zeros(())
+    into = np.zeros(())
+    out_of = np.zeros(())
     for place in range(len(images)):
         image = task.of_some(images, slice(place, place + 1))
         passes = list[StreamScores]()
@@ -157,29 +185,37 @@ def gradient_dropping(
             passes.append(
                 attributed(stream, image, rule, gradients=without, exact=exact)
             )
-        of_image = (
-            over_passes(stream, [one.scores for one in passes], stream.readers),
-            over_passes(stream, [one.into for one in passes], stream.readers),
-            over_passes(stream, [one.out_of for one in passes], stream.writers),
-        )
-        sums = [total + one for total, one in zip(sums, of_image, strict=True)]
-    scores, into, out_of = (total / len(images) for total in sums)
+        # The fields of StreamScores, each over passes.
+        _, _, by_edge, by_reader, by_writer, _ = zip(*passes, strict=True)
+        scores = scores + over_passes(stream, by_edge, stream.readers)
+        into = into + over_passes(stream, by_reader, stream.readers)
+        out_of = out_of + over_passes(stream, by_writer, stream.writers)
+    n = len(images)
     return StreamScores(
-        stream.readers, stream.writers, scores, into, out_of, len(images)
+        stream.readers, stream.writers, scores / n, into / n, out_of / n, n
     )
 
 
 def over_passes(
     stream: ResidualStream, effects: Sequence[np.ndarray], ends: Sequence[Component]
 ) -> np.ndarray:
-    """Return the mean size of the effects [ends, ...] over the passes that count, with the sign of their mean."""
+    """Return the mean size of the effects [ends, ...] over the passes that count, with the sign of their mean.
+
+    Args:
+        stream: The residual stream.
+        effects: Effects by pass; the pass of a block left it out.
+        ends: The readers or writers of the first axis. A pass counts for the ends that are not of its block.
+    """
+    # With one block nothing is left out, see `without_block`.
     if len(effects) == 1:
         return effects[0]
     block = {layer.name: layer.index for layer in stream.layers}
     own = np.array([block[end.layer] for end in ends])
+    # [passes, ends]
     counts = (np.arange(len(effects))[:, None] != own).astype(float)
     weights = counts / counts.sum(0)
     by_pass = np.stack(effects)
+    # Further axes, such as writers, share the weights.
     weights = weights.reshape(*weights.shape, *[1] * (by_pass.ndim - 2))
     size = (weights * np.abs(by_pass)).sum(0)
     mean: np.ndarray = (weights * by_pass).sum(0)
@@ -188,9 +224,9 @@ def over_passes(
 
 
 def without_block(stream: ResidualStream, block: int) -> AbstractContextManager[Any]:
-    """Return a context in which no gradient goes through what a block adds to the stream.
+    """Return a context in which no gradient goes through the outputs that a block adds to the stream.
 
-    Where there is one block alone, nothing is left out.
+    If the tower has one block alone, nothing is left out.
     """
     names = ("hook_attn_out", "hook_mlp_out") if len(stream.blocks) > 1 else ()
     hooks = [(f"blocks.{block}.{name}", _constant) for name in names]
@@ -198,14 +234,20 @@ def without_block(stream: ResidualStream, block: int) -> AbstractContextManager[
 
 
 def _constant(tensor: Tensor, hook: Any) -> Tensor:
+    """Return an activation as a constant, through which no gradient flows."""
     return tensor.detach()
 
 
 @contextmanager
 def relevance(stream: ResidualStream, frozen_patterns: bool) -> Iterator[None]:
-    """Within the block norms, activations and attention are differentiated by the rules of RelP.
+    """Differentiate norms, activations and attention by the rules of RelP within the block.
 
-    An `InputError` is raised where a norm runs that is not of `circuitry.encoder.norms`.
+    Args:
+        stream: The residual stream.
+        frozen_patterns: Whether attention patterns are constants.
+
+    Raises:
+        InputError: If a norm runs that is not of `circuitry.encoder.norms`.
     """
     hooks: list[tuple[str, _Hook]] = []
     for block in range(len(stream.blocks)):
@@ -215,13 +257,15 @@ def relevance(stream: ResidualStream, frozen_patterns: bool) -> Iterator[None]:
         if frozen_patterns:
             hooks.append((f"blocks.{block}.attn.hook_pattern", _constant))
     with stream.components.hooks(fwd_hooks=hooks):
-        handles = [
-            norm.register_forward_hook(_frozen_scale)
-            if isinstance(norm, NORMS)
-            else norm.register_forward_pre_hook(_refuse)
-            for norm in stream.encoder.tower.modules()
-            if "norm" in type(norm).__name__.lower()
-        ]
+        handles = []
+        for module in stream.encoder.tower.modules():
+            # By its name, since a norm that no rule is known for may be of any class.
+            if "norm" not in type(module).__name__.lower():
+                continue
+            if isinstance(module, NORMS):
+                handles.append(module.register_forward_hook(_frozen_scale))
+            else:
+                handles.append(module.register_forward_pre_hook(_refuse))
         try:
             yield
         finally:
@@ -230,24 +274,26 @@ def relevance(stream: ResidualStream, frozen_patterns: bool) -> Iterator[None]:
 
 
 def _keep(kept: list[Tensor], pre: Tensor, hook: Any) -> None:
+    """Keep the pre-activations of a run for `_scaled`."""
     kept[:] = [pre]
 
 
 def _scaled(kept: list[Tensor], post: Tensor, hook: Any) -> Tensor:
-    """Return neurons as a constant times what they are made of; at 0 the derivative stays.
+    """Return neurons as a constant times their pre-activation.
 
-    That is one pre-activation (identity rule), or two of a gated neuron (half rule).
+    A gated neuron has two pre-activations, and each counts half (half rule); other neurons have one (identity
+    rule). A neuron whose pre-activation is 0 keeps its derivative.
     """
-    halves = torch.split(kept[0], post.shape[-1], -1)
-    factors = [(post / half.masked_fill(half == 0, 1)).detach() for half in halves]
-    parts = [
-        torch.where(half == 0, post, half * factor)
-        for half, factor in zip(halves, factors, strict=True)
-    ]
-    return torch.stack(parts).mean(0)
+    scaled = []
+    for half in torch.split(kept[0], post.shape[-1], -1):
+        # The 1 avoids a division by zero; the neuron takes its own value there.
+        factor = (post / half.masked_fill(half == 0, 1)).detach()
+        scaled.append(torch.where(half == 0, post, half * factor))
+    return torch.stack(scaled).mean(0)
 
 
 def _refuse(norm: nn.Module, inputs: tuple[Tensor]) -> None:
+    """Raise an error when a norm runs that no rule is known for."""
     raise InputError(
         f"Relevance goes through layer norms and RMS norms by a rule, but this tower has a {type(norm).__name__}: take "
         "another method, such as gradient."
@@ -255,61 +301,56 @@ def _refuse(norm: nn.Module, inputs: tuple[Tensor]) -> None:
 
 
 def _frozen_scale(norm: Any, inputs: tuple[Tensor], out: Tensor) -> Tensor:
-    """Return what a norm gives, with the scale by which it divides as a constant."""
+    """Return the output of a norm as a function whose scale is a constant."""
     (x,) = inputs
+    # The value is that of the norm to the last bit, the gradient that of the linear function.
     linear = normed_with(norm, x, scale_of(norm, x).detach())
     return linear + (out - linear).detach()
 
 
+_SCORERS: tuple[tuple[str, str, Callable[..., StreamScores]], ...] = (
+    (
+        "exact-softmax",
+        "by a gradient that counts the change of attention patterns themselves",
+        partial(attributed, exact=PATTERNS),
+    ),
+    (
+        "gradient-dropping",
+        "by gradients that leave out one block after the other",
+        gradient_dropping,
+    ),
+    (
+        "atp-star",
+        "by gradients that count the change of attention patterns and leave out one block after the other",
+        partial(gradient_dropping, exact=PATTERNS),
+    ),
+    (
+        "relp",
+        "by relevance, with norms and attention patterns as constants",
+        partial(attributed, gradients=within(partial(relevance, frozen_patterns=True))),
+    ),
+    (
+        "relp-with-patterns",
+        "by relevance, with norms as constants",
+        partial(
+            attributed, gradients=within(partial(relevance, frozen_patterns=False))
+        ),
+    ),
+    (
+        "path-by-layer",
+        "by gradients along a path of what each layer reads",
+        partial(attributed, gradients=layer_gradients),
+    ),
+)
+"""Name, description and function of each correction."""
 CORRECTIONS = {
-    method.name: method
-    for method in (
-        EdgeMethod(
-            "exact-softmax",
-            "by a gradient that counts the change of attention patterns themselves",
-            components=partial(attributed, exact=PATTERNS),
-            in_stream=True,
-        ),
-        EdgeMethod(
-            "gradient-dropping",
-            "by gradients that leave out one block after the other",
-            components=gradient_dropping,
-            in_stream=True,
-        ),
-        EdgeMethod(
-            "atp-star",
-            "by gradients that count the change of attention patterns and leave out one block after the other",
-            components=partial(gradient_dropping, exact=PATTERNS),
-            in_stream=True,
-        ),
-        EdgeMethod(
-            "relp",
-            "by relevance, with norms and attention patterns as constants",
-            components=partial(
-                attributed, gradients=within(partial(relevance, frozen_patterns=True))
-            ),
-            in_stream=True,
-        ),
-        EdgeMethod(
-            "relp-with-patterns",
-            "by relevance, with norms as constants",
-            components=partial(
-                attributed, gradients=within(partial(relevance, frozen_patterns=False))
-            ),
-            in_stream=True,
-        ),
-        EdgeMethod(
-            "path-by-layer",
-            "by gradients along a path of what each layer reads",
-            components=partial(attributed, gradients=layer_gradients),
-            in_stream=True,
-        ),
-    )
+    name: EdgeMethod(name, description, components=scorer, in_stream=True)
+    for name, description, scorer in _SCORERS
 }
-"""The corrections as methods of edges, by name."""
+"""The corrections as methods of scoring edges, by name."""
 
 
 def register_corrections() -> None:
-    """Make the corrections known, as names that `attribute` and `attribute_components` take."""
+    """Register the corrections under names that `attribute` and `attribute_components` take."""
     for method in CORRECTIONS.values():
         register_edge_method(method)

@@ -1,14 +1,15 @@
 """Which method finds the edges between heads and MLPs that recover the answer, and how few of them?
 
-Every method ranks, or learns, the edges of the residual stream of a vision transformer, queries, keys and values of
-heads apart; sets of the same sizes are then kept while all other edges carry the baseline, on images that they were not
-found on, beside what they leave out and random edges. A method is refuted as a way to circuits of edges if its sets
-reach no more selectivity than as many random edges at every size.
+Every method ranks, or learns, the edges of the residual stream of a vision transformer; the queries, keys and values of
+a head are separate. Then sets of edges of the same sizes are kept, while all other edges carry the baseline. They are
+measured on other images than they were found on, beside their complements and random edges. A method is refuted as a
+way to circuits of edges if its sets reach no more selectivity than as many random edges at every size.
 
 Classes are the first in the alphabet, each in one domain, the domains in turn. Edges are found on half of the images of
-a class and measured on the other; of every other class in the domain one image is for finding, another for measuring.
-The baseline is the mean over the images that edges are found on, the metric the class's logit. Edges are ranked over
-the whole graph by absolute score; masks are trained once, from the largest size to the smallest.
+a class, and measured on the other half. Of every other class in the domain one image is used to find edges, and another
+one to measure them. The baseline is the mean over the images that edges are found on, and the metric is the logit of
+the class. Edges are ranked over the whole graph by absolute score. Masks are trained once, from the largest size to the
+smallest.
 
     python experiments/edge_scoreboard.py      # vit-tiny, on the images of the quickstart
 """
@@ -16,6 +17,7 @@ the whole graph by absolute score; masks are trained once, from the largest size
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from circuitry.runs import Work, run_script
 from circuitry import (
@@ -56,6 +58,7 @@ import pandas as pd
 from scipy.special import expit
 
 METHODS = ("gradient", "path", "atp-star", "relp", "exact", LEARNED)
+"""Methods that are judged; ``path`` is the gradient at five points, ``exact`` cuts edge by edge."""
 RANDOM_DRAWS = 3
 """Random sets of edges of every size."""
 
@@ -67,7 +70,7 @@ class Config(QuickstartModel, KeepSettings):
     model: str = "vit-tiny"
     """A vision transformer: open_clip model name, a name shipped here, hf-hub:org/model, or a model-config JSON."""
     n_images: int = 8
-    """Images of a class that edges are found on, and as many to measure on."""
+    """Images of a class that edges are found on; the edges are measured on as many further images."""
     n_classes: int = 8
     """Classes whose edges are judged."""
     sizes: tuple[float, ...] = (0.02, 0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.75, 0.9)
@@ -79,7 +82,7 @@ class Config(QuickstartModel, KeepSettings):
 
 
 def main(config: Config) -> None:
-    """Judge class by class, print and write the tables."""
+    """Judge the methods class by class, print and write the tables."""
     register_corrections()
     clip = config.clip()
     images = config.images()
@@ -88,29 +91,25 @@ def main(config: Config) -> None:
     weights = clip.text_weights(images.all_classes)
     judged = dict[tuple[str, ...], Judged]()
     for name in classes:
-        found_on, measured_on = (
-            read_class(clip, side) for side in parts_of(config, images, name)
+        to_find, to_measure = halves_of(config, images, name)
+        found_on = read_class(clip, to_find)
+        measured_on = read_class(clip, to_measure)
+        task = partial(
+            Task,
+            stream.components,
+            metric=class_logit(weights, images.label(name)),
+            # The baseline is made of the images that edges are found on alone.
+            baseline=mean_baseline(stream.components, found_on.together),
+            work=Work(progress=False),
         )
-        baseline = mean_baseline(stream.components, found_on.together)
-        metric = class_logit(weights, images.label(name))
-        seen, unseen = (
-            Task(
-                stream.components,
-                side.own,
-                metric,
-                baseline=baseline,
-                others=side.others,
-                work=Work(progress=False),
-            )
-            for side in (found_on, measured_on)
-        )
+        seen = task(found_on.own, others=found_on.others)
+        unseen = task(measured_on.own, others=measured_on.others)
         random = None
         for method in METHODS:
             budget = LEARNED if method == LEARNED else "global"
-            one = judged[name, method, budget, "mean", "logit"] = judge(
-                config, seen, unseen, method, random
-            )
-            random = one.curve.random
+            of_method = judge(config, seen, unseen, method, random)
+            judged[name, method, budget, "mean", "logit"] = of_method
+            random = of_method.curve.random
     config.keep(
         tables_of(judged, config.sizes),
         ("summary",),
@@ -119,21 +118,25 @@ def main(config: Config) -> None:
     )
 
 
-def parts_of(
+def halves_of(
     config: Config, images: DomainFolder, name: str
 ) -> tuple[ClassRecords, ClassRecords]:
-    """Return images of a class and one of every other to find edges on, and as many to measure on."""
+    """Return images to find edges on, and images to measure them on.
+
+    Each half has half of the drawn images of the class, and one image of every other class.
+    """
     domain = images.domains[images.classes.index(name) % len(images.domains)]
     own = images.select(name, domain, 2 * config.n_images, config.seed)
-    others = [
-        images.select(other, domain, 2, config.seed)
-        for other in images.classes
-        if other != name
-    ]
+    others_to_find = []
+    others_to_measure = []
+    for other in images.classes:
+        if other != name:
+            two = images.select(other, domain, 2, config.seed)
+            others_to_find.append(two[0])
+            others_to_measure.append(two[1])
     half = len(own) // 2
-    return ClassRecords(own[:half], [two[0] for two in others]), ClassRecords(
-        own[half:], [two[1] for two in others]
-    )
+    to_find = ClassRecords(own[:half], others_to_find)
+    return to_find, ClassRecords(own[half:], others_to_measure)
 
 
 def judge(
@@ -141,41 +144,48 @@ def judge(
 ) -> Judged:
     """Find the edges of a class by a method, and measure them on images that they were not found on.
 
-    Random sets of the same sizes are the same for all methods: those measured with the first are given to the others.
+    Args:
+        config: Settings of the script.
+        seen: Task with the images to find edges on.
+        unseen: Task with the images to measure edges on.
+        method: Name of the method.
+        random: Values of random sets from an earlier method; None to measure them. All methods share the random sets.
     """
     started = time.process_time()
     with OperationCounter() as counter:
         graph, sets = find(config, seen, method)
+    # Seconds of the processor, since other processes share the machine.
     seconds = time.process_time() - started
     draws = RANDOM_DRAWS if random is None else 0
     curve = measure_circuits(
         unseen, sets, AblationSettings(random_draws=draws, seed=config.seed)
     )
-    return Judged(
-        curve if random is None else replace(curve, random=random),
-        graph,
-        seconds,
-        counter.total,
-    )
+    if random is not None:
+        curve = replace(curve, random=random)
+    return Judged(curve, graph, seconds, counter.total)
 
 
 def find(
     config: Config, task: Task, method: str
 ) -> tuple[AttributionGraph, Sequence[Circuit]]:
-    """Return the edges with their scores by a method, positive where they help, and its sets by size."""
+    """Return the edges with their scores by a method, and the circuits that it finds, one for each size.
+
+    The score of an edge is positive if the edge helps the metric.
+    """
     rule = midpoint_rule(5) if method == "path" else left_rule(1)
+    # Masks and cuts replace the scores; they need the edges alone.
     scorer = method if method in EDGE_METHODS else "gradient"
     graph = attribute_components(task, method=scorer, rule=rule, ports=True)
     edges = graph.edges
     if method == LEARNED:
         masks = MaskSettings(steps=config.steps, batch_size=16, seed=config.seed)
-        found = learn_masks(
-            task, config.sizes, masks, among=Circuit(graph, edges.units, edges)
-        )
-        surely = {pair: expit(scores) for pair, scores in found.scores.scores.items()}
-        return replace(
-            graph, edge_scores={**graph.edge_scores, **surely}
-        ), found.circuits
+        every_edge = Circuit(graph, edges.units, edges)
+        learned = learn_masks(task, config.sizes, masks, among=every_edge)
+        scores = dict(graph.edge_scores)
+        for pair, logits in learned.scores.scores.items():
+            # The probability that a mask keeps the edge.
+            scores[pair] = expit(logits)
+        return replace(graph, edge_scores=scores), learned.circuits
     if method == "exact":
         edges = cut_effects(task, edges)
     sets = [Circuit(graph, edges.units, edges.top(size)) for size in config.sizes]
@@ -185,14 +195,22 @@ def find(
 def tables_of(
     judged: dict[tuple[str, ...], Judged], sizes: Sequence[float]
 ) -> dict[str, pd.DataFrame]:
-    """Return the tables of the scoreboard, with the rank correlation of scores and exact effects over all edges."""
+    """Return the tables of the scoreboard.
+
+    They also have the rank correlation of the scores of each method with exact effects, over all edges.
+    """
     n_edges = len(scores_of(next(iter(judged.values())).graph)["edges"])
     counted = f"{n_edges} edges between heads and MLPs"
     tables = scoreboard_tables(judged, sizes, (0.5, 0.8), counted)
     rows = []
-    exact = {job[0]: one.graph for job, one in judged.items() if job[1] == "exact"}
-    for job, one in judged.items():
-        agreement = rank_agreement(scores_of(one.graph), scores_of(exact[job[0]]))
+    exact = {
+        name: of_method.graph
+        for (name, method, *_), of_method in judged.items()
+        if method == "exact"
+    }
+    for job, of_method in judged.items():
+        of_cuts = scores_of(exact[job[0]])
+        agreement = rank_agreement(scores_of(of_method.graph), of_cuts)
         rows.append((*job, counted, "rank correlation", agreement))
     ranks = pd.DataFrame(rows, columns=[*JOB, "counted", "what", "value"])
     by_class = pd.concat([tables["by_class"], ranks], ignore_index=True)
@@ -202,16 +220,13 @@ def tables_of(
 def scores_of(graph: Scores) -> dict[str, np.ndarray]:
     """Return the scores of all edges of a graph, in the order of units."""
     assert isinstance(graph, AttributionGraph)
-    kept = {site: np.argsort(units) for site, units in graph.kept_units.items()}
-    blocks = graph.edge_scores.items()
-    return {
-        "edges": np.concatenate(
-            [
-                scores[np.ix_(kept[down], kept[up])].ravel()
-                for (up, down), scores in blocks
-            ]
-        )
-    }
+    # Graphs of two methods keep all units, but in the order of their own scores.
+    order = {site: np.argsort(units) for site, units in graph.kept_units.items()}
+    by_block = [
+        scores[np.ix_(order[down], order[up])].ravel()
+        for (up, down), scores in graph.edge_scores.items()
+    ]
+    return {"edges": np.concatenate(by_block)}
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""The setting that experiments share: where the tables that they print are kept."""
+"""The setting that experiments share: the folder in which they keep the tables that they print."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -12,7 +12,7 @@ import pandas as pd
 
 @dataclass(frozen=True)
 class KeepSettings:
-    """Where a script that prints tables also writes them."""
+    """Settings of a script that prints tables and can also write them."""
 
     results: Path | None = None
     """Folder for the tables and their provenance."""
@@ -23,7 +23,7 @@ class KeepSettings:
         shown: Sequence[str] | None = None,
         **facts: object,
     ) -> None:
-        """Print tables, and write all of them with the script's settings and further facts.
+        """Print tables. If there is a folder of results, write all tables there with the script's settings.
 
         Args:
             tables: Tables by the name of their file.

@@ -1,8 +1,9 @@
 """Count the floating-point operations of an attribution.
 
-1. `count_operations` runs an attribution while PyTorch counts the operations of convolutions and matrix products (two
-   per multiply-add, those on padding included), forward and backward; everything else is small beside them;
-2. operations / (rate of the machine x the fraction that is reached) is the time on a machine that is not at hand.
+`count_operations` runs an attribution while PyTorch counts the operations of convolutions and matrix products, forward
+and backward. A multiply-add counts as two operations, and operations on padding count, too. Everything else is small
+beside them. The time on a machine that is not at hand is operations / (rate of the machine x the fraction of the rate
+that is reached).
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,11 +28,15 @@ class Operations(NamedTuple):
     """Floating-point operations of a run on one image."""
 
     nodes: int
+    """Operations of the scores of units."""
     edges: int
+    """Operations of the scores of edges."""
 
 
 class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Add up PyTorch's formulas. Its own FlopCounterMode also follows modules, which fails inside `autograd.grad`.
+    """Count the operations of a block by PyTorch's formulas.
+
+    PyTorch's own FlopCounterMode also follows modules, which fails inside `autograd.grad`.
 
     Example:
         >>> with OperationCounter() as counter:
@@ -52,7 +57,9 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         result = func(*args, **(kwargs or {}))
-        if (formula := flop_registry.get(func._overloadpacket)) is not None:
+        formula = flop_registry.get(func._overloadpacket)
+        # Operations without a formula, such as additions, are not counted.
+        if formula is not None:
             self.total += formula(*args, **(kwargs or {}), out_val=result)
         return result
 
@@ -62,8 +69,9 @@ def count_operations(
 ) -> Operations:
     """Return the operations that the node scores and the edge scores of one image take.
 
-    The counts depend on the architecture, the rules, the sites and the share of units, not on the image. The count of
-    node scores includes the metric at the baseline of every site, which takes one run however many images there are.
+    The counts depend on the architecture, the rules, the sites and the share of units. They do not depend on the image.
+    The count of node scores includes the metric at the baseline of every site; this takes one run for any number of
+    images.
 
     Example:
         >>> nodes, edges = count_operations(clip.encoder, class_logit(weights, 0), AttributionSettings())

@@ -1,22 +1,24 @@
 """Is a class's own part what it claims to be? Planted networks, rivals, steering, other seeds, and colours of pixels.
 
-1. planted: networks in which the own units of each class are known, also with a copy of each: recall and precision of
-   the part, beside those of the strongest units by other methods;
-2. rivals: on real images, parts of equal size by other ways to rank units: the plain effect, how much more a unit moves
-   all answers on images of the class than on others, class selectivity, a linear probe of every site, and gates learned
-   for the dissociation itself;
-3. steering: activations of the part of a class, from its images, in runs on images of other classes;
-4. seeds (`--tables seeds`): the small CLIP of the quickstart, trained again on the same images from other seeds;
-5. colours (`--tables colours`): what two parts have in common, beside what the colours of their images have in common.
+1. planted: networks in which the own units of each class are known, also with a copy of each unit. The recall of the
+   part is set beside the recall of the strongest units by other methods.
+2. rivals: on real images, parts of equal size by other ways to rank units. Units rank by the plain effect, by how much
+   more they move all answers on images of the class than on images of other classes, by class selectivity, by a linear
+   probe of every site, and by gates that are learned for the dissociation itself.
+3. steering: activations of the part of a class, from its images, are put into runs on images of other classes.
+4. seeds (`--tables seeds`): the small CLIP of the quickstart is trained again on the same images from other seeds.
+5. colours (`--tables colours`): the overlap of two parts is set beside the colours that their images have in common.
 
-The claim would be refuted by a rival that takes the class and spares the others at a smaller size; by a seed without
-own parts; that a part is one in two styles, by overlaps that sharing the class does not explain, given colours.
+The claim would be refuted by a rival that takes the class and spares other classes at a smaller size, or by a seed
+without own parts. That a part is the same in two styles would be refuted by overlaps that sharing the class does not
+explain, given colours.
 
     python -m experiments.own_parts --results experiments/results/own_parts/rivals
     python -m experiments.own_parts --tables seeds --model rn-tiny --data runs/drawn --domains real clipart quickdraw
     python -m experiments.own_parts --tables colours --domains photo clipart noto fluent3d --shares 0.02
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
@@ -65,7 +67,7 @@ OWN_UNITS = 3
 COMMON = 4
 """Units that every class needs."""
 LOUD = 20
-"""Loud units that lead nowhere."""
+"""Loud units, which no later unit reads."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,12 +75,15 @@ class PlantedClasses:
     """A network in which the own units of every class are known, at its site ``units``."""
 
     encoder: Encoder
+    """The network."""
     weights: Tensor
+    """Weights of the classes [classes, width]."""
     own: Mapping[int, tuple[int, ...]]
+    """Indices of the own units by label."""
 
     @staticmethod
     def images(label: int, n: int, seed: int) -> Tensor:
-        """Return images [n, 3, 8, 8] of a class: its sixth of the numbers is brighter."""
+        """Return images [n, 3, 8, 8] of a class: of six blocks of numbers, the block of the class is brighter."""
         noise = torch.rand(
             n, CLASSES, 32, generator=torch.Generator().manual_seed(97 * seed + label)
         )
@@ -86,7 +91,7 @@ class PlantedClasses:
         return noise.reshape(n, 3, 8, 8)
 
     def task(self, label: int, n: int = 6, seed: int = 0) -> Task:
-        """Return the task of a class, with as many images of each other class."""
+        """Return the task of a class, with ``n`` images of it and as many of each other class."""
         others = torch.cat(
             [self.images(other, n, seed) for other in range(CLASSES) if other != label]
         )
@@ -102,10 +107,12 @@ class PlantedClasses:
 
 
 def planted_classes(copies: int = 1) -> PlantedClasses:
-    """Build a network: a class is read by its own units, times what every class needs, plus units of two classes each.
+    """Build a network in which the answer for a class is the sum of its own units times the units that all need.
+
+    Units of pairs of neighbouring classes are added with a small weight. Loud units have no effect.
 
     Args:
-        copies: Of each own unit; the largest of them counts, so that one replaces the other.
+        copies: Number of copies of each own unit. The largest copy counts, so that one replaces another that is cut.
     """
     generator = torch.Generator().manual_seed(0)
     loud = torch.randn(LOUD, 3 * 64, generator=generator)
@@ -113,6 +120,7 @@ def planted_classes(copies: int = 1) -> PlantedClasses:
     n_own = CLASSES * OWN_UNITS * copies
 
     def units(x: Tensor) -> Tensor:
+        """Return the units [images, units]: own, common, of pairs, loud."""
         blocks = x.flatten(1).reshape(len(x), CLASSES, 32).mean(-1)
         # [images, classes, own units, copies]: a unit answers where its class's block is bright.
         bright = (blocks[:, :, None, None] * gains[:, None] - 0.6).relu()
@@ -124,13 +132,14 @@ def planted_classes(copies: int = 1) -> PlantedClasses:
         return torch.cat([own, common, pairs, (x.flatten(1) @ loud.T).relu()], 1)
 
     def code(u: Tensor) -> Tensor:
+        """Return the answers [images, classes] from the units."""
         copied = u[:, :n_own].reshape(len(u), CLASSES, OWN_UNITS, copies)
         own: Tensor = copied.amax(-1).sum(-1)
         common = u[:, n_own : n_own + COMMON].sum(1, keepdim=True)
         pairs = u[:, n_own + COMMON :][:, :CLASSES]
         return own * common + 0.2 * (pairs + pairs.roll(1, 1))
 
-    own = dict[int, tuple[int, ...]]()
+    own = {}
     for label in range(CLASSES):
         first = label * OWN_UNITS * copies
         own[label] = tuple(range(first, first + OWN_UNITS * copies))
@@ -145,14 +154,16 @@ def fisher_difference(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
     with task.running(gradients=True):
         runs = UnitsUnderGates(task)
         answers = default_answers(task.metric)
-        sides = (range(runs.n_own), range(runs.n_own, len(runs)))
-        own, others = set_importance(runs, answers, [(side, ()) for side in sides])
+        # Runs are of images of the class first, then of other classes; no unit is cut beforehand.
+        of_own = (range(runs.n_own), ())
+        of_others = (range(runs.n_own, len(runs)), ())
+        own, others = set_importance(runs, answers, [of_own, of_others])
         scores: dict[str, np.ndarray] = runs.scored((own - others).double().numpy())
         return scores
 
 
 def unit_means(task: Task) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return activations [images, units] by site, mean over positions, and which images are of the class."""
+    """Return activations [images, units] by site, means over positions, and which images [images] are of the class."""
     everything, n_own = with_others(task)
     with task.running():
         task_of_all = replace(everything, images=one_tensor(everything.images))
@@ -169,7 +180,11 @@ def unit_means(task: Task) -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 
 def class_selectivity(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
-    """Score units by the class selectivity index: own mean less the others', over their sum of sizes."""
+    """Score units by the class selectivity index.
+
+    The index is the mean activation on images of the class less the mean on images of other classes, divided by the sum
+    of their sizes.
+    """
     means, own = unit_means(task)
     scores = {}
     for site, of_site in means.items():
@@ -181,7 +196,7 @@ def class_selectivity(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
 
 
 def probe_weights(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
-    """Score units by a linear probe of the class at each site, of standardised activations."""
+    """Score units by the weights of a linear probe of the class at each site, which reads standardised activations."""
     means, own = unit_means(task)
     scores = {}
     for site, of_site in means.items():
@@ -193,7 +208,10 @@ def probe_weights(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
 
 
 def dissociation_gates(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
-    """Score units by how far gates close that are learned to take the class and to keep the answers for others."""
+    """Score units by how far their gates close.
+
+    Gates are learned so that the class is lost, and the answers on images of other classes stay.
+    """
     with task.running(gradients=True):
         runs = UnitsUnderGates(task)
         metric: Any = task.metric
@@ -233,17 +251,22 @@ RIVALS: dict[str, Callable[..., Any] | None] = {
     "linear probe": probe_weights,
     "learned gates": dissociation_gates,
 }
+"""Functions that score units, by the name to show; None stands for a method of the package."""
 
 
 def steered(tasks: Mapping[str, Task], parts: Mapping[str, Any]) -> pd.DataFrame:
-    """Put the activations of a class's part, from its images, into images of other classes, beside other parts.
+    """Put the activations of the part of a class, from its images, into runs on images of other classes.
+
+    Args:
+        tasks: Tasks of unseen images by class.
+        parts: Parts by class.
 
     Returns:
         Columns class, of, units (``own part``, ``random``, ``another class's part``), before, after (mean probability
         of the class), n_images.
     """
     rng = np.random.default_rng(0)
-    rows = list[dict[str, Any]]()
+    rows = []
     names = list(parts)
     for place, name in enumerate(names):
         donors = one_tensor(tasks[name].images)
@@ -255,35 +278,30 @@ def steered(tasks: Mapping[str, Task], parts: Mapping[str, Any]) -> pd.DataFrame
             "random": parts[name].random(rng),
             "another class's part": another,
         }
-        # A run keeps the complement of a part and replaces the part; the first one replaces nothing.
+        # A run keeps the complement of a part and replaces the part; the first run replaces nothing.
         runs = [parts[name].nothing().complement()]
         runs += [cut.complement() for cut in cuts.values()]
         for other in names[:place] + names[place + 1 :]:
             images = one_tensor(tasks[other].images)
-            chosen = donors[torch.arange(len(images)) % len(donors)]
-            donated = Counterfactual(chosen)
+            # Each image gets one donor; donors are taken in turn if they are fewer.
+            donated = Counterfactual(donors[torch.arange(len(images)) % len(donors)])
             task = replace(tasks[name], images=images, others=None, baseline=donated)
-            probabilities = list[float]()
+            probabilities = []
             for embeddings in kept_embeddings(task, runs):
                 answers = metric.log_answers(embeddings)[:, metric.label]
                 probabilities.append(answers.exp().mean().item())
             before, *afters = probabilities
             for units, after in zip(cuts, afters, strict=True):
-                rows.append(
-                    {
-                        "class": name,
-                        "of": other,
-                        "units": units,
-                        "before": before,
-                        "after": after,
-                        "n_images": len(images),
-                    }
-                )
-    return pd.DataFrame(rows)
+                rows.append((name, other, units, before, after, len(images)))
+    columns = ["class", "of", "units", "before", "after", "n_images"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def score_planted() -> pd.DataFrame:
-    """Return recall of the planted own units among as many, by method and number of copies; precision is the same."""
+    """Return the recall of planted own units by method and number of copies.
+
+    A method names as many units as were planted, so its precision is the same number.
+    """
     rows = []
     for copies in (1, 2):
         net = planted_classes(copies)
@@ -296,9 +314,8 @@ def score_planted() -> pd.DataFrame:
                 part = find_circuit(task, method=method, size=size / n_units)
                 right = np.isin(part.units["units"], net.own[label]).sum()
                 recalls.append(right / size)
-            row = {"copies": copies, "method": method, "recall": np.mean(recalls)}
-            rows.append({**row, "n_classes": CLASSES})
-    return pd.DataFrame(rows)
+            rows.append((copies, method, np.mean(recalls), CLASSES))
+    return pd.DataFrame(rows, columns=["copies", "method", "recall", "n_classes"])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -307,10 +324,10 @@ class Config(ModelOptions):
 
     model: str = "efficientnet-lite0"
     data: Path = Path("RealStyles")
-    """Folder of the images; of seeds they are drawn there."""
+    """Folder of the images. The images for models of other seeds are drawn there."""
     domains: tuple[str, ...] | None = ("photo",)
     tables: Literal["rivals", "seeds", "colours"] = "rivals"
-    """Which tables: rivals with planted networks and steering; models of other seeds; or overlaps beside colours."""
+    """Tables to make: rivals with planted networks and steering; models of other seeds; or overlaps beside colours."""
     shares: tuple[float, ...] = (0.005, 0.01, 0.02, 0.05)
     """Shares of the units that parts have."""
     out: Path = Path("runs/own-parts-evidence")
@@ -318,7 +335,7 @@ class Config(ModelOptions):
     results: SmallTables = None
 
     def own_parts(self, name: str, method: str = "contrast") -> OwnParts:
-        """Return the own parts of the model, in a folder of this name."""
+        """Return the own parts of the model by a method, kept in a folder with this name."""
         settings = OwnPartSettings(shares=self.shares, method=method)
         return OwnParts(
             self.clip(components=True),
@@ -329,8 +346,12 @@ class Config(ModelOptions):
 
 
 def compare_rivals(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
-    """Find parts by other methods; also read planted networks, and steer by the parts of contrast."""
-    tables = list[pd.DataFrame]()
+    """Find parts by each method, score planted networks, and steer by the parts of contrast.
+
+    Returns:
+        The tables by name, and facts for their provenance.
+    """
+    tables = []
     for name, scorer in RIVALS.items():
         method = name.replace(" ", "-")
         if scorer is not None:
@@ -343,23 +364,29 @@ def compare_rivals(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, A
             unseen = dict[str, Task]()
             parts = dict[str, Any]()
             for key, part in run.circuits(0.02).items():
-                name_of_class, domain = key
+                class_name, domain = key
                 if domain == run.images.domains[0]:
-                    unseen[name_of_class] = run.task(key, run.read(run.unseen[key]))
-                    parts[name_of_class] = part
+                    unseen[class_name] = run.task(key, run.read(run.unseen[key]))
+                    parts[class_name] = part
             steering = steered(unseen, parts)
-    found = {
+    compared = {
         "rivals": pd.concat(tables, ignore_index=True),
         "planted": score_planted(),
         "steering": steering,
     }
-    return found, run.provenance | {"method": list(RIVALS)}
+    return compared, run.provenance | {"method": list(RIVALS)}
 
 
 def compare_seeds(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
-    """Train four more models on the same images, from seeds 1 to 4, and read the parts of each; seed 0 is shipped."""
-    values = dict[int, "pd.Series[float]"]()
-    digests = dict[int, str]()
+    """Train four more models on the same images from seeds 1 to 4, and read the parts of each model.
+
+    The model of seed 0 comes with the package.
+
+    Returns:
+        The tables by name, and facts for their provenance.
+    """
+    values = {}
+    digests = {}
     write_toy(config.data, SHIPPED)
     for seed in range(5):
         of_seed = config
@@ -374,111 +401,111 @@ def compare_seeds(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, An
         map(mean_interval, table.to_numpy()), table.index, ["value", "low", "high"]
     )
     # All values are shares, and Student's interval knows no bounds.
-    found = spread.clip(0, 1).join(table.add_prefix("seed_")).reset_index()
+    over_seeds = spread.clip(0, 1).join(table.add_prefix("seed_")).reset_index()
     facts = {"model_digest": digests, "n_models": len(values)}
-    return {"seeds": found}, run.provenance | facts
+    return {"seeds": over_seeds}, run.provenance | facts
 
 
 def read_parts(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> "pd.Series[float]":
-    """Return what is told of the parts of a model, by share and what it is."""
-    known = lesions.drop_duplicates(["class", "domain"])
-    values = {(0.0, "right answers of the whole model"): known["whole_right"].mean()}
+    """Return the numbers that describe the parts of a model, by the share of units and the name of the number."""
+    # Each class in a domain has a row for each lesion; the whole model is the same in all of them.
+    cells = lesions.drop_duplicates(["class", "domain"])
+    values = {(0.0, "right answers of the whole model"): cells["whole_right"].mean()}
     for share in lesions["share"].unique():
-        of_share, alike = (
-            table[table["share"] == share] for table in (lesions, overlaps)
-        )
+        of_share = lesions[lesions["share"] == share]
+        in_common = overlaps[overlaps["share"] == share]
         left = lesion_summary(of_share, ("styles",))
-        pairs = style_verdicts(of_share, alike)
-        kinds = overlap_summary(alike)
-        names = [
-            *(left["answers"] + ", " + left["cut"] + ", " + left["styles"]),
-            *kinds["parts"],
-        ]
-        told = dict(zip(names, [*left["value"], *kinds["value"]], strict=True)) | {
-            "chance": kinds["chance"].mean()
-        }
-        told["each takes the class in the other style"] = (
-            pairs[["a_on_b", "b_on_a"]].max(axis=1) <= TAKEN
-        ).mean()
-        told[SAME_PART] = (pairs["verdict"] == SAME_PART).mean()
-        values |= {(share, name): value for name, value in told.items()}
+        names = left["answers"] + ", " + left["cut"] + ", " + left["styles"]
+        for name, value in zip(names, left["value"], strict=True):
+            values[share, name] = value
+        kinds = overlap_summary(in_common)
+        for name, value in zip(kinds["parts"], kinds["value"], strict=True):
+            values[share, name] = value
+        values[share, "chance"] = kinds["chance"].mean()
+        pairs = style_verdicts(of_share, in_common)
+        # Of the two lesions the one that takes less decides.
+        takes_both = pairs[["a_on_b", "b_on_a"]].max(axis=1) <= TAKEN
+        values[share, "each takes the class in the other style"] = takes_both.mean()
+        values[share, SAME_PART] = (pairs["verdict"] == SAME_PART).mean()
     return pd.Series(values).rename_axis(["share", "what"])
 
 
 def compare_colours(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, Any]]:
-    """Set overlaps of parts of the largest share beside colours of the images that found them."""
+    """Set overlaps of parts of the largest share beside colours of the images that were used to find them.
+
+    Returns:
+        The tables by name, and facts for their provenance.
+    """
     run = config.own_parts("contrast")
-    found = list[pd.DataFrame]()
+    tables = []
     rows = list[tuple[Any, ...]]()
     overlaps = run.run(Work(progress=True))["overlaps"]
     overlaps = overlaps[overlaps["share"] == max(config.shares)]
-    by_styles = overlaps[overlaps["class_a"] == overlaps["class_b"]].groupby(
-        ["domain_a", "domain_b"]
+    of_one_class = overlaps[overlaps["class_a"] == overlaps["class_b"]]
+    by_styles = of_one_class.groupby(["domain_a", "domain_b"])["overlap"].mean()
+    of_styles = square(by_styles.reset_index())
+    # A class in a style takes the place of a style, so that the matrix is of classes in styles.
+    of_cells = square(
+        overlaps.assign(
+            domain_a=overlaps["class_a"] + "/" + overlaps["domain_a"],
+            domain_b=overlaps["class_b"] + "/" + overlaps["domain_b"],
+        )
     )
-    named = {
-        f"domain_{side}": overlaps[f"class_{side}"] + "/" + overlaps[f"domain_{side}"]
-        for side in "ab"
-    }
-    of_styles = square(by_styles["overlap"].mean().reset_index())
-    of_cells = square(overlaps.assign(**named))
-    keys = [
-        (name, style) for name, style in (cell.split("/") for cell in of_cells.index)
-    ]
-    cells = {
-        "/".join(key): [record.path for record in run.found_on[key]] for key in keys
-    }
-    styles = {
-        d: [path for key in keys if key[1] == d for path in cells["/".join(key)]]
-        for d in of_styles.index
-    }
-    one_class = pd.DataFrame([[float(a[0] == b[0]) for b in keys] for a in keys])
+    cells = {}
+    by_style = defaultdict[str, list[Path]](list)
+    class_names = []
+    for cell in of_cells.index:
+        name, style = cell.split("/")
+        cells[cell] = [record.path for record in run.found_on[name, style]]
+        by_style[style] += cells[cell]
+        class_names.append(name)
+    styles = {style: by_style[style] for style in of_styles.index}
+    names = np.array(class_names)
+    one_class = pd.DataFrame((names[:, None] == names).astype(float))
     for levels in LEVELS:
         colours = colours_in_common(styles, levels)
-        rows += [
-            (levels, a, b, of_styles.loc[a, b], colours.loc[a, b])
-            for a, b in combinations(styles, 2)
-        ]
+        rows.extend(
+            (levels, *pair, of_styles.loc[pair], colours.loc[pair])
+            for pair in combinations(styles, 2)
+        )
         rho, p = mantel(of_styles.to_numpy(), colours.to_numpy())
-        found.append(
-            pd.DataFrame(
-                {
-                    "pairs": "of styles",
-                    "levels": [levels],
-                    "with": "colours",
-                    "rho": rho,
-                    "p": p,
-                }
-            )
-        )
+        row = {
+            "pairs": "of styles",
+            "levels": levels,
+            "with": "colours",
+            "rho": rho,
+            "p": p,
+        }
         causes = {"one class": one_class, "colours": colours_in_common(cells, levels)}
-        found.append(
-            correlations(levels, of_cells, causes).assign(pairs="of classes in styles")
-        )
-    pairs = pd.DataFrame(
-        rows, columns=["levels", "domain_a", "domain_b", "overlap", "colours"]
-    )
-    return {"correlations": pd.concat(found), "styles": pairs}, run.provenance | {
-        "n_parts": len(keys)
+        given = correlations(levels, of_cells, causes)
+        tables.append(pd.DataFrame([row]))
+        tables.append(given.assign(pairs="of classes in styles"))
+    columns = ["levels", "domain_a", "domain_b", "overlap", "colours"]
+    compared = {
+        "correlations": pd.concat(tables),
+        "styles": pd.DataFrame(rows, columns=columns),
     }
+    return compared, run.provenance | {"n_parts": len(cells)}
 
 
 def correlations(
     levels: int, x: pd.DataFrame, causes: Mapping[str, pd.DataFrame]
 ) -> pd.DataFrame:
-    """Return rank correlations of a matrix with causes, each alone and given each other one."""
-    rows = [
-        (
-            levels,
-            what,
-            *mantel(x.to_numpy(), y.to_numpy()),
-            given,
-            *mantel(x.to_numpy(), y.to_numpy(), z.to_numpy()),
-        )
-        for (what, y), (given, z) in permutations(causes.items(), 2)
-    ]
-    return pd.DataFrame(
-        rows, columns=["levels", "with", "rho", "p", "given", "partial", "partial_p"]
-    )
+    """Return rank correlations of a matrix with its causes, alone and given each other cause.
+
+    Args:
+        levels: Levels of each colour in the histograms, which the table tells.
+        x: The matrix of overlaps.
+        causes: Matrices of possible causes by name.
+    """
+    rows = []
+    overlaps = x.to_numpy()
+    for (what, y), (given, z) in permutations(causes.items(), 2):
+        alone = mantel(overlaps, y.to_numpy())
+        partial = mantel(overlaps, y.to_numpy(), z.to_numpy())
+        rows.append((levels, what, *alone, given, *partial))
+    columns = ["levels", "with", "rho", "p", "given", "partial", "partial_p"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def main(config: Config) -> Written:

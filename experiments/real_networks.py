@@ -1,19 +1,19 @@
 """Do real networks agree on which styles share the own part of a class?
 
-For each network it finds and tests the own part of every class in every style (`OwnParts`; what is finished is read),
-and it classifies all images. Then it asks, with the class as the unit and over pairs of styles:
+For each network the script finds and tests the own part of every class in every style (`OwnParts`; finished parts are
+read), and classifies all images. Then it asks, with the class as the unit and over pairs of styles:
 
 1. accuracy: which styles does the network recognise?
-2. left: what does a class keep in each style without the part that another style found, beside random units and beside
-   the parts of other classes?
+2. left: how many right answers does a class keep in each style without the part that another style found? They are set
+   beside the answers without random units, and without the parts of other classes.
 3. overlap: do parts of one class in two styles share more units than parts of two classes in one style?
-4. depth: in which stages do they lie, and share their units?
-5. agreement: do two networks order the pairs of styles alike, by the overlap of parts of one class and by what is left?
-   The same is asked of parts of two classes, which know of no class, and of the colours of the images.
+4. depth: in which stages do the units of parts lie, and in which do two parts share their units?
+5. agreement: do two networks order the pairs of styles alike, by the overlap of parts of one class and by the answers
+   that are left? The same is asked of parts of two classes, which no shared class explains, and of colours of images.
 
-That parts are the class's would be refuted by parts of two classes in one style that share as much. That networks agree
-on styles would be refuted by an order that parts of two classes, or colours, give as well. Networks of one family can
-show little.
+The claim that a part belongs to its class would be refuted if parts of two classes in one style shared as much. The
+claim that networks agree on styles would be refuted if parts of two classes, or colours, gave the same order. Networks
+of one family can show little.
 
     python -m experiments.real_networks --results experiments/results/real_networks
 """
@@ -58,24 +58,24 @@ LEVELS = (2, 3, 4, 8, 16)
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """Networks, images and parts."""
+    """Settings of the networks, the images and the parts."""
 
     models: tuple[str, ...] = (
         "efficientnet-lite0",
         "efficientnet-lite1",
         "efficientnet-lite2",
     )
-    """Networks, as circuitry own-parts takes them."""
+    """Names of the networks, as circuitry own-parts takes them."""
     checkpoint: Path | None = None
-    """Weights of one network that brings none."""
+    """File of weights, for one network that does not come with weights."""
     data: Path = Path("RealStyles")
     """Folder of the images."""
     split: str | None = "test"
-    """Which of DomainNet's lists to use, where there are lists."""
+    """Name of the lists of DomainNet to use; ignored if the folder has no lists."""
     classes: tuple[str, ...] = tuple(CLASSES.split())
-    """Classes with parts; accuracy is of all."""
+    """Classes whose parts are found; accuracy is of all classes."""
     domains: tuple[str, ...] = ("photo", "clipart", "noto", "fluent3d", "openmoji")
-    """Styles with parts; accuracy is of all."""
+    """Styles in which parts are found; accuracy is of all styles."""
     share: float = 0.02
     """Share of the units that parts have."""
     out: Path = Path("runs/real_networks")
@@ -84,7 +84,7 @@ class Config:
 
 
 def main(config: Config) -> Written:
-    """Read each network, then their agreement; write the tables."""
+    """Find and test the parts of each network, compare the networks, and write the tables."""
     runs = list[OwnParts]()
     by_name = defaultdict[str, list[pd.DataFrame]](list)
     digests = dict[str, str]()
@@ -139,12 +139,13 @@ def network(config: Config, model: str) -> tuple[OwnParts, dict[str, pd.DataFram
 
 
 def accuracy(seen: pd.DataFrame) -> pd.DataFrame:
-    """Return by domain the share of right images among all classes: mean and interval over classes."""
+    """Return the share of right answers among all classes by domain, with the mean and interval over classes."""
     right = seen.assign(right=seen["rank"] == 1).astype({"class": str, "domain": str})
     rows = list[dict[str, Any]]()
     for domain, images in right.groupby("domain"):
         by_class = images.groupby("class")["right"].mean()
         value, low, high = mean_interval(by_class.to_numpy(dtype=float))
+        # Student's interval may leave the range of shares.
         rows.append(
             {
                 "domain": domain,
@@ -160,7 +161,7 @@ def accuracy(seen: pd.DataFrame) -> pd.DataFrame:
 
 
 def depth(run: OwnParts) -> pd.DataFrame:
-    """Return by stage of the network its share of the units of parts, and what two parts share of their units there."""
+    """Return, for each kind of pairs of parts and stage, the share of units in the stage and the overlap there."""
     counts = defaultdict[tuple[str, str], list[int]](lambda: [0, 0])
     for (a, first), (b, second) in combinations(run.circuits().items(), 2):
         for site, units in first.units.items():
@@ -179,7 +180,10 @@ def depth(run: OwnParts) -> pd.DataFrame:
 
 
 def pairs_of_styles(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> pd.DataFrame:
-    """Return by pair of styles the overlaps of parts, and what is left of a class without the other style's part."""
+    """Return the overlaps of parts and the right answers that are left without the part of the other style.
+
+    Each pair of styles has a row.
+    """
     keys = ["answers", "cut", "part_domain", "domain"]
     left = lesion_summary(lesions).set_index(keys)["value"]
     left = left.sort_index()[OWN, "part"]
@@ -187,14 +191,14 @@ def pairs_of_styles(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> pd.DataFra
     for (a, b), both in overlaps.groupby(["domain_a", "domain_b"]):
         if a == b:
             continue
-        same = both["class_a"] == both["class_b"]
+        one_class = both["class_a"] == both["class_b"]
         rows.append(
             {
                 "domain_a": a,
                 "domain_b": b,
-                "one class": both.loc[same, "overlap"].mean(),
-                "n_classes": same.sum(),
-                "two classes": both.loc[~same, "overlap"].mean(),
+                "one class": both.loc[one_class, "overlap"].mean(),
+                "n_classes": one_class.sum(),
+                "two classes": both.loc[~one_class, "overlap"].mean(),
                 # The part of either style is cut on the images of the other one.
                 "left": left.reindex([(a, b), (b, a)]).mean(),
             }
@@ -203,7 +207,10 @@ def pairs_of_styles(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> pd.DataFra
 
 
 def colours(run: OwnParts) -> pd.DataFrame:
-    """Return by pair of styles what the colours of the images that found parts have in common, by number of levels."""
+    """Return how much of their colours the images of two styles have in common.
+
+    The images are those used to find parts. Each pair of styles has a row, and each number of levels a column.
+    """
     paths: dict[str, list[Path]] = {domain: [] for domain in run.images.domains}
     for (_, domain), records in run.found_on.items():
         paths[domain] += [record.path for record in records]
@@ -221,7 +228,15 @@ def colours(run: OwnParts) -> pd.DataFrame:
 def colours_in_common(
     pictures: Mapping[str, Sequence[Path]], levels: int
 ) -> pd.DataFrame:
-    """Return what the mean histograms of colours of every two sets of pictures have in common, by sorted names."""
+    """Return the intersection of the mean histograms of colours for every two sets of pictures.
+
+    Args:
+        pictures: Files by the name of the set.
+        levels: Levels of each of red, green and blue.
+
+    Returns:
+        A symmetric table of the sorted names.
+    """
     means = list[np.ndarray]()
     names = sorted(pictures)
     for name in names:
@@ -233,15 +248,20 @@ def colours_in_common(
             counts = np.bincount(colours, minlength=levels**3)
             histograms.append(counts / len(pixels))
         means.append(np.mean(histograms, axis=0))
-    in_common = [[np.minimum(a, b).sum() for b in means] for a in means]
+    in_common = list[list[float]]()
+    for mean in means:
+        in_common.append([np.minimum(mean, other).sum() for other in means])
     return pd.DataFrame(in_common, names, names)
 
 
 def agreement(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Return rank correlations over pairs of styles: of two networks, within each with colours and other classes."""
+    """Return rank correlations over pairs of styles.
+
+    Two networks are correlated by each measure. Within each network the measures are correlated with the overlap of
+    parts of two classes, and with colours.
+    """
     measured = ("one class", "two classes", "left")
-    causes = ["two classes"]
-    causes += [name for name in map(str, pairs) if name.startswith("colours")]
+    causes = ["two classes", *pairs.filter(regex="^colours")]
     by_model = dict(list(pairs.groupby("model")))
     models = pairs["model"].unique()
     asked = list[tuple[str, str, str, str]]()

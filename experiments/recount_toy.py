@@ -1,12 +1,13 @@
 """Do the verdicts of the study in small hold when all held-out classes count? From its committed tables alone.
 
-Its tables left a class out for all models of a test domain where the upper bound of one architecture had not learnt it,
-so accuracies of 27 of 49 models were of one class with twenty images. ``robustness.csv`` of the same run has the
-accuracy on all ten held-out classes, as the study counts them. This program puts it in the place of the other one, and
-judges claims, correlations and the ranking of models again. A verdict that changes was one of the screen.
+The study in small screened classes: if the upper bound of one architecture had not learnt a class, the class was left
+out for all models of a test domain. So the accuracies of 27 of 49 models were of one class with twenty images.
+``robustness.csv`` of the same run has the accuracy on all ten held-out classes, as the study counts them. This program
+replaces the screened accuracy by that accuracy, and judges claims, correlations and the ranking of models again. A
+verdict that changes was a verdict on the screen.
 
-What needs the models keeps its numbers, and the column ``counted`` says so: accuracy among held-out classes alone is
-counted on the old screen, and what the domains of a model share is in no committed table.
+Numbers that need the models stay as they are, and the column ``counted`` says so. Accuracy among held-out classes alone
+is counted on the old screen, and no committed table has what the domains of a model share.
 
     python experiments/recount_toy.py --results experiments/results/toy_recounted
 """
@@ -26,8 +27,10 @@ from experiments.study.toy_command import ranking, relations_of
 import numpy as np
 import pandas as pd
 
-AGAIN, OLD_SCREEN, PUBLISHED = "all held-out classes", "old screen", "as published"
-"""How a row of claims is counted."""
+# How a row of claims is counted.
+AGAIN = "all held-out classes"
+OLD_SCREEN = "old screen"
+PUBLISHED = "as published"
 NEED_THE_MODELS = [
     "alone",
     "own_style",
@@ -35,7 +38,7 @@ NEED_THE_MODELS = [
     "predicted_held_out",
     "chance_alone",
 ]
-"""Accuracies that cannot be counted again."""
+"""Accuracies that cannot be counted again without the models."""
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,12 @@ def main(config: Config) -> None:
     names = ("points", "claims", "told_apart", "robustness")
     published = {name: pd.read_csv(config.published / f"{name}.csv") for name in names}
     points = recounted_points(published["points"], published["robustness"])
-    found = Measured(points, _nothing_shared(), pd.DataFrame())
+    measured = Measured(points, _nothing_shared(), pd.DataFrame())
     tables = {
         "points": points,
-        "claims": recounted_claims(judged(found), published["claims"]),
-        "relations": relations_of(found),
-        "ranking": ranking(found),
+        "claims": recounted_claims(judged(measured), published["claims"]),
+        "relations": relations_of(measured),
+        "ranking": ranking(measured),
         "told_apart": recounted_settings(
             published["told_apart"], published["robustness"]
         ),
@@ -65,7 +68,8 @@ def main(config: Config) -> None:
 
 
 def recounted_points(points: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataFrame:
-    """Return the points with accuracy on all held-out classes, and which these are."""
+    """Return the points with the accuracy on all held-out classes, and the names of these classes."""
+    # Runs are folders in one table, and names of files in the other.
     of_all = robustness.assign(run=robustness["run"].str.replace("/", "-"))
     of_all = of_all[["run", "test_domain", "test", "held_out_classes"]]
     both = points.merge(of_all, on=["run", "test_domain"], validate="one_to_one")
@@ -79,7 +83,7 @@ def recounted_points(points: pd.DataFrame, robustness: pd.DataFrame) -> pd.DataF
 
 
 def recounted_claims(again: pd.DataFrame, published: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of claims that the points tell, and the published rows of the others."""
+    """Return the rows of claims: counted again if the points tell them, else as published."""
     alone = again["measure"].str.endswith(KINDS["alone"])
     again = again.assign(counted=np.where(alone, OLD_SCREEN, AGAIN))
     again = again[again["n_models"] > 0]
@@ -94,6 +98,7 @@ def recounted_claims(again: pd.DataFrame, published: pd.DataFrame) -> pd.DataFra
         kind="stable",
         ignore_index=True,
     )
+    # Only the first measure of a claim, over all models, is a test of the claim.
     first = both["measure"].isin([claim.measures[0].name for claim in CLAIMS]) & (
         both["models"] == ALL_MODELS
     )
@@ -103,9 +108,10 @@ def recounted_claims(again: pd.DataFrame, published: pd.DataFrame) -> pd.DataFra
 def recounted_settings(
     told_apart: pd.DataFrame, robustness: pd.DataFrame
 ) -> pd.DataFrame:
-    """Return the accuracies by setting in the test domain, of all held-out classes, beside the published ones."""
+    """Return the accuracies on all held-out classes by setting in the test domain, beside the published accuracies."""
     keys = ["test_domain", *MODEL, "setting"]
     groups = robustness.groupby(keys)
+    # Models of one setting may have different sets: the table names the classes of any of them.
     classes = groups["held_out_classes"].agg(
         lambda joined: ", ".join(sorted(set(", ".join(joined).split(", "))))
     )

@@ -1,9 +1,9 @@
 """Simulated circuits of known similarity: kept units of classes, domains and folds of images.
 
-A unit's score in a class and domain is sqrt(shared) z + sqrt(1 - shared) y + noise, all normal: z belongs to the class,
-y to the class in the domain, and noise to each fold of the images. The units with the largest scores are kept, and kept
-sets are compared by their Jaccard index, like circuits. With ``shared`` 1 domains differ only by noise, with 0 they are
-independent.
+The score of a unit in a class and domain is sqrt(shared) z + sqrt(1 - shared) y + noise. All terms are normal: z
+belongs to the class, y to the class in the domain, and the noise to each fold of the images. The units with the largest
+scores are kept, and sets of kept units are compared by their Jaccard index, like circuits. If ``shared`` is 1, domains
+differ only by noise; if it is 0, they are independent.
 """
 
 from typing import NamedTuple
@@ -18,9 +18,13 @@ class Planted(NamedTuple):
     """Sizes of a simulation."""
 
     n_units: int = 60
+    """Units of each circuit."""
     n_kept: int = 8
+    """Units that a circuit keeps."""
     n_domains: int = 3
+    """Domains of each class."""
     n_folds: int = 4
+    """Folds of the images of a class in a domain."""
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -31,15 +35,18 @@ class Planted(NamedTuple):
     def chance(self) -> float:
         """Expected Jaccard index of two random kept sets."""
         rng = np.random.default_rng(0)
+        # By simulation: the expectation of a ratio has no short formula.
         kept = keep(rng.normal(size=(2, 100_000, self.n_units)), self.n_kept)
         return float(jaccard(kept[0], kept[1]).mean())
 
 
 class SimulatedCircuits(NamedTuple):
-    """Similarities of folds, and of all images, of simulated circuits."""
+    """Similarities of simulated circuits of one class in two domains."""
 
     folds: FoldArray
+    """Similarities of circuits of folds."""
     whole: Float[np.ndarray, "classes domains domains"]
+    """Similarities of circuits of all images."""
 
 
 def simulate(
@@ -50,8 +57,11 @@ def simulate(
 ) -> SimulatedCircuits:
     """Draw circuits of classes in domains and compare them.
 
-    A class has a ``shared`` share of a score's variance in common over domains; ``noise`` is the standard deviation of
-    what one fold of the images adds, which the whole averages.
+    Args:
+        rng: Generator of the scores.
+        shared: Share of the variance of scores that a class has in common over domains.
+        noise: Standard deviation of the noise of one fold. The noise of all images is the mean over folds.
+        planted: Sizes of the simulation.
     """
     n = len(shared)
     d = planted.n_domains
@@ -60,12 +70,14 @@ def simulate(
     own = rng.normal(size=(n, d, u))
     common = rng.normal(size=(n, 1, u))
     scores = np.sqrt(shared)[..., None] * common + np.sqrt(1 - shared)[..., None] * own
+    # [classes, domains, folds, units]
     added = np.broadcast_to(noise, (n, d))[..., None, None] * rng.normal(
         size=(n, d, k, u)
     )
     kept = keep(scores[:, :, None] + added, planted.n_kept)
     whole = keep(scores + added.mean(2), planted.n_kept)
     values = jaccard(kept[:, :, None, :, None], kept[:, None, :, None])[:, :, :, None]
+    # A fold compared with itself, in two domains, shares its images.
     values[..., np.arange(k), np.arange(k)] = np.nan
     classes = tuple(f"c{i:03}" for i in range(n))
     return SimulatedCircuits(
@@ -88,5 +100,5 @@ def keep(
 def jaccard(
     a: Bool[np.ndarray, "*#circuits units"], b: Bool[np.ndarray, "*#circuits units"]
 ) -> np.ndarray:
-    """Return common members over members of either."""
+    """Return the Jaccard index of two sets of units: common units over units of either set."""
     return np.asarray((a & b).sum(-1) / (a | b).sum(-1))

@@ -1,6 +1,6 @@
 """How fast are circuits found and compared? The tables of docs/results/speed.md, one question a call, on the CPU.
 
-Every ratio is of times within one call. Towers have random weights.
+Each ratio is of times within one call, so that the load of the machine hardly matters. Towers have random weights.
 
     python experiments/speed_of_circuits.py                     # partial runs against runs of the whole tower
     python experiments/speed_of_circuits.py --of growth         # with images, units and sites; the study's circuits
@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
 from statistics import median
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Generic, NamedTuple, TypeVar
 
 from circuitry.runs import Work, claim, one_of, run_script, short_waits
 from circuitry import (
@@ -61,16 +61,18 @@ from torch.utils.benchmark import Timer
 
 T = TypeVar("T")
 Scores = Mapping[str, np.ndarray]
+"""Scores by site, or by pair of sites."""
 
 STUDY_RULE = left_rule(10)
+"""The quadrature rule of the study."""
 SHARE = 0.1
 """Share of the units of each site that the study keeps."""
 STUDY_IMAGES = 345 * 6 * 50
-"""The study's full setting: classes, domains, images of each class in each domain."""
+"""Images of the study's full setting: classes times domains times images of each class in each domain."""
 GPU_TFLOPS = 19.5
 """10^12 operations a second of a GPU, for the estimate: an A100's single-precision peak without tensor cores."""
 GPU_FRACTION = 0.4
-"""Share of it that is assumed to be reached, which was not measured."""
+"""Share of the GPU's peak that is assumed to be reached; it was not measured."""
 GPU_RATE = GPU_FRACTION * (GPU_TFLOPS * 1e12)
 PATH = midpoint_rule(5)
 """Points of the path of a transformer's edges."""
@@ -80,7 +82,7 @@ DEFAULTS = {
     "edges": (("ViT-B-32",), 8),
     "threads": (("rn-tiny",), 14),
 }
-"""Models and images by what is measured."""
+"""Models, and the number of images, for each measurement."""
 COLUMNS = (
     "model",
     "scores",
@@ -103,9 +105,9 @@ class Config(KeepSettings):
     ] = "partial-runs"
     """What is measured."""
     models: tuple[str, ...] = ()
-    """Models of open_clip or of this package (default: by what is measured, see `DEFAULTS`)."""
+    """Models of open_clip or of this package (default: `DEFAULTS` of the measurement)."""
     images: int | None = None
-    """Images (default: by what is measured)."""
+    """Number of images (default: `DEFAULTS` of the measurement)."""
     classes: int = 100
     """Classes whose circuits are compared, each in six domains."""
     out: Path = Path("runs/speed")
@@ -113,11 +115,12 @@ class Config(KeepSettings):
 
 
 def main(config: Config) -> None:
-    """Measure and print."""
+    """Measure one kind of speed, print and write its tables."""
+    # Circuits to compare have no model and no images.
     models, images = DEFAULTS.get(config.of, ((), 0))
     models = config.models or models
     images = config.images or images
-    # What pages tell beside the tables.
+    # Pages tell these beside the tables.
     facts: dict[str, Any] = {"threads": torch.get_num_threads()}
     if models:
         facts |= {"models": models, "images": images}
@@ -138,15 +141,27 @@ def main(config: Config) -> None:
     config.keep(tables, **facts)
 
 
-def timed(run: Callable[..., T], *given: object) -> tuple[T, float]:
-    """Return what a function returns, and its seconds."""
+class Timed(NamedTuple, Generic[T]):
+    """The value of a call, and its time."""
+
+    value: T
+    """The returned value."""
+    seconds: float
+    """Seconds on the wall."""
+
+
+def timed(run: Callable[..., T], *given: object) -> Timed[T]:
+    """Call a function with arguments, and return its value and time."""
     started = time.perf_counter()
     value = run(*given)
-    return value, time.perf_counter() - started
+    return Timed(value, time.perf_counter() - started)
 
 
 def random_task(name: str, n_images: int) -> tuple[nn.Module, Tensor, Task]:
-    """Return a tower, images and the logit of the first of ten classes, all random, after a first run."""
+    """Return a random tower, random images, and a task with the logit of the first of ten random classes.
+
+    The tower has run once, since a first run is slower.
+    """
     torch.manual_seed(0)
     model = open_clip.create_model(register_model(name))
     tower = model.visual.eval().requires_grad_(False)
@@ -168,9 +183,9 @@ def random_task(name: str, n_images: int) -> tuple[nn.Module, Tensor, Task]:
 
 
 class FullTower:
-    """The plain way: every gradient by a run of the whole tower, with the activation at one site replaced.
+    """The plain way to score units and edges, by runs of the whole tower with the activation at one site replaced.
 
-    Its hooks stay in the tower, so it comes after what this package measures, which refuses towers with hooks.
+    The hooks stay in the tower. This package refuses towers with hooks, so its own times must be measured before.
     """
 
     def __init__(self, tower: nn.Module, images: Tensor, task: Task) -> None:
@@ -178,7 +193,7 @@ class FullTower:
         self.images = images
         self.task = task
         self.replaced: dict[str, Tensor] = {}
-        """What stands at a site in the place of its activation."""
+        """Tensors that replace the activation of a site in the next run."""
         self.seen: dict[str, Tensor] = {}
         """The activations of the last run."""
         for site in self.sites:
@@ -189,7 +204,7 @@ class FullTower:
 
     @property
     def sites(self) -> list[str]:
-        """Return the sites behind the image."""
+        """Return the sites after the image."""
         return [site for site in self.task.sites if site != "input"]
 
     def hook(self, site: str) -> Callable[[nn.Module, object, Tensor], Tensor]:
@@ -202,7 +217,7 @@ class FullTower:
         return write
 
     def metric(self) -> Tensor:
-        """Return the metric [images] of a run, with what is replaced."""
+        """Return the metric [images] of a run with the replaced activations."""
         return self.task.metric(self.tower(self.images))
 
     def effect(self, site: str, scalar: Callable[[], Tensor]) -> Tensor:
@@ -214,6 +229,7 @@ class FullTower:
             self.replaced[site] = ((1 - k / n) * clean).requires_grad_()
             total += torch.autograd.grad(scalar(), self.replaced[site])[0]
         del self.replaced[site]
+        # The path ends at zero, so the change along it is the clean activation.
         effect = total / n * clean
         return (effect.flatten(2).sum(2) if effect.dim() > 2 else effect).mean(0)
 
@@ -226,7 +242,7 @@ class FullTower:
         return {site: self.effect(site, scalar).numpy() for site in self.sites}
 
     def into_unit(self, up: str, down: str, unit: int) -> Tensor:
-        """Return integrated gradients of how far a unit moves, at a site before it [units]."""
+        """Return integrated gradients of the change of a unit, with respect to the units [units] of a site before."""
         return self.effect(up, lambda: self.unit_moves(down, unit))
 
     def unit_moves(self, site: str, unit: int) -> Tensor:
@@ -235,7 +251,7 @@ class FullTower:
         return F.mse_loss(self.seen[site][:, unit], self.clean[site][:, unit])
 
     def without(self, site: str, unit: int) -> float:
-        """Return what the mean metric loses when a unit is zero."""
+        """Return by how much the mean metric falls when a unit is set to zero."""
         with torch.no_grad():
             before = self.metric()
             self.replaced[site] = self.clean[site].clone()
@@ -246,47 +262,60 @@ class FullTower:
 
 
 def partial_runs(name: str, n_images: int) -> pd.DataFrame:
-    """Return seconds of the plain way and of this package, by kind of score, and how far the scores differ.
+    """Return the seconds of the plain way and of this package by kind of score, and the difference of their scores.
 
     The plain way scores the edges into one unit of each site; its seconds are multiplied by the number of units.
     """
     tower, images, task = random_task(name, n_images)
     with task.encoder.fast():  # as `attribute` does
-        ours, our_nodes = timed(unit_scores, task, STUDY_RULE)
-        kept = strongest_units({site: abs(ours[site]) for site in ours}, SHARE)
-        edges, our_edges = timed(edge_scores, task, kept, STUDY_RULE)
-        _, radau_nodes = timed(unit_scores, task, parse_rule("gauss-radau-5"))
-        _, radau_edges = timed(edge_scores, task, kept, parse_rule("gauss-radau-4"))
+        ours = timed(unit_scores, task, STUDY_RULE)
+        kept = strongest_units(
+            {site: abs(scores) for site, scores in ours.value.items()}, SHARE
+        )
+        edges = timed(edge_scores, task, kept, STUDY_RULE)
+        radau_nodes = timed(unit_scores, task, parse_rule("gauss-radau-5"))
+        radau_edges = timed(edge_scores, task, kept, parse_rule("gauss-radau-4"))
     runs = FullTower(tower, images, task)
-    nodes, node_seconds = timed(runs.nodes)
-    rows, edge_seconds = into_one_unit(runs, kept)
-    first = {"/".join(pair): scores[0] for pair, scores in edges.scores.items()}
+    plain = timed(runs.nodes)
+    plain_edges = into_one_unit(runs, kept)
+    # Edges into the first kept unit of each site, as the plain way scores them.
+    first = {"/".join(pair): scores[0] for pair, scores in edges.value.scores.items()}
+    node_difference = worst(ours.value, plain.value)
+    edge_difference = worst(first, plain_edges.value)
     table = [
-        speed(name, "nodes", node_seconds, our_nodes, worst(ours, nodes)),
-        speed(name, "edges", edge_seconds, our_edges, worst(first, rows)),
-        speed(name, "nodes, gauss-radau-5", node_seconds, radau_nodes, math.nan),
-        speed(name, "edges, gauss-radau-4", edge_seconds, radau_edges, math.nan),
+        speed(name, "nodes", plain, ours, node_difference),
+        speed(name, "edges", plain_edges, edges, edge_difference),
+        speed(name, "nodes, gauss-radau-5", plain, radau_nodes),
+        speed(name, "edges, gauss-radau-4", plain_edges, radau_edges),
     ]
     return pd.DataFrame(table, columns=COLUMNS)
 
 
 def patching(name: str, n_images: int) -> pd.DataFrame:
-    """Return the same for exact patching of every unit; the plain way patches one unit of each site."""
+    """Return the row of `partial_runs` for exact patching of every unit.
+
+    The plain way patches one unit of each site; its seconds are multiplied by the number of units.
+    """
     tower, images, task = random_task(name, n_images)
-    exact, seconds = timed(patch_effects, task)
-    losses, whole_seconds = without_one_unit(FullTower(tower, images, task))
+    exact = timed(patch_effects, task)
+    plain = without_one_unit(FullTower(tower, images, task))
     # Together, since a unit that is never active has an effect of zero.
-    theirs = {"all": np.array(list(losses.values()))}
-    ours = {"all": np.array([exact.scores[site][0] for site in losses])}
-    row = speed(name, "patching", whole_seconds, seconds, worst(ours, theirs))
+    theirs = {"all": np.array(list(plain.value.values()))}
+    ours = {"all": np.array([exact.value.scores[site][0] for site in plain.value])}
+    row = speed(name, "patching", plain, exact, worst(ours, theirs))
     return pd.DataFrame([row], columns=COLUMNS)
 
 
 def speed(
-    name: str, scores: str, whole: float, partial: float, difference: float
+    name: str,
+    scores: str,
+    plain: Timed[Any],
+    ours: Timed[Any],
+    difference: float = math.nan,
 ) -> tuple[str, str, float, float, float, float]:
-    """Return a row of the table of partial runs."""
-    return name, scores, whole, partial, whole / partial, difference
+    """Return a row of the table of partial runs, with `COLUMNS`."""
+    ratio = plain.seconds / ours.seconds
+    return name, scores, plain.seconds, ours.seconds, ratio, difference
 
 
 def unit_scores(task: Task, rule: QuadratureRule) -> Scores:
@@ -299,32 +328,32 @@ def edge_scores(task: Task, units: Scores, rule: QuadratureRule) -> Edges:
     return score_edges(task, units, rule=rule)
 
 
-def into_one_unit(runs: FullTower, kept: Scores) -> tuple[Scores, float]:
+def into_one_unit(runs: FullTower, kept: Scores) -> Timed[Scores]:
     """Return scores of the edges into the first kept unit of each site, and the seconds that all edges would take."""
     rows = {}
     seconds = 0.0
     for up, down in pairwise(runs.sites):
         unit = int(kept[down][0])
-        effect, taken = timed(runs.into_unit, up, down, unit)
+        effect = timed(runs.into_unit, up, down, unit)
         # How far a unit moves is a mean over images already; an edge helps where it keeps the unit in its place.
-        rows[f"{up}/{down}"] = -len(runs.images) * effect.numpy()[kept[up]]
-        seconds += taken * len(kept[down])
-    return rows, seconds
+        rows[f"{up}/{down}"] = -len(runs.images) * effect.value.numpy()[kept[up]]
+        seconds += effect.seconds * len(kept[down])
+    return Timed(rows, seconds)
 
 
-def without_one_unit(runs: FullTower) -> tuple[dict[str, float], float]:
+def without_one_unit(runs: FullTower) -> Timed[dict[str, float]]:
     """Return the exact effect of the first unit of each site, and the seconds that all units would take."""
     losses = {}
     seconds = 0.0
     for site in runs.sites:
-        loss, taken = timed(runs.without, site, 0)
-        losses[site] = loss
-        seconds += taken * runs.clean[site].shape[1]
-    return losses, seconds
+        loss = timed(runs.without, site, 0)
+        losses[site] = loss.value
+        seconds += loss.seconds * runs.clean[site].shape[1]
+    return Timed(losses, seconds)
 
 
 def worst(ours: Scores, theirs: Scores) -> float:
-    """Return the largest norm of a difference relative to the norm, over sites or pairs of sites."""
+    """Return the largest difference of two scores over sites or pairs of sites, as a norm relative to the norm."""
     return max(
         float(np.linalg.norm(ours[key] - theirs[key]) / np.linalg.norm(theirs[key]))
         for key in theirs
@@ -335,32 +364,27 @@ def worst(ours: Scores, theirs: Scores) -> float:
 
 
 def growth(name: str, n_images: int) -> dict[str, pd.DataFrame]:
-    """Return seconds by images, units and sites, the share of the machine that is used, and the study's hours."""
+    """Return the tables of cost: growth with images, units and sites, rates of operations, and hours of the study."""
     _, images, task = random_task(name, n_images)
-    one = midpoint_rule(1)
+    # One point, since the cost of more is in proportion.
+    rule = midpoint_rule(1)
     sites = task.encoder.sites
-    rows = [
-        *(
-            ("images", k, *cost(task, images[:k], one, SHARE, sites))
-            for k in (n_images // 4, n_images // 2, n_images)
-        ),
-        *(
-            ("share of units", share, *cost(task, images[:1], one, share, sites))
-            for share in (0.05, 0.1, 0.2)
-        ),
-        *(
-            ("sites", len(last), *cost(task, images[:1], one, SHARE, last))
-            for last in (sites[-6:], sites[-11:], sites)
-        ),
-    ]
+    rows = list[tuple[Any, ...]]()
+    for n in (n_images // 4, n_images // 2, n_images):
+        rows.append(("images", n, *cost(task, images[:n], rule, SHARE, sites)))
+    image = images[:1]
+    for share in (0.05, 0.1, 0.2):
+        rows.append(("share of units", share, *cost(task, image, rule, share, sites)))
+    for last in (sites[-6:], sites[-11:], sites):
+        rows.append(("sites", len(last), *cost(task, image, rule, SHARE, last)))
     columns = ["images", "kept units", "sites", "node seconds", "edge seconds"]
     table = pd.DataFrame(rows, columns=["what grows", "value", *columns])
-    last = table.iloc[-1]  # one image, all sites
-    counted = count_operations(task.encoder, task.metric, as_studied(one))
+    full = table.iloc[-1]  # one image, all sites
+    counted = count_operations(task.encoder, task.metric, as_studied(rule))
     rates = {
         "matrix products": matrix_product_rate(),
-        "node": counted.nodes / last["node seconds"],
-        "edge": counted.edges / last["edge seconds"],
+        "node": counted.nodes / full["node seconds"],
+        "edge": counted.edges / full["edge seconds"],
     }
     reached = pd.Series(rates).rename_axis("what").reset_index(name="GFLOP/s")
     reached["GFLOP/s"] /= 1e9
@@ -372,14 +396,14 @@ def growth(name: str, n_images: int) -> dict[str, pd.DataFrame]:
 def cost(
     task: Task, images: Tensor, rule: QuadratureRule, share: float, sites: Sequence[str]
 ) -> tuple[int, int, int, float, float]:
-    """Return images, kept units, sites, and the seconds of the scores of units and of the edges between those kept."""
+    """Return the number of images, kept units and sites, the seconds of node scores, and the seconds of edge scores."""
     fewer = Task(task.encoder, images, task.metric, sites=sites, work=QUIET)
     with task.encoder.fast():
-        scores, node_seconds = timed(unit_scores, fewer, rule)
-        kept = strongest_units(scores, share)
-        _, edge_seconds = timed(edge_scores, fewer, kept, rule)
+        nodes = timed(unit_scores, fewer, rule)
+        kept = strongest_units(nodes.value, share)
+        edges = timed(edge_scores, fewer, kept, rule)
     n_kept = sum(map(len, kept.values()))
-    return len(images), n_kept, len(sites), node_seconds, edge_seconds
+    return len(images), n_kept, len(sites), nodes.seconds, edges.seconds
 
 
 def as_studied(rule: QuadratureRule) -> AttributionSettings:
@@ -392,7 +416,7 @@ def study_hours(task: Task) -> pd.DataFrame:
     rows = []
     for rule in (STUDY_RULE, midpoint_rule(10)):
         counted = count_operations(task.encoder, task.metric, as_studied(rule))
-        # Edges of all images, and of halves.
+        # Edges are scored of all images, and of each fold: two times in all.
         an_image = counted.nodes + 2 * counted.edges
         hours = STUDY_IMAGES * an_image / GPU_RATE / 3600
         rows.append(
@@ -408,9 +432,9 @@ def study_hours(task: Task) -> pd.DataFrame:
 
 
 def matrix_product_rate(size: int = 2048) -> float:
-    """Return the operations a second that single-precision matrix products reach here at their best.
+    """Return the largest number of operations a second that single-precision matrix products reach on this machine.
 
-    A convolution with 1x1 kernels is such a product, too, which PyTorch computes by other code.
+    A convolution with 1x1 kernels is such a product, too. PyTorch computes it by other code.
     """
     a, b = torch.randn(2, size, size)
     image = b.view(1, size, size, 1)
@@ -430,9 +454,10 @@ def matrix_product_rate(size: int = 2048) -> float:
 
 
 def edge_speed(name: str, n_images: int) -> pd.DataFrame:
-    """Return seconds and memory of all edges between heads and MLPs, beside a pass: the tower forward and backward.
+    """Return the time and memory of scoring all edges between heads and MLPs.
 
-    The peak of memory is that of this process: weights, Python and PyTorch.
+    The time is relative to a pass: the tower forward and backward. The peak of memory is the peak of this process, with
+    weights, Python and PyTorch.
     """
     tower, images, task = random_task(name, n_images)
     task = Task(task.encoder, images, task.metric, work=FEW)
@@ -464,7 +489,7 @@ def edge_speed(name: str, n_images: int) -> pd.DataFrame:
 
 def median_seconds(run: Callable[[], object]) -> float:
     """Return the median time of three calls."""
-    return median(timed(run)[1] for _ in range(3))
+    return median(timed(run).seconds for _ in range(3))
 
 
 # Similarity of many circuits.
@@ -478,27 +503,25 @@ DOMAINS = ("clipart", "infograph", "painting", "quickdraw", "real", "sketch")
 
 
 def similarity(out: Path, n_classes: int) -> pd.DataFrame:
-    """Return seconds and memory of comparing random circuits of RN50's size by five measures in one pass."""
+    """Return the time and memory of comparing random circuits of the size of RN50 by five measures in one pass."""
     folder = out / f"{n_classes}-classes"
     if not (folder / "manifest.json").is_file():
         write_graphs(folder, n_classes)
     measures = [Measure("node_overlap"), Measure("edge_jaccard")]
     measures += [Measure("wl_kernel", depth) for depth in (1, 2, 3)]
-    compared, seconds = timed(
-        lambda: compare_domains(GraphFolder(folder), measures=measures)
-    )
-    comparison = compared["edge_jaccard"]
+    compared = timed(lambda: compare_domains(GraphFolder(folder), measures=measures))
+    comparison = compared.value["edge_jaccard"]
     row = {
         "pairs": len(comparison.values) + len(comparison.folds),
         "measures": len(measures),
-        "seconds": seconds,
+        "seconds": compared.seconds,
         "peak GiB": peak_memory_gib(),
     }
     return pd.DataFrame([row])
 
 
 def write_graphs(folder: Path, n_classes: int) -> None:
-    """Write random graphs, whole and of folds; those of a class share a half of their scores."""
+    """Write random graphs, whole and of folds. The scores of a class have half of their variance in common."""
     rng = np.random.default_rng(0)
     inner = [site for site in UNITS if site != "input"]
     keys = []
@@ -542,7 +565,7 @@ WAYS: dict[str, dict[str, str]] = {
     "one thread": ONE_THREAD,
     A_PROCESS_A_CORE: ONE_THREAD,
 }
-"""Environments by how a machine's cores are used."""
+"""Environment variables by how a machine's cores are used."""
 BUSY_PROCESSES = 2
 CIRCUITS = """
 import sys
@@ -556,7 +579,7 @@ print(median_seconds(lambda: attribute(task.encoder, images, task.metric, **opti
 
 
 def threads(name: str, n_images: int) -> pd.DataFrame:
-    """Return the seconds of a circuit by how threads wait, on a quiet machine and beside busy processes."""
+    """Return the seconds that a circuit takes by how threads wait, on a quiet machine and beside busy processes."""
     rows = []
     for way in WAYS:
         quiet = seconds_a_circuit(way, name, n_images)
@@ -568,7 +591,7 @@ def threads(name: str, n_images: int) -> pd.DataFrame:
 
 
 def seconds_a_circuit(way: str, name: str, n_images: int) -> float:
-    """Return the seconds that a circuit more takes: of n processes at once, an n-th of the slowest's.
+    """Return the seconds that one more circuit takes. If n processes run, it is an n-th of the slowest one's time.
 
     Each measurement is a process of its own, since OpenMP reads its settings once.
     """
@@ -592,7 +615,7 @@ def seconds_a_circuit(way: str, name: str, n_images: int) -> float:
 
 @contextmanager
 def busy_processes() -> Iterator[None]:
-    """Keep two cores busy meanwhile."""
+    """Keep two cores busy within the block."""
     command = [sys.executable, "-c", "while True: pass"]
     running = [subprocess.Popen(command) for _ in range(BUSY_PROCESSES)]
     try:

@@ -1,10 +1,11 @@
 """How long do mixtures of training images take, and what does `train_clip` add to open_clip's trainer?
 
-Mixtures: synthetic lists of DomainNet's size and a base table of CC12M's, without any image file, become the mixture
-cg-high and the trainer's table. On a machine that others use the seconds of the processor are those that count.
+Mixtures: synthetic lists of the size of DomainNet and a base table of the size of CC12M become the mixture cg-high and
+the trainer's table. There are no image files. On a shared machine the seconds of the processor are the ones to read.
 
-Training: both train the same model on the same drawn images with the same arguments, in turns; a speed is images per
-second over the whole call, so that all that `train_clip` adds counts (checks of the table, records, the log).
+Training: `train_clip` and open_clip's trainer train the same model on the same drawn images with the same arguments, in
+turns. A speed is the number of images per second over the whole call, so that all that `train_clip` adds counts (checks
+of the table, records, the log).
 
     python experiments/speed_of_training.py                 # 2.5 GiB on disk
     python experiments/speed_of_training.py --of training
@@ -43,7 +44,7 @@ from experiments.study.selection import DOMAINNET_ROUND, MixtureSettings, mixtur
 import pandas as pd
 
 CAPTION = "a photo of the old house by the sea with a black dog on the street and a white mountain in the view, {}"
-"""As long as captions of CC12M are on average."""
+"""A caption of the average length of captions of CC12M."""
 BY_HAND = """
 import sys
 import open_clip
@@ -52,7 +53,7 @@ if __name__ == "__main__":
     open_clip.add_model_config(sys.argv.pop(1))
     main(sys.argv[1:])
 """
-"""What a user of open_clip would run for a model with a configuration of its own."""
+"""The script of a user of open_clip whose model has its own configuration."""
 REPEATS = 3
 """Runs of each trainer; the median counts."""
 WORKERS = 2
@@ -78,14 +79,14 @@ class Config(KeepSettings):
 
 
 def main(config: Config) -> None:
-    """Measure and print."""
+    """Measure one kind of speed, print and write its table."""
     measured = mixtures(config) if config.of == "mixtures" else training(config)
     name = "mixture" if config.of == "mixtures" else "train_clip"
     config.keep({name: pd.DataFrame([measured])})
 
 
 def mixtures(config: Config) -> dict[str, float]:
-    """Make a mixture of lists, which are written first where they are not, and return seconds and memory."""
+    """Make a mixture of lists, and return its time and memory. The lists are written first if there are none."""
     root = config.out / f"domainnet-{config.images}"
     base = config.out / f"base-{config.base_images}.tsv"
     if not base.is_file():

@@ -1,4 +1,4 @@
-"""Images of a class and of other classes: one half to find a circuit, the other half to measure it."""
+"""Split images of a class and of other classes: a circuit is found on one half, and measured on the other half."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -16,18 +16,22 @@ class ClassRecords(NamedTuple):
     """Records of images of a class and of other classes."""
 
     own: Sequence[ImageRecord]
+    """Records of the class."""
     others: Sequence[ImageRecord]
+    """Records of other classes."""
 
 
 class ClassImages(NamedTuple):
     """Images [B, 3, H, W] of a class and of other classes."""
 
     own: Tensor
+    """Images of the class."""
     others: Tensor
+    """Images of other classes."""
 
     @property
     def together(self) -> Tensor:
-        """All images, those of the class first."""
+        """All images: first the images of the class, then the images of other classes."""
         return torch.cat(self)
 
 
@@ -39,10 +43,18 @@ def split_records(
     n_others: int,
     seed: int,
 ) -> tuple[ClassRecords, ClassRecords]:
-    """Return disjoint images to find a circuit, and to measure it.
+    """Return images to find a circuit on, and other images to measure it on.
 
-    The seed ranks the images. The circuit is found on the first half of the class's images, rounded up, and on every
-    second image of other classes; either side has at most ``n_images`` and ``n_others`` of them.
+    The seed ranks the images. The circuit is found on the first half of the images of the class, rounded up, and on
+    every second image of other classes.
+
+    Args:
+        images: The folder of images.
+        class_name: The class.
+        domain: The domain of all images.
+        n_images: Largest number of images of the class on either side.
+        n_others: Largest number of images of other classes on either side.
+        seed: Seed of the ranks.
 
     Raises:
         InputError: For a class with fewer than two images in the domain.
@@ -52,20 +64,19 @@ def split_records(
         raise InputError(
             f"A class needs two images, but {class_name} has {len(own)} in {domain}: name another class."
         )
+    # Half of the images, rounded up.
     n = min(n_images, -(-len(own) // 2))
-    rest = [
-        record
-        for name in images.classes
-        if name != class_name
-        for record in images.select(name, domain)
-    ]
-    rest.sort(key=lambda record: drawn_by_name(seed, record.relative))
-    found_on, measured_on = (rest[i::2][:n_others] for i in (0, 1))
-    return ClassRecords(own[:n], found_on), ClassRecords(
-        own[n : n + n_images], measured_on
-    )
+    others = list[ImageRecord]()
+    for name in images.classes:
+        if name != class_name:
+            others += images.select(name, domain)
+    # By one rank over all classes, so that classes are mixed on both sides.
+    others.sort(key=lambda record: drawn_by_name(seed, record.relative))
+    to_find = ClassRecords(own[:n], others[::2][:n_others])
+    return to_find, ClassRecords(own[n : n + n_images], others[1::2][:n_others])
 
 
 def read_class(clip: Clip, records: ClassRecords) -> ClassImages:
-    """Read the images."""
-    return ClassImages(*(read_images(clip, part)[1] for part in records))
+    """Read the images of both kinds."""
+    own = read_images(clip, records.own)[1]
+    return ClassImages(own, read_images(clip, records.others)[1])

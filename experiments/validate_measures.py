@@ -1,16 +1,17 @@
 """Which measures of similarity separate circuits that are known to differ?
 
-Takes the circuits of a finished `circuitry compare` (or `extract`), makes cases with a known answer, and scores every
-measure on them, after the benchmark ReSi (arXiv 2408.00531):
+The script takes the circuits of a finished `circuitry compare` (or `extract`), makes cases with a known answer, and
+scores every measure on them, after the benchmark ReSi (arXiv 2408.00531):
 
-- fresh images: two folds of the images of a class in a domain against folds of two classes, scored by the area under
-  the precision-recall curve; another domain: the same, with the two folds in two domains;
-- units permuted: a growing share of a circuit's units changes places within its site; noise: the scores of all units
-  get growing noise, in standard deviations of the site. Both are scored by the rate at which a more changed circuit
-  comes out as more similar to the original.
+- fresh images: two folds of the images of a class in a domain against folds of two classes;
+- another domain: the same, with the two folds in two domains. Both cases are scored by the area under the
+  precision-recall curve;
+- units permuted: a growing share of a circuit's units changes places within its site;
+- noise: the scores of all units get growing noise, in standard deviations of the site. Both cases are scored by the
+  rate at which a more changed circuit is more similar to the original than a less changed circuit.
 
-A measure is refuted if it is no better than guessing, or violates orders as often as a coin. Depth bias enters as minus
-the distance of two circuits' biases.
+A measure is refuted if it is no better than guessing, or violates orders as often as a coin. The similarity by depth
+bias is minus the distance of the biases of two circuits.
 
     python experiments/validate_measures.py --circuits runs/domainnet/circuits --results experiments/results/measures
 """
@@ -18,7 +19,7 @@ the distance of two circuits' biases.
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import pairwise
+from itertools import chain, pairwise
 from math import isclose
 from pathlib import Path
 
@@ -48,69 +49,84 @@ class Config(KeepSettings):
     circuits: Path = Path("runs/quickstart/circuits")
     """Folder of graphs with folds."""
     n_circuits: int = 12
-    """Circuits that are permuted and made noisy, spread over classes and domains."""
+    """Number of circuits that are permuted and made noisy, spread over classes and domains."""
 
 
 def main(config: Config) -> None:
     """Judge every measure, print and write the table."""
     graphs = GraphFolder(config.circuits)
-    folds = {key: list(graphs.folds(*key).values())[:2] for key in graphs}
-    folds = {key: both for key, both in folds.items() if len(both) == 2}
+    folds = {}
+    marks = SiteMarks()
+    for key in graphs:
+        first_two = list(graphs.folds(*key).values())[:2]
+        if len(first_two) == 2:
+            folds[key] = first_two
+            for graph in first_two:
+                marks.add(graph)
     if len({name for name, _ in folds}) < 2 or len({domain for _, domain in folds}) < 2:
         raise InputError(
             f"{config.circuits} needs two classes and two domains with two folds: extract more circuits."
         )
-    marks = SiteMarks()
-    for both in folds.values():
-        for graph in both:
-            marks.add(graph)
     # A site counts for all graphs or for none, so that means are over the same sites.
     judge = partial(similarities, marks.left_out())
     rng = np.random.default_rng(0)
     rows = precision_of_pairs(judge, folds, rng)
-    keys = list(folds)
-    step = max(1, len(keys) // config.n_circuits)
-    chosen = [graphs[key] for key in keys[::step][: config.n_circuits]]
+    # Neighbours are of one class or of one domain; steps spread the circuits over both.
+    step = max(1, len(folds) // config.n_circuits)
+    keys = list(folds)[::step]
+    chosen = [graphs[key] for key in keys[: config.n_circuits]]
     rows += in_order(judge, chosen, "units permuted", permuted_share, rng)
     rows += in_order(judge, chosen, "noise", with_noise, rng)
     table = pd.DataFrame(
         rows, columns=["measure", "case", "statistic", "value", "guessing", "n"]
     )
+    made_with = graphs.settings
     config.keep(
-        {"measures": table},
-        **{name: graphs.settings[name] for name in ("model", "weights")},
+        {"measures": table}, model=made_with["model"], weights=made_with["weights"]
     )
 
 
 def similarities(
     left_out: Collection[str], graphs: Sequence[AttributionGraph]
 ) -> dict[str, np.ndarray]:
-    """Return the matrix of similarities by measure, means over the sites that count."""
-    means = dict[str, np.ndarray]()
-    measures = [Measure(name) for name in MEASURES]
+    """Return the similarities [graphs, graphs] by measure, means over the sites that count.
+
+    Args:
+        left_out: Sites that do not count.
+        graphs: The circuits to compare.
+    """
+    means = {}
+    measures = list(map(Measure, MEASURES))
     matrices = similarity_matrices(graphs, measures, ReadingSettings.edges_per_node)
     for measure, by_site in matrices.items():
         counted = [by_site[site] for site in by_site if site not in left_out]
         means[measure.label] = np.mean(counted, axis=0)
-    # Minus the distance, so that large means alike, as for all measures.
-    biases = np.array([depth_bias(graph) for graph in graphs])
+    # Minus the distance, so that a large number means alike, as for all measures.
+    biases = np.array(list(map(depth_bias, graphs)))
     means[DEPTH_BIAS] = -np.abs(biases - biases[:, None])
     return means
 
 
 Row = tuple[str, str, str, float, float, int]
+"""Measure, case, statistic, its value, the value of guessing, and the number of pairs or orders."""
 Judge = Callable[[Sequence[AttributionGraph]], dict[str, np.ndarray]]
 
 
 def precision_of_pairs(
     judge: Judge, folds: dict[Key, list[AttributionGraph]], rng: np.random.Generator
 ) -> list[Row]:
-    """Return how well each measure separates pairs of one class from pairs of two, within and across domains."""
+    """Return how well each measure separates pairs of one class from pairs of two, within and across domains.
+
+    Args:
+        judge: Function of circuits that returns their similarities by measure.
+        folds: Two circuits of each class in a domain, found on two folds of the images.
+        rng: Generator that draws the pairs of two classes.
+    """
     keys = list(folds)
-    matrices = judge([graph for key in keys for graph in folds[key]])
-    rows = []
+    matrices = judge(list(chain.from_iterable(folds.values())))
+    rows = list[Row]()
     for case, across in (("fresh images", False), ("another domain", True)):
-        pairs = []
+        pairs = list[tuple[int, int, bool]]()
         for i, (name, domain) in enumerate(keys):
             same = list[int]()
             different = list[int]()
@@ -121,15 +137,17 @@ def precision_of_pairs(
             n_drawn = min(N_NEGATIVES, len(different))
             drawn = rng.choice(different, n_drawn, replace=False)
             # The two folds of key i are graphs 2 i and 2 i + 1: no pair shares images.
-            pairs += [(2 * i, 2 * j + 1, True) for j in same]
-            pairs += [(2 * i, 2 * j + 1, False) for j in drawn]
-        a, b, truth = (np.array(column) for column in zip(*pairs, strict=True))
+            pairs.extend(
+                (2 * i, 2 * j + 1, keys[j][0] == name) for j in (*same, *drawn)
+            )
+        a, b, truth = np.transpose(pairs)
+        guessing = float(truth.mean())  # the area of scores at random
         for measure, matrix in matrices.items():
-            known = ~np.isnan(matrix[a, b])
-            area = average_precision_score(truth[known], matrix[a, b][known])
-            guessing = float(truth.mean())  # the area of scores at random
+            values = matrix[a, b]
+            defined = ~np.isnan(values)
+            area = average_precision_score(truth[defined], values[defined])
             statistic = "area under precision-recall"
-            rows.append((measure, case, statistic, area, guessing, int(known.sum())))
+            rows.append((measure, case, statistic, area, guessing, int(defined.sum())))
     return rows
 
 
@@ -140,7 +158,17 @@ def in_order(
     changed: Callable[[AttributionGraph, float, np.random.Generator], AttributionGraph],
     rng: np.random.Generator,
 ) -> list[Row]:
-    """Return how often a more changed circuit comes out as more like the first than a less changed one; ties half."""
+    """Return how often a measure violates the order of changes; a tie counts half.
+
+    An order is violated if a more changed circuit is more similar to the original than a less changed circuit.
+
+    Args:
+        judge: Function of circuits that returns their similarities by measure.
+        graphs: The original circuits.
+        case: Name of the change.
+        changed: Function of a circuit, the size of the change and the generator that returns a changed circuit.
+        rng: The generator.
+    """
     violated: dict[str, list[float]] = {}
     for graph in graphs:
         matrices = judge([graph, *(changed(graph, level, rng) for level in LEVELS)])
@@ -167,7 +195,8 @@ def permuted_share(
     for site, values in graph.node_scores.items():
         places = np.arange(len(values))
         chosen = rng.permutation(len(values))[: round(share * len(values))]
-        places[chosen] = np.roll(chosen, 1)  # each goes to the place of another
+        # In a cycle each goes to the place of another, which no permutation at random ensures.
+        places[chosen] = np.roll(chosen, 1)
         scores[site] = values[np.argsort(places)]
         kept[site] = places[graph.kept_units[site]]
     return replace(graph, node_scores=scores, kept_units=kept)
@@ -176,10 +205,16 @@ def permuted_share(
 def with_noise(
     graph: AttributionGraph, size: float, rng: np.random.Generator
 ) -> AttributionGraph:
-    """Return a graph whose scores have noise, in standard deviations, and that keeps the units that lead then."""
-    scores = dict[str, np.ndarray]()
-    kept = dict[str, np.ndarray]()
-    places = dict[str, np.ndarray]()
+    """Return a graph with noise in its scores, which keeps the units that have the strongest noisy scores.
+
+    Args:
+        graph: The original.
+        size: Standard deviation of the noise, in standard deviations of the scores of a site.
+        rng: Generator of the noise.
+    """
+    scores = {}
+    kept = {}
+    places = {}
     for site, values in graph.node_scores.items():
         noisy = values + size * values.std() * rng.normal(size=len(values))
         units = graph.kept_units[site]
@@ -195,8 +230,8 @@ def with_noise(
         made = rng.choice(values.ravel(), values.shape)
         rows = places[down]
         columns = places[up]
-        known = np.ix_(rows >= 0, columns >= 0)
-        made[known] = values[np.ix_(rows[rows >= 0], columns[columns >= 0])]
+        kept_before = np.ix_(rows >= 0, columns >= 0)
+        made[kept_before] = values[np.ix_(rows[rows >= 0], columns[columns >= 0])]
         edges[up, down] = made + size * values.std() * rng.normal(size=values.shape)
     return replace(graph, node_scores=scores, kept_units=kept, edge_scores=edges)
 

@@ -26,6 +26,7 @@ from experiments.pages.tables import (
     table,
 )
 
+import numpy as np
 import pandas as pd
 
 ROUNDS = "iterative-fisher"
@@ -41,6 +42,7 @@ METHODS = {
     "exact patching": "patching",
     "learned masks": "learned",
 }
+"""Names of methods in the tables of a scoreboard, by the words of the page."""
 NETWORKS = {
     "EfficientNet-Lite0": LITE0,
     "EfficientNet-Lite0, many others": MANY_OTHERS,
@@ -54,6 +56,7 @@ NETWORKS = {
     "small ViT, heads and neurons": "toy_vit",
     "small CLIP, emoji": "emoji",
 }
+"""Folders of scoreboards, by the words of the page."""
 RANDOM_WORK = "size to work, random"
 SELECTIVE = 0.8
 FOR_SELECTIVITY = "size for 0.8 selectivity, kept"
@@ -71,9 +74,12 @@ n_channels = n_counted(LITE0)
 n_others = made_with(f"scoreboard/{LITE0}")["n_others"]
 
 
-LITES = ["efficientnet_lite0", "efficientnet_lite1", "efficientnet_lite2"]
-for_selectivity = {of: spread(of, ROUNDS, FOR_SELECTIVITY) for of in LITES}
-selectivity_at_size = {of: at(of, ROUNDS, SIZE)["selectivity"]["kept"] for of in LITES}
+for_selectivity = {}
+selectivity_at_size = {}
+for lite in (LITE0, "efficientnet_lite1", "efficientnet_lite2"):
+    for_selectivity[lite] = spread(lite, ROUNDS, FOR_SELECTIVITY)
+    selectivity_at_size[lite] = at(lite, ROUNDS, SIZE)["selectivity"]["kept"]
+# A class that no size of the grid works for counts as the whole network, size 1.
 lite2_reaches_no_size = supported(
     "no size of the grid", for_selectivity["efficientnet_lite2"].classes.high == 1
 )
@@ -84,22 +90,26 @@ foreign_work = spread(LITE0, ROUNDS, "size to work, foreign")
 random_work = spread(LITE0, ROUNDS, RANDOM_WORK)
 
 
-def row_by_size(name: str, measure: str, beside: str, words: str = "") -> str:
-    """Return a row of a measure of circuits over size, in brackets that of others."""
-    kept = curve(LITE0, METHODS[name], measure, "kept", SIZES)
-    others = curve(LITE0, METHODS[name], measure, beside, SIZES)
-    pairs = zip(kept, others, strict=True)
-    cells = " | ".join(filled("{:.2f} ({:.2f})", *values) for values in pairs)
-    return f"| {name}{words} | {cells} |"
+def rows_by_size(measure: str, beside: str, words: str = "") -> str:
+    """Return a row for each of the first four methods: a measure of its circuits over their size.
+
+    Args:
+        measure: Name of the measure in the table.
+        beside: Circuits whose measure stands in brackets, ``foreign`` or ``random``.
+        words: Text after the name of the method.
+    """
+    lines = []
+    for name in list(METHODS)[:4]:
+        kept = curve(LITE0, METHODS[name], measure, "kept", SIZES)
+        compared = curve(LITE0, METHODS[name], measure, beside, SIZES)
+        pairs = zip(kept, compared, strict=True)
+        cells = " | ".join(filled("{:.2f} ({:.2f})", *values) for values in pairs)
+        lines.append(f"| {name}{words} | {cells} |")
+    return "\n".join(lines)
 
 
-RANKED = list(METHODS)[:4]
-recovered_by_size = "\n".join(
-    row_by_size(name, "kl recovered", "foreign") for name in RANKED
-)
-selectivity_by_size = "\n".join(
-    row_by_size(name, "selectivity", "random", ", selectivity") for name in RANKED
-)
+recovered_by_size = rows_by_size("kl recovered", "foreign")
+selectivity_by_size = rows_by_size("selectivity", "random", ", selectivity")
 
 # Which method finds it?
 one_pass = pair(LITE0, "fisher", ROUNDS)
@@ -114,6 +124,7 @@ lead_of_rounds = curve(LITE0, ROUNDS, "kl recovered", "kept", SIZES[:6]) - curve
     LITE0, "fisher", "kl recovered", "kept", SIZES[:6]
 )
 rounds_recover = supported("more", (lead_of_rounds > 0).all())
+# The least p of Wilcoxon's test: all differences have one sign, which two of the choices of signs have.
 least_p = 2 / 2**n_judged
 
 # What do learned masks give?
@@ -127,6 +138,7 @@ small_masks = at(MANY_OTHERS, "learned", SMALL)
 least_masks = at(MANY_OTHERS, "learned", SIZES[0])
 large_masks = at(MANY_OTHERS, "learned", SIZE)
 rounds_many = at(MANY_OTHERS, ROUNDS, SIZE)
+# A class that is not selective at any size has size 1, so it is over SIZE.
 selective_rounds = by_class(MANY_OTHERS, ROUNDS, FOR_SELECTIVITY)
 selective_masks = by_class(MANY_OTHERS, "learned", FOR_SELECTIVITY)
 n_selective_rounds = (selective_rounds <= SIZE).sum()
@@ -139,14 +151,18 @@ smaller_more = supported("smaller masks are, the more", (own_lead.diff()[1:] < 0
 
 
 class ByImages(NamedTuple):
-    """Sizes that work by number of images of a class, in percent, and how many classes the model knows there."""
+    """Sizes that work, with a number of images of each class."""
 
     rounds: float
+    """Size of the median class by Fisher scores in rounds, in percent of the units."""
     masks: float
+    """Size of the median class by learned masks, in percent of the units."""
     n_classes: int
+    """Number of classes that were judged, which are those that the model recognises."""
 
 
 def by_images(folder: str) -> ByImages:
+    """Return the sizes of a scoreboard, whose folder says with how many images of a class it was made."""
     sizes = by_class(folder, ROUNDS)
     of_masks = by_class(folder, "learned")
     return ByImages(100 * sizes.median(), 100 * of_masks.median(), len(sizes))
@@ -185,19 +201,24 @@ right_vit = whole_right("toy_vit")
 
 
 def row_of_sizes(network: str, name: str) -> str:
-    """Return a row of a network and a method, with measures at the size of the grid that is nearest to the median."""
+    """Return a row of the table of sizes for a network and a method.
+
+    Measures are known at the sizes of the grid alone. The row has them at the size that is nearest to the median.
+    """
     folder = NETWORKS[network]
     method = METHODS[name]
     sizes = by_class(folder, method)
     # Rounded, so that of two sizes that are equally near the smaller is taken.
     size = min(grid(folder), key=lambda size: abs(round(size - sizes.median(), 6)))
     measures = at(folder, method, size)
+    # Rounded, since 0.285 is 28.499999999999996 percent in floating point.
+    in_percent = np.round(100 * np.array([sizes.median(), *span(sizes)]), 6)
     return filled(
         "| {} | {} | {} | {:.0f} [{:.0f}, {:.0f}] | {} of {} | {:.2f} | {:.2f} | {:.2f} | {:.0%} | {:.2g} |",
         network,
         counted(folder),
         name,
-        *(round(100 * value, 6) for value in (sizes.median(), *span(sizes))),
+        *in_percent,
         (sizes < 1).sum(),
         len(sizes),
         *measures["kl recovered"][["kept", "random", "foreign"]],
@@ -206,16 +227,20 @@ def row_of_sizes(network: str, name: str) -> str:
     )
 
 
-all_sizes = "\n".join(
-    row_of_sizes(network, name)
-    for network, folder in NETWORKS.items()
-    for name, method in METHODS.items()
-    if method in set(table(f"scoreboard/{folder}/by_class")["method"])
-)
+size_rows = []
+for network, folder in NETWORKS.items():
+    # Not every method ran on every network.
+    methods_run = set(table(f"scoreboard/{folder}/by_class")["method"])
+    for name, method in METHODS.items():
+        if method in methods_run:
+            size_rows.append(row_of_sizes(network, name))
+all_sizes = "\n".join(size_rows)
 n_small_others = made_with("scoreboard/toy")["n_others"]
-EMOJI_METHODS = ("gradient", "fisher", ROUNDS, "learned")
-emoji_random = span(by_class("emoji", m, RANDOM_WORK).median() for m in EMOJI_METHODS)
-emoji_work = span(by_class("emoji", m, WORKS).median() for m in EMOJI_METHODS)
+EMOJI_METHODS = ["gradient", "fisher", ROUNDS, "learned"]
+emoji_sizes = rows("scoreboard/emoji/by_class", method=EMOJI_METHODS, baseline="mean")
+emoji_medians = emoji_sizes.groupby(["what", "method"])["value"].median()
+emoji_random = span(emoji_medians[RANDOM_WORK])
+emoji_work = span(emoji_medians[WORKS])
 SIZE_OF_VIT = 0.1
 rounds_of_vit = at("toy_vit", ROUNDS, SIZE_OF_VIT)
 latents = spread("toy_latents", ROUNDS)
@@ -226,9 +251,10 @@ n_three_outputs = three_outputs.median * n_counted("toy_three_outputs")
 
 # Which scores describe single units?
 def of_single_units(method: str) -> list[float]:
-    """Return the rank correlation of scores with exact patching on the small CLIP and the small ViT."""
-    networks = ("toy", "toy_vit")
-    return [by_class(of, method, "rank correlation").median() for of in networks]
+    """Return the rank correlations of scores with exact patching: of the small CLIP, and of the small ViT."""
+    of_clip = by_class("toy", method, "rank correlation")
+    of_vit = by_class("toy_vit", method, "rank correlation")
+    return [of_clip.median(), of_vit.median()]
 
 
 SCORES = ["gradient", "conductance", ROUNDS, "learned"]
@@ -244,7 +270,7 @@ KEPT = 0.1
 
 
 def attributed(measure: str, circuit: str) -> "pd.Series[float]":
-    """Return a measure by style, of circuits by the size of the scores on the small CLIP."""
+    """Return a measure of circuits of the small CLIP, a value for each style; units rank by absolute scores."""
     name = f"faithfulness/{measure}_absolute"
     return rows(name, circuit=circuit, fraction=KEPT)["value"]
 
@@ -259,13 +285,18 @@ one_site = table("faithfulness/selectivity_one_site").pivot_table(
 
 # What do the units of a circuit that works respond to?
 class Read(NamedTuple):
-    """Units whose pictures one of us read: no table has these counts."""
+    """Counts of units by what a person saw in their pictures. No table has these counts."""
 
     read: int
+    """Units whose pictures were read."""
     named: int
+    """Units that respond to something that has a name."""
     partly: int
+    """Units whose name holds for a part of their pictures."""
     not_named: int
+    """Units that no name was found for."""
     of_the_class: int
+    """Units of a circuit whose class is among the three with the strongest mean activation of the unit."""
 
 
 by_importance = Read(20, 8, 6, 6, 2)
@@ -273,6 +304,6 @@ by_effects = Read(10, 6, 4, 0, 4)
 of_outputs = Read(10, 5, 2, 3, 0)
 n_candidates = len(made_with("own_parts/lite0_photo")["classes"])
 
-# What did earlier results say?
+# What did earlier results say? They are withdrawn with their tables, so the numbers stand here.
 withdrawn_masks = 0.73
 withdrawn_fisher = 0.88

@@ -28,6 +28,7 @@ METHODS = ["exact", "gradient", "path", "atp-star", "relp"]
 
 
 def recovered(method: str, edges: str = "kept") -> float:
+    """Return how much of the answers edges of the share recover: those that a method keeps, or random edges."""
     return at(FOLDER, method, SHARE)["kl recovered"][edges]
 
 
@@ -36,13 +37,17 @@ n_classes = len(by_class(FOLDER, "learned", FOR_ANSWERS))
 by_masks = recovered("learned")
 by_exact_cuts = recovered("exact")
 by_gradient = recovered("gradient")
+# Random edges were measured beside each of these methods; all give one number.
 WITH_RANDOM = ["gradient", "path", "atp-star", "relp", "learned"]
 by_random = alike(recovered(method, "random") for method in WITH_RANDOM)
 masks = spread(FOLDER, "learned", FOR_ANSWERS)
 
 
-needs = {m: pair(FOLDER, m, "learned", FOR_ANSWERS) for m in METHODS}
-shares = {m: spread(FOLDER, m, FOR_ANSWERS).median for m in METHODS}
+needs = {}
+shares = {}
+for ranking in METHODS:
+    needs[ranking] = pair(FOLDER, ranking, "learned", FOR_ANSWERS)
+    shares[ranking] = spread(FOLDER, ranking, FOR_ANSWERS).median
 p_of_exact = needs["exact"].p
 exact_significant = significance(p_of_exact)
 random_needs = alike(
@@ -50,6 +55,7 @@ random_needs = alike(
     for method in WITH_RANDOM[:4]
 )
 right = whole_right(FOLDER)
+# The least p of Wilcoxon's test: the differences of all classes have one sign.
 least_p = 2 / 2**n_classes
 
 # Do scores find planted edges?
@@ -88,6 +94,7 @@ GRAPHS = "edges-graphs/graphs"
 n_graph_edges = alike(table(GRAPHS)["n_edges"], 0)
 graphs_with = made_with("edges-graphs")
 graph_share = graphs_with["graph_fraction"]
+# The name of the checkpoint is the only record of how long the ViT was trained.
 (epochs,) = re.findall(r"epoch_(\d+)", graphs_with["checkpoint"])
 n_graph_circuits = graphs_with["n_circuits"]
 graphs_exact = span(rows(GRAPHS, method="exact-readers")["spearman"])

@@ -1,7 +1,7 @@
 """Numbers of the page on own parts in three real networks."""
 
 import math
-from itertools import combinations
+from itertools import combinations, product
 from typing import Any, NamedTuple
 
 from circuitry.comparison.lesion_reading import (
@@ -41,14 +41,18 @@ LEFT = "real_networks/left"
 
 
 class Left(NamedTuple):
-    """Right answers that are left over networks and drawn styles, without a part and without random units."""
+    """Right answers that are left after a cut, over networks and drawn styles."""
 
     own: Span
+    """Answers on images of the class, without its part."""
     random: Span
+    """Answers on images of the class, without as many random units."""
     others: Span
+    """Answers on images of other classes, without the part of the class."""
 
 
 def left(found_on: list[str], tested_on: list[str]) -> Left:
+    """Return the spans over the networks and pairs of styles: of finding a part, and of testing it."""
     asked = {"part_domain": found_on, "domain": tested_on}
     return Left(
         span(rows(LEFT, answers=OWN, cut="part", **asked)["value"]),
@@ -57,21 +61,27 @@ def left(found_on: list[str], tested_on: list[str]) -> Left:
     )
 
 
-def left_cells(pairs: list[tuple[str, str]]) -> dict[str, list[list[float]]]:
-    """Return by network, for styles (found on, tested on): own class, other classes, own class without random units."""
-    keys = ["model", "part_domain", "domain", "answers", "cut"]
-    answers = table(LEFT).set_index(keys)["value"]
-    kinds = [(OWN, "part"), (OTHERS, "part"), (OWN, "random")]
-    return {
-        model: [[answers[(model, *pair, *kind)] for kind in kinds] for pair in pairs]
-        for model in MODELS
-    }
+def left_cells(
+    found_on: list[str], tested_on: list[str]
+) -> dict[str, list[list[float]]]:
+    """Return the right answers that are left, by network, as lists [pairs of styles, 3].
+
+    The three numbers are of the own class, of other classes, and of the own class without random units.
+    """
+    by_kind = table(LEFT).pivot(
+        index=["model", "part_domain", "domain"],
+        columns=["answers", "cut"],
+        values="value",
+    )
+    told = by_kind[[(OWN, "part"), (OTHERS, "part"), (OWN, "random")]]
+    pairs = list(product(found_on, tested_on))
+    return {name: told.loc[name].loc[pairs].to_numpy().tolist() for name in MODELS}
 
 
 in_photographs = left(DRAWN, [PHOTO])
 in_drawings = left([PHOTO], DRAWN)
-of_photographs = left_cells([(style, PHOTO) for style in DRAWN])
-of_drawings = left_cells([(PHOTO, style) for style in [PHOTO, *DRAWN]])
+of_photographs = left_cells(DRAWN, [PHOTO])
+of_drawings = left_cells([PHOTO], [PHOTO, *DRAWN])
 cells = table(LEFT)
 n_of_cells = span(
     cells[(cells["part_domain"] == PHOTO) | (cells["domain"] == PHOTO)]["n_classes"]
@@ -79,11 +89,20 @@ n_of_cells = span(
 
 
 def falls(cut: str) -> pd.DataFrame:
-    """Return by class and style its log-odds (``whole``), and what a cut of the other style's part takes (``fall``)."""
+    """Return log-odds of the right answer by class, a row each, and style.
+
+    Args:
+        cut: Which units are cut: the ``part`` that another style found, or ``random`` ones.
+
+    Returns:
+        Columns ``whole``, the log-odds of the whole network, and ``fall``, how much the cut lowers them, for each
+        style. Classes with an unknown number in any style are left out, so all styles have the same classes.
+    """
     lesions = known_cells(table("own_parts/lite0_margins/lesions"))
     of_class = lesions[lesions["part_class"] == lesions["class"]]
     of_other_style = of_class[of_class["part_domain"] != of_class["domain"]]
     across = of_other_style[of_other_style["cut"] == cut]
+    # Log-odds, since probabilities near 1 hide how far an answer fell.
     whole = logit(across["whole_probability"])
     told = across.assign(whole=whole, fall=whole - logit(across["probability"]))
     return told.pivot(
@@ -103,6 +122,7 @@ p_of_taken = stats.wilcoxon(
 # Is it the same part in photographs and in drawings?
 cases = table("real_networks/verdicts")
 n_cases = len(cases)
+# A part is untested on its own images where too few of them are unseen.
 untested = cases[OWN_CELLS].isna()
 n_untested = untested.all(axis=1).sum()
 tested = cases[~untested.any(axis=1)]
@@ -115,6 +135,7 @@ n_cups = (same["class"] == "cup").sum()
 said_same = cases[cases["verdict"] == SAME_PART]
 n_said_same = len(said_same)
 n_said_untested = said_same[OWN_CELLS].isna().any(axis=1).sum()
+# Each part takes the class in the other style: the one that takes less decides.
 takes_both = cases[["a_on_b", "b_on_a"]].max(axis=1) <= TAKEN
 with_photographs = cases["domain_a"] == PHOTO
 n_with_photographs = with_photographs.sum()
@@ -135,41 +156,48 @@ class Correlation(NamedTuple):
 
 
 class Colours(NamedTuple):
-    """Rank correlations with colours over histograms, and the least p."""
+    """Rank correlations with colours, over histograms of several numbers of levels."""
 
     rho: Span
     p: float
+    """The least p over the histograms."""
 
 
 def agree(model: str, with_model: str, what: str, cause: str) -> Correlation:
+    """Return how alike two orders of the pairs of styles are: by ``what`` in a network, by ``cause`` in another."""
     asked = {"model": model, "with_model": with_model, "what": what, "with": cause}
     return Correlation(one(AGREEMENT, "rho", **asked), one(AGREEMENT, "p", **asked))
 
 
 def agreed(what: str) -> list[Correlation]:
-    """Return by pair of networks how alike they order the pairs of styles."""
+    """Return how alike two networks order the pairs of styles, for each pair of networks."""
     return [agree(*pair, what, what) for pair in PAIRS]
 
 
 def with_classes(what: str) -> list[Correlation]:
-    """Return by network how an order goes with that of parts of two classes."""
+    """Return the correlation of an order with the order by parts of two classes, for each network."""
     return [agree(model, model, what, "two classes") for model in MODELS]
 
 
 def with_colours(what: str) -> list[Colours]:
-    """Return by network how an order goes with colours."""
-    found = rows(AGREEMENT, what=what)
-    found = found[found["with"].str.startswith("colours")]
-    each = [found[found["model"] == model] for model in MODELS]
-    return [Colours(span(of["rho"]), of["p"].min()) for of in each]
+    """Return the correlations of an order with colours, for each network."""
+    orders = rows(AGREEMENT, what=what)
+    of_colours = orders[orders["with"].str.startswith("colours")]
+    # Groups are sorted by name, as the networks are.
+    by_model = of_colours.groupby("model")
+    return [Colours(span(of["rho"]), of["p"].min()) for _, of in by_model]
 
 
-agreed_units = agreed("one class")
-agreed_span = span(found.rho for found in agreed_units)
-agreed_p = max(found.p for found in agreed_units)
-between = {what: agreed(what) for what in ("one class", "left", "two classes")}
-within = {what: with_classes(what) for what in ("one class", "left")}
-colours = {what: with_colours(what) for what in ("one class", "left")}
+between = {"two classes": agreed("two classes")}
+within = {}
+colours = {}
+for order in ("one class", "left"):
+    between[order] = agreed(order)
+    within[order] = with_classes(order)
+    colours[order] = with_colours(order)
+agreed_units = pd.DataFrame(between["one class"])
+agreed_span = span(agreed_units["rho"])
+agreed_p = agreed_units["p"].max()
 of_pairs = table("real_networks/pairs").pivot(
     index=["domain_a", "domain_b"], columns="model", values="one class"
 )
@@ -179,6 +207,7 @@ least_pairs: Any = of_pairs.idxmin()
 most_pairs: Any = of_pairs.idxmax()
 supported("a photograph and OpenMoji", set(least_pairs) == {(PHOTO, "openmoji")})
 supported("emoji of Noto and Fluent", set(most_pairs) == {("noto", "fluent3d")})
+# The least p of Mantel's test, which permutes the five styles.
 least_p = 1 / math.factorial(5)
 
 # Do parts go by class or by style?
@@ -189,10 +218,9 @@ chance = alike(rows(OVERLAP, parts=TWO_CLASSES)["chance"], 3)
 
 
 KINDS = [ONE_CLASS, TWO_CLASSES, "two classes in two styles"]
-shared = {
-    model: [interval(OVERLAP, model=model, parts=kind) for kind in KINDS]
-    for model in MODELS
-}
+shared = {}
+for network in MODELS:
+    shared[network] = [interval(OVERLAP, model=network, parts=kind) for kind in KINDS]
 mean_chance = table(OVERLAP).groupby("model")["chance"].mean()
 
 # Do parts of a small CLIP of emoji go by class or by style?
@@ -226,14 +254,15 @@ last_one_class = span(last_stage[ONE_CLASS])
 last_two_classes = span(last_stage[TWO_CLASSES])
 early_stages = by_stage.loc[["blocks.1", "blocks.2", "blocks.3"]]
 early_one_class = span(early_stages[ONE_CLASS])
+# [networks, 2] by stage.
 stages = {
-    str(stage): of[[ONE_CLASS, TWO_CLASSES]].to_numpy().tolist()
-    for stage, of in by_stage.groupby("stage")
+    str(stage): overlaps[[ONE_CLASS, TWO_CLASSES]].to_numpy().tolist()
+    for stage, overlaps in by_stage.groupby("stage")
 }
 
 # Which styles do the networks recognise?
 accuracy = table("real_networks/accuracy")
 n_recognised = accuracy["n_classes"].max()
 by_network = accuracy.pivot(index="domain", columns="model", values="value")
-recognised = {str(style): span(values) for style, values in by_network.iterrows()}
+recognised = by_network.apply(span, axis=1)
 in_percent = (100 * by_network).T.to_dict("list")

@@ -42,7 +42,7 @@ SECTION = re.compile(r"(?<=^## Five results\n\n).*?(?=\n## )", re.DOTALL | re.MU
 
 
 class NumberFormatter(Formatter):
-    """Writes numbers as the pages do."""
+    """Write numbers as the pages do."""
 
     def format_field(self, value: Any, spec: str) -> str:
         if isinstance(value, Interval):
@@ -61,6 +61,7 @@ class NumberFormatter(Formatter):
             value = round(100 * value, 6)
             return f"{self.format_field(value, spec[:-1] + 'f')} %"
         number = format(value, spec).replace("e-0", "e-")
+        # A number that rounds to zero has no sign, since its sign is not shown by the digits.
         return re.sub(r"^[-+](?=0\.?0*$)", "", number)
 
 
@@ -84,6 +85,7 @@ def numbers(page: str) -> ModuleType:
 def rendered(page: str) -> str:
     """Return a page as Markdown, its numbers computed from the committed tables."""
     named: dict[str, object] = {name: numbers(name) for name in QUESTIONS}
+    # A page names its own numbers without the name of its module.
     if page in QUESTIONS:
         named |= vars(numbers(page))
     if page == "index":
@@ -92,7 +94,7 @@ def rendered(page: str) -> str:
 
 
 def answers(page: str) -> str:
-    """Return the questions of a page, its sections that start with an answer, as a list with links."""
+    """Return a list of the questions of a page with their answers: its titles, and the first paragraph below each."""
     sections = re.findall(
         r"^## (.+?\?)\n\n(.+?)\n\n", rendered(page), flags=re.DOTALL | re.MULTILINE
     )
@@ -115,7 +117,7 @@ def answer_of(page: str, question: str, answer: str) -> str:
 
 
 def path_of(page: str) -> Path:
-    """Return the file that a template makes, or makes a section of."""
+    """Return the file that is made of a template: a page of its own, or the README with one section of it."""
     return ROOT / ("README.md" if page == README else f"docs/results/{page}.md")
 
 

@@ -15,22 +15,25 @@ n_images = made_with("benchmarks/attribution")["images"]
 
 # How does cost grow?
 GROWTH = "benchmarks/scale/growth"
-grown = {str(what): of for what, of in table(GROWTH).groupby("what grows")}
-sites = grown["sites"]
+grown = table(GROWTH).groupby("what grows")
+sites = grown.get_group("sites")
 times_sites = sites["value"].to_numpy()
 times_nodes = sites["node seconds"].to_numpy()
 growth_of_nodes = times_nodes[1:] / times_nodes[:-1]
 growth_of_sites = times_sites[1:] / times_sites[:-1]
 faster_than = supported("faster than", (growth_of_nodes > growth_of_sites).all())
+# From half of the sites to all of them.
 last_growth = growth_of_nodes[-1]
-by_images = grown["images"]
+by_images = grown.get_group("images")
+# Seconds of node scores are a line over the number of images: its slope, and what does not grow.
 an_image, fixed = np.polyfit(by_images["images"], by_images["node seconds"], 1)
 
 
-values_of = {what: of["value"].tolist() for what, of in grown.items()}
-units_in_percent = (100 * grown["share of units"]["value"]).tolist()
-seconds_of_edges = {what: of["edge seconds"].tolist() for what, of in grown.items()}
-seconds_of_nodes = {what: of["node seconds"].tolist() for what, of in grown.items()}
+lists = grown.agg(list)
+values_of = lists["value"]
+units_in_percent = (100 * grown.get_group("share of units")["value"]).tolist()
+seconds_of_edges = lists["edge seconds"]
+seconds_of_nodes = lists["node seconds"]
 rates = table("benchmarks/scale/rates").set_index("what")["GFLOP/s"]
 share_of_edges = rates["edge"] / rates["matrix products"]
 share_of_nodes = rates["node"] / rates["matrix products"]
@@ -39,6 +42,7 @@ share_of_nodes = rates["node"] / rates["matrix products"]
 study = table("benchmarks/scale/study").set_index("rule")
 N_CLASSES = 345
 N_DOMAINS = 6
+# The table has the images of one model's circuits; the page tells the images of one class in one domain.
 n_each = alike(study["images"], 0) // N_CLASSES // N_DOMAINS
 reached = made_with("benchmarks/scale")["gpu_fraction"]
 tflops = made_with("benchmarks/scale")["gpu_tflops"]

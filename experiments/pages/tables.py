@@ -30,6 +30,7 @@ class Interval(NamedTuple):
 @cache
 def table(name: str) -> pd.DataFrame:
     """Return a committed table by its path below ``experiments/results``, without ``.csv``."""
+    # "None" and "NA" are words of tables; only an empty cell is an unknown number.
     return pd.read_csv(RESULTS / f"{name}.csv", keep_default_na=False, na_values=[""])
 
 
@@ -52,6 +53,7 @@ def rows(name: str, **equal: object) -> pd.DataFrame:
 
 def only(name: str, **equal: object) -> "pd.Series[Any]":
     """Return the only row with these values."""
+    # Two such rows would leave to chance which number a page has.
     ((_, row),) = rows(name, **equal).iterrows()
     return row
 
@@ -80,7 +82,7 @@ def alike(values: Iterable[float], digits: int = 2) -> float:
 
 
 def lines_of(name: str) -> list[str]:
-    """Return the words of a committed text."""
+    """Return the words of a committed text, such as names that have a line each."""
     return (RESULTS / name).read_text(encoding="utf-8").split()
 
 

@@ -31,16 +31,22 @@ points = table(f"{STUDY}/points")
 by_model = points.groupby("model")
 n_models = points["run"].nunique()
 n_runs = by_model["run"].nunique()
-seeds = {str(model): sorted(of.unique()) for model, of in by_model["seed"]}
+seeds = by_model["seed"].unique().map(sorted)
 test_domains = " and ".join(sorted(points["test_domain"].unique()))
 told_apart = table(f"{AGAIN}/told_apart")
+# The old screen left one held-out class to these settings.
 few = told_apart[told_apart["n_classes_screened"] == 1]["held_out_classes"]
 of_few = table(f"{AGAIN}/points").query("held_out_classes in @few")
 n_of_one_class = of_few["run"].nunique()
 
 
 def in_words(row: "pd.Series[Any]", value: str = "value", ends: str = "") -> str:
-    """Return a number with its interval: ``+0.15 [-0.03, +0.32]``."""
+    """Return a number of a row with its interval: ``+0.15 [-0.03, +0.32]``.
+
+    Args:
+        value: Column of the number.
+        ends: What the names of the columns ``low`` and ``high`` end in.
+    """
     numbers = row[[value, f"low{ends}", f"high{ends}"]]
     return filled("{:+.2f}", Interval(*numbers))
 
@@ -51,7 +57,7 @@ Counts = dict[str, Any]
 
 
 def counts_of(claim: Claim) -> Counts:
-    """Return the counts of a claim; one that was not made is left out."""
+    """Return the counts of a claim. The count by held-out set is left out where there is no such count."""
     measure = claim.measures[0].name
     published = rows(f"{STUDY}/claims", measure=measure).set_index("models")
     again = rows(f"{AGAIN}/claims", measure=measure).set_index("models")
@@ -68,7 +74,7 @@ def counts_of(claim: Claim) -> Counts:
 
 
 def verdicts_again(counts: Counts) -> list[str]:
-    """Return the verdicts of the corrected counts, that by seed first."""
+    """Return the verdicts of the corrected counts; the verdict of the count by seed comes first."""
     return [str(row["verdict"]) for name, row in counts.items() if name != "published"]
 
 
@@ -77,18 +83,20 @@ counted = {claim: counts_of(claim) for claim in CLAIMS}
 
 def in_each_count(verdict: str) -> list[str]:
     """Return the questions of claims that have a verdict in each of the three counts."""
-    same = [verdict] * THREE
-    return [
-        c.question for c, counts in counted.items() if verdicts_again(counts) == same
-    ]
+    questions = list[str]()
+    for claim, counts in counted.items():
+        if verdicts_again(counts) == [verdict] * THREE:
+            questions.append(claim.question)
+    return questions
 
 
 def n_published(verdict: str) -> int:
+    """Return the number of claims that had a verdict when they were published."""
     return sum(counts["published"]["verdict"] == verdict for counts in counted.values())
 
 
 def turned(claim: Claim) -> str:
-    """Return a line on a claim whose verdict changed, or nothing."""
+    """Return a line on a claim whose verdict changed, or an empty text."""
     before = counted[claim]["published"]
     now = counted[claim]["by seed"]
     if before["verdict"] == now["verdict"]:
@@ -114,7 +122,7 @@ def claim_row(claim: Claim) -> str:
 
 
 # The least p by exchanged signs: two in the number of ways to choose signs.
-n_seeds = sum(len(of) for of in seeds.values())
+n_seeds = seeds.map(len).sum()
 least_p_of_seeds = 2 / 2**n_seeds
 n_sets = table(f"{AGAIN}/points")["held_out_classes"].nunique()
 least_p_of_sets = 2 / 2**n_sets
@@ -156,6 +164,7 @@ held_out = of_resnets.set_index("setting")["held_out"]
 
 
 def accuracy_row(row: "pd.Series[Any]") -> str:
+    """Return a row of the table of accuracies, in percent; an unknown number leaves its cell empty."""
     shares = ["seen", "held_out", "sd", "held_out_screened"]
     return filled(
         "| {} | {} | {} | {:.0f} | {:.0f} | {:.0f} | {:.0f} | {} | {} |",
@@ -165,12 +174,17 @@ def accuracy_row(row: "pd.Series[Any]") -> str:
     ).replace("| nan |", "|  |")
 
 
-accuracy_rows = "\n".join(accuracy_row(row) for _, row in told_apart.iterrows())
+accuracy_rows = "\n".join(told_apart.apply(accuracy_row, axis=1))
 
 
 # Where over depth does quickdraw share less?
 def depth_line(model: str, what: str, at: pd.DataFrame) -> str:
-    """Return a line on what quickdraw and the others share at the first, the last, and the least site."""
+    """Return a line on what quickdraw shares over the sites of a model.
+
+    Args:
+        at: Sites in the order of depth, with what quickdraw and other domains share.
+    """
+    # "Least" is the site where quickdraw falls short of other domains most.
     beside = (at["quickdraw"] - at["others"]).set_axis(at["site"])
     return filled(
         "- {}, {}: quickdraw has {:.2f} at `{}`, {:.2f} at `{}`; quickdraw minus the others is least at `{}`, {:+.2f}.",
@@ -184,6 +198,7 @@ def depth_line(model: str, what: str, at: pd.DataFrame) -> str:
 
 
 depth = table(f"{STUDY}/depth")
+# Where all share everything, the measure says nothing of depth.
 known_depth = depth[(depth["quickdraw"] < 1) | (depth["others"] < 1)]
 depth_lines = "\n".join(
     depth_line(str(model), str(what), at)
@@ -208,6 +223,7 @@ def corrected(row: "pd.Series[Any]", ends: str = "") -> str:
 
 
 def relation_row(row: "pd.Series[Any]") -> str:
+    """Return a row of the table of relations with accuracy among held-out classes."""
     return filled(
         "| {} | {} | {} | {:.2g} | {:.2g} | {:+.2f} | {:.2g} | {} | {} |",
         NAMES[row["what"]],
@@ -226,7 +242,7 @@ clear_lines = "\n".join(
     f"Of all held-out classes: **{corrected(row)}**."
     for _, row in clear.iterrows()
 )
-relation_rows = "\n".join(relation_row(row) for _, row in shown.iterrows())
+relation_rows = "\n".join(shown.apply(relation_row, axis=1))
 by_what = shown.set_index("what")
 cka = by_what.loc["cka"]
 features = by_what.loc["features"]
@@ -243,6 +259,7 @@ n_significant = (of_circuits["p_holm"] < LEVEL).sum()
 ranking = table(f"{AGAIN}/ranking").merge(
     table(f"{STUDY}/ranking")[["what", "right"]], on="what", suffixes=("", "_before")
 )
+# Of measures that are equally often right the first in the table.
 best = ranking.nlargest(1, "right").iloc[0]
 chance = alike(ranking["chance"])
 ranking_rows = "\n".join(
@@ -257,6 +274,7 @@ ranking_rows = "\n".join(
 of_seeds = points.pivot(
     index=["model", "setting", "test_domain"], columns="seed", values="seen"
 )
+# Between the first and the last seed, where a setting has models of both.
 gaps = 100 * (of_seeds[0] - of_seeds[4]).abs().dropna()
 median_gap = gaps.median()
 largest_gap = gaps.max()
@@ -265,6 +283,7 @@ short_points = table(f"{SHORT}/points")
 short_screened = table(f"{SHORT}/screened")
 n_short = short_points["run"].nunique()
 short_seed = short_points["seed"].iloc[0]
+# The full runs of the models and seeds that were trained in short, too.
 same_points = points.merge(
     short_points[["model", "setting", "seed"]].drop_duplicates()
 ).query("setting == 'cg-high'")

@@ -1,6 +1,7 @@
 """Numbers of the page on whether the numbers can be trusted."""
 
 import math
+from itertools import product
 
 from experiments.pages.tables import (
     Interval,
@@ -32,10 +33,11 @@ ERRORS = "trust/family_wise_error"
 LEVEL = 0.05
 ONE_MODEL = "models differ, one is tested"
 N_MODELS = (8, 12)
-SEVERAL = [f"models differ, over {n}" for n in N_MODELS]
+SEVERAL = list(map("models differ, over {}".format, N_MODELS))
 
 
 def false_alarms(case: str | list[str]) -> Span:
+    """Return how often a test finds a difference where there is none, over the settings of simulated cases."""
     return span(rows(ERRORS, case=case)["error"])
 
 
@@ -48,7 +50,8 @@ mantel = span(table("trust/mantel")["mantel"])
 independent_pairs = span(table("trust/mantel")["pairs as independent"])
 six_domains = one(ERRORS, "error", case=ONE_MODEL, domains=6)
 three_domains = one(ERRORS, "error", case=ONE_MODEL, domains=3)
-noise_factor = math.exp(0.25)  # a standard deviation of the logarithm in the simulation
+# A standard deviation of the logarithm of noise over models: half of OFFSET in simulate_trust.
+noise_factor = math.exp(0.25)
 
 # Is the ratio to the ceiling right?
 by_domains = table("trust/ratio").pivot(
@@ -88,6 +91,7 @@ def promised(folder: str, kind: str) -> "pd.Series[float]":
 
 
 def measured(folder: str, kind: str) -> Interval:
+    """Return the error of a chosen rule that many points found on other circuits, with its interval."""
     return Interval(*promised(folder, kind)[["measured", "low", "high"]])
 
 
@@ -99,12 +103,14 @@ def n_points(folder: str) -> int:
 promises = pd.concat(table(f"rules/{folder}/promise") for folder in MODELS)
 n_rules = len(promises)
 asked = alike(promises["asked"], 1)
+# Costs are relative to the rule of the study.
 cheap = promises[promises["cost"] < 1]
 n_cheap = len(cheap)
 cheap_cost = span(cheap["cost"])
 cheap_error = span(cheap["measured"])
 passing = promises[promises["measured"] > promises["promised"]]
 n_passing = len(passing)
+# A rule passes its promise where the error is larger; the interval then has to hold the promise.
 within = supported("within its interval", (passing["low"] < passing["promised"]).all())
 study_error = promises["error of the study's rule"]
 n_study_worse = (study_error > promises["measured"]).sum()
@@ -113,12 +119,11 @@ points_efficientnet = n_points("efficientnet")
 points_vit = n_points("vit-mean-position")
 
 
-promise = {
-    f"{folder} {kind}": promised(folder, kind)
-    for folder in MODELS
-    for kind in ("nodes", "edges")
-}
-errors = {name: measured(*name.split()) for name in promise}
+promise = {}
+errors = {}
+for folder, kind in product(MODELS, ("nodes", "edges")):
+    promise[f"{folder} {kind}"] = promised(folder, kind)
+    errors[f"{folder} {kind}"] = measured(folder, kind)
 chosen = only("rules/toy/rules", kind="nodes", rule=promise["toy nodes"]["rule"])
 worst = chosen["worst"]
 more_than = supported(
