@@ -1,9 +1,9 @@
 """Does sharing explain generalization? The sharing of domains in many models, against their generalization.
 
 This program reads a folder of runs, which are models that were trained on mixtures. For each model it measures the
-accuracy on classes that were held out of its test domain, and how similar this domain is to all other domains. Circuits,
-their transfer, own parts, CKA, and features of an autoencoder are compared. Some of the numbers need no accuracy; two of
-these numbers follow arXiv 2604.08192.
+accuracy on classes that were held out of its test domain, and how similar this domain is to all other domains.
+Circuits, their transfer, own parts, CKA, and features of an autoencoder are compared. Some of the numbers need no
+accuracy; two of these numbers follow arXiv 2604.08192.
 
 The study's main claim is that models generalize if domains share circuitry. It predicts a positive correlation over
 models, also given the accuracy on all other domains. The claim is refuted by a correlation that is not above zero. The

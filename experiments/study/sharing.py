@@ -6,7 +6,7 @@ A domain has one number for each measure of the package. A similarity of a domai
 - The answers that circuits keep, or that lesions take, are of classes that the model knows in the domain. With few
   right answers one image would move a share of them far.
 - Circuits and own parts are of components: hidden channels, attention heads, MLP neurons. The own part of a class in a
-  domain is the set of units that its answers need most.
+  domain is the set of units that this class needs and other classes do not need.
 - Two measures follow GenCircuit (arXiv 2604.08192): ``shift`` is the rank correlation of the scores of edges.
   ``depth_bias`` is the log ratio of the sum of scores in the deeper half of the sites to the sum in the other half.
 - ``confidence`` is the mean probability of the answer. ``reach`` is the distance of a domain's images from photographs,
@@ -229,8 +229,8 @@ def accuracies_of(
 ) -> dict[str, object]:
     """Return the accuracies of a run in a test domain, and its mean accuracy on all other domains (``in_domain``).
 
-    All held-out classes count, except in ``held_out_learned``: it is of the held-out classes that the upper bound of the
-    run learns.
+    All held-out classes count, except in ``held_out_learned``, which is over the held-out classes that the upper bound
+    of the run learns.
     """
     # A model without a test domain is read as if this domain were its test domain.
     tested = evaluated.assign(test_domain=domain)
