@@ -111,7 +111,7 @@ def write(config: Config, measurements: Measured) -> None:
     names = known_names(points)
     seed = config.sharing.seed
     # A kind of accuracy that no model has, such as ``own_style``, can correlate with nothing.
-    accuracies = list(points[list(ACCURACIES)].dropna(axis="columns", how="all"))
+    accuracies = [kind for kind in ACCURACIES if points[kind].notna().any()]
     relations = relate_over_models(
         points, list(names), accuracies, "in_domain", seed=seed
     )

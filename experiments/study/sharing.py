@@ -300,8 +300,7 @@ def shared_by(
 def known_names(points: pd.DataFrame) -> dict[str, str]:
     """Return the names in words of the measures that at least one model has."""
     names = SHARED | LABEL_FREE
-    measured = points[list(names)].dropna(axis="columns", how="all")
-    return {what: names[what] for what in measured}
+    return {what: name for what, name in names.items() if points[what].notna().any()}
 
 
 def with_the_others(comparison: Comparison) -> "pd.Series[float]":

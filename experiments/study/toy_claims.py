@@ -311,8 +311,8 @@ def judged(measurements: Measured) -> pd.DataFrame:
         claims over all models), n_models, n_independent, share (of the models or sets that lie on the predicted side),
         verdict.
     """
-    held_out = measurements.points.drop_duplicates(UNIT)
-    held_out = held_out.set_index(UNIT)["held_out_classes"]
+    models_once = measurements.points.drop_duplicates(UNIT)
+    held_out = models_once.set_index(UNIT)["held_out_classes"]
     rows = []
     for claim in CLAIMS:
         for measure in claim.measures:
