@@ -50,6 +50,7 @@ from circuitry.reports import (
 from circuitry.reports.figures import Mark, domain_marks
 from experiments.representations.grams import (
     DomainRepresentation,
+    Grams,
     read_representations,
 )
 from experiments.representations.probes import SiteProbes, probe_sites
@@ -185,7 +186,7 @@ def main(config: Config) -> Written | None:
         return None
     domains = read_representations(config.representations)
     if config.common_classes:
-        groups = in_all_domains(groups, domains)
+        groups = in_all_domains(groups, [domain.grams for domain in domains])
     # The manifest knows the weights: this process may not have loaded the model.
     made = json.loads((config.representations / "manifest.json").read_text())["config"]
     n_images = sum(len(domain.image_classes) for domain in domains)
@@ -290,13 +291,13 @@ def class_groups_of(
 
 
 def in_all_domains(
-    groups: Mapping[str, Sequence[str]], domains: Sequence[DomainRepresentation]
+    groups: Mapping[str, Sequence[str]], domains: Sequence[Grams]
 ) -> dict[str, tuple[str, ...]]:
     """Return the classes of each group that every domain has at every site."""
     common = set(groups["all"])
     for domain in domains:
-        for site in domain.grams.by_site:
-            common.intersection_update(domain.grams.present(site))
+        for site in domain.by_site:
+            common.intersection_update(domain.present(site))
     chosen: dict[str, tuple[str, ...]] = {}
     for group, classes in groups.items():
         chosen[group] = tuple(name for name in classes if name in common)
