@@ -1,16 +1,19 @@
-"""The sections on whether properties of models correlate with how they generalize, from `relate_over_models`.
+"""Do numbers of models correlate with how the models generalize? `relate_over_models`, and its sections of a report.
 
-1. A model has one row, or one for each test domain. Ranks are taken within a test domain, divided by their number plus
-   one and centred, so that differences between test domains are no evidence. With one test domain the result is
-   Spearman's correlation.
-2. The interval is the jackknife's over models, which leaves out all rows of a model together; the range of the
-   jackknife values is reported as well.
-3. p is the share of orders of the models that give as large a correlation of either sign: all orders if they are few,
-   else random ones. A model keeps its rows together, and changes places with models that have rows in the same test
-   domains.
-4. The partial correlation removes the ranks of a third number from both by least squares; its p comes from orders of
-   the residuals, from which the third number is removed again (Freedman and Lane 1983). It needs four models: residuals
-   of three are always equal or opposite.
+1. A model has one row, or one row for each test domain. Values are ranked within a test domain. The ranks are divided
+   by their number plus one and centred, so that differences between test domains are no evidence. If there is one test
+   domain, the result is Spearman's correlation.
+2. The interval is a jackknife interval over models: each jackknife value leaves out all rows of one model. The range of
+   the jackknife values is reported as well.
+3. p is the share of orders of the models that give as large a correlation of either sign. All orders are used if they
+   are few, and otherwise random orders. A model keeps its rows together. It changes places only with models that have
+   rows in the same test domains.
+4. The partial correlation removes the ranks of a third number from the ranks of both numbers by least squares. Its p
+   comes from orders of the residuals, from which the third number is removed again (Freedman and Lane 1983). It needs
+   four models, because residuals of three models are always equal or opposite.
+
+An interval that holds zero, or a p that is not below `LEVEL` after Holm's correction, refutes no correlation: it leaves
+the question open.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,11 +30,11 @@ import pandas as pd
 from jaxtyping import Float, Int
 
 ROUNDING = 1e-12  # correlations and residuals that differ by less are equal
-_EXACT = 50_000  # up to so many orders all are used
-_DRAWS = 10_000  # random orders where there are more
+_EXACT = 50_000  # the most orders that are all used
+_DRAWS = 10_000  # random orders, if there are more orders than that
 _MODEL = "run"  # column of the model
-_STRATUM = "test_domain"  # column of the groups within which ranks are taken
-# A correlation needs so many models, a partial one and an interval one more.
+_STRATUM = "test_domain"  # column of the groups within which values are ranked
+# A correlation needs three models; an interval and a partial correlation need four.
 FEWEST_MODELS = 3
 RELATIONS = (
     "what",
@@ -50,7 +53,7 @@ RELATIONS = (
     "note",
     "about",
 )
-"""Columns of `relate_over_models`; least and most are the correlation without one model."""
+"""Columns of `relate_over_models`; ``least`` and ``most`` are the range of its jackknife values."""
 
 
 def relate_over_models(
@@ -61,16 +64,25 @@ def relate_over_models(
     *,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Correlate each number of models in ``whats`` with each in ``withs``, also given a third number.
+    """Correlate each number in ``whats`` with each number in ``withs`` over models.
+
+    Args:
+        points: A row for each model (``run``) and test domain, with a column for each number.
+        given: Column of a third number. The partial correlation is the correlation given this number.
+        seed: Seed of the random orders.
 
     Returns:
-        Columns `RELATIONS`; p_holm is corrected for all rows. Fewer than three models have no correlation, fewer than
-        four no interval and no partial correlation. The note marks rows whose p cannot be significant because too few
-        models can change places.
+        Columns `RELATIONS`, a row for each pair of numbers. ``p_holm`` is corrected for all rows. With fewer than three
+        models the correlation is NaN. With three models the interval and the partial correlation are NaN. The note
+        marks rows whose p cannot be significant because too few models can change places.
     """
     rows = []
     for what, other in product(whats, withs):
-        used = points.dropna(subset=[what, other, *([] if given is None else [given])])
+        # Only models that have all numbers count, so that partial and plain correlations are over the same models.
+        needed = [what, other]
+        if given is not None:
+            needed.append(given)
+        used = points.dropna(subset=needed)
         n = used[_MODEL].nunique()
         about = f"over {n} models"
         row = {"what": what, "with": other, "n_models": n, "about": about}
@@ -78,7 +90,7 @@ def relate_over_models(
             row |= _relate(used, what, other, given, seed)
         rows.append(row)
     table = pd.DataFrame(rows, columns=[*RELATIONS, "floor"])
-    # Holm multiplies the smallest p by the number of tests: if even the smallest possible one stays above, say so.
+    # Holm multiplies the smallest p by the number of tests: a p that stays above the level even so is impossible.
     impossible = table["p"].isna() | (table["floor"] * table["p"].notna().sum() > LEVEL)
     notes = "cannot be significant with " + table["n_models"].astype(str) + " models"
     notes = notes.where(impossible, "")
@@ -89,7 +101,10 @@ def relate_over_models(
 def _relate(
     used: pd.DataFrame, what: str, other: str, given: str | None, seed: int
 ) -> dict[str, float]:
-    """Return the numbers of a row for three or more models, and the smallest p that they can give (``floor``)."""
+    """Return the numbers of a row of `relate_over_models`, and the smallest p that is possible (``floor``).
+
+    There must be at least `FEWEST_MODELS` models.
+    """
 
     def ranks(rows: pd.DataFrame, name: str) -> np.ndarray:
         strata = rows[_STRATUM].astype(str).to_numpy()
@@ -99,7 +114,7 @@ def _relate(
     x = ranks(used, what)
     y = ranks(used, other)
     rho = float(correlation(x, y))
-    # Jackknife values: all rows of a model are left out, and the remaining ones ranked anew.
+    # Jackknife values: all rows of a model are left out, and the remaining rows are ranked anew.
     without = np.empty(len(models))
     for i, model in enumerate(models):
         rows = used[used[_MODEL] != model]
@@ -127,33 +142,33 @@ def _relate(
 def centred_ranks(
     values: Float[np.ndarray, " rows"], strata: np.ndarray
 ) -> Float[np.ndarray, " rows"]:
-    """Return ranks within each stratum, divided by its size plus one, less their mean."""
-    ranks = pd.Series(values).groupby(strata).rank()
-    sizes = pd.Series(values).groupby(strata).transform("size")
-    scaled = ranks / (sizes + 1)
+    """Return the ranks within each stratum, divided by the size of the stratum plus one, minus their mean."""
+    groups = pd.Series(values).groupby(strata)
+    # Ranks of a small and of a large stratum have the same scale, so that neither decides alone.
+    scaled = groups.rank() / (groups.transform("size") + 1)
     return np.asarray(scaled - scaled.groupby(strata).transform("mean"), dtype=float)
 
 
 def residuals(
     values: Float[np.ndarray, "*orders rows"], given: Float[np.ndarray, " rows"]
 ) -> Float[np.ndarray, "*orders rows"]:
-    """Return the residuals of centred values after a projection on the values of a given number."""
+    """Return centred values minus their projection on the centred values of a given number."""
     length = float(given @ given)
-    left = values
+    remainder = values
     if length > 0:  # a constant explains nothing
-        left = values - (values @ given)[..., None] / length * given
-    # Residuals that are zero up to rounding would else correlate at random.
-    return np.where(np.abs(left) < ROUNDING, 0.0, left)
+        remainder = values - (values @ given)[..., None] / length * given
+    # Residuals that are zero up to rounding would otherwise correlate at random.
+    return np.where(np.abs(remainder) < ROUNDING, 0.0, remainder)
 
 
 def correlation(
     x: Float[np.ndarray, "*orders rows"], y: Float[np.ndarray, " rows"]
 ) -> Float[np.ndarray, "*orders"]:
-    """Return the cosine of centred values; NaN if one of them is constant."""
+    """Return the cosine of centred values, which is their correlation; NaN if ``x`` or ``y`` is constant."""
     lengths = np.linalg.norm(x, axis=-1) * np.linalg.norm(y)
-    known = lengths > ROUNDING
-    # Where it is unknown, 1 stands for the length, so that nothing is divided by zero.
-    return np.where(known, np.asarray(x @ y) / np.where(known, lengths, 1.0), np.nan)
+    varies = lengths > ROUNDING
+    # Constants are divided by 1 in place of their length, so that nothing is divided by zero.
+    return np.where(varies, np.asarray(x @ y) / np.where(varies, lengths, 1.0), np.nan)
 
 
 def permutation_p(
@@ -162,12 +177,22 @@ def permutation_p(
     orders: Int[np.ndarray, "orders rows"],
     given: Float[np.ndarray, " rows"] | None = None,
 ) -> float:
-    """Return the share of orders of ``x`` whose correlation with ``y`` is as large; NaN if the correlation is NaN."""
+    """Return the share of orders of ``x`` whose correlation with ``y`` is as large as in the given order.
+
+    Args:
+        orders: Indices of rows, one order a line.
+        given: Number that is removed from ``x`` in each order; `None` removes nothing.
+
+    Returns:
+        The share, or NaN if the correlation in the given order is NaN.
+    """
     rho = correlation(x, y)
     if np.isnan(rho):
         return float("nan")
-    # An order brings the given number's part back into residuals, so it is removed again.
-    ordered = x[orders] if given is None else residuals(x[orders], given)
+    ordered = x[orders]
+    if given is not None:
+        # In another order the residuals correlate with the given number, so it is removed again.
+        ordered = residuals(ordered, given)
     # Sums in another order differ in the last digits: equal correlations count as large.
     return float((np.abs(correlation(ordered, y)) >= abs(rho) - ROUNDING).mean())
 
@@ -175,11 +200,15 @@ def permutation_p(
 def _exchangeable(
     models: np.ndarray, strata: np.ndarray
 ) -> list[Int[np.ndarray, "_ _"]]:
-    """Return groups of models with rows in the same strata, which may change places: the rows of each model."""
+    """Return the groups of models that may change places because they have rows in the same strata.
+
+    Returns:
+        For each group the indices of rows [models of the group, rows of a model].
+    """
     kinds: dict[tuple[str, ...], list[np.ndarray]] = {}
     for name in dict.fromkeys(models):
         rows = np.flatnonzero(models == name)
-        # In the order of their strata, so that rows of two models in one stratum change places.
+        # Rows are in the order of their strata, so that rows of two models in one stratum change places.
         rows = rows[np.argsort(strata[rows], kind="stable")]
         kinds.setdefault(tuple(strata[rows]), []).append(rows)
     return [np.array(kinds[kind]) for kind in sorted(kinds)]
@@ -188,7 +217,10 @@ def _exchangeable(
 def _orders(
     groups: list[Int[np.ndarray, "_ _"]], seed: int
 ) -> tuple[Int[np.ndarray, "orders rows"], float]:
-    """Return orders of the rows in which models change places, and the smallest p that they can give."""
+    """Return orders of the rows in which models change places, and the smallest p that these orders can give.
+
+    The orders are all orders if there are at most `_EXACT`, and otherwise `_DRAWS` random orders.
+    """
     rows = np.arange(sum(group.size for group in groups))
     number = prod(factorial(len(group)) for group in groups)
     if number <= _EXACT:
@@ -201,7 +233,7 @@ def _orders(
         opposite = all(group.shape[1] == 1 for group in groups)
         return orders, min(1.0, (1 + opposite) / number)
     rng = np.random.default_rng(seed)
-    # The first order is the given one, which counts among those that are as large.
+    # The first order is the given one: counting it keeps p above zero (Phipson and Smyth 2010).
     orders = np.tile(rows, (_DRAWS + 1, 1))
     for group in groups:
         places = rng.permuted(np.tile(np.arange(len(group)), (_DRAWS, 1)), axis=1)
@@ -215,26 +247,37 @@ def relation_findings(
     accuracy: str,
     groups: Sequence[Sequence[str]],
 ) -> list[Finding]:
-    """Say for each group of numbers whether one of them correlates with an accuracy over models, or that it is open."""
+    """Say for each group of numbers whether a number of the group correlates with an accuracy over models.
+
+    Args:
+        relations: Table of `relate_over_models`.
+        names: Names of the numbers in words.
+        accuracy: The accuracy, a value of the column ``with``.
+        groups: Groups of numbers; the number with the largest correlation answers for its group.
+    """
     findings = list[Finding]()
     for group in groups:
         asked = relations["what"].isin(group) & (relations["with"] == accuracy)
         rows = relations[asked].dropna(subset="rho")
         target = accuracy.replace("_", " ")
-        listed = " or ".join(names[one] for one in group)
+        listed = " or ".join(names[what] for what in group)
         question = f"Does {listed} correlate with {target} accuracy?"
         if rows.empty:
-            n = int(relations["n_models"].max()) if len(relations) else 0
+            n = max(relations["n_models"], default=0)
             why = f"{n} models have both numbers; it takes {FEWEST_MODELS} models over which both vary."
             more = "More models: other settings, domains, seeds."
             findings.append(Finding(f"{question} Cannot be told.", why, more))
             continue
-        # The largest of several is corrected for all of them, by Holm.
+        # Choosing the largest of several correlations is no bias: Holm's correction is over all rows.
         rows = rows.assign(said=with_intervals(rows, "+.2f", "rho"))
         best = rows.iloc[int(rows["rho"].abs().argmax())]
-        clear = best["p_holm"] < LEVEL and (best["low"] > 0 or best["high"] < 0)
-        answer = "Yes" if clear else "Cannot be told"
-        note = f"; {best['note']}" if best["note"] else ""
+        # Both must speak for it: p counts orders of these models, the interval the choice of models.
+        answer = "Cannot be told"
+        if best["p_holm"] < LEVEL and (best["low"] > 0 or best["high"] < 0):
+            answer = "Yes"
+        note = ""
+        if best["note"]:
+            note = f"; {best['note']}"
         given = ""
         if best["given"]:
             partial = f"{best['partial']:+.2f} (p {best['partial_p']:.2g})"
@@ -256,7 +299,7 @@ def relation_findings(
 
 
 def models_agree(tests: pd.DataFrame) -> Finding:
-    """Say whether one domain shares more than another in the same way over models: from `compare_models`."""
+    """Say whether models agree which of two domains shares more, from the tests of `compare_models`."""
     n = len(tests)
     clear = int((tests["p_holm"] < LEVEL).sum())
     told = "Partly" if clear else "Cannot be told"
@@ -277,16 +320,29 @@ def add_relations(
     accuracies: Sequence[str],
     marks: Mapping[str, Mark],
 ) -> None:
-    """Add how to read it, a figure for each accuracy, and the tables; arguments as `relation_panels`."""
+    """Add a guide to the correlations, a figure for each accuracy, and the tables.
+
+    Args:
+        points: A row for each model and test domain.
+        relations: Table of `relate_over_models`.
+        names: Names of the numbers in words.
+        accuracies: Columns of accuracies, a figure for each.
+        marks: Colours and symbols of the test domains.
+    """
     n = points["run"].nunique()
-    few = f" With fewer than {ENOUGH}, a rank correlation mostly shows which models were chosen, and is no evidence."
+    few = ""
+    if n < ENOUGH:
+        few = (
+            f" With fewer than {ENOUGH}, a rank correlation mostly shows which models were chosen, and is no "
+            "evidence."
+        )
     report.section("How to read this", folded=True)
     report.text(
         "Every point is a trained model in a test domain. Rank correlations are over models, with ranks within each "
         "test domain; their intervals are jackknife intervals over models. p is the share of orders of the models with "
         "as large a correlation, corrected for all tests (Holm); it is about other models trained in this way, not "
         "about other classes. The partial correlation takes out accuracy on the other domains, because a model that is "
-        f"better at everything may also share more.\n\nThere are {n} models.{few if n < ENOUGH else ''}"
+        f"better at everything may also share more.\n\nThere are {n} models.{few}"
     )
     report.section("Does sharing between domains correlate with accuracy?")
     for accuracy in accuracies:

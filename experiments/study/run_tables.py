@@ -1,14 +1,16 @@
-"""Tables of accuracies of many runs. No torch.
+"""How accurate are the models of a study on classes that were held out? Tables over many runs, without torch.
 
-The models never saw held-out classes in the test domain, so accuracy on them is compositional generalization. Only
-seeds are averaged; runs that differ in anything else have separate rows, or are refused.
+The models never saw held-out classes in the test domain, so accuracy on these classes is compositional generalization.
+Only seeds are averaged. Runs that differ in anything else have separate rows, or are refused.
 
-Logit accuracies of models trained on photographs alone, in the test domain against photographs, lie on a line. The
-height of another model above this line is its effective robustness (Taori et al. 2020, arXiv 2007.00644).
+The logit accuracy in the test domain, plotted against the logit accuracy on photographs, lies on a line for models that
+were trained on photographs alone. The height of another model above this line is its effective robustness (Taori et al.
+2020, arXiv 2007.00644).
 
-Differences between settings answer the questions of `CONTRASTS`. Each is of accuracy on held-out classes in the test
-domain, among all classes (``held_out``) and among the held-out classes alone (``alone``), which does not depend on how
-readily a model predicts a held-out class.
+Differences between settings answer the questions of `CONTRASTS`. An interval of the differences that lies below zero
+answers No. Each difference is of accuracy on held-out classes in the test domain, in two ways: among all classes
+(``held_out``), and among the held-out classes alone (``alone``). The latter does not depend on how readily a model
+predicts a held-out class.
 """
 
 from collections.abc import Sequence
@@ -34,7 +36,7 @@ import pandas as pd
 
 MODEL = ("trained", "model", "base", "sketches", "captions")
 """Columns that identify a kind of model, except its mixture of domains."""
-# Panels and rows name a model in words, where its columns say "none".
+# Panels and rows name a model in words; "none" alone would not say which column it is of.
 _NONE = {"base": {"none": "no base set"}, "sketches": {"none": "no ImageNet-Sketch"}}
 SETTING_ORDER = (
     "natural-only",
@@ -47,7 +49,7 @@ SETTING_ORDER = (
     "upper-low",
     "upper-high",
 )
-"""Settings by rising diversity, the order of figures."""
+"""Settings in the order of figures, which is the order of rising diversity."""
 COMPARED_MEASURES = (
     "top-1",
     "top-5",
@@ -65,7 +67,12 @@ SHARE = 0.25
 def settings_table(
     evaluated: pd.DataFrame, classifier: str = CLASSIFIER, measure: str = MEASURE
 ) -> pd.DataFrame:
-    """Return the accuracies of the last checkpoints, by test domain, model and setting, over seeds."""
+    """Return the accuracies of the last checkpoints, averaged over seeds.
+
+    Returns:
+        A row for each test domain, model, setting, domain and group of classes, with the columns mean, sd, seeds
+        (their number) and values (the accuracy of each seed, as text).
+    """
     rows = last_checkpoints(chosen_rows(evaluated, classifier, measure))
     by = ["test_domain", *MODEL, "setting", "held_out_classes", "domain", "group"]
     table = rows.groupby(by, sort=False)["value"].agg(
@@ -78,7 +85,10 @@ def settings_table(
 
 
 def measures_table(evaluated: pd.DataFrame) -> pd.DataFrame:
-    """Return `settings_table` for `COMPARED_MEASURES` and the study's two sets of templates, if they were measured."""
+    """Return the rows of `settings_table` for each classifier of CLIP models and each of `COMPARED_MEASURES`.
+
+    Measures that were not evaluated are left out.
+    """
     classifiers = sorted(set(evaluated["classifier"]) - {SUPERVISED, OWN_STYLE})
     measured = set(evaluated["measure"])
     tables = list[pd.DataFrame]()
@@ -86,29 +96,34 @@ def measures_table(evaluated: pd.DataFrame) -> pd.DataFrame:
         if measure not in measured:
             continue
         table = settings_table(evaluated, classifier, measure).drop(columns="values")
-        # Single classes would make the table a hundred times as long.
+        # Rows of single classes would make the table a hundred times as long.
         of_groups = table[table["group"].isin(CLASS_GROUPS)]
         tables.append(of_groups.assign(classifier=classifier, measure=measure))
     return pd.concat(tables, ignore_index=True)
 
 
 def chosen_rows(evaluated: pd.DataFrame, classifier: str, measure: str) -> pd.DataFrame:
-    """Return the rows of a measure and, for CLIP models, of a classifier; see `by_test_domain`."""
-    known = evaluated["classifier"].isin([classifier, SUPERVISED]) & (
-        evaluated["measure"] == measure
-    )
+    """Return the rows of a measure, repeated as `by_test_domain` does; of CLIP models, the rows of a classifier.
+
+    Raises:
+        InputError: CLIP models or supervised models have no such rows.
+    """
+    chosen = evaluated[
+        evaluated["classifier"].isin([classifier, SUPERVISED])
+        & (evaluated["measure"] == measure)
+    ]
     # A kind of model without such rows would vanish from the table without a word.
-    if set(evaluated.loc[known, "trained"]) != set(evaluated["trained"]):
+    if set(chosen["trained"]) != set(evaluated["trained"]):
         measures = ", ".join(sorted(set(evaluated["measure"])))
         classifiers = ", ".join(sorted(set(evaluated["classifier"])))
         raise InputError(
             f"The evaluation has no {measure!r} of {classifier!r}: choose {measures} of {classifiers}."
         )
-    return by_test_domain(evaluated[known])
+    return by_test_domain(chosen)
 
 
 def by_test_domain(evaluated: pd.DataFrame) -> pd.DataFrame:
-    """Return rows by test domain; models that do not depend on it (natural-only) are repeated for each."""
+    """Return the rows of each test domain; rows of models without a test domain (natural-only) are in all of them."""
     tested = sorted(set(evaluated["test_domain"]) - {""})
     if not tested:
         raise InputError(
@@ -122,7 +137,11 @@ def by_test_domain(evaluated: pd.DataFrame) -> pd.DataFrame:
 
 
 def last_checkpoints(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of each run's last checkpoint; InputError if runs of one row differ in more than the seed."""
+    """Return the rows of each run's last checkpoint.
+
+    Raises:
+        InputError: Runs of one kind of model, setting and test domain differ in more than the seed.
+    """
     last = rows[rows["epoch"] == rows.groupby("run")["epoch"].transform("max")]
     by = [*MODEL, "setting", "test_domain", "held_out_classes"]
     # Each group is one row of a table: its mean is over seeds, so nothing else may differ.
@@ -143,7 +162,10 @@ def last_checkpoints(rows: pd.DataFrame) -> pd.DataFrame:
 
 
 def model_names(table: pd.DataFrame) -> "pd.Series[str]":
-    """Return for each row the name of its model among the models of the table; empty if there is one kind."""
+    """Return the name of the model of each row: the columns of `MODEL` in which models of the table differ.
+
+    All names are empty if the table has one kind of model.
+    """
     differing = [name for name in MODEL if name in table and table[name].nunique() > 1]
     # `agg` over no columns returns a table instead of a series.
     if not differing:
@@ -152,6 +174,7 @@ def model_names(table: pd.DataFrame) -> "pd.Series[str]":
 
 
 def _sorted(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
+    """Sort a table by those of some columns that it has; settings by `SETTING_ORDER`."""
     # Settings are in the order of their diversity, not of the alphabet.
     place = table["setting"].map(lambda name: SETTING_ORDER.index(setting_family(name)))
     keys = ["place" if name == "setting" else name for name in by if name in table]
@@ -163,18 +186,20 @@ def _sorted(table: pd.DataFrame, by: Sequence[str]) -> pd.DataFrame:
 
 
 def setting_family(setting: str) -> str:
-    """Return the setting without fraction and domains."""
-    return next(
-        (known for known in SETTING_ORDER if setting.startswith(known)), setting
-    )
+    """Return a setting of `SETTING_ORDER`, without the fraction and the domains that its name may end with."""
+    return next(filter(setting.startswith, SETTING_ORDER), setting)
 
 
 def screened_classes(evaluated: pd.DataFrame) -> pd.DataFrame:
-    """Keep the held-out classes that the upper bound learns in the test domain.
+    """Say which held-out classes the upper bound learns in the test domain.
 
-    A class is kept if models that saw it in the test domain (`UPPER`) recognise it: accuracy on the class (``upper``)
-    minus the share of other classes' images that are taken for it (``false_alarms``) is at least `SHARE`, mean over
-    seeds. Guessing gives 0, and so does a model that always answers this class.
+    A class is kept if models that saw it in the test domain (`UPPER`) recognise it. That is, the accuracy on the class
+    (``upper``) minus the share of images of other classes that are classified as this class (``false_alarms``) is at
+    least `SHARE`, mean over seeds. The difference is 0 for a model that guesses, and for a model that always answers
+    this class.
+
+    Returns:
+        A row for each test domain, kind of model and class: columns upper, false_alarms, kept.
     """
     by = ["test_domain", *MODEL, "class"]
     means = {}
@@ -195,7 +220,11 @@ def kinds_of_runs(
 ) -> pd.DataFrame:
     """Return `accuracy_kinds` of the last checkpoints by test domain, `MODEL` and setting, over seeds.
 
-    Each held-out class comes from the runs that held it out, so over rotated held-out sets every class counts once.
+    The accuracy on a held-out class is from the runs that held this class out. So if seeds hold out different sets of
+    classes, every class counts once.
+
+    Args:
+        screened: Table of `screened_classes`: classes that it does not keep are left out (default: none are).
     """
     rows = counted_rows(evaluated, screened)
     by = ["test_domain", *MODEL, "setting"]
@@ -205,29 +234,32 @@ def kinds_of_runs(
 def counted_rows(
     evaluated: pd.DataFrame, screened: pd.DataFrame | None
 ) -> pd.DataFrame:
-    """Return the rows of last checkpoints, without the classes that the upper bound of their kind of model misses.
+    """Return the rows of last checkpoints, without classes that the upper bound of their kind of model does not learn.
 
-    A kind (`MODEL`) is judged by its own upper bound. One that has none takes the upper bounds of the kinds that differ
-    from it in the fewest columns: aligned captions those of standard captions, a transformer those of a ResNet.
+    A kind of model (`MODEL`) is judged by its own upper bound. If a kind has no upper bound, it is judged by the upper
+    bounds of the kinds that differ from it in the fewest columns. So models of aligned captions are judged by models of
+    standard captions, and a transformer may be judged by a ResNet.
     """
     rows = last_checkpoints(by_test_domain(evaluated))
     if screened is None or screened.empty:
         return rows
     kinds = rows[list(MODEL)].drop_duplicates()
-    out = pd.concat([_missed_classes(screened, kind) for _, kind in kinds.iterrows()])
+    missed = pd.concat(
+        [_missed_classes(screened, kind) for _, kind in kinds.iterrows()]
+    )
     place = ["test_domain", *MODEL]
-    # A left join marks the rows of missed classes, and the others stay in their order.
+    # A left join marks the rows of missed classes, and leaves all rows in their order.
     marked = rows.merge(
-        out.assign(out=True),
+        missed.assign(missed=True),
         how="left",
         left_on=[*place, "group"],
         right_on=[*place, "class"],
     )
-    return marked[marked["out"].isna()]
+    return marked[marked["missed"].isna()]
 
 
 def _missed_classes(screened: pd.DataFrame, kind: "pd.Series[str]") -> pd.DataFrame:
-    """Return the classes that a kind of model is not judged on: columns test_domain, class and `MODEL`."""
+    """Return the classes that do not count for a kind of model: columns test_domain, class and `MODEL`."""
     differing = screened[list(MODEL)].ne(kind).sum(axis=1)
     # Zero for the kind itself, where it has an upper bound in the test domain.
     nearest = differing == differing.groupby(screened["test_domain"]).transform("min")
@@ -236,21 +268,22 @@ def _missed_classes(screened: pd.DataFrame, kind: "pd.Series[str]") -> pd.DataFr
 
 
 def check_like_classes(table: pd.DataFrame, apart: Sequence[str] = ()) -> None:
-    """Refuse rows that a figure would compare although they count other held-out classes.
+    """Refuse a table if rows that a figure compares count different held-out classes.
 
     Args:
-        apart: Columns whose values are not compared, since each has a panel of its own.
+        apart: Columns whose values a figure does not compare, because each value has a panel of its own.
     """
     rows = table[table["held_out_classes"].fillna("") != ""]
     for place, compared in rows.groupby(["test_domain", *apart], sort=False):
         counted = dict[str, set[str]]()
         for key, group in compared.groupby([*MODEL, "setting"], sort=False):
-            # A row lists its classes in one text, and seeds may hold out other ones.
+            # A row lists its classes in one text, and each seed may hold out other classes.
             listed = ", ".join(group["held_out_classes"])
             counted[", ".join(map(str, key))] = set(listed.split(", "))
         (first, classes), *others = counted.items()
         for name, theirs in others:
-            if unlike := classes ^ theirs:
+            unlike = classes ^ theirs
+            if unlike:
                 raise InputError(
                     f"A figure compares rows that count the same held-out classes, but in {place[0]} the rows of "
                     f"({first}) and ({name}) differ in {', '.join(sorted(unlike))}: draw them separately."
@@ -269,7 +302,10 @@ NOTHING = "undefined: models trained on photographs alone do not exceed guessing
 def logit(
     accuracy: "pd.Series[float]", n_images: "pd.Series[int] | float"
 ) -> "pd.Series[float]":
-    """Return the log odds of accuracies; those of 0 and 1, whose logits are infinite, are moved in by half an image."""
+    """Return the log odds of accuracies.
+
+    The log odds of the accuracies 0 and 1 are infinite, so these accuracies are moved inwards by half an image.
+    """
     inside = accuracy.clip(0.5 / n_images, 1 - 0.5 / n_images)
     return (inside / (1 - inside)).map(np.log)
 
@@ -279,9 +315,13 @@ def effective_robustness(
 ) -> pd.DataFrame:
     """Return accuracy on held-out classes in the test domain and in the natural one, for every checkpoint.
 
-    A line is fitted by least squares to the `logit` accuracies of models trained on photographs alone, one for each
-    test domain and kind of model; ``line`` says why there is none, if these models do not exceed guessing for one.
-    ``expected`` is on the line, and ``effective`` = test - expected, NaN without a line.
+    For each test domain and kind of model, a line is fitted by least squares to the `logit` accuracies of models that
+    were trained on photographs alone.
+
+    Returns:
+        A row for each checkpoint. ``natural`` and ``test`` are its accuracies, ``expected`` is the accuracy on the
+        line, ``effective`` is test - expected. ``line`` is `FITTED`, or says why there is no line; then ``expected``
+        and ``effective`` are NaN.
     """
     rows = chosen_rows(evaluated, CLASSIFIER, MEASURE)
     rows = rows[rows["group"] == "held-out"]
@@ -309,9 +349,10 @@ def effective_robustness(
     y = logit(table["test"], table["n_test"])
     table = table.assign(line=FITTED, expected=np.nan)
     for _, group in table.groupby(["test_domain", *MODEL]):
-        # The line goes through models of photographs alone; the others lie above or below it.
+        # The line goes through models of photographs alone; all other models lie above or below it.
         line = group.index[group["setting"] == "natural-only"]
-        if reason := _undefined(group.loc[line]):
+        reason = _undefined(group.loc[line])
+        if reason is not None:
             table.loc[group.index, "line"] = reason
         else:
             slope, offset = np.polyfit(x[line], y[line], 1)
@@ -324,7 +365,7 @@ def effective_robustness(
 
 
 def _undefined(reference: pd.DataFrame) -> str | None:
-    """Return why no line goes through the reference models, None where one does."""
+    """Return the reason why no line can be fitted to the reference models; None if a line can be fitted."""
     if reference.empty:
         return NO_MODELS
     # A line through models that guess would be a line of noise.
@@ -343,7 +384,7 @@ CONTRASTS = {
     ): "Is a domain that was never seen easier than one that lacks the classes?",
     (UPPER, "cg-high"): "Does seeing the classes in the domain reach more?",
 }
-"""Settings that are compared, the first minus the second, and the question that this answers."""
+"""Takes two settings. Returns the question that the accuracy of the first minus that of the second answers."""
 
 
 def paired_differences(
@@ -351,8 +392,12 @@ def paired_differences(
 ) -> pd.DataFrame:
     """Return the differences of `CONTRASTS` for every test domain and kind of model that has both settings.
 
-    Each is the mean over classes and seeds of ``setting`` minus that of ``minus``, with Student's 95 % interval over
-    classes, among all classes (``held_out``) and among the held-out ones (``alone``).
+    A difference is the accuracy of ``setting`` minus the accuracy of ``minus``, mean over classes and seeds, with
+    Student's 95 % interval over classes.
+
+    Returns:
+        Columns test_domain, `MODEL`, setting, minus, measure (``held_out``: among all classes, ``alone``: among
+        held-out classes), difference, low, high, n_classes, n_seeds.
     """
     rows = counted_rows(evaluated, screened)
     clip_or_supervised = rows["classifier"].isin([CLASSIFIER, SUPERVISED])
@@ -375,7 +420,7 @@ def paired_differences(
                     continue
                 classes = pairs.index.get_level_values("group")
                 n_seeds = pairs.index.get_level_values("seed").nunique()
-                # Seeds of one class are no independent values: they count as one.
+                # Seeds of one class are no independent values: their mean counts as one value.
                 interval = mean_interval(pairs.to_numpy(), list(classes))
                 sizes = (classes.nunique(), n_seeds)
                 table.append((*key, setting, other, name, *interval, *sizes))
@@ -386,7 +431,10 @@ def paired_differences(
 
 
 def difference_findings(differences: pd.DataFrame) -> list[Finding]:
-    """Answer the question of each contrast for every kind of model, among the held-out classes alone."""
+    """Answer the question of each contrast for every kind of model, by accuracy among the held-out classes alone.
+
+    Yes: the intervals of all test domains lie above zero. No: all lie below zero. Partly: some lie above or below.
+    """
     findings = list[Finding]()
     alone = differences[differences["measure"] == "alone"]
     points = 100 * alone[["difference", "low", "high"]]
@@ -402,9 +450,12 @@ def difference_findings(differences: pd.DataFrame) -> list[Finding]:
                 answer = "Yes"
             elif below == len(group):
                 answer = "No"
+            elif above or below:
+                answer = "Partly"
             else:
-                answer = "Partly" if above or below else "Cannot be told"
+                answer = "Cannot be told"
             each = ", ".join(group["said"] + " in " + group["test_domain"])
+            # The name is empty if there is one kind of model.
             model = f" ({name!s})" if name else ""
             findings.append(
                 Finding(
@@ -418,9 +469,9 @@ def difference_findings(differences: pd.DataFrame) -> list[Finding]:
 
 
 def add_differences(report: Report, differences: pd.DataFrame) -> None:
-    """Add the table of differences."""
+    """Add the section with the table of `paired_differences`."""
     report.section("Differences between settings")
-    # Columns in which no two models differ only take room.
+    # Columns in which no two models differ would only take room.
     alike = [name for name in MODEL if differences[name].nunique() < 2]
     report.table(
         differences.drop(columns=alike),

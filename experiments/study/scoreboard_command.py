@@ -1,23 +1,26 @@
 """Which method finds circuits that work, how small, and at what cost?
 
-Every method proposes circuits of the same sizes from the same images; each circuit is then measured on images that it
-was not found on, with everything else ablated, beside its complement, random units, as many at every site, and circuits
-of other classes. A method is refuted as a way to circuits of a class if its circuits of every size do no more than
-random units, or no more than other classes' circuits.
+Every method proposes circuits of the same sizes from the same images. Each circuit is then measured on images that were
+not used to find it, with all other units ablated. It is compared with its complement, with as many random units at
+every site, and with circuits of other classes. The claim that a method finds circuits of a class is refuted if its
+circuits of every size do no more than random units, or no more than circuits of other classes.
 
-The protocol, fixed before circuits on unseen images were looked at:
+The protocol was fixed before circuits were looked at on unseen images:
 
-1. Classes: those with the most images in the domain; among equals drawn by the seed, which knows nothing of results.
-2. Images of a class are ranked by the seed; circuits are found on the first half (rounded up), at most ``n_images``,
-   and measured on the others, at most ``n_images``. The domain's images of other classes are ranked likewise, and every
-   second one is for finding, the others for measuring, at most ``n_others`` each.
-3. One grid of sizes for all methods: shares of the units that are counted, by default those that compute; readouts and
-   sites that repeat another stay whole. Circuits are found with other units at their mean over the images that find
-   them. Masks are trained once, from the largest size to the smallest. The size that reaches a target is the smallest
-   from which on all sizes of the grid reach it; 1, the whole model, where none does.
-4. Measures of several classes are pooled, with intervals over classes and images; sizes are told by their median over
-   classes and by how many classes have one; methods are compared class by class.
-5. Seconds are those of the processor, all threads, while operations are counted; patching and masks count in full.
+1. Classes: the classes with the most images in the domain. Among classes with equally many images the seed draws, which
+   knows nothing of results.
+2. Images of a class are ranked by the seed. The first half (rounded up), at most ``n_images``, is used to find
+   circuits. The second half, at most ``n_images``, is used to measure them. The domain's images of other classes are
+   ranked in the same way and used to find and to measure by turns, at most ``n_others`` each.
+3. All methods have one grid of sizes. A size is a share of the units that are counted, by default the units that
+   compute. Readouts, and sites that repeat another site, stay whole. While a circuit is sought, all other units are at
+   their mean over the images used to find it. Masks are trained once, from the largest size to the smallest. The size
+   that reaches a target is the smallest size of the grid from which on all sizes reach it. It is 1, the whole model, if
+   no size reaches the target.
+4. Measures of several classes are pooled, with intervals over classes and images. Sizes are reported by their median
+   over classes and by the number of classes in which a size reaches the target. Methods are compared class by class.
+5. Seconds are processor seconds of all threads, measured while operations are counted. Patching and the training of
+   masks count in full.
 
     python -m experiments.study scoreboard      # the model and images of the quickstart
     python -m experiments.study scoreboard --model vit-tiny --ablations mean optimal resample ...
@@ -29,6 +32,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from pathlib import Path
 
 from circuitry.runs import JobFolder, Work, WorkSettings, versions
@@ -66,81 +70,67 @@ _SHOWN = (
     "GFLOP",
 )
 """Rows of the summary that are columns of the table."""
-_BESIDE = {
+_CIRCUITS = {
     "kept": "a circuit",
     "random": "as many random units",
     "foreign": "circuits of other classes",
 }
+"""Kinds of circuits that are compared, in words."""
 
 
 def scoreboard_findings(tables: Mapping[str, pd.DataFrame]) -> list[Finding]:
-    """Say how small circuits that work can be, by which method, and whose they are."""
-    summary = tables["summary"]
-    paired = tables["paired"]
-    curves = tables["curves"]
-    sizes = summary[summary["what"].isin(_SIZES)].assign(
-        search=summary["method"] + " (" + summary["budget"] + ")"
-    )
+    """Say how small circuits that work can be, which method needs fewer units, and whether random units do as well.
+
+    Args:
+        tables: The tables ``summary``, ``paired`` and ``curves`` of `scoreboard_tables`.
+    """
     question = "How small are circuits that work?"
+    summary = tables["summary"]
+    sizes = summary[summary["what"].isin(_SIZES)]
     if sizes.empty:
-        return [
-            Finding(
-                f"{question} Cannot be told: no answers are known.",
-                "",
-                "Images of other classes.",
-            )
-        ]
+        unknown = f"{question} Cannot be told: no answers are known."
+        return [Finding(unknown, "", "Images of other classes.")]
     findings = []
-    for (baseline, metric), part in sizes.groupby(["baseline", "metric"], sort=False):
-        work = part[part["what"] == _SIZES[0]].sort_values(
+    for (baseline, metric), rows in sizes.groupby(["baseline", "metric"], sort=False):
+        # Of methods with one median the better one has the smaller size in its worst class.
+        work = rows[rows["what"] == QUALITY].sort_values(
             ["value", "most"], kind="stable"
         )
         best = work.iloc[0]
         told = ", ".join(
-            f"{row.search} {row.n_reached} of {row.n_classes}, {row.value:.0%}"
+            f"{row.method} ({row.budget}) {row.n_reached} of {row.n_classes}, {row.value:.0%}"
             for row in work.itertuples()
         )
-        rows = curves[
-            (curves["method"] == best["method"]) & (curves["budget"] == best["budget"])
-        ]
-        rows = rows[(rows["baseline"] == baseline) & (rows["metric"] == metric)]
-        at = rows[
-            np.isclose(rows["size"], nearest(rows["size"], best["value"]))
-        ].set_index(["measure", "circuit"])
-        shown = {
-            one: at.loc[("right", one), "value"]
-            for one in ("kept", "random", "foreign")
-            if ("right", one) in at.index
-        }
-        false = at.loc[("false", "kept"), "value"]
+        search = ["method", "budget", "baseline", "metric"]
+        curves = tables["curves"].merge(best[search].to_frame().T, on=search)
+        # A median over classes may lie between two sizes of the grid.
+        size = nearest(curves["size"], best["value"])
+        at = curves[np.isclose(curves["size"], size)]
+        values = at.set_index(["measure", "circuit"])["value"]
         beside = ", ".join(
-            f"{named} {shown[one]:.0%}"
-            for one, named in _BESIDE.items()
-            if one in shown
+            f"{words} {values['right', circuit]:.0%}"
+            for circuit, words in _CIRCUITS.items()
+            if ("right", circuit) in values
         )
         findings.append(
             Finding(
                 f"{question} In how many classes circuits of a size of the grid work, and the median size: {told} "
                 f"({baseline} ablation, {metric}).",
-                f"At {at['size'].iloc[0]:.0%} {best['search']} gives the class to {beside} of its images; to "
-                f"{false:.0%} of others.",
+                f"At {at['size'].iloc[0]:.0%} {best['method']} ({best['budget']}) gives the class to {beside} of its "
+                f"images; to {values['false', 'kept']:.0%} of others.",
                 "Other classes, sizes or ablations; another training of the model.",
             )
         )
-        pairs = paired[
-            (paired["baseline"] == baseline)
-            & (paired["metric"] == metric)
-            & (paired["what"] == _SIZES[0])
-        ]
-        clear = pairs[pairs["p"] < LEVEL]
+        pairs = tables["paired"].query("baseline == @baseline and metric == @metric")
+        clear = pairs[(pairs["what"] == QUALITY) & (pairs["p"] < LEVEL)]
         said = "; ".join(
             f"{row.a} needs {row.median:+.0%} beside {row.b} (p {row.p:.2g})"
             for row in clear.itertuples()
         )
+        answer = f"Yes: {said}" if said else "Cannot be told"
         findings.append(
             Finding(
-                f"Does one method need less than another? {'Yes' if len(clear) else 'Cannot be told'}"
-                f"{': ' + said if said else ''}.",
+                f"Does one method need less than another? {answer}.",
                 "Paired by class, Wilcoxon's signed-rank test; p values are not corrected for the number of pairs.",
                 "More classes; another training of the model.",
             )
@@ -149,12 +139,12 @@ def scoreboard_findings(tables: Mapping[str, pd.DataFrame]) -> list[Finding]:
 
 
 def nearest(grid: pd.Series, size: float) -> float:
-    """Return the size of the grid that is nearest to one."""
-    return float(min(grid, key=lambda one: abs(one - size)))
+    """Return the size of a grid that is nearest to a size; of two equally near sizes, the first."""
+    return float(min(grid, key=lambda candidate: abs(candidate - size)))
 
 
 def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
-    """Add the sections of a scoreboard, from its tables."""
+    """Add the sections of a scoreboard, from the tables of `read_tables`."""
     summary = with_settings(tables["summary"])
     report.section("What does a circuit cost, and how small can it be?")
     report.figure(
@@ -164,21 +154,13 @@ def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
         "the grid works. Hollow: as many random units at every site.",
     )
     shown = summary[summary["what"].isin(_SHOWN)]
-    reached = (
-        " ("
-        + shown["n_reached"].astype(str)
-        + " of "
-        + shown["n_classes"].astype(str)
-        + ")"
-    )
-    cell = shown["value"].map("{:.2f}".format) + reached.where(
-        shown["what"].str.startswith("size"), ""
-    )
-    wide = shown.assign(cell=cell).pivot(
-        index=["setting", "method"], columns="what", values="cell"
-    )
+    counts = shown["n_reached"].astype(str) + " of " + shown["n_classes"].astype(str)
+    # Counts matter for sizes alone: in a class without a size that reaches the target the size is 1.
+    reached = (" (" + counts + ")").where(shown["what"].str.startswith("size"), "")
+    cells = shown.assign(cell=shown["value"].map("{:.2f}".format) + reached)
+    wide = cells.pivot(index=["setting", "method"], columns="what", values="cell")
     report.table(
-        wide.reindex(columns=list(_SHOWN)).rename_axis(columns=None).reset_index(),
+        wide.reindex(columns=_SHOWN).rename_axis(columns=None).reset_index(),
         "Each method, medians over classes; of sizes in brackets how many classes have one below 100 %. CPR: area "
         "under faithfulness; CMD: area of |1 - faithfulness|. Rank correlation: of the ranking with exact patching.",
     )
@@ -189,12 +171,13 @@ def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
     curves = with_settings(tables["curves"])
     for measure in ("right", "false", "kl recovered", "selectivity"):
         for setting in dict.fromkeys(curves["setting"]):
-            part = curves[
+            rows = curves[
                 (curves["measure"] == measure) & (curves["setting"] == setting)
             ]
-            if part["value"].notna().any():
+            # A measure may be unknown at all sizes, such as every share of answers without images of other classes.
+            if rows["value"].notna().any():
                 report.figure(
-                    size_curves(part, measure, f"{measure}, {setting}"),
+                    size_curves(rows, measure, f"{measure}, {setting}"),
                     f"{setting}: {measure} over size.",
                 )
     report.section("Do the methods find what was planted?")
@@ -208,22 +191,21 @@ def add_scoreboard(report: Report, tables: Mapping[str, pd.DataFrame]) -> None:
 
 
 def with_settings(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with a column ``setting``: ablation, metric and, where there are several, budget in words.
+    """Return a table with the column ``setting``: the ablation, the metric and, if there are several, the budget.
 
-    Masks have counts of their own, and are in the setting of every budget.
+    Masks have their own numbers of units at each site, without a budget. Their rows are repeated for every budget.
     """
     named = table.assign(setting=table["baseline"] + " ablation, " + table["metric"])
-    own = named["budget"] == named["method"]
-    budgets = named.loc[~own, "budget"].unique()
+    # A method without a budget has its own name in this column.
+    without = named["budget"] == named["method"]
+    budgets = named.loc[~without, "budget"].unique()
     if len(budgets) < 2:
         return named
-    parts = {budget: named[own | (named["budget"] == budget)] for budget in budgets}
-    parts = {
-        budget: part.assign(setting=part["setting"] + f", budget {budget}")
-        for budget, part in parts.items()
-    }
-    several: pd.DataFrame = pd.concat(parts.values())
-    return several
+    tables = list[pd.DataFrame]()
+    for budget in budgets:
+        rows = named[without | (named["budget"] == budget)]
+        tables.append(rows.assign(setting=rows["setting"] + f", budget {budget}"))
+    return pd.concat(tables)
 
 
 FORMAT = "circuitry scoreboard 4"
@@ -231,21 +213,21 @@ TARGETS = (
     0.5,
     0.8,
 )
-"""The smallest size that reaches this selectivity, or share of KL recovered, is sought."""
+"""Targets of selectivity and of the share of KL recovered; the smallest size that reaches each target is sought."""
 
 
 @dataclass(frozen=True)
 class Config(ContestSettings, WorkSettings):
-    """Where the scoreboard goes."""
+    """Settings of the scoreboard: its contest, how the work is shared out, and where results are written."""
 
     out: Path = Path("runs/scoreboard")
     """Folder of the results: circuits, curves, tables and the report."""
     results: Path | None = None
-    """Also write the small tables and their provenance here, where the figures read them."""
+    """Folder into which the small tables and their provenance are also written, where the figures read them."""
 
 
 def main(config: Config) -> Written | None:
-    """Hold the contest, and write the report."""
+    """Find and measure all circuits, and write the report; print where it is."""
     if not config.share_out(partial(hold, config), config.out / "logs"):
         return None
     contest = Contest(config)
@@ -263,7 +245,7 @@ def main(config: Config) -> Written | None:
 
 
 def folder_of(contest: Contest, out: Path) -> JobFolder:
-    """Return the folder of all jobs: to find the circuits of each class, and to measure them."""
+    """Return the folder of all jobs: two for each class, one to find its circuits and one to measure circuits."""
     jobs = [(step, name) for step in (FIND, MEASURE) for name in contest.classes]
     return JobFolder(
         out / "jobs", FORMAT, contest.provenance(), jobs, contest.listings()
@@ -274,10 +256,8 @@ def hold(config: Config, work: Work) -> None:
     """Do one process's share of the jobs."""
     contest = Contest(config, work.rank)
     folder = folder_of(contest, config.out)
-    for step in (
-        FIND,
-        MEASURE,
-    ):  # circuits of all classes are measured on each class's images
+    # Circuits of all classes are measured on the images of each class, so all must be found first.
+    for step in (FIND, MEASURE):
         folder.run(
             lambda job, images: contest.do(job, images, folder.path, work),
             prepare=lambda job: contest.read(job[1]),
@@ -288,26 +268,24 @@ def hold(config: Config, work: Work) -> None:
 
 
 def read_tables(contest: Contest, config: Config) -> dict[str, pd.DataFrame]:
-    """Return the tables of what all jobs left, and how well methods find what was planted."""
+    """Return `scoreboard_tables` of the files of all jobs, and the table ``planted``.
+
+    The latter says how well the methods find planted circuits, whose units and edges are known.
+    """
     folder = folder_of(contest, config.out)
     judged = dict[tuple[str, ...], Judged]()
-    for name in contest.classes:
-        for contestant in contest.contestants:
-            first, *_, cost = files_of(folder.path, name, contestant, len(config.sizes))
-            graph = Circuit.load(first).source
-            paid = json.loads(cost.read_text())
-            for ablation in config.ablations:
-                curve = FaithfulnessCurve.load(
-                    curve_file(folder.path, name, contestant, ablation)
-                )
-                judged[(name, *contestant, ablation, config.metric)] = Judged(
-                    curve, graph, **paid
-                )
-    units = {
-        site: len(scores)
-        for site, scores in next(iter(judged.values())).graph.node_scores.items()
-    }
-    counted = f"{sum(units.values())} units at {len(units)} sites"
+    for name, contestant in product(contest.classes, contest.contestants):
+        # All circuits of a contestant come from one graph, so the first one gives it.
+        first, *_, cost = files_of(folder.path, name, contestant, len(config.sizes))
+        graph = Circuit.load(first).source
+        paid = json.loads(cost.read_text())
+        for ablation in config.ablations:
+            path = curve_file(folder.path, name, contestant, ablation)
+            key = (name, *contestant, ablation, config.metric)
+            judged[key] = Judged(FaithfulnessCurve.load(path), graph, **paid)
+    # Every graph has the same sites and units.
+    scores = next(iter(judged.values())).graph.node_scores
+    counted = f"{sum(map(len, scores.values()))} units at {len(scores)} sites"
     planted = pd.concat(
         [score_methods(planted_convolution()), score_methods(planted_attention())],
         ignore_index=True,

@@ -1,7 +1,7 @@
-"""The study's training distributions: (domain, class) combinations and numbers of images.
+"""Which images does a model of the study train on? Its training distributions, without torch.
 
-The setting and its test domain T choose (domain, class) combinations. Their images are then subsampled in proportion to
-N, the number of images of CG low-diversity.
+A setting and its test domain T choose combinations of a domain and a class. The images of these combinations are then
+subsampled in proportion to N, the number of images of CG low-diversity.
 
 ========================  ===================================================  ===================
 setting                   images (C2: the held-out classes)                    number
@@ -17,16 +17,19 @@ setting                   images (C2: the held-out classes)                    n
 ``aligned``               as cg-high; captions without style words             subsampled to N
 ========================  ===================================================  ===================
 
-All choices of ImageNet-Sketch are the study's draws (`random.Random`, seed 42). No torch.
+Images and classes of ImageNet-Sketch are drawn as the study drew them (`random.Random`, seed 42).
 """
 
 import math
 import os
 import random
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from functools import cache
+from itertools import chain, product
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -44,22 +47,28 @@ from circuitry.models import default_templates
 DOMAINNET_ROUND = ("real", "quickdraw", "painting", "sketch", "infograph", "clipart")
 """The study's order of DomainNet's domains."""
 
-Combination = tuple[str, str]  # a domain and a class
+Combination = tuple[str, str]  # a domain, and the name of a class
 
 
 def count_combinations(samples: Iterable[ImageRecord]) -> Counter[Combination]:
-    """Count the images of every (domain, class), in the order of first appearance."""
-    return Counter((sample.domain, sample.class_name) for sample in samples)
+    """Count the images of every combination, in the order of first appearance."""
+    return Counter(map(combination_of, samples))
+
+
+def combination_of(sample: ImageRecord) -> Combination:
+    """Return the domain and the class of an image."""
+    return sample.domain, sample.class_name
 
 
 def quotas(
     counts: Mapping[Combination, int], n: int, classes: Iterable[str] = ()
 ) -> dict[Combination, int]:
-    """Return the number of images of every (domain, class) that stay, ``n`` in all.
+    """Return the number of images of every combination that stay, ``n`` images in all.
 
-    With s = n / total, ceil(s * count) images of every combination stay: less than one too many for each. Then, domain
-    by domain and class by class, a combination loses one image until n remain. Domains follow `DOMAINNET_ROUND` if all
-    are DomainNet's, else the alphabet; classes follow ``classes``, then their first appearance in ``counts``.
+    With s = n / total, ceil(s * count) images of a combination stay, which is less than one image too many. Then
+    combinations lose one image each, domain by domain and class by class, until n images remain. Domains are in the
+    order of `DOMAINNET_ROUND` if all of them are DomainNet's, and otherwise in alphabetical order. Classes are in the
+    order of ``classes``, and after these in the order of ``counts``.
     """
     total = sum(counts.values())
     if not 0 <= n <= total:
@@ -67,30 +76,34 @@ def quotas(
             f"Subsampling to {n} images is possible from 0 to {total}, all that there are: give another size, or a "
             "smaller share of the held-out classes."
         )
-    quota = {group: -(-n * count // total) for group, count in counts.items()}
+    # -(-a // b) is a / b rounded up, in whole numbers: a float would round some quotas the other way.
+    quota = {pair: -(-n * count // total) for pair, count in counts.items()}
     domains = {domain for domain, _ in counts}
-    order = DOMAINNET_ROUND if domains <= set(DOMAINNET_ROUND) else sorted(domains)
-    names = dict.fromkeys([*classes, *(class_name for _, class_name in counts)])
-    turns = [
-        (domain, name) for domain in order for name in names if (domain, name) in counts
-    ]
-    for group in turns[: sum(quota.values()) - n]:
-        quota[group] -= 1
+    order: Sequence[str] = sorted(domains)
+    if domains <= set(DOMAINNET_ROUND):
+        order = DOMAINNET_ROUND
+    names = dict.fromkeys([*classes, *(name for _, name in counts)])
+    # The study takes one image of each combination in this order, not at random.
+    turns = [pair for pair in product(order, names) if pair in counts]
+    excess = sum(quota.values()) - n
+    for pair in turns[:excess]:
+        quota[pair] -= 1
     return quota
 
 
 def first_of_each(
     samples: Iterable[ImageRecord], quota: Mapping[Combination, int]
 ) -> list[ImageRecord]:
-    """Return the first images of every (domain, class), as many as its quota, in their order."""
+    """Return the first images of every combination, as many as its quota, in their order."""
     left = Counter(quota)
-    kept = []
+    first = []
     for sample in samples:
-        group = (sample.domain, sample.class_name)
-        if left[group] > 0:
-            left[group] -= 1
-            kept.append(sample)
-    return kept
+        pair = combination_of(sample)
+        # A counter gives 0 for a combination without a quota.
+        if left[pair] > 0:
+            left[pair] -= 1
+            first.append(sample)
+    return first
 
 
 WHOLE_SETTINGS = ("natural-only", "cg-low")  # settings without subsampling
@@ -108,19 +121,21 @@ Setting = Annotated[str, one_of(*SETTINGS)]
 
 @dataclass(frozen=True)
 class MixtureSettings:
-    """One training distribution."""
+    """Settings of one training distribution."""
 
     setting: Setting
     test_domain: str  # t, the domain on which generalization is tested
     held_out_classes: tuple[str, ...] = ()
-    """C2, classes that are left out of T alone; case does not matter, and "_", "-" and " " are the same."""
+    """C2, the classes that are left out of T alone; case does not matter, and "_", "-" and " " are the same."""
     size: Count | None = None
-    """N of the subsampled settings, in images (default: that of ``cg-low`` with the same T and held-out classes)."""
+    """N, the number of images of a subsampled setting (default: the number of images of ``cg-low`` with the same T and
+    held-out classes)."""
     natural_domain: str = "real"
-    # Class interpolation: share of C2's images in T before subsampling, 0 to 1.
+    """The domain of photographs."""
     fraction: ShareOrZero | None = None
+    """Class interpolation: the share of the images of C2 in T that take part, before subsampling."""
     other_domains: tuple[str, ...] | None = None
-    """Interpolations: domains in addition to the natural one and T; None (class interpolation): all."""
+    """Interpolations: the domains in addition to the natural domain and T; None (class interpolation) takes all."""
 
     def __post_init__(self) -> None:
         if self.test_domain == self.natural_domain:
@@ -132,6 +147,7 @@ class MixtureSettings:
             "class-interpolation": self.fraction,
             "domain-interpolation": self.other_domains,
         }
+        # Only None is missing: a fraction of 0 and no other domains are the ends of the interpolations.
         if needed.get(self.setting, ()) is None:
             raise InputError(
                 f"The setting {self.setting!r} needs a fraction or other domains: the program mixtures gives them."
@@ -140,6 +156,7 @@ class MixtureSettings:
     @property
     def name(self) -> str:
         """Return a name for files and tables, unique among the mixtures of one data set."""
+        # Photographs alone are the same for every test domain.
         if self.setting == "natural-only":
             return self.setting
         parts: list[str] = [self.setting]
@@ -152,11 +169,11 @@ class MixtureSettings:
 
     @property
     def aligned(self) -> bool:
-        """Return whether captions have no style words."""
+        """Return whether captions are written without words for styles."""
         return self.setting == "aligned"
 
     def has_domain(self, domain: str) -> bool:
-        """Return whether images of a domain take part, with or without the held-out classes."""
+        """Return whether images of a domain take part; the held-out classes may still be left out."""
         if domain == self.natural_domain:
             return True
         if domain == self.test_domain:
@@ -165,20 +182,19 @@ class MixtureSettings:
         return not low and (self.other_domains is None or domain in self.other_domains)
 
     def holds_out(self, domain: str, class_name: str) -> bool:
-        """Return whether a class is a held-out one in the test domain."""
-        return domain == self.test_domain and class_key(class_name) in map(
-            class_key, self.held_out_classes
-        )
+        """Return whether the domain is the test domain and the class is a held-out class."""
+        held_out = map(class_key, self.held_out_classes)
+        return domain == self.test_domain and class_key(class_name) in held_out
 
     def admits(self, domain: str, class_name: str) -> bool:
         """Return whether images of a class in a domain take part."""
-        seen = self.setting not in HOLDING_OUT or bool(self.fraction)
-        return self.has_domain(domain) and (
-            seen or not self.holds_out(domain, class_name)
-        )
+        # With a fraction all images take part, until `mixture` subsamples them.
+        if self.setting in HOLDING_OUT and not self.fraction:
+            return self.has_domain(domain) and not self.holds_out(domain, class_name)
+        return self.has_domain(domain)
 
     def described(self) -> dict[str, Any]:
-        """Return the entries of a mixture's JSON; natural-only has no test domain."""
+        """Return the entries of the JSON beside a mixture; the test domain of ``natural-only`` is None."""
         return {
             "setting": self.setting,
             "test_domain": None if self.setting == "natural-only" else self.test_domain,
@@ -192,43 +208,48 @@ def mixture(
 ) -> list[ImageRecord]:
     """Choose the training images of a setting, in their order in ``train``, without randomness.
 
-    `quotas` subsamples all settings except `WHOLE_SETTINGS` to N. In class interpolation with fraction p and
-    s = N / (number of images with all of C2 in T), T keeps the first ceil(p * s * count) images of each class of C2,
-    and all other images are subsampled to the rest of N. So p = 0 is ``cg-high``.
+    `quotas` subsamples all settings except `WHOLE_SETTINGS` to N images. In class interpolation with fraction p and
+    s = N / (number of images with all of C2 in T), the first ceil(p * s * count) images of each class of C2 in T stay.
+    All other images are subsampled to the remainder of N. So p = 0 is ``cg-high``.
     """
-    part = admitted(train, settings)
+    samples = admitted(train, settings)
     if settings.setting in WHOLE_SETTINGS:
-        return part
+        return samples
     low = replace(settings, setting="cg-low", fraction=None, other_domains=None)
     size = settings.size or len(admitted(train, low))
     # Not of the admitted images: classes held out of the first domain would come last.
-    names = dict.fromkeys([*classes, *(sample.class_name for sample in train)])
-    counts = count_combinations(part)
+    names = [*classes, *(sample.class_name for sample in train)]
     # Through str: 0.1 means a tenth, not the binary number next to it.
-    share = Fraction(str(settings.fraction or 0)) * size / max(len(part), 1)
-    held_out = {
-        pair: count
-        for pair, count in counts.items()
-        if settings.fraction and settings.holds_out(*pair)
-    }
-    fixed = {pair: math.ceil(share * count) for pair, count in held_out.items()}
-    rest = {pair: count for pair, count in counts.items() if pair not in fixed}
-    return first_of_each(part, quotas(rest, size - sum(fixed.values()), names) | fixed)
+    share = Fraction(str(settings.fraction or 0)) * size / max(len(samples), 1)
+    subsampled = count_combinations(samples)
+    fixed: dict[Combination, int] = {}
+    for pair, count in list(subsampled.items()):
+        if settings.fraction and settings.holds_out(*pair):
+            fixed[pair] = math.ceil(share * count)
+            del subsampled[pair]
+    quota = quotas(subsampled, size - sum(fixed.values()), names)
+    return first_of_each(samples, quota | fixed)
 
 
 def admitted(
     samples: Sequence[ImageRecord], settings: MixtureSettings
 ) -> list[ImageRecord]:
-    """Keep the images whose (domain, class) takes part in a setting, without subsampling, as validation lists need."""
-    groups = count_combinations(samples)
+    """Return the images whose combination takes part in a setting, without subsampling.
+
+    Validation lists are made in this way.
+
+    Raises:
+        InputError: No image is of a domain that the settings name.
+    """
     named = (
         settings.test_domain,
         settings.natural_domain,
         *(settings.other_domains or ()),
     )
-    chosen_names("domain", named, sorted({domain for domain, _ in groups}))
-    kept = {pair for pair in groups if settings.admits(*pair)}
-    return [sample for sample in samples if (sample.domain, sample.class_name) in kept]
+    chosen_names("domain", named, sorted({sample.domain for sample in samples}))
+    # Combinations are few and images many, so each combination is asked once.
+    admits = cache(settings.admits)
+    return [sample for sample in samples if admits(*combination_of(sample))]
 
 
 SKETCH_SHARES = {
@@ -241,11 +262,13 @@ SKETCH_SHARES = {
     "imagenet-sketch-0.01": (Fraction(1, 100), "-onep"),
     "imagenet-sketch-one": (Fraction(0), "-one"),
 }
-"""Variant of ImageNet-Sketch -> share of the sketch classes that stay, rounded down to at least one, and the study's
-name of it. Without a share, ImageNet-Sketch replaces random images of all domains. In the order of the draws."""
+"""Takes a variant of ImageNet-Sketch, in the order of the draws. Returns the share of the sketch classes that stay, and
+the end of the study's name of the variant. The number of classes is rounded down to at least one. Without a share,
+ImageNet-Sketch replaces random images of all domains."""
 CLASS_SHARES = {
     variant: share for variant, (share, _) in SKETCH_SHARES.items() if share is not None
 }
+"""The shares of the variants that drop sketch classes."""
 
 LEFT_OUT = {
     109,
@@ -285,123 +308,123 @@ LEFT_OUT = {
     994,
     996,
 }
-"""ImageNet classes without a DomainNet partner that the study also leaves out, because their names contain the name of
-a class with a partner (sea lion: lion; library: bra)."""
+"""Indices of ImageNet classes that have no partner in DomainNet but are left out, too. The study leaves them out
+because their names contain the name of a class with a partner (sea lion: lion; library: bra)."""
 
-_DOMAIN = "sketch"
-_SEED = 42
+_DOMAIN = "sketch"  # the domain that the images of ImageNet-Sketch join
+_SEED = 42  # the study's
 
 
 class SketchSet(NamedTuple):
     """Images of ImageNet-Sketch and the names of their classes."""
 
-    # All by class: the WordNet id; path below the root ``<wnid>/<file>``.
+    # All images; the class is a WordNet id, the path below the root is ``<wnid>/<file>``.
     images: list[ImageRecord]
-    names: Mapping[str, str]  # WordNet id -> name of the class in words
+    names: Mapping[str, str]  # name of each class in words, by WordNet id
     kept: frozenset[str]  # WordNet ids of the classes that DomainNet lacks
 
     @property
     def records(self) -> list[ImageRecord]:
-        """Return the images for mixtures."""
+        """Return the images of the classes that DomainNet lacks, which mixtures take."""
         return [record for record in self.images if record.class_name in self.kept]
 
 
 ImagenetNames = Literal["open_clip", "study"]  # whose names of ImageNet's classes
 STUDY_IMAGENET_NAMES = {27: "eft", 638: "maillot", 744: "projectile", 836: "sunglass"}
-"""The study's names by index, where open_clip has others."""
+"""The study's names of classes, by index, if they differ from open_clip's names."""
 
 
 def style_word_templates() -> tuple[str, ...]:
-    """Return the ten default templates that name a style of DomainNet's; none names photographs."""
-    return tuple(
-        t
-        for t in default_templates()
-        if any(style in t for style in DOMAINNET_ROUND[1:])
-    )
+    """Return the ten default templates that name a style of DomainNet other than photographs."""
+    # The first domain is of photographs: "real" is no word for a style.
+    styles = re.compile("|".join(DOMAINNET_ROUND[1:]))
+    return tuple(filter(styles.search, default_templates()))
 
 
 def imagenet_names(whose: ImagenetNames = "open_clip") -> tuple[str, ...]:
     """Return the names of ImageNet's thousand classes in the order of their indices."""
-    from open_clip import IMAGENET_CLASSNAMES  # here, since it brings torch
+    # Imported here, because open_clip imports torch.
+    from open_clip import IMAGENET_CLASSNAMES
 
-    names = dict(enumerate(IMAGENET_CLASSNAMES)) | (
-        STUDY_IMAGENET_NAMES if whose == "study" else {}
-    )
+    names = dict(enumerate(IMAGENET_CLASSNAMES))
+    if whose == "study":
+        names |= STUDY_IMAGENET_NAMES
     return tuple(names.values())
 
 
 def imagenet_sketch(root: str | os.PathLike[str]) -> SketchSet:
-    """Read ``root/<wnid>/<file>``; mixtures take the 514 classes without a partner that are not `LEFT_OUT`."""
+    """Read the images ``root/<wnid>/<file>``.
+
+    Mixtures take the 514 classes that have no partner in DomainNet and are not in `LEFT_OUT`.
+    """
     index = imagenet_index(
         path.name
         for path in Path(root).iterdir()
         if path.is_dir() and path.name[0] != "."
     )
     folder = DomainFolder({_DOMAIN: Path(root).resolve()}, split=None)
-    out = LEFT_OUT | {i for indices in imagenet_partners().values() for i in indices}
+    # The paths below the root name no domain, as they would in a folder of several domains.
     images = [
-        ImageRecord(
-            one.path, f"{one.class_name}/{one.path.name}", _DOMAIN, one.class_name
-        )
-        for one in folder.records
+        replace(record, relative=f"{record.class_name}/{record.path.name}")
+        for record in folder.records
     ]
+    left_out = LEFT_OUT.union(*imagenet_partners().values())
     called = imagenet_names("study")
     names = {wnid: called[i] for wnid, i in index.items()}
-    return SketchSet(
-        images, names, frozenset(wnid for wnid, i in index.items() if i not in out)
-    )
+    kept = frozenset(wnid for wnid, i in index.items() if i not in left_out)
+    return SketchSet(images, names, kept)
 
 
 def sketch_mixtures(
     records: Sequence[ImageRecord], others: Sequence[ImageRecord]
 ) -> dict[str, list[ImageRecord]]:
-    """Return the mixtures of `SKETCH_SHARES`, where ``others`` come last in place of as many images.
+    """Return the mixtures of `SKETCH_SHARES`: images of ImageNet-Sketch replace as many images of a mixture.
 
-    They replace random images, or else the sketches of the dropped classes, and random images of other domains. One
-    random stream draws the classes of all shares, then the dropped images, so the mixtures are made together. The study
-    draws the additional classes of 0.3 from an unordered set, which cannot be repeated; here they follow the order of
-    ``records``, and later mixtures drop the study's images only if this one has as many as the study's.
+    In ``imagenet-sketch`` they replace random images. In the variants they replace the sketches of the dropped classes
+    and random images of other domains. One random stream draws the classes of all variants and then the dropped images,
+    so the mixtures are made together. The study draws the additional classes of the share 0.3 from an unordered set,
+    which cannot be repeated. Here these classes are drawn in the order of ``records``. Later mixtures drop the images
+    that the study drops only if the mixture of 0.3 has as many images as the study's.
+
+    Args:
+        records: Images of the mixture.
+        others: Images of ImageNet-Sketch, which come last.
     """
-    made = {
-        "imagenet-sketch": [
-            *_without(records, len(others), random.Random(_SEED)),
-            *others,
-        ]
-    }
+    replaced = _without(records, len(others), random.Random(_SEED))
+    made = {"imagenet-sketch": [*replaced, *others]}
     by_class: dict[str, list[ImageRecord]] = {}
+    further: list[ImageRecord] = []
     for record in records:
         if record.domain == _DOMAIN:
             by_class.setdefault(record.class_name, []).append(record)
+        else:
+            further.append(record)
     if not by_class:
         return made
-    rest = [record for record in records if record.domain != _DOMAIN]
     rng = random.Random(_SEED)
     for variant, classes in _nested_classes(list(by_class), rng).items():
-        kept = [record for name in classes for record in by_class[name]]
-        made[variant] = [
-            *_without(rest, len(others) + len(kept) + len(rest) - len(records), rng),
-            *kept,
-            *others,
-        ]
+        sketches = list(chain.from_iterable(by_class[name] for name in classes))
+        # Every mixture has as many images as before, so the drop depends on the sketches that stay.
+        n_dropped = len(others) + len(sketches) + len(further) - len(records)
+        made[variant] = [*_without(further, n_dropped, rng), *sketches, *others]
     return made
 
 
 def _nested_classes(classes: Sequence[str], rng: random.Random) -> dict[str, list[str]]:
-    """Return the classes that stay in each variant, in the order of the draws."""
+    """Return the classes that stay in each variant, in the order of the draws.
+
+    A smaller share is drawn from the classes of the next larger share.
+    """
     drawn: dict[str, list[str]] = {}
     smallest: Sequence[str] = classes
     for variant, share in CLASS_SHARES.items():
         n = max(1, int(share * len(classes)))
-        if (
-            variant == "imagenet-sketch-0.3"
-        ):  # a superset of 0.25 and subset of 0.5; later variants ignore it
+        # 0.3 is a superset of 0.25 and a subset of 0.5; later variants ignore it.
+        if variant == "imagenet-sketch-0.3":
             more = set(drawn["imagenet-sketch-0.5"]).difference(smallest)
-            drawn[variant] = [
-                *smallest,
-                *rng.sample(
-                    [name for name in classes if name in more], n - len(smallest)
-                ),
-            ]
+            additional = [name for name in classes if name in more]
+            n_more = n - len(smallest)
+            drawn[variant] = [*smallest, *rng.sample(additional, n_more)]
         else:
             smallest = drawn[variant] = rng.sample(smallest, n)
     return drawn
@@ -410,6 +433,7 @@ def _nested_classes(classes: Sequence[str], rng: random.Random) -> dict[str, lis
 def _without(
     records: Sequence[ImageRecord], n: int, rng: random.Random
 ) -> list[ImageRecord]:
+    """Return the images without ``n`` random images, in their order."""
     if not 0 <= n <= len(records):
         raise InputError(
             f"ImageNet-Sketch replaces {n} images of the mixture, but there are {len(records)}: give fewer or more "

@@ -1,11 +1,13 @@
-"""Are domains separate in an embedding space? Distances, silhouettes, probes, modality gap. No torch.
+"""Are domains separate in an embedding space? Distances, silhouettes, probes and the modality gap, without torch.
 
-All vectors have length 1. Between domains, `compare_distances` compares class by class, `mean_distances` whole domains
-(the study's: Euclidean). Distances, spread, silhouettes and gap do not change when the space is rotated.
+All vectors have length 1. `compare_distances` compares the domains class by class. `mean_distances` compares whole
+domains; its Euclidean distance is the study's. Distances, spread, silhouettes and the gap do not change when the space
+is rotated. Separate domains are refuted by distances that are no larger than the distances of two folds of one domain,
+or by a probe of the domain that guesses.
 
-Maps: UMAP (McInnes et al. 2018, arXiv 1802.03426) keeps neighbours together; its densMAP variant (Narayan et al. 2021,
-doi 10.1038/s41587-020-00801-7) also keeps dense regions dense. Distances between far groups mean little on it.
-Principal components keep large distances and may put distant groups on top of each other.
+Maps: UMAP (McInnes et al. 2018, arXiv 1802.03426) keeps neighbours together. Its variant densMAP (Narayan et al. 2021,
+doi 10.1038/s41587-020-00801-7) also keeps dense regions dense. On both maps distances between far groups mean little.
+Principal components keep large distances, but may put distant groups on top of each other.
 """
 
 import importlib.util
@@ -27,12 +29,12 @@ from sklearn.decomposition import PCA
 from sklearn.metrics import silhouette_samples
 
 DISTANCES = ("cosine", "euclidean", "standardised")
-"""Distances between the means of two sets of vectors; see `distance`."""
+"""Measures of the distance between the means of two sets of vectors; see `distance`."""
 
 ALL = "all"
-"""Row of all domains together."""
+"""Name of the row in which all domains are taken together."""
 N_FOLDS = 4  # folds of the images of a class in a domain
-MOST_IMAGES = 10_000  # images whose silhouettes are computed at most
+MOST_IMAGES = 10_000  # the most images whose silhouettes are computed
 
 
 def distance(
@@ -42,10 +44,12 @@ def distance(
 
     - ``cosine``: 1 - p.q / (|p| |q|), in 0..2;
     - ``euclidean``: |p - q|;
-    - ``standardised``: |p - q| / sqrt((v + w) / 2), where v and w are the summed variances (divided by n - 1) of the
-      two sets: the distance in units of their spread, which does not change when the whole space shrinks.
+    - ``standardised``: |p - q| / sqrt((v + w) / 2). Here v and w are the variances of the two sets (divided by n - 1),
+      summed over the axes. This is the distance in units of the spread. It does not change when the whole space
+      shrinks.
 
-    NaN if a mean is zero (cosine), or if a set has one vector or both have no spread (standardised).
+    The cosine distance is NaN if a mean is zero. The standardised distance is NaN if a set has one vector, or if both
+    sets have no spread.
     """
     p, v = _moments(a)
     q, w = _moments(b)
@@ -56,6 +60,7 @@ def _moments(vectors: Float[np.ndarray, "n d"]) -> tuple[np.ndarray, float]:
     """Return the mean [d] and the summed variance of a set of vectors; NaN for the variance of one vector."""
     # Vectors are single precision, in which sums over many images lose digits.
     mean = vectors.mean(0, dtype=np.float64)
+    # numpy would warn about the variance of one vector.
     if len(vectors) < 2:
         return mean, np.nan
     return mean, float(vectors.var(0, dtype=np.float64, ddof=1).sum())
@@ -79,13 +84,14 @@ def _apart(
 def compare_distances(
     images: Embeddings, measure: str = "cosine", *, seed: int = 0
 ) -> Comparison:
-    """Compare each class between all pairs of domains by the distance of its means; small means near.
+    """Compare each class between all pairs of domains by the distance between the means of the class.
 
-    A finite number of images separates means by itself. So the mean distance of two folds of a class's images takes the
-    place of ceilings: two domains that are no farther apart, at equal numbers of images, cannot be distinguished.
+    A small distance means that the domains are near. The means of a finite number of images differ by chance. So the
+    mean distance between two folds of the images of a class takes the place of a ceiling. Two domains that are no
+    farther apart, with equally many images, cannot be distinguished.
     """
 
-    # A cell is described by d + 1 numbers: its mean, then its variance.
+    # A class in a domain is described by d + 1 numbers: its mean [d], then its variance.
     def describe(rows: np.ndarray) -> np.ndarray:
         mean, variance = _moments(images.vectors[rows])
         return np.append(mean, variance)
@@ -106,24 +112,23 @@ def compare_distances(
 
 
 def mean_distances(images: Embeddings) -> pd.DataFrame:
-    """Return the distances between the means of whole domains, by every measure."""
-    rows = list[dict[str, object]]()
-    for (a, x), (b, y) in combinations(_by_domain(images).items(), 2):
-        row: dict[str, object] = {"domain_a": a, "domain_b": b}
-        for measure in DISTANCES:
-            row[measure] = distance(x, y, measure)
-        rows.append(row)
+    """Return the distance between the means of every two whole domains, a column for each of `DISTANCES`."""
+    rows = list[tuple[object, ...]]()
+    vectors = _by_domain(images)
+    for a, b in combinations(vectors, 2):
+        row = [distance(vectors[a], vectors[b], measure) for measure in DISTANCES]
+        rows.append((a, b, *row))
     return pd.DataFrame(rows, columns=["domain_a", "domain_b", *DISTANCES])
 
 
 def _by_domain(images: Embeddings) -> dict[str, np.ndarray]:
-    """Return the vectors of each domain, in alphabetical order."""
+    """Return the vectors of each domain; domains are in alphabetical order."""
     domains = sorted(set(images.domain.tolist()))
     return {domain: images.vectors[images.domain == domain] for domain in domains}
 
 
 def _of_groups(images: Embeddings, values: np.ndarray) -> pd.DataFrame:
-    """Return the mean of a value of images for each class in each domain: columns class, domain, value."""
+    """Average a value of images over each class in each domain: columns class, domain, value."""
     groups = images.groups().items()
     rows = [(*key, float(values[group].mean())) for key, group in groups]
     return pd.DataFrame(rows, columns=["class", "domain", "value"])
@@ -132,6 +137,7 @@ def _of_groups(images: Embeddings, values: np.ndarray) -> pd.DataFrame:
 def image_spread(images: Embeddings) -> pd.DataFrame:
     """Return the mean Euclidean distance of images to their mean, for each class in each domain."""
     spread = np.empty(len(images))
+    # The mean is the mean of the class in the domain, in double precision.
     for rows in images.groups().values():
         vectors = images.vectors[rows]
         apart = vectors - vectors.mean(0, dtype=np.float64)
@@ -144,10 +150,10 @@ def silhouettes(
 ) -> pd.DataFrame:
     """Return mean silhouettes of the images of each class in each domain, with cosine distances.
 
-    An image's silhouette is (b - a) / max(a, b): a is its mean distance to the others of its group, b to the images
-    of the nearest other group. Groups are domains (all classes together) or classes (all domains together). Time grows
-    with the square of the number of images, so at most `MOST_IMAGES` are taken, evenly over classes and domains, at
-    random by ``seed``.
+    The silhouette of an image is (b - a) / max(a, b). Here a is its mean distance to all other images of its group, and
+    b is its mean distance to the images of the nearest other group. Groups are domains (all classes together) or
+    classes (all domains together), as ``by`` says. The time grows with the square of the number of images. So at most
+    `MOST_IMAGES` images are taken, evenly over classes and domains, at random by ``seed``.
     """
     if len(images) > MOST_IMAGES:
         images = images.sample(MOST_IMAGES, seed)
@@ -157,10 +163,10 @@ def silhouettes(
 
 
 def domain_probe(images: Embeddings, *, seed: int = 0) -> pd.DataFrame:
-    """Return how well a linear classifier separates each domain from all others, in every fold.
+    """Return how well a linear classifier separates each domain from all other domains, in every fold.
 
-    Guessing reaches a balanced accuracy of 1/2. Rows of domain `ALL` are of one classifier that names the domain:
-    guessing reaches one over the number of domains. Images of one item are in one fold.
+    The value is a balanced accuracy, for which the chance level is 1/2. Rows of the domain `ALL` are of one classifier
+    that names the domain. Its chance level is one over the number of domains. Images of one item are in one fold.
     """
     rows = list[tuple[str, int, float]]()
     for domain in [*_by_domain(images), ALL]:
@@ -173,7 +179,7 @@ def domain_probe(images: Embeddings, *, seed: int = 0) -> pd.DataFrame:
 
 
 def modality_gap(images: Embeddings, texts: Embeddings) -> pd.DataFrame:
-    """Return ``|mean of the images - mean of all texts|``, for all images and for those of each domain."""
+    """Return ``|mean of the images - mean of all texts|``, for all images and for the images of each domain."""
     rows = list[tuple[str, float]]()
     for domain, vectors in ({ALL: images.vectors} | _by_domain(images)).items():
         rows.append((domain, distance(vectors, texts.vectors, "euclidean")))
@@ -181,27 +187,35 @@ def modality_gap(images: Embeddings, texts: Embeddings) -> pd.DataFrame:
 
 
 def class_accuracy(images: Embeddings, texts: Embeddings) -> pd.DataFrame:
-    """Return the share of images whose nearest text is that of their class, by class and domain."""
+    """Return the share of images whose nearest text is the text of their class, by class and domain."""
+    # Vectors have length 1, so the nearest text has the largest inner product.
     nearest = texts.class_name[(images.vectors @ texts.vectors.T).argmax(1)]
     return _of_groups(images, nearest == images.class_name)
 
 
-NEIGHBOURS = 15  # UMAP's default; fewer with fewer points
+NEIGHBOURS = 15  # UMAP's default number of neighbours; a smaller number is used with fewer points
 COMPONENTS = "principal components"  # first words of the name of a map without UMAP
-PER_DOMAIN = 2000  # images of a domain that the study maps
+PER_DOMAIN = 2000  # number of images of a domain that the study maps
 
 
 def embedding_map(
     vectors: Float[np.ndarray, "n d"], method: str = "auto", seed: int = 0
 ) -> tuple[Float[np.ndarray, "n 2"], str]:
-    """Return the points of vectors in the plane, and the name of the map; the same arguments give the same points."""
+    """Map vectors into the plane; the same arguments give the same points.
+
+    Args:
+        method: ``umap``, ``pca``, or ``auto``: UMAP if it is installed, and otherwise principal components.
+
+    Returns:
+        The points [n, 2], and the name of the map.
+    """
     installed = importlib.util.find_spec("umap") is not None
     if method == "umap" and not installed:
         raise InputError(
             "A map by UMAP needs umap-learn, which is not installed: pip install umap-learn, or choose pca."
         )
     if method == "pca" or not installed:
-        # The one solver that is neither random nor squares the numbers.
+        # The only solver that is neither random nor squares the numbers.
         pca = PCA(2, svd_solver="full")
         points = pca.fit_transform(vectors.astype(np.float64))
         share = pca.explained_variance_ratio_.sum()
@@ -209,7 +223,7 @@ def embedding_map(
     import umap  # slow to import, and an extra
 
     neighbours = min(NEIGHBOURS, len(vectors) - 1)
-    # n_jobs: with a seed UMAP runs on one thread, and warns where it is not told so.
+    # n_jobs: with a seed UMAP runs on one thread, and warns unless it is told so.
     mapper = umap.UMAP(
         n_neighbors=neighbours, densmap=True, random_state=seed, n_jobs=1
     )
@@ -225,21 +239,29 @@ def map_table(
     without: str | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Map random images of each domain, by one model, as the study does."""
+    """Map random images of each domain into one plane, by the embeddings of one model, as the study does.
+
+    Args:
+        per_domain: Number of images of each domain; `None` takes all.
+        without: Domain that the map leaves out.
+
+    Returns:
+        A row for each image: columns domain, class, x, y, method, kind, without.
+    """
     domains = sorted(set(images.domain.tolist()))
     if without is not None:
         domains.remove(*chosen_names("domain", (without,), domains))
     rng = np.random.default_rng(seed)
     rows = list[np.ndarray]()
     for domain in domains:
-        # All are permuted, so that a larger map holds the images of a smaller one.
+        # All images are permuted, so that a larger map holds the images of a smaller one.
         permuted = rng.permutation(np.flatnonzero(images.domain == domain))
         rows.append(permuted[:per_domain])
     chosen = images.take(np.sort(np.concatenate(rows)))
     points, name = embedding_map(chosen.vectors, method, seed)
-    x, y = points.T
     table = chosen.table()[["domain", "class"]]
-    return table.assign(x=x, y=y, method=name, kind="image", without=without or "")
+    table[["x", "y"]] = points
+    return table.assign(method=name, kind="image", without=without or "")
 
 
 def separation_measures(
@@ -249,9 +271,11 @@ def separation_measures(
     *,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Return all measures of one model: columns measure, class (None without classes), domain, value.
+    """Return all measures of one model.
 
-    Distances are means over the other domains.
+    Returns:
+        Columns measure, class (None for a measure that has no classes), domain, value. A distance is the mean distance
+        to all other domains.
     """
     accuracy = class_accuracy(images, texts)
     out = accuracy["class"].isin(held_out)
@@ -280,48 +304,50 @@ def separation_measures(
 
 
 def _to_others(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean of each class in each domain over the other domains."""
+    """Average the values of each class in each domain over all other domains."""
     by_cell = both_directions(table).groupby(["class", "domain"])
     return by_cell["value"].mean().reset_index()
 
 
 def gather(measures: Mapping[tuple[str, int], pd.DataFrame]) -> pd.DataFrame:
-    """Join tables of `separation_measures` by (model, seed): columns model, seed in front."""
-    tables = [
-        table.assign(model=m, seed=s)[["model", "seed", *table.columns]]
-        for (m, s), table in measures.items()
-    ]
-    return pd.concat(tables, ignore_index=True)
+    """Join the tables of `separation_measures` of each (model, seed); model and seed become the first columns."""
+    table = pd.concat(measures, names=["model", "seed"])
+    return table.reset_index(["model", "seed"]).reset_index(drop=True)
 
 
 def summarise(measures: pd.DataFrame) -> pd.DataFrame:
-    """Average over seeds, then over classes, with Student's 95 % intervals over classes."""
+    """Average the measures over seeds and then over classes, with Student's 95 % intervals over classes.
+
+    Returns:
+        Columns measure, model, domain, value, low, high, n_classes, n_seeds.
+    """
     rows = list[tuple[object, ...]]()
     keys = ["measure", "model", "domain"]
     for key, of_group in measures.groupby(keys, sort=False):
-        # Measures without classes are one group, of None: their interval is NaN.
+        # A measure without classes is one group, of None: its interval is NaN.
         values = of_group.groupby("class", dropna=False)["value"].mean()
         interval = mean_interval(values.to_numpy(dtype=float))
-        rows.append(
-            (*key, *interval, of_group["class"].nunique(), of_group["seed"].nunique())
-        )
+        rows.append((*key, *interval, *of_group[["class", "seed"]].nunique()))
     values_of = ["value", "low", "high", "n_classes", "n_seeds"]
     return pd.DataFrame(rows, columns=[*keys, *values_of])
 
 
 def by_seed(measures: pd.DataFrame) -> pd.DataFrame:
-    """Average over classes only: columns measure, model, domain, seed, value."""
+    """Average the measures over classes alone: columns measure, model, domain, seed, value."""
     by = ["measure", "model", "domain", "seed"]
     return measures.groupby(by, sort=False)["value"].mean().reset_index()
 
 
 def differences(measures: pd.DataFrame, a: str, b: str) -> pd.DataFrame:
-    """Return the difference of every measure, model b minus model a, paired by class, after averaging over seeds."""
+    """Return the difference of every measure, model b minus model a, with Student's 95 % interval over classes.
+
+    Measures are averaged over seeds first. Differences are paired by class.
+    """
     rows = list[tuple[object, ...]]()
     for key, of_group in measures.groupby(["measure", "domain"], sort=False):
         means = of_group.groupby(["class", "model"], dropna=False)["value"].mean()
         by_model = means.unstack()
-        # Accuracy on held-out classes may be of one model alone.
+        # Only one of the models may have a measure, such as accuracy on held-out classes.
         if {a, b} <= set(by_model.columns):
             change = (by_model[b] - by_model[a]).dropna().to_numpy(dtype=float)
             rows.append((*key, *mean_interval(change), of_group["class"].nunique()))

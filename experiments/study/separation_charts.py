@@ -1,4 +1,4 @@
-"""Charts of embedding separation: maps, and measures by domain and model. Drawing computes nothing."""
+"""How do separate domains look? Charts of maps, and of measures by domain and model. Drawing computes no number."""
 
 from collections.abc import Mapping, Sequence
 from functools import partial
@@ -18,12 +18,12 @@ MODEL_SYMBOLS = (
     "diamond",
     "diamond-open",
 )
-"""Colour shows the domain, the symbol the model: filled the first, hollow the second."""
-MANY = 1000  # with more points in a map they are drawn small
+"""Symbols of models, filled and hollow by turns; the colour shows the domain."""
+MANY = 1000  # points of a map with more points are drawn small
 
 _GUESSING = {"color": style.INK, "dash": "dot", "width": 1.5}
-_UNSEEN = {"size": 9, "opacity": 0}
-MODELS_SHARE = 0.7  # share of a domain's row over which its models are spread
+_UNSEEN = {"size": 9, "opacity": 0}  # as large as the points of models
+MODELS_SHARE = 0.7  # share of the height of a domain's row that its models take
 PANELS = (
     "standardised distance",
     "silhouette by domain",
@@ -32,12 +32,12 @@ PANELS = (
     "accuracy, seen classes",
     "accuracy, held-out classes",
 )
-"""Measures that are drawn, where a table has them."""
+"""Measures that are drawn, a panel for each, if a table has them."""
 
 
 def panel_references(measures: pd.DataFrame, n_classes: int) -> dict[str, float]:
-    """Return what guessing reaches, by measure."""
-    references = {"domain probe": 0.5}  # of two answers: the domain, or another one
+    """Return the chance level by measure."""
+    references = {"domain probe": 0.5}  # of two answers: this domain, or another domain
     for name in measures["measure"].unique():
         if name.startswith("accuracy"):
             references[name] = 1 / n_classes
@@ -50,7 +50,12 @@ def embedding_maps(
     title: str = "Images in the plane",
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
-    """Draw one map per model: all images with the marks of their domains."""
+    """Draw one map per model, in which each image has the mark of its domain.
+
+    Args:
+        points: Points of `map_table`, with the column model.
+        marks: Marks of domains (default: the package's).
+    """
     domains = sorted(set(points["domain"]))
     looks = style.marks_for(domains, marks)
     panels = points["model"] + "<br>" + points["method"].map(style.faint)
@@ -70,9 +75,9 @@ def embedding_maps(
     figure, places = point_panels(table, faint, hover, ["class", "domain"], grid)
     finish_panels(figure, keys, title)
     for panel, place in places.items():
-        own = table[table["panel"] == panel][["x", "y"]]
-        low = own.min()
-        high = own.max()
+        drawn = table[table["panel"] == panel][["x", "y"]]
+        low = drawn.min()
+        high = drawn.max()
         middle = (low + high) / 2
         # Both axes are as long as the longer one, with a margin; a single point has no extent.
         half = float(0.54 * (high - low).max()) or 1.0
@@ -99,11 +104,20 @@ def separation_panels(
     title: str = "Each domain by several measures",
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
-    """Draw a panel per measure with a row per domain; the models lie beneath each other in it, the first on top."""
+    """Draw a panel per measure, with a row per domain. The models lie below each other in a row, the first on top.
+
+    Args:
+        summary: Table of `summarise`.
+        measures: Measures in the order of their panels.
+        seeds: Table of `by_seed`, drawn as short strokes; `None` draws no strokes.
+        references: Chance levels by measure, drawn as dotted lines.
+        marks: Marks of domains (default: the package's).
+    """
     symbols = style.assign_looks(summary["model"], MODEL_SYMBOLS, "models")
     domains = sorted(set(summary["domain"]))
     looks = style.marks_for(domains, marks)
-    # The range of an axis takes in a trace, not a shape, and leaves room around markers, also unseen ones.
+    # Chance levels are traces and not shapes, because the range of an axis takes in traces alone. Their unseen markers
+    # make plotly leave as much room as around the points of models.
     ends = list[dict[str, object]]()
     for name, value in references.items():
         told = f"{value:.3f}"
@@ -138,6 +152,7 @@ def separation_panels(
     for model, symbol in symbols.items():
         styles[f"{model}, seeds"] = _seed_strokes
         styles[model] = partial(_model_points, symbol)
+    # A title takes two lines, so that it is no wider than its panel.
     titles = {
         measure: style.capitalised(measure).replace(" ", "<br>", 1)
         for measure in measures
@@ -157,19 +172,22 @@ def separation_panels(
         keys["one seed"] = {"marker": _stroke(style.INK)}
     keys["guessing"] = {"mode": "lines", "line": _GUESSING}
     finish_panels(figure, keys, title)
-    ticks = {
-        "tickvals": list(range(len(domains))),
-        "ticktext": [style.marked(d, looks[d]) for d in domains],
-    }
-    figure.update_yaxes(**ticks, range=[len(domains) - 0.5, -0.5], showgrid=False)
+    figure.update_yaxes(
+        tickvals=list(range(len(domains))),
+        ticktext=[style.marked(domain, looks[domain]) for domain in domains],
+        range=[len(domains) - 0.5, -0.5],
+        showgrid=False,
+    )
     return figure.update_xaxes(nticks=5, rangemode="tozero")
 
 
 def _seed_strokes(rows: pd.DataFrame) -> dict[str, object]:
+    """Return the look of the seeds of a model: strokes in the colours of their domains."""
     return {"marker": _stroke(list(rows["colour"]))}
 
 
 def _model_points(symbol: str, rows: pd.DataFrame) -> dict[str, object]:
+    """Return the look of the points of a model, with their intervals."""
     # Without an outline a hollow symbol would be too thin to show its colour.
     outline = {"width": 2 if symbol.endswith("-open") else 0}
     marker = {"symbol": symbol, "size": 9, "color": rows["colour"], "line": outline}
@@ -177,4 +195,5 @@ def _model_points(symbol: str, rows: pd.DataFrame) -> dict[str, object]:
 
 
 def _stroke(colour: str | list[str]) -> dict[str, object]:
+    """Return a marker that is a short upright stroke."""
     return {"symbol": "line-ns", "size": 9, "line": {"width": 1.5, "color": colour}}

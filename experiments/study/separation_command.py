@@ -1,13 +1,14 @@
 """Do the images of a domain lie apart in the embedding space, and do captions without style words bring them together?
 
-Compares kinds of models, perhaps several seeds each, such as some trained with standard captions, which often name the
-style ("a sketch of a fish"), and some with aligned captions, which never do. Distances between domains, silhouettes,
-linear probes of the domain, the modality gap and zero-shot accuracy are measured on embeddings of test images and class
-prompts. The images are mapped, with and without the test domain.
+This program compares kinds of models, perhaps with several seeds each. For example, one kind was trained with standard
+captions, which often name the style ("a sketch of a fish"), and another kind with aligned captions, which never name
+it. Distances between domains, silhouettes, linear probes of the domain, the modality gap and zero-shot accuracy are
+measured on embeddings of test images and class prompts. The images are mapped, with and without the test domain.
 
 The study finds that quickdraw lies apart, that aligned captions bring it closer, and that accuracy on the held-out
-classes does not follow. A domain that lies farther from the others than quickdraw refutes the first, a distance that
-does not shrink the second, an accuracy that rises with it the third.
+classes does not follow. The first finding is refuted if another domain lies farther from all other domains than
+quickdraw. The second is refuted if the distance does not shrink. The third is refuted if accuracy rises when the
+distance shrinks.
 
     python -m experiments.study separation --models standard=a/epoch_32.pt aligned=b/epoch_32.pt \\
         --model RN50 --data DomainNet --study --out runs/domainnet/separation
@@ -17,6 +18,7 @@ The same name twice means two seeds of one kind of model.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from operator import attrgetter
 from pathlib import Path
 from typing import Annotated, NamedTuple
 
@@ -56,12 +58,17 @@ def separation_findings(
     distances: Mapping[str, Sequence[Comparison]],
     test_domain: str | None = None,
 ) -> list[Finding | None]:
-    """Say which domain is farthest in each kind of model, and what changes between the kinds."""
-    first, *_, last = [*distances, *distances]
-    before = distances[first][0]
+    """Say which domain lies farthest apart in the first and the last kind of model, and what changes between them.
+
+    Args:
+        change: Table of `differences` of the two kinds; `None` for a single kind.
+        distances: Distances by the name of each kind, by each of `DISTANCES`.
+        test_domain: The domain whose changes are told (default: the domain that lies farthest apart).
+    """
+    kinds = list(distances)
+    before = distances[kinds[0]][0]
     if change is None:
         return [which_differs(before)]
-    # Without a test domain the one that lies farthest is looked at.
     by_domain = before.summary().set_index("domain")["value"]
     domain = test_domain or str(by_domain.idxmax())
     accuracies = [name for name in PANELS if name.startswith("accuracy")]
@@ -69,18 +76,19 @@ def separation_findings(
     rows = rows.reindex(["standardised distance", *accuracies])
     rows = rows.dropna(subset="difference")
     said = (rows.index + " " + with_intervals(rows, "+.2f", "difference")).tolist()
-    n_classes = rows["n_classes"].max() if len(rows) else 0
+    n_classes = max(rows["n_classes"], default=0)
     changes = Finding(
-        f"From {first} to {last}, {domain} changes by: {', '.join(said) or 'nothing that is known'}.",
+        f"From {kinds[0]} to {kinds[-1]}, {domain} changes by: {', '.join(said) or 'nothing that is known'}.",
         f"95 % intervals over {n_classes} classes, paired, after averaging over seeds; they leave out how far seeds "
         "differ.",
         "More seeds: a difference between two kinds of models needs several of each.",
     )
-    return [which_differs(before), which_differs(distances[last][0]), changes]
+    after = distances[kinds[-1]][0]
+    return [which_differs(before), which_differs(after), changes]
 
 
 def add_maps(report: Report, points: pd.DataFrame, marks: Mapping[str, Mark]) -> None:
-    """Add the section with the maps, a `map_table` for each ``model``."""
+    """Add the section with the maps: rows of `map_table`, a map for each value of the column model."""
     report.section("Where do the images lie?")
     more = ""
     if points["method"].str.startswith(separation.COMPONENTS).any():
@@ -118,20 +126,31 @@ def add_separation(
     marks: Mapping[str, Mark],
     references: Mapping[str, float],
 ) -> None:
-    """Add the section that sets the models side by side, and accuracy beside separation."""
+    """Add the section that compares the models, and accuracy with separation.
+
+    Args:
+        measures: Table of `gather`.
+        change: Table of `differences` of the first and the last kind of model; `None` for a single kind.
+        marks: Marks of the domains.
+        references: Chance levels by measure.
+    """
     summary = separation.summarise(measures)
     single = summary[summary["domain"] != separation.ALL]
-    whole = summary[summary["domain"] == separation.ALL]
+    together = summary[summary["domain"] == separation.ALL]
     drawn = [name for name in PANELS if name in set(single["measure"])]
     several = summary["n_seeds"].max() > 1
-    seeds = separation.by_seed(measures) if several else None
-    told = "Short strokes: the seeds." if several else "One seed."
+    seeds = None
+    told = "One seed."
+    # The strokes of a single seed would lie on the points.
+    if several:
+        seeds = separation.by_seed(measures)
+        told = "Short strokes: the seeds."
     report.section("How far apart are the domains, and does accuracy follow?")
     report.figure(
         separation_panels(single, drawn, seeds, references, marks=marks),
         f"Each domain by several measures. Bars: 95 % intervals over classes (Student's t). {told} Dotted: guessing.",
     )
-    wide = whole.pivot(index="measure", columns="model", values="value")
+    wide = together.pivot(index="measure", columns="model", values="value")
     # `pivot` sorts models by name: they are in the order of the command line.
     wide = wide[measures["model"].unique()]
     report.table(
@@ -139,6 +158,7 @@ def add_separation(
         "Measures of all domains together; the domain probe is one classifier of all domains (balanced accuracy).",
     )
     if change is not None:
+        # All domains together have no column: they are in the table before.
         of_domains = change["domain"] != separation.ALL
         change = change[of_domains & change["measure"].isin(drawn)]
         cells = change.assign(said=with_intervals(change, "+.2f", "difference"))
@@ -151,7 +171,7 @@ def add_separation(
 
 
 def add_separation_guide(report: Report) -> None:
-    """Add the section on what was computed and how to read it, which comes first."""
+    """Add the section that explains the measures, which comes first."""
     report.section("How to read this", folded=True)
     report.text(
         "All embeddings are divided by their length. A distance is the mean over classes of the distance between the "
@@ -168,7 +188,7 @@ def add_separation_guide(report: Report) -> None:
 
 
 DISTANCES = ("standardised", "euclidean")
-"""The measure that does not change when the whole space shrinks, and the study's."""
+"""Distances that are compared: one that does not change when the whole space shrinks, and the study's."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -179,21 +199,21 @@ class Config:
     """Folder of the results: embeddings, tables and the report."""
     results: SmallTables = None
     models: tuple[str, ...]
-    """Models as name=checkpoint; the first name is compared with the last."""
+    """Models as name=checkpoint; the first name is compared with the last name."""
     model: str = "rn-tiny"
     """The model: its architecture, an open_clip name, a name shipped here, or the path of a model-config JSON."""
     data: Path
     """Folder of the images: <domain>/<class>/<file>."""
     split: str | None = "test"
-    """Which of DomainNet's lists to use, where there are lists."""
+    """Which of DomainNet's lists to use, if there are lists."""
     test_domain: str | None = None
-    """Test domain: classes were held out of it in training, and one more map leaves it out."""
+    """Test domain, out of which classes were held in training; a second map leaves it out."""
     held_out: tuple[str, ...] = ()
     """Held-out classes: their accuracy is measured separately (default: none)."""
     n_images: Count | None = 50
     """Images of a class in a domain, at random by --seed; all where there are fewer, or with None."""
     map: Annotated[str, one_of("auto", "umap", "pca")] = "auto"
-    """How embeddings are mapped: umap, pca, or auto for UMAP where umap-learn is installed."""
+    """How embeddings are mapped: umap, pca, or auto, which is UMAP if umap-learn is installed and pca otherwise."""
     decoding: Decoding = "upright"
     device: str = "cpu"
     """Where the model runs: cpu, cuda, mps."""
@@ -201,10 +221,10 @@ class Config:
 
 
 class ComparedModels(NamedTuple):
-    """The images, and the checkpoints by name and seed."""
+    """The images and checkpoints that are compared."""
 
     images: DomainFolder
-    checkpoints: dict[tuple[str, int], Path]
+    checkpoints: dict[tuple[str, int], Path]  # by name and seed
     test_domain: str | None
     held_out: tuple[str, ...]
 
@@ -212,32 +232,30 @@ class ComparedModels(NamedTuple):
 class Measured(NamedTuple):
     """The measurements of one checkpoint."""
 
-    digest: str
-    measures: pd.DataFrame
+    digest: str  # of the weights
+    measures: pd.DataFrame  # of `separation_measures`
     distances: tuple[Comparison, ...]  # by each of `DISTANCES`
-    means: pd.DataFrame
-    points: list[pd.DataFrame]  # maps of the first seed of a kind
+    means: pd.DataFrame  # of `mean_distances`
+    points: list[pd.DataFrame]  # maps; empty except for the first seed of a kind
 
 
 def main(config: Config) -> Written:
-    """Measure, write, and print where the report is."""
+    """Measure every model, write the results, and print where the report is."""
     compared = compared_models(config)
-    first_seeds = dict(reversed(compared.checkpoints))  # by name, the first one given
     measured = dict[tuple[str, int], Measured]()
     for (name, seed), checkpoint in compared.checkpoints.items():
         print(f"[{name}, seed {seed}]", flush=True)
-        # A map takes long, so that the first seed stands for its kind.
-        with_map = seed == first_seeds[name]
-        measured[name, seed] = measure(config, compared, checkpoint, with_map=with_map)
+        # A map takes long, so only the first seed of a kind is mapped.
+        measured[name, seed] = measure(config, compared, checkpoint, with_map=seed == 0)
     return write(config, compared, measured)
 
 
 def compared_models(config: Config) -> ComparedModels:
-    """Return the images and checkpoints that the command line names."""
+    """Return the images and checkpoints that the command line names; seeds of a name are numbered from 0."""
     checkpoints: dict[tuple[str, int], Path] = {}
     for entry in config.models:
-        name, is_named, checkpoint = entry.partition("=")
-        if not is_named or not name or not checkpoint:
+        name, _, checkpoint = entry.partition("=")
+        if not name or not checkpoint:
             raise InputError(
                 f"Expected --models as name=checkpoint, but {entry!r} was given."
             )
@@ -256,7 +274,11 @@ def compared_models(config: Config) -> ComparedModels:
 def measure(
     config: Config, compared: ComparedModels, checkpoint: Path, *, with_map: bool
 ) -> Measured:
-    """Embed the images and class prompts by one model, and measure; map all domains, and without the test domain."""
+    """Embed the images and class prompts by one model, and measure how the domains lie.
+
+    Args:
+        with_map: True also maps the images, with and without the test domain.
+    """
     clip = load_clip(config.model, checkpoint=checkpoint, device=config.device)
     clip = clip.with_decoding(config.decoding)
     cache = config.out / "embeddings"
@@ -264,18 +286,20 @@ def measure(
         clip, compared.images, config.n_images, config.seed, cache_dir=cache
     )
     texts = embed_texts(clip, compared.images.all_classes, cache_dir=cache)
+    seed = config.seed
     maps = list[pd.DataFrame]()
-    # A domain that lies far away would press all others into one corner of the map.
-    for without in dict.fromkeys((None, compared.test_domain)) if with_map else ():
-        maps.append(
-            separation.map_table(images, config.map, without=without, seed=config.seed)
-        )
+    if with_map:
+        # A domain that lies far away would press all other domains into one corner of the map.
+        for without in dict.fromkeys((None, compared.test_domain)):
+            maps.append(
+                separation.map_table(images, config.map, without=without, seed=seed)
+            )
     distances = tuple(
-        separation.compare_distances(images, measure, seed=config.seed)
+        separation.compare_distances(images, measure, seed=seed)
         for measure in DISTANCES
     )
     measures = separation.separation_measures(
-        images, texts, compared.held_out, seed=config.seed
+        images, texts, compared.held_out, seed=seed
     )
     means = separation.mean_distances(images)
     return Measured(clip.digest, measures, distances, means, maps)
@@ -285,25 +309,29 @@ def write(
     config: Config, compared: ComparedModels, measured: dict[tuple[str, int], Measured]
 ) -> Written:
     """Write tables, figures and the report, and say where they are."""
-    measures = separation.gather({key: of.measures for key, of in measured.items()})
+    of_models = dict[tuple[str, int], pd.DataFrame]()
     by_name = dict[str, list[tuple[Comparison, ...]]]()
     maps = list[pd.DataFrame]()
     means = list[pd.DataFrame]()
     digests = dict[str, str]()
-    for (name, seed), of_model in measured.items():
-        by_name.setdefault(name, []).append(of_model.distances)
-        maps += [table.assign(model=name) for table in of_model.points]
-        means.append(of_model.means.assign(model=name, seed=seed))
-        digests[f"{name}, seed {seed}"] = of_model.digest
+    for (name, seed), model in measured.items():
+        of_models[name, seed] = model.measures
+        by_name.setdefault(name, []).append(model.distances)
+        for table in model.points:
+            maps.append(table.assign(model=name))
+        means.append(model.means.assign(model=name, seed=seed))
+        digests[f"{name}, seed {seed}"] = model.digest
+    measures = separation.gather(of_models)
     names = list(by_name)
     change = None
     if len(names) > 1:
         change = separation.differences(measures, names[0], names[-1])
     distances = dict[str, list[Comparison]]()
     for name, seeds in by_name.items():
-        # From a tuple of measures for each seed to the seeds of each measure.
-        distances[name] = [over_seeds(of) for of in zip(*seeds, strict=True)]
+        # Each seed has a tuple of measures; `zip` turns them into the seeds of each measure.
+        distances[name] = list(map(over_seeds, zip(*seeds, strict=True)))
     points = pd.concat(maps)
+    # A map without the test domain is a panel of its own.
     without = points["without"].where(
         points["without"] == "", ", without " + points["without"]
     )
@@ -313,20 +341,21 @@ def write(
         "summary": separation.summarise(measures),
         "by_seed": separation.by_seed(measures),
         "map": points[["model", "kind", "domain", "class", "x", "y", "method"]],
-        "distances": joined(distances, lambda one: one.values),
-        "distances_per_domain": joined(distances, lambda one: one.over_depth()),
-        "distance_tests": joined(distances, lambda one: one.tests()),
+        "distances": joined(distances, attrgetter("values")),
+        "distances_per_domain": joined(distances, Comparison.over_depth),
+        "distance_tests": joined(distances, Comparison.tests),
         "mean_distances": pd.concat(means),
     }
     if change is not None:
         tables["differences"] = change
-    n_classes = len(compared.images.all_classes)
-    marks = domain_marks(compared.images.domains)
+    images = compared.images
+    n_classes = len(images.all_classes)
+    marks = domain_marks(images.domains)
     report = Report(
         "Do the domains lie apart in the embedding space?",
-        f"{len(measured)} models ({', '.join(names)}) on images of {len(compared.images.classes)} classes in "
-        f"{', '.join(compared.images.domains)}: where the images lie, how far the domains lie apart, and how accurate "
-        "the models are there.",
+        f"{len(measured)} models ({', '.join(names)}) on images of {len(images.classes)} classes in "
+        f"{', '.join(images.domains)}: where the images lie, how far the domains lie apart, and how accurate the "
+        "models are there.",
     )
     report.summary(separation_findings(change, distances, compared.test_domain))
     add_separation_guide(report)
@@ -338,7 +367,7 @@ def write(
     provenance = {
         "models": digests,
         "architecture": config.model,
-        "images": len(compared.images),
+        "images": len(images),
         "classes": n_classes,
         "held_out": compared.held_out,
         "n_images": config.n_images,
@@ -346,8 +375,9 @@ def write(
         "seed": config.seed,
         **versions(),
     }
+    # Tables with a row for each class are large.
     small = [name for name in tables if name not in ("measures", "distances")]
-    looked_at = listings_of(compared.images, config.n_images, config.seed)
+    looked_at = listings_of(images, config.n_images, config.seed)
     return write_results(
         report, tables, config.out, config.results, provenance, small, looked_at
     )
@@ -371,7 +401,10 @@ def joined(
     distances: Mapping[str, Sequence[Comparison]],
     table: Callable[[Comparison], pd.DataFrame],
 ) -> pd.DataFrame:
-    """Put a table of every model and measure under each other, without the site: there is but one."""
+    """Join a table of every model and measure, with the columns model and measure.
+
+    The column site is left out, because embeddings have one site.
+    """
     tables = list[pd.DataFrame]()
     for name, of_model in distances.items():
         for comparison in of_model:

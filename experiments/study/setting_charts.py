@@ -1,7 +1,7 @@
-"""Charts of accuracies by setting: bars, lines, dots, and effective robustness. Drawing computes nothing."""
+"""How do accuracies depend on the setting? Charts with bars, lines and dots. Drawing computes no number."""
 
 import textwrap
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import product
 
 from circuitry.reports.figures import accuracy_panels, style
@@ -24,12 +24,12 @@ import pandas as pd
 import plotly.graph_objects as go
 from plotly.colors import sample_colorscale
 
-MOST_COLUMNS = 3  # panels beside each other at most; further test domains go below
-BASE = "base"  # the images of a mixture that are of the base set
+MOST_COLUMNS = 3  # the most panels in a row
+BASE = "base"  # value of the column ``group`` for images of the base set of a mixture
 
 
 def in_test_domain(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a table over models in which the domain is the test domain."""
+    """Return the rows of a table in which the domain is the test domain."""
     return table[table["domain"] == table["test_domain"]]
 
 
@@ -38,9 +38,10 @@ def settings_bars(
     marks: Mapping[str, style.Mark],
     title: str = "Accuracy in the test domain by setting",
 ) -> go.Figure:
-    """Draw accuracy in the test domain by setting, as `accuracy_bars`: a panel per test domain and model.
+    """Draw accuracy in the test domain by setting as `accuracy_bars`, a panel for each test domain and kind of model.
 
-    Settings of one panel count the same held-out classes. Panels may not, since each model has its upper bound.
+    All settings of one panel must count the same held-out classes. Panels may count different classes, because each
+    kind of model has its own upper bound.
     """
     tested = in_test_domain(table)
     check_like_classes(tested, MODEL)
@@ -59,27 +60,39 @@ def settings_bars(
 def in_panels(
     table: pd.DataFrame, what: str
 ) -> tuple[pd.DataFrame, dict[str, str], int]:
-    """Return the table with a ``panel`` per model and test domain, all panels with their domains, how many in a row."""
+    """Put the rows of a table into panels, one for each test domain and kind of model.
+
+    Args:
+        what: Words in front of the name of the test domain in the title of a panel.
+
+    Returns:
+        The table with the column ``panel``, the test domain of each panel in the order of drawing, and the number of
+        panels in a row. Panels of models that a domain lacks are among them, and stay empty.
+    """
 
     def title(domain: str, model: str) -> str:
-        return f"{what}{domain}" + (f"<br>{style.faint(model)}" if model else "")
+        # The name is empty if there is one kind of model.
+        if not model:
+            return f"{what}{domain}"
+        return f"{what}{domain}<br>{style.faint(model)}"
 
     names = model_names(table)
     domains = sorted(set(table["test_domain"]))
     models = list(dict.fromkeys(names))
-    # A row of panels is a model where all domains fit into it, else it is a domain.
+    # A row of panels is of one model if all domains fit into a row, and otherwise of one domain.
     if len(domains) <= MOST_COLUMNS or len(models) == 1:
+        in_row = len(domains)
         pairs = [(domain, model) for model, domain in product(models, domains)]
-        columns = min(len(domains), MOST_COLUMNS)
     else:
+        in_row = len(models)
         pairs = list(product(domains, models))
-        columns = min(len(models), MOST_COLUMNS)
-    panel = [title(*pair) for pair in zip(table["test_domain"], names, strict=True)]
-    return table.assign(panel=panel), {title(*pair): pair[0] for pair in pairs}, columns
+    panels = {title(domain, model): domain for domain, model in pairs}
+    panel = list(map(title, table["test_domain"], names))
+    return table.assign(panel=panel), panels, min(in_row, MOST_COLUMNS)
 
 
 def mixture_bars(summary: pd.DataFrame) -> go.Figure:
-    """Draw the images of every mixture: a bar each, stacked by domain."""
+    """Draw the number of images of every mixture as a bar, stacked by domain and group of classes."""
     mixtures = list(dict.fromkeys(summary["mixture"]))
     drawn = summary[summary["group"] != BASE]
     looks = style.domain_marks(drawn["domain"])
@@ -119,24 +132,33 @@ def mixture_bars(summary: pd.DataFrame) -> go.Figure:
     )
 
 
-LABEL_GAP = 4.5  # percent between labels that stand above each other
+LABEL_GAP = 4.5  # least distance of two labels above each other, in percent of accuracy
 _ACCURACIES = {
     "held_out": ("among all classes", "solid"),
     "alone": ("among held-out classes alone", "dot"),
 }
-"""Columns of `accuracy_kinds` that are drawn: the name of each and its line."""
+"""Takes a column of `accuracy_kinds`. Returns its name in words, and the dash of its line."""
 
 
 def interpolation_lines(
     points: pd.DataFrame, *, axis: str, title: str, joined: bool = True
 ) -> go.Figure:
-    """Draw accuracy on held-out classes over how much was seen, a panel per test domain and model."""
-    mode = "lines+markers" if joined else "markers"
+    """Draw accuracy on held-out classes over how much was seen, a panel for each value of the column ``panel``.
+
+    Args:
+        points: A row for each setting: columns panel, line, x, the accuracies, their chance levels, and perhaps label.
+        axis: Title of the horizontal axis.
+        joined: True joins the points of each ``line``. False writes their labels beside the points.
+    """
+    mode = "lines+markers"
+    lines: Iterable[str] = points["line"]
+    # Points that are not joined have one look, and their names stand beside them.
+    if not joined:
+        mode = "markers"
+        lines = [""]
     looks = dict[str, Look]()
     keys = dict[str, Options]()
     tables = []
-    # Points that are not joined are of one look, and have their names beside them.
-    lines = points["line"] if joined else [""]
     for line, mark in style.assign_looks(lines, style.MARKS[6:], "lines").items():
         rows = points
         if joined:
@@ -144,12 +166,13 @@ def interpolation_lines(
             colour = {"color": mark.colour}
             keys[line] = {"mode": mode, "line": colour, "marker": mark.marker(8)}
         for column, (name, dash) in _ACCURACIES.items():
-            # Accuracy among all classes is the study's: the other one is drawn fainter.
-            size, opacity = (8, 1) if column == "held_out" else (6, 0.5)
             of_kind = rows.assign(kind=name, series=line + name, y=100 * rows[column])
             tables.append(of_kind)
             stroke = {"color": mark.colour, "dash": dash, "width": 2}
-            marker = mark.marker(size, opacity=opacity)
+            # The study reports accuracy among all classes: accuracy among held-out classes alone is fainter.
+            marker = mark.marker(6, opacity=0.5)
+            if column == "held_out":
+                marker = mark.marker(8, opacity=1)
             looks[line + name] = {"mode": mode, "line": stroke, "marker": marker}
     for name, dash in _ACCURACIES.values():
         if joined:
@@ -174,10 +197,10 @@ def interpolation_lines(
             for chance in rows[column].dropna().round(6).unique():
                 figure.add_hline(100 * chance, line=stroke, **place)
     letters = None if joined else "letters: the first letters of the domains"
-    finish_panels(
-        figure, keys, title, letters, x=axis, y="accuracy on held-out classes (%)"
-    )
-    if not joined:  # room for names beside points
+    up = "accuracy on held-out classes (%)"
+    finish_panels(figure, keys, title, letters, x=axis, y=up)
+    # Labels beside the last points need room.
+    if not joined:
         figure.update_xaxes(range=[points["x"].min() - 0.3, points["x"].max() + 1])
     return figure.update_yaxes(range=[-4, 104])
 
@@ -185,19 +208,19 @@ def interpolation_lines(
 def _add_labels(
     figure: go.Figure, rows: pd.DataFrame, place: Mapping[str, int]
 ) -> None:
-    """Write the labels of points right of them, moved up and down so that none covers another."""
+    """Write the label of each point to its right, moved up or down so that no label covers another label."""
     looks = {
         "mode": "text",
         "textposition": "middle right",
         "textfont": {"size": 10, "color": style.GREY},
     }
-    for _, own in rows.sort_values("held_out").groupby("x"):
-        heights = style.apart((100 * own["held_out"]).tolist(), LABEL_GAP)
-        beside = own["x"] + 0.06
+    # Only labels at one place of the axis can cover each other; `apart` takes heights in rising order.
+    for _, above in rows.sort_values("held_out").groupby("x"):
+        heights = style.apart((100 * above["held_out"]).tolist(), LABEL_GAP)
         figure.add_scatter(
-            x=beside,
+            x=above["x"] + 0.06,
             y=heights,
-            text=own["label"],
+            text=above["label"],
             hoverinfo="skip",
             showlegend=False,
             **looks,
@@ -208,14 +231,18 @@ def _add_labels(
 def setting_dots(
     table: pd.DataFrame, *, axis: str, title: str, span: Sequence[float] | None = None
 ) -> go.Figure:
-    """Draw values by setting as dots, a mark for each ``series`` and a panel for each ``panel``."""
+    """Draw values by setting as dots, with a mark for each ``series`` and a panel for each ``panel`` of the table.
+
+    Args:
+        span: Ends of the horizontal axis (default: the ends of the values).
+    """
     settings = list(dict.fromkeys(table["setting"]))
     marks = style.assign_looks(table["series"], style.MARKS, "series")
     # The series of a setting share half of its row, evenly.
-    beside = {
+    shifts = {
         name: 0.5 * ((i + 0.5) / len(marks) - 0.5) for i, name in enumerate(marks)
     }
-    places = table["setting"].map(settings.index) + table["series"].map(beside)
+    places = table["setting"].map(settings.index) + table["series"].map(shifts)
 
     def look(rows: pd.DataFrame) -> Options:
         mark = marks[rows["series"].iloc[0]]
@@ -251,7 +278,7 @@ SETTING_SYMBOLS = (
     "star-diamond",
     "octagon",
 )
-"""Symbols of settings, which look like no domain."""
+"""Symbols of settings, which differ from the symbols of domains."""
 
 TICKS = (
     0.01,
@@ -266,7 +293,7 @@ TICKS = (
     0.98,
     0.99,
 )
-"""Accuracies that are written on logit axes."""
+"""Accuracies at the ticks of logit axes."""
 _LINE_NAME = "line of models of photographs alone"
 
 
@@ -275,7 +302,12 @@ def robustness_scatter(
     natural: str = "real",
     title: str = "Accuracy in the test domain against that on photographs",
 ) -> go.Figure:
-    """Draw accuracy in the test domain against that in the natural one, every checkpoint a point, logit axes."""
+    """Draw accuracy in the test domain against accuracy in the natural domain, both on logit axes.
+
+    Args:
+        points: Table of `effective_robustness`: each checkpoint is a point.
+        natural: Name of the natural domain.
+    """
     check_like_classes(points)
     points = points.astype({"natural": float, "test": float, "expected": float})
     points, panels, columns = in_panels(points, "")
@@ -288,10 +320,13 @@ def robustness_scatter(
     # The last tenth of the scale is a yellow that is hard to see on white.
     steps = [0.9 * i / max(len(symbols) - 1, 1) for i in range(len(symbols))]
     shades = sample_colorscale("Viridis", steps)
+    # A line joins its points from left to right.
     fitted = points.dropna(subset="expected").sort_values("natural")
     y = logit(fitted["expected"], fitted["n_test"])
     fitted = fitted.assign(y=y, series=_LINE_NAME)
-    lines: dict[str, Options] = {_LINE_NAME: LINE} if len(fitted) else {}
+    lines = dict[str, Options]()
+    if len(fitted):
+        lines[_LINE_NAME] = LINE
     looks = dict(lines)
     keys = dict[str, Options]()
     for (name, symbol), shade in zip(symbols.items(), shades, strict=True):
@@ -330,7 +365,8 @@ def robustness_scatter(
     across = f"accuracy on {natural} (%)"
     up = "accuracy in the test domain (%)"
     finish_panels(figure, keys | lines, title, subtitle, x=across, y=up)
-    places_of_ticks = logit(pd.Series(TICKS), 10**6)  # so many images that none moves
+    # `logit` moves accuracies inwards by half an image; of a million images that moves no tick.
+    places_of_ticks = logit(pd.Series(TICKS), 10**6)
     texts = [f"{100 * tick:g}" for tick in TICKS]
     figure.update_xaxes(tickvals=places_of_ticks, ticktext=texts)
     return figure.update_yaxes(tickvals=places_of_ticks, ticktext=texts)

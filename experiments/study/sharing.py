@@ -1,13 +1,16 @@
-"""What the domains of a model share, by every measure of the package: a number for each domain; and its accuracies.
+"""How much does each domain of a model share with the other domains, and how accurate is the model there?
 
-Similarities of a domain are means over the other domains. Classes are the held-out ones of the model, except for
-embeddings, confidence and autoencoders, which take all. Answers that circuits keep, or lesions take, are of classes
-that the model knows there: with few right answers one image moves a share of them far. Circuits and own parts are of
-components: hidden channels, attention heads, MLP neurons. Two measures are those of GenCircuit (arXiv 2604.08192), of
-the graphs of these circuits: ``shift``, the rank correlation of the scores of edges, and ``depth_bias``, the log ratio
-of the score mass of the deeper half of the sites to that of the other half. They need no accuracy. So do
-``confidence``, the mean probability of the answer, and ``reach``, the distance of a domain's images to photographs in
-units of their spread.
+A domain has one number for each measure of the package. A similarity of a domain is the mean over all other domains.
+
+- Classes are the held-out classes of the model. Embeddings, confidence and autoencoders take all classes.
+- The answers that circuits keep, or that lesions take, are of classes that the model knows in the domain. With few
+  right answers one image would move a share of them far.
+- Circuits and own parts are of components: hidden channels, attention heads, MLP neurons. The own part of a class in a
+  domain is the set of units that this class needs and other classes do not need.
+- Two measures follow GenCircuit (arXiv 2604.08192): ``shift`` is the rank correlation of the scores of edges.
+  ``depth_bias`` is the log ratio of the sum of scores in the deeper half of the sites to the sum in the other half.
+- ``confidence`` is the mean probability of the answer. ``reach`` is the distance of a domain's images from photographs,
+  in units of their spread. These two, ``shift`` and ``depth_bias`` need no accuracy.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -68,7 +71,7 @@ FORMAT = "circuitry sharing 3"
 ACCURACIES = ("held_out", "alone", "own_style", "centred", "harmonic_mean")
 """Kinds of accuracy in the test domain; see `accuracy_kinds`."""
 WHOLE = "whole"
-"""The site of numbers that are of no single one."""
+"""Value of the column ``site`` for numbers of the whole model."""
 SHARED = {
     "overlap": "node overlap of circuits",
     "ratio": "node overlap, ratio to the ceiling",
@@ -80,7 +83,7 @@ SHARED = {
     "cka": "CKA at the last site",
     "features": "shared features",
 }
-"""What a domain shares with the others, with names."""
+"""Measures of similarity between a domain and all other domains, with their names in words."""
 LABEL_FREE = {
     "shift": "circuit shift score",
     "depth_bias": "depth bias beside the other domains",
@@ -88,29 +91,29 @@ LABEL_FREE = {
     "reach": "distance to photographs",
     "distance": "distance to the other domains",
 }
-"""Numbers that need no accuracy, with names."""
+"""Numbers that need no accuracy, with their names in words."""
 Rows = Iterator[tuple[str, str, str, float]]
-"""Rows of a table: the column ``what``, the site, the domain, the value."""
+"""Rows of a table: the measure (column ``what``), the site, the domain, the value."""
 
 
 @dataclass(frozen=True)
 class SharingSettings:
-    """Settings of what is measured, and of how many images and classes."""
+    """Which domains, classes and images are measured, and how large circuits and own parts are."""
 
     domains: tuple[str, ...] | None = None
-    """Domains of circuits and own parts, which take long, beside the test domain (default: all)."""
+    """Domains of circuits and own parts, which take long, in addition to the test domain (default: all)."""
     n_classes: Count | None = None
-    """Held-out classes that circuits and own parts are of, the first ones (default: all)."""
+    """Number of held-out classes whose circuits and own parts are found, from the first on (default: all)."""
     n_images: Count = 6
-    """Images of a class in a domain that circuits, own parts, features and CKA are found on."""
+    """Images of a class in a domain that are used to find circuits and own parts, and for features and CKA."""
     n_tested: Count = 6
-    """Further images that circuits are tested on."""
+    """Further images of a class in a domain that are used to test circuits."""
     size: Share = 0.6
     """Share of the units that circuits keep."""
     part_share: Share = 0.01
-    """Share of the units that own parts have."""
+    """Share of the units that an own part has."""
     sae_steps: Natural = 300
-    """Steps of each model's autoencoder; 0 leaves features out."""
+    """Training steps of the autoencoder of each model; 0 leaves features out."""
     natural_domain: str = "real"
     """Domain of photographs."""
     seed: int = 0
@@ -120,11 +123,11 @@ class Measured(NamedTuple):
     """Tables of all models."""
 
     points: pd.DataFrame
-    """A row for each model and test domain: its accuracies, and what this domain shares."""
+    """A row for each model and test domain: its accuracies there, and a column for each measure of the domain."""
     shared: pd.DataFrame
-    """Columns run, test_domain, what, site, domain, value: what each domain of a model shares."""
+    """A row for each number of each domain of a model: columns run, test_domain, what, site, domain, value."""
     evaluated: pd.DataFrame
-    """From `extract_accuracies`."""
+    """The table of `extract_accuracies`."""
 
 
 def measure_runs(
@@ -140,10 +143,12 @@ def measure_runs(
 ) -> Measured:
     """Measure each model in a job of its own, and return the tables of all models.
 
-    A model is named by its path below the common folder of all models, and so is the folder of its measurements.
+    The name of a model is its path below the common folder of all models. The folder of its measurements has this name.
 
     Args:
-        test_domains: Returns the test domains of a model whose mixture depends on none.
+        images: Images of all domains and classes.
+        test_domains: Function that returns the test domains of a model whose mixture has no test domain.
+        out: Folder of the measurements, with a folder for each model.
     """
     named = dict[str, StudyRun]()
     tested_in = dict[str, Sequence[str]]()
@@ -152,7 +157,7 @@ def measure_runs(
         named[flat] = run
         tested_in[flat] = [run.test_domain] if run.test_domain else test_domains(run)
     tests = EvaluationSet(images, images.all_classes)
-    # Models are shared out between processes; each measures its models alone.
+    # Models are shared out between processes, and each process measures its models alone.
     alone = replace(work, rank=ALONE, progress=False)
 
     def measure(name: str) -> Path:
@@ -160,16 +165,15 @@ def measure_runs(
         path = out / name / "shared.csv"
         tested = tested_in[name]
         held_out: tuple[str, ...] = ()
-        # `chosen_names` takes no names for all names.
+        # `chosen_names` refuses an empty list.
         if run.held_out:
             held_out = chosen_names(
                 "held-out class", run.held_out, images.all_classes, class_key
             )
 
         def do(job: Job, _: object) -> list[Path]:
-            clip = load_clip(
-                run.model, checkpoints(run.folder)[-1][1], device=device
-            ).with_decoding(decoding)
+            _, last = checkpoints(run.folder)[-1]
+            clip = load_clip(run.model, last, device=device).with_decoding(decoding)
             table = shared_by(
                 clip, images, held_out, tested, path.parent, settings, alone
             )
@@ -177,7 +181,7 @@ def measure_runs(
                 table.assign(run=name).to_csv(temporary, index=False)
             return [path]
 
-        # A folder for each model, so that further models join later.
+        # Each model has its own folder, so that further models can join later.
         about = asdict(settings) | {
             "decoding": decoding,
             "held_out": list(held_out),
@@ -189,7 +193,7 @@ def measure_runs(
         return path
 
     names = list(named)
-    # Each process begins with its share and then reads, or does, what is left.
+    # Each process begins with its share. Then it reads the results of other processes, or measures what is missing.
     order = work.rank.order(names)
     bar = Bar(order, desc="models", unit="model", disable=not work.progress)
     by_name = pd.concat(pd.read_csv(measure(name)) for name in bar).set_index("run")
@@ -207,7 +211,7 @@ def measure_runs(
     in_test_domain = shared["domain"] == shared["test_domain"]
     values = shared[in_test_domain & (shared["site"] == WHOLE)]
     wide = values.pivot(index=["run", "test_domain"], columns="what", values="value")
-    # Columns of all measures, so that tables of small studies have the same ones.
+    # All measures have columns, so that tables of small studies have the same columns.
     wide = wide.reindex(columns=[*SHARED, *LABEL_FREE]).reset_index()
     return Measured(
         pd.DataFrame(points).merge(wide, how="left", on=["run", "test_domain"]),
@@ -223,11 +227,12 @@ def accuracies_of(
     domain: str,
     screened: pd.DataFrame,
 ) -> dict[str, object]:
-    """Return the accuracies of a run in a test domain, and on other domains.
+    """Return the accuracies of a run in a test domain, and its mean accuracy on all other domains (``in_domain``).
 
-    All held-out classes count; beside them stands ``held_out_learned``, of those that its upper bound learns.
+    All held-out classes count, except in ``held_out_learned``, which is over the held-out classes that the upper bound
+    of the run learns.
     """
-    # A model without a test domain is read as if it had this one.
+    # A model without a test domain is read as if this domain were its test domain.
     tested = evaluated.assign(test_domain=domain)
     table = kinds_of_runs(tested).set_index("domain")
     learned = kinds_of_runs(tested, screened).set_index("domain")
@@ -253,9 +258,14 @@ def shared_by(
     settings: SharingSettings,
     work: Work,
 ) -> pd.DataFrame:
-    """Return what the domains of one model share: columns what, site, domain, value, test_domain.
+    """Compute all measures of the domains of one model: columns what, site, domain, value, test_domain.
 
-    Embeddings, CKA and features are of all domains, so they are the same in each test domain.
+    Embeddings, CKA and features take all domains, so they are the same for each test domain.
+
+    Args:
+        images: Images of all classes.
+        held_out: The held-out classes; without any, all classes are compared.
+        out: Folder of the measurements of the model.
     """
     classes = held_out or images.classes
     of_classes = DomainFolder(images.root, split=images.split, classes=classes)
@@ -288,13 +298,13 @@ def shared_by(
 
 
 def known_names(points: pd.DataFrame) -> dict[str, str]:
-    """Return the names of what is shared, of those numbers that some model has."""
-    known = SHARED | LABEL_FREE
-    return {what: name for what, name in known.items() if points[what].notna().any()}
+    """Return the names in words of the measures that at least one model has."""
+    names = SHARED | LABEL_FREE
+    return {what: name for what, name in names.items() if points[what].notna().any()}
 
 
 def with_the_others(comparison: Comparison) -> "pd.Series[float]":
-    """Return each domain's mean with the other domains."""
+    """Return the mean of each domain over all other domains, of all classes."""
     summary = comparison.summary()
     return summary[summary["group"] == "all"].set_index("domain")["value"]
 
@@ -302,11 +312,13 @@ def with_the_others(comparison: Comparison) -> "pd.Series[float]":
 def _rows(
     what: str, values: "Mapping[str, float] | pd.Series[float]", site: str = WHOLE
 ) -> Rows:
+    """Yield a row of a measure for each domain."""
     for domain, value in values.items():
         yield what, site, str(domain), float(value)
 
 
 def _by_embeddings(images: Embeddings, clip: Clip, settings: SharingSettings) -> Rows:
+    """Yield ``distance``, ``reach`` and ``confidence`` of each domain."""
     distances = compare_distances(images, "standardised", seed=settings.seed)
     yield from _rows("distance", with_the_others(distances))
     natural = images.vectors[images.domain == settings.natural_domain]
@@ -328,12 +340,14 @@ def _by_embeddings(images: Embeddings, clip: Clip, settings: SharingSettings) ->
 def _by_cka(
     clip: Clip, images: DomainFolder, out: Path, settings: SharingSettings, work: Work
 ) -> Rows:
-    if len(images.classes) < 4:  # CKA of fewer class means has no estimate
+    """Yield CKA of class means of each domain, at every site and, as the number of the whole model, at the last."""
+    # The unbiased estimate of CKA divides by n - 3, where n is the number of classes.
+    if len(images.classes) < 4:
         return
-    sites = clip.encoder.sites[1:]  # the first one is of pixels
+    sites = clip.encoder.sites[1:]  # the first site is the image
     asked = RepresentationSettings(settings.n_images, sites, settings.seed, n_folds=2)
     represented = extract_representations(clip, images, out, asked, work)
-    grams = [part.grams for part in represented]
+    grams = [domain.grams for domain in represented]
     domains = compare_representations(grams, ("linear",), permutations=1).domains
     for site, table in domains.groupby("site", sort=False):
         yield from _rows("cka", table.set_index("domain")["value"], str(site))
@@ -347,11 +361,12 @@ def _by_features(
     images: DomainFolder,
     settings: SharingSettings,
 ) -> Rows:
+    """Yield the share of an autoencoder's features that each domain shares, on the images that are compared."""
     if not settings.sae_steps:
         return
     quiet = Work(progress=False)
     training = SaeTraining(seed=settings.seed, steps=settings.sae_steps)
-    # The autoencoder describes images of all classes; the features of some are compared.
+    # The autoencoder is trained on images of all classes; its features are compared on the held-out classes alone.
     sae = train_sae_on_images(clip, images, training, work=quiet)
     features = image_features(
         clip, sae, compared, n_images=settings.n_images, seed=settings.seed, work=quiet
@@ -362,6 +377,7 @@ def _by_features(
 def _by_circuits(
     clip: Clip, images: DomainFolder, out: Path, settings: SharingSettings, work: Work
 ) -> Rows:
+    """Yield the measures of circuits: their overlap, their edges, their depth, and the answers that they keep."""
     graphs = extract(
         clip,
         images,
@@ -379,7 +395,7 @@ def _by_circuits(
     for site in overlap.sites:
         yield from _rows("overlap", with_the_others(overlap.at(site)), str(site))
     if overlap.has_ratios:
-        # The diagonal is empty, so a row's mean is over the other domains.
+        # The diagonal is empty, so the mean of a row is over all other domains.
         yield from _rows("ratio", overlap.matrix(normalise=True).mean(axis=1))
     yield from _rows("shift", with_the_others(compared["edge_spearman"]))
     yield from _rows("depth_bias", _above_the_others(graphs))
@@ -390,19 +406,23 @@ def _by_circuits(
 
 
 def read_transfer(table: pd.DataFrame) -> Rows:
-    """Yield shares of right answers that circuits keep, from `CircuitChecks.extract_transfer`."""
-    # Of few right answers one image would move the share far.
-    known = table[table["full_accuracy"] >= KNOWN]
-    kept = known["accuracy"] / known["full_accuracy"]
-    domain = known["image_domain"]
-    own = known["circuit_domain"] == domain
-    yield from _rows("kept", kept[own].groupby(domain).mean())
-    yield from _rows("transfer", kept[~own].groupby(domain).mean())
+    """Yield the share of right answers that circuits keep, from the table of `CausalChecks.extract_transfer`.
+
+    ``kept`` is of circuits of the domain of the images. ``transfer`` is of circuits of all other domains.
+    """
+    # Classes that the model hardly knows are left out: with few right answers one image moves the share far.
+    table = table[table["full_accuracy"] >= KNOWN]
+    share = table["accuracy"] / table["full_accuracy"]
+    domain = table["image_domain"]
+    own = table["circuit_domain"] == domain
+    yield from _rows("kept", share[own].groupby(domain).mean())
+    yield from _rows("transfer", share[~own].groupby(domain).mean())
 
 
 def _above_the_others(graphs: GraphFolder) -> "pd.Series[float]":
+    """Return the depth bias of each domain minus the mean of all other domains."""
     biases = pd.Series({key: depth_bias(graph) for key, graph in graphs.items()})
-    bias = biases.groupby(level=1).mean()  # by domain, the second part of a key
+    bias = biases.groupby(level=1).mean()  # a key is a class and a domain
     others = pd.Series({domain: bias.drop(domain).mean() for domain in bias.index})
     return bias - others
 
@@ -410,21 +430,27 @@ def _above_the_others(graphs: GraphFolder) -> "pd.Series[float]":
 def _by_own_parts(
     clip: Clip, images: DomainFolder, out: Path, settings: SharingSettings, work: Work
 ) -> Rows:
+    """Yield the measures of own parts; none if the model knows no class."""
     asked = OwnPartSettings(
         n_images=settings.n_images, shares=(settings.part_share,), seed=settings.seed
     )
     try:
         tables = OwnParts(clip, images, out, asked).run(work)
-    except InputError:  # a model that knows no class has no parts
+    except InputError:
+        # Own parts are of classes that the model knows, and a poor model may know no class.
         return
     yield from read_own_parts(tables)
 
 
 def read_own_parts(tables: Mapping[str, pd.DataFrame]) -> Rows:
-    """Yield how far own parts of a class agree between domains, from `OwnParts.run`."""
+    """Yield how far own parts of a class agree between domains, from the tables of `OwnParts.run`.
+
+    ``part`` is the overlap above the chance level, ``edges`` the share of common edges. ``lesion`` is the share of
+    answers that is lost without the own parts of other domains, minus the share lost without random units.
+    """
     pairs = tables["overlaps"]
     pairs = pairs.query("class_a == class_b and domain_a != domain_b")
-    # Each pair of domains has one row, but counts for both of them.
+    # Each pair of domains has one row, but counts for both domains.
     turned = pairs.rename(columns={"domain_a": "domain_b", "domain_b": "domain_a"})
     both = pd.concat([pairs, turned])
     above = (both["overlap"] - both["chance"]).groupby(both["domain_a"]).mean()
@@ -432,7 +458,7 @@ def read_own_parts(tables: Mapping[str, pd.DataFrame]) -> Rows:
     yield from _rows("edges", both.groupby("domain_a")["edges"].mean())
     summary = lesion_summary(tables["lesions"], ("styles", "domain"))
     summary = summary.query("styles == 'another style' and answers == 'own class'")
-    left = summary.pivot(index="domain", columns="cut", values="value")
-    # A model whose classes are known in one domain alone has no lesions of other domains.
-    if {"part", "random"} <= set(left):
-        yield from _rows("lesion", left["random"] - left["part"])
+    remaining = summary.pivot(index="domain", columns="cut", values="value")
+    # A model that knows its classes in one domain alone has no lesions of other domains.
+    if {"part", "random"} <= set(remaining):
+        yield from _rows("lesion", remaining["random"] - remaining["part"])

@@ -1,4 +1,7 @@
-"""Figures of the study that are drawn by its plan; few have committed tables. No torch."""
+"""Which figures does the study draw, and of which rows of its tables? The figures of its plan, without torch.
+
+Few of these figures have committed tables. The tables of the others come from a run of the whole study.
+"""
 
 import re
 from collections.abc import Callable, Mapping
@@ -26,9 +29,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 KINDS_OF_MODEL = tuple(name for name in MODEL if name != "captions")
-"""Columns that identify a kind of model, without captions, which belong to the setting."""
+"""Columns that identify a kind of model; captions are no such column here, because they belong to the setting."""
 INTERPOLATIONS = ("class-interpolation", "domain-interpolation")
-N_OTHERS = 4  # domains of DomainNet in CG high, without photographs and the test domain
+N_OTHERS = 4  # number of DomainNet's domains except photographs and the test domain
 NO_SKETCHES = "none"
 SKETCHES = "imagenet-sketch"
 SKETCH_PAIRS = {
@@ -37,13 +40,15 @@ SKETCH_PAIRS = {
     ("leave-out", SKETCHES): "leave-out with ImageNet-Sketch",
     ("cg-high", NO_SKETCHES): "cg-high",
 }
-"""What the study compares of ImageNet-Sketch: photographs with it and CG low, leave-out with it and CG high."""
+"""Takes a setting and a variant of ImageNet-Sketch. Returns the name in the figure of ImageNet-Sketch.
+
+The study compares photographs and ImageNet-Sketch with CG low, and leave-out and ImageNet-Sketch with CG high."""
 CAPTION_PAIRS = {
     ("cg-high", NO_SKETCHES): "cg-high, standard captions",
     ("aligned", NO_SKETCHES): "cg-high, aligned captions",
 }
-"""Captions that name the style, and captions that do not."""
-N_SKETCH_CLASSES = 345 - 15  # seen sketch classes of DomainNet
+"""Takes a setting and a variant of ImageNet-Sketch. Returns the name in the figure of captions."""
+N_SKETCH_CLASSES = 345 - 15  # classes of DomainNet without the held-out classes
 _CLASS = re.compile(r"class-interpolation-([\d.]+)(-low)?")
 _DOMAIN = re.compile(r"domain-interpolation-(.+)")
 _LOW = "CG low"
@@ -54,10 +59,11 @@ _ENDS = {
     "cg-high": (_HIGH, 0.0),
     "upper-high": (_HIGH, 1.0),
 }
+"""Line and share of the held-out classes of the settings at the ends of the class interpolations."""
 
 
 def main_settings(table: pd.DataFrame) -> pd.DataFrame:
-    """Return all settings except interpolations of the model with most settings (ties: the first)."""
+    """Return all settings except interpolations, of the kind of model with most settings (of equals the first)."""
     rows = in_test_domain(table)
     return _most(rows[~rows["setting"].str.startswith(INTERPOLATIONS)])
 
@@ -65,15 +71,13 @@ def main_settings(table: pd.DataFrame) -> pd.DataFrame:
 def side_by_side(table: pd.DataFrame, column: str) -> pd.DataFrame:
     """Return the rows of models that differ only in one column, such as ``model`` or ``base``."""
     rows = in_test_domain(table)
-    alike = [
-        "test_domain",
-        "setting",
-        *(name for name in KINDS_OF_MODEL if name != column),
-    ]
+    alike = ["test_domain", "setting", *KINDS_OF_MODEL]
+    alike.remove(column)
     chosen = rows[rows.groupby(alike)[column].transform("nunique") > 1]
-    settings = chosen.groupby("test_domain")["setting"].transform("nunique")
-    # Photographs alone are tested in every domain.
-    chosen = chosen[settings > 1] if (settings > 1).any() else chosen
+    # Photographs alone are tested in every domain, also in domains without any other setting to compare.
+    several = chosen.groupby("test_domain")["setting"].transform("nunique") > 1
+    if several.any():
+        chosen = chosen[several]
     check_like_classes(chosen)
     return _needed(chosen, f"differ in their {column} alone")
 
@@ -81,24 +85,26 @@ def side_by_side(table: pd.DataFrame, column: str) -> pd.DataFrame:
 def renamed_settings(
     table: pd.DataFrame, names: Mapping[tuple[str, str], str]
 ) -> pd.DataFrame:
-    """Return the rows of some (setting, sketches) under new names of settings, of models that have all of them."""
-    order = pd.DataFrame(
-        [(*key, name, i) for i, (key, name) in enumerate(names.items())]
-    )
-    order.columns = pd.Index(["setting", "sketches", "name", "order"])
-    rows = in_test_domain(table).merge(order, on=["setting", "sketches"])
-    rows = rows.assign(
-        setting=rows["name"], sketches=NO_SKETCHES, captions=""
-    ).sort_values("order", kind="stable")
-    alike = ["test_domain", *(name for name in KINDS_OF_MODEL if name != "sketches")]
+    """Return the rows of some settings under new names, of the models that have all of these settings.
+
+    Args:
+        names: Takes a setting and a variant of ImageNet-Sketch. Returns the new name of the setting.
+    """
+    keys = ["setting", "sketches"]
+    index = pd.MultiIndex.from_tuples(names, names=keys)
+    order = pd.DataFrame({"name": names.values(), "order": range(len(names))}, index)
+    rows = in_test_domain(table).merge(order, left_on=keys, right_index=True)
+    # Sketches and captions are in the new names, so they must not make different kinds of models.
+    rows = rows.assign(setting=rows["name"], sketches=NO_SKETCHES, captions="")
+    rows = rows.sort_values("order", kind="stable")
+    alike = ["test_domain", *KINDS_OF_MODEL]
     rows = rows[rows.groupby(alike)["setting"].transform("nunique") == len(names)]
-    return _needed(rows, f"have all of {', '.join(names.values())}").reset_index(
-        drop=True
-    )
+    _needed(rows, f"have all of {', '.join(names.values())}")
+    return rows.reset_index(drop=True)
 
 
 def _needed(rows: pd.DataFrame, what: str) -> pd.DataFrame:
-    """Return rows of models, if there are any."""
+    """Return the rows of models, after checking that there are rows; ``what`` says in an error which models lack."""
     if rows.empty:
         raise InputError(
             f"The figure needs models that {what}, but the table has none: train such models first."
@@ -112,83 +118,93 @@ def sketch_classes(table: pd.DataFrame) -> pd.DataFrame:
     rows = rows[
         (rows["setting"] == "cg-high") & rows["sketches"].str.startswith(SKETCHES)
     ]
-    shares = {name: float(share) for name, share in CLASS_SHARES.items()} | {
-        SKETCHES: 1.0
+    _needed(rows, "saw cg-high and ImageNet-Sketch")
+    # Without a variant all sketch classes stay; at least one class stays in each variant.
+    shares = {**CLASS_SHARES, SKETCHES: 1}
+    numbers = {
+        name: max(1, int(float(share) * N_SKETCH_CLASSES))
+        for name, share in shares.items()
     }
-    kept = rows["sketches"].map(
-        lambda name: max(1, int(shares[name] * N_SKETCH_CLASSES))
-    )
-    rows = _needed(rows, "saw cg-high and ImageNet-Sketch").assign(
-        x=kept, line="cg-high with ImageNet-Sketch"
+    rows = rows.assign(
+        x=rows["sketches"].map(numbers), line="cg-high with ImageNet-Sketch"
     )
     return _in_panels(rows, ["captions", "sketches"])
 
 
 def _in_panels(rows: pd.DataFrame, alike: list[str]) -> pd.DataFrame:
-    """Return points with a ``panel`` per test domain and model, whose columns ``alike`` do not count."""
+    """Return points with the column ``panel``, which names the test domain and the kind of model.
+
+    Args:
+        alike: Columns that do not make different kinds of models.
+    """
     check_like_classes(rows)
-    name = model_names(rows.drop(columns=alike))
-    panel = rows["test_domain"] + name.map(lambda text: f", {text}" if text else "")
-    return rows.assign(panel=panel).sort_values(
-        ["panel", "line", "x"], kind="stable", ignore_index=True
-    )
+    name = ", " + model_names(rows.drop(columns=alike))
+    # Without a name only the comma would be left.
+    panel = rows["test_domain"] + name.where(name != ", ", "")
+    order = ["panel", "line", "x"]
+    return rows.assign(panel=panel).sort_values(order, kind="stable", ignore_index=True)
 
 
 def class_interpolations(table: pd.DataFrame) -> pd.DataFrame:
-    """Return points of the class interpolations: ``line`` (CG low, CG high), ``x``: share of held-out classes seen."""
+    """Return points of the class interpolations.
+
+    ``line`` is CG low or CG high. ``x`` is the share of the held-out classes that are seen in the test domain.
+    """
 
     def place(setting: str) -> tuple[str, float] | None:
-        found = _CLASS.fullmatch(setting)
-        return (
-            (_LOW if found[2] else _HIGH, float(found[1]))
-            if found
-            else _ENDS.get(setting)
-        )
+        name = _CLASS.fullmatch(setting)
+        if name is None:
+            return _ENDS.get(setting)
+        return _LOW if name[2] else _HIGH, float(name[1])
 
     return _points(table, place, "class-interpolation")
 
 
 def domain_interpolations(table: pd.DataFrame) -> pd.DataFrame:
-    """Return points of the domain interpolations: ``x`` is the number of further domains, ``label`` their letters."""
+    """Return points of the domain interpolations.
+
+    ``x`` is the number of further domains, ``line`` their names, ``label`` their first letters.
+    """
+    ends = {"cg-low": ("none", 0.0), "cg-high": ("all", float(N_OTHERS))}
 
     def place(setting: str) -> tuple[str, float] | None:
-        found = _DOMAIN.fullmatch(setting)
-        ends = {"cg-low": ("none", 0.0), "cg-high": ("all", float(N_OTHERS))}
-        return (
-            (found[1].replace("+", ", "), found[1].count("+") + 1.0)
-            if found
-            else ends.get(setting)
-        )
+        name = _DOMAIN.fullmatch(setting)
+        if name is None:
+            return ends.get(setting)
+        domains = name[1].split("+")
+        return ", ".join(domains), float(len(domains))
 
     points = _points(table, place, "domain-interpolation")
-    whole = points["line"].isin(["none", "all"])
-    letters = points["line"].map(
-        lambda names: " ".join(name[0] for name in names.split(", "))
-    )
-    return points.assign(label=points["line"].where(whole, letters))
+    # No domain's name is "none" or "all": these words stay whole.
+    at_end = points["line"].isin(["none", "all"])
+    letters = points["line"].str.findall("(?:^|, )(.)").str.join(" ")
+    return points.assign(label=points["line"].where(at_end, letters))
 
 
 def _points(
     table: pd.DataFrame, place: Callable[[str], tuple[str, float] | None], kind: str
 ) -> pd.DataFrame:
-    """Return the rows with a place, for the models and test domains that have interpolations of a kind."""
+    """Return the rows of settings that have a place, for models and test domains with interpolations of a kind.
+
+    Args:
+        place: Takes a setting. Returns its line and its position on the axis, or None if it is not drawn.
+        kind: First words of the settings of the interpolations.
+    """
     rows = in_test_domain(table)
     key = ["test_domain", *KINDS_OF_MODEL]
     interpolated = _needed(rows[rows["setting"].str.startswith(kind)], f"saw a {kind}")
     rows = rows.merge(interpolated[key].drop_duplicates(), on=key)
     placed = rows["setting"].map(place).dropna()
-    rows = rows.loc[placed.index].assign(
-        line=placed.str[0], x=placed.str[1].astype(float)
-    )
+    # `str` takes entries of tuples, too.
+    x = placed.str[1].astype(float)
+    rows = rows.loc[placed.index].assign(line=placed.str[0], x=x)
     return _in_panels(rows, ["captions"])
 
 
 def _most(rows: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of the kind of model with most rows (ties: the first)."""
-    largest = pd.DataFrame(
-        [rows.groupby(list(MODEL), sort=False).size().idxmax()], columns=list(MODEL)
-    )
-    return rows.merge(largest, on=list(MODEL))
+    """Return the rows of the kind of model with most rows; of equals, the first in the table."""
+    kinds = rows.groupby(list(MODEL), sort=False)
+    return kinds.get_group(kinds.size().idxmax()).reset_index(drop=True)
 
 
 def compare_settings(
@@ -197,7 +213,12 @@ def compare_settings(
     choose: Callable[[pd.DataFrame], pd.DataFrame],
     results: str | None = None,
 ) -> None:
-    """Register a figure of accuracy in the test domain by setting, of the rows that are compared."""
+    """Register a figure of accuracy in the test domain by setting.
+
+    Args:
+        choose: Function that returns the rows of the table which the figure compares.
+        results: Name of the folder of committed tables (default: the figure has none).
+    """
 
     def draw(tables: Path, title: str) -> go.Figure:
         marks = domain_marks(DOMAINNET_ROUND)
@@ -242,7 +263,7 @@ def effective_robustness(tables: Path, title: str) -> go.Figure:
 
 
 DRAWN_SHARED = ("overlap", "transfer", "lesion", "cka", "features", "shift")
-"""What is drawn against accuracy; the tables have more."""
+"""Measures that are drawn against accuracy; the tables have further measures."""
 
 
 @figure("Do models generalize where domains share circuitry?", "toy_recounted")
@@ -281,30 +302,23 @@ def domain_interpolation(tables: Path, title: str) -> go.Figure:
 @figure("Is it the measure?")
 def top5_and_f1(tables: Path, title: str) -> go.Figure:
     rows = table(tables, "measures")
-    rows = main_settings(
-        rows[(rows["group"] == "held-out") & (rows["classifier"] == CLASSIFIER)]
-    )
-    rows = rows.assign(
-        panel=rows["test_domain"], series=rows["measure"], value=rows["mean"]
-    )
+    held_out = rows["group"] == "held-out"
+    rows = main_settings(rows[held_out & (rows["classifier"] == CLASSIFIER)])
+    names = {"test_domain": "panel", "measure": "series", "mean": "value"}
+    rows = rows.rename(columns=names)
     return setting_dots(rows, axis="held-out classes", title=title, span=(-0.03, 1.03))
 
 
 @figure("Do more diverse models share more features between domains?")
 def sharing_by_setting(tables: Path, title: str) -> go.Figure:
     shared = table(tables, "sharing_over_settings")
-    series = {"the test domain": "score", "the other domains, mean": "others"}
-    rows = pd.concat(
-        [
-            shared.assign(series=name, value=shared[column])
-            for name, column in series.items()
-        ]
+    names = {"score": "the test domain", "others": "the other domains, mean"}
+    rows = shared.rename(columns=names).melt(
+        ["test_domain", "setting"], list(names.values()), "series"
     )
-    return setting_dots(
-        rows.assign(panel=rows["test_domain"]),
-        axis="features shared with the other domains",
-        title=title,
-    )
+    rows = rows.rename(columns={"test_domain": "panel"})
+    axis = "features shared with the other domains"
+    return setting_dots(rows, axis=axis, title=title)
 
 
 @figure("Where do the circuits of one style part from the others?")
@@ -317,6 +331,7 @@ def units_apart(tables: Path, title: str) -> go.Figure:
 @figure("Which styles share their circuits, of held-out and of seen classes?")
 def similarity_by_group(tables: Path, title: str) -> go.Figure:
     groups = table(tables, "similarity_by_group")
+    # Node overlap has a figure of its own, `units_apart`.
     return similarity_panels(
         groups[groups["measure"] != "node_overlap"],
         title=title,
@@ -329,9 +344,7 @@ def similarity_by_group(tables: Path, title: str) -> go.Figure:
     "Where do the representations of one style part from the others, of held-out and of seen classes?"
 )
 def cka_by_group(tables: Path, title: str) -> go.Figure:
+    # Panels follow the order of rows: all groups by one kernel, then by the other.
     apart = table(tables, "cka_apart").sort_values("kernel", kind="stable")
-    kernels = [
-        group_panel(group, f"{kernel} kernel")
-        for group, kernel in apart[["group", "kernel"]].to_numpy()
-    ]
-    return apart_panels(apart.assign(panel=kernels), measure="CKA", title=title)
+    panels = list(map(group_panel, apart["group"], apart["kernel"] + " kernel"))
+    return apart_panels(apart.assign(panel=panels), measure="CKA", title=title)

@@ -1,11 +1,13 @@
 """Train a classifier on the image tower of a CLIP model: the study's supervised baseline.
 
-1. SGD with Nesterov momentum 0.9; weight decay of all weights except norms and biases; each milestone divides the
-   learning rate by ten.
-2. (seed, epoch) gives the order of the images, (seed, epoch, image) the random crop of an image. So an interrupted run
-   ends like an uninterrupted one, and the number of reading processes changes nothing.
-3. With ``torchrun`` several processes share every batch; accelerate averages gradients, batch norms see one share.
-4. In float16 the loss is scaled, so that small gradients do not vanish; a step with overflowing gradients is skipped.
+1. The optimizer is SGD with Nesterov momentum 0.9. All weights decay except weights of norms and biases. Each milestone
+   divides the learning rate by ten.
+2. The order of the images depends on the seed and the epoch alone. The random crop of an image depends on the seed, the
+   epoch and the image alone. So an interrupted run ends like an uninterrupted run, and the number of reading processes
+   changes nothing.
+3. With ``torchrun`` several processes share every batch. Accelerate averages the gradients. A batch norm sees the share
+   of its process.
+4. In float16 the loss is scaled, so that small gradients do not vanish. A step with overflowing gradients is skipped.
 """
 
 import math
@@ -60,7 +62,7 @@ from torch.utils.data import DataLoader, Dataset, default_collate
 
 @dataclass(frozen=True, kw_only=True)
 class SupervisedTraining(ModelTraining):
-    """Settings of `train_supervised`; the defaults of rates, batch and epochs are the study's."""
+    """Settings of `train_supervised`; the default rates, batch size and number of epochs are the study's."""
 
     epochs: Count = 90
     batch_size: Annotated[int, at_least(2)] = 256
@@ -69,8 +71,8 @@ class SupervisedTraining(ModelTraining):
     """Epochs, counted from 0, at which the learning rate falls to a tenth."""
     weight_decay: Amount = 1e-4
     precision: Annotated[str, one_of("fp32", "amp", "amp_bf16")] = "fp32"
-    """Precision: fp32; amp_bf16, forward passes in bfloat16 where PyTorch finds it safe; amp, in float16 with a scaled
-    loss (on the CPU: amp_bf16)."""
+    """Precision of the forward passes: fp32; amp_bf16 for bfloat16 in operations where PyTorch considers it safe; amp
+    for float16 in these operations, with a scaled loss (on the CPU amp is amp_bf16)."""
 
 
 _NORMS = (
@@ -79,23 +81,28 @@ _NORMS = (
     nn.GroupNorm,
     nn.RMSNorm,
 )
-"""The first: batch, instance, sync."""
+"""Modules whose weights do not decay. The first is the base of batch, instance and synchronized batch norms."""
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Return the optimizer's groups of parameters: with weight decay, and without for norms and biases."""
-    groups: list[dict[str, Any]] = [
-        {"params": [], "weight_decay": decay} for decay in (weight_decay, 0.0)
-    ]
+    """Return two groups of parameters for the optimizer: with weight decay, and without it (norms and biases)."""
+    decaying: list[nn.Parameter] = []
+    constant: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        module, _, own = name.rpartition(".")
-        spared = isinstance(model.get_submodule(module), _NORMS) or "bias" in own
-        groups[spared]["params"].append(parameter)
-    return groups
+        module, _, last = name.rpartition(".")
+        # Decay would change the scale that a norm has learned, and shift every bias to zero.
+        if isinstance(model.get_submodule(module), _NORMS) or "bias" in last:
+            constant.append(parameter)
+        else:
+            decaying.append(parameter)
+    return [
+        {"params": decaying, "weight_decay": weight_decay},
+        {"params": constant, "weight_decay": 0.0},
+    ]
 
 
 def half_precision(precision: str, device_type: str) -> torch.dtype | None:
-    """Return the type of forward passes where PyTorch finds it safe; None for float32 throughout."""
+    """Return the number type of operations that are safe in half precision; None if all are in float32."""
     if precision == "amp" and device_type == "cuda":
         return torch.float16
     return None if precision == "fp32" else torch.bfloat16
@@ -103,14 +110,15 @@ def half_precision(precision: str, device_type: str) -> torch.dtype | None:
 
 def seed_of(*numbers: int) -> int:
     """Return one seed for several numbers, independent of the seeds of other numbers."""
+    # Shifted, so that the seed fits into a signed number of 64 bits.
     return int(np.random.SeedSequence(numbers).generate_state(1, np.uint64)[0] >> 1)
 
 
 @dataclass(frozen=True, eq=False)
 class SeededImages(Dataset[Any]):
-    """Images of one epoch with their labels; an unreadable image gives an InputError as its item."""
+    """Images of one epoch with their labels; the item of an unreadable image is an InputError."""
 
-    files: np.ndarray
+    files: np.ndarray  # paths as bytes: one array is shared by reading processes, a list would be copied
     targets: Int[np.ndarray, " images"]
     transform: Transform
     seed: int
@@ -122,12 +130,12 @@ class SeededImages(Dataset[Any]):
 
     def __getitem__(self, index: int) -> tuple[Tensor, int] | InputError:
         try:
-            # RGB before it is resized: a palette cannot be interpolated.
-            image = load_image(os.fsdecode(self.files[index]), self.decoding).convert(
-                "RGB"
-            )
+            image = load_image(os.fsdecode(self.files[index]), self.decoding)
         except InputError as error:
             return error
+        # RGB before it is resized: a palette cannot be interpolated.
+        image = image.convert("RGB")
+        # The seed of an image is its own, so that the order of reading changes no crop.
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed_of(self.seed, self.epoch, index))
             return self.transform(image), int(self.targets[index])
@@ -135,17 +143,20 @@ class SeededImages(Dataset[Any]):
     def batches(
         self, batch_size: int, rank: int = 0, processes: int = 1
     ) -> list[list[int]]:
-        """Return this process's share of every whole batch of the epoch, as indices of images."""
+        """Return the share of this process in every full batch of the epoch, as indices of images.
+
+        The last images of the order, which fill no batch, are left out.
+        """
         order = np.random.default_rng([self.seed, self.epoch]).permutation(len(self))
-        whole = order[: len(self) // batch_size * batch_size]
-        found: list[list[int]] = whole.reshape(-1, processes, batch_size // processes)[
-            :, rank
-        ].tolist()
-        return found
+        full = order[: len(self) // batch_size * batch_size]
+        # [batches, processes, images of a process]
+        shares = full.reshape(-1, processes, batch_size // processes)
+        of_process: list[list[int]] = shares[:, rank].tolist()
+        return of_process
 
 
 class TrainingLoop:
-    """A model in training, which runs epoch after epoch and can be stored and restored in between."""
+    """A model in training, which runs epoch after epoch. Between epochs it can be stored and restored."""
 
     def __init__(
         self, model: nn.Module, settings: SupervisedTraining, device: str
@@ -165,47 +176,49 @@ class TrainingLoop:
             self.accelerator.device.type, enabled=self._half is torch.float16
         )
         self.history: list[dict[str, float]] = []
-        """One entry per finished epoch, numbered from 1."""
+        """The numbers of each finished epoch; epochs count from 1."""
 
     def run_epoch(self, images: SeededImages, work: TrainingWork) -> None:
-        """Train on all images once, and add to the history; InputError if an image is unreadable or it diverges."""
+        """Train on all images once, and add the epoch to the history.
+
+        Raises:
+            InputError: An image is unreadable, or the training diverges.
+        """
         started = time.perf_counter()
         settings = self.settings
         accelerator = self.accelerator
-        lr = settings.lr / 10 ** sum(
-            images.epoch >= milestone for milestone in settings.milestones
-        )
+        n_passed = sum(images.epoch >= epoch for epoch in settings.milestones)
+        lr = settings.lr / 10**n_passed
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        # For dropout in the tower.
+        # For dropout in the tower, which must differ between processes.
         torch.manual_seed(seed_of(images.seed, images.epoch, accelerator.process_index))
         batches = images.batches(
             settings.batch_size, accelerator.process_index, accelerator.num_processes
         )
         n_images = len(batches) * settings.batch_size
-        gpu = accelerator.device.type == "cuda"
+        device = accelerator.device
         loader = DataLoader(
             images,
             batch_sampler=batches,
             num_workers=work.workers,
             collate_fn=_collate,
-            pin_memory=gpu,
+            pin_memory=device.type == "cuda",
         )
         self._parallel_model.train()
-        losses = torch.zeros((), device=accelerator.device)
-        correct = torch.zeros((), device=accelerator.device, dtype=torch.long)
+        # Sums stay on the device: reading them in each step would wait for the GPU.
+        losses = torch.zeros((), device=device)
+        correct = torch.zeros((), device=device, dtype=torch.long)
         hidden = not work.progress or not accelerator.is_main_process
         label = f"epoch {images.epoch + 1}/{settings.epochs}"
         with Bar(total=n_images, unit="image", desc=label, disable=hidden) as bar:
             for batch in loader:
                 if isinstance(batch, InputError):
                     raise batch
-                inputs, targets = (
-                    part.to(accelerator.device, non_blocking=True) for part in batch
-                )
-                with torch.autocast(
-                    accelerator.device.type, self._half, enabled=self._half is not None
-                ):
+                inputs = batch[0].to(device, non_blocking=True)
+                targets = batch[1].to(device, non_blocking=True)
+                half = self._half
+                with torch.autocast(device.type, half, enabled=half is not None):
                     logits = self._parallel_model(inputs)
                     step_loss = F.cross_entropy(logits, targets)
                 self.optimizer.zero_grad()
@@ -216,59 +229,63 @@ class TrainingLoop:
                 correct += (logits.argmax(dim=1) == targets).sum()
                 bar.update(settings.batch_size)
         loss = float(accelerator.reduce(losses, "mean")) / len(batches)
-        weights = (
-            tensor
-            for tensor in self.model.state_dict().values()
-            if tensor.is_floating_point()
-        )
-        if not math.isfinite(loss) or not all(
-            bool(tensor.isfinite().all()) for tensor in weights
-        ):
+        finite = math.isfinite(loss)
+        # The last step may have spoiled weights that no loss has seen; integers are always finite.
+        for tensor in self.model.state_dict().values():
+            finite = finite and bool(tensor.isfinite().all())
+        if not finite:
             raise InputError(
                 f"The training diverged in epoch {images.epoch + 1}: the mean loss is {loss:g}, or weights are not "
                 f"finite. Train into another folder with a lr lower than {settings.lr}."
             )
         accuracy = int(accelerator.reduce(correct, "sum")) / n_images
         rate = round(n_images / (time.perf_counter() - started), 1)
-        done = {
+        numbers = {
             "epoch": images.epoch + 1,
             "lr": lr,
             "loss": loss,
             "accuracy": accuracy,
             "images_per_second": rate,
         }
-        self.history.append(done)
+        self.history.append(numbers)
 
     @property
     def _stateful(self) -> dict[str, Any]:
+        """Return everything that changes in training and has a state, by its name in the file."""
         return {"model": self.model, "optimizer": self.optimizer, "scaler": self.scaler}
 
     def save(self, path: Path) -> None:
-        """Write weights, momenta, scale and history atomically."""
-        state = {name: part.state_dict() for name, part in self._stateful.items()}
+        """Write the weights, the momenta, the scale of the loss and the history atomically."""
+        state = {name: held.state_dict() for name, held in self._stateful.items()}
         with whole_file(path) as temporary:
             torch.save({**state, "history": self.history}, temporary)
 
     def restore(self, path: Path) -> None:
-        """Restore the state that `save` wrote; InputError for a damaged file, or the state of another model."""
+        """Restore the state that `save` wrote.
+
+        Raises:
+            InputError: The file is damaged, or holds the state of another model.
+        """
         with naming_damage(path):
             state = torch.load(
                 path, map_location=self.accelerator.device, weights_only=True
             )
-            for name, part in self._stateful.items():
-                part.load_state_dict(state[name])
+            for name, held in self._stateful.items():
+                held.load_state_dict(state[name])
             self.history = state["history"]
 
 
 def _collate(items: list[Any]) -> Any:
-    """Return a batch, or an InputError among its items: raised in a reading process, it would carry a traceback."""
-    return next(
-        (item for item in items if isinstance(item, InputError)), None
-    ) or default_collate(items)
+    """Return the batch of some items, or the first InputError among the items."""
+    for item in items:
+        # An error that a reading process raised would carry the traceback of that process.
+        if isinstance(item, InputError):
+            return item
+    return default_collate(items)
 
 
 LabelChoice = Callable[[Iterable[str]], LabelTable]
-"""Classes of a table of images -> the outputs of the head."""
+"""Takes the classes of a table of images. Returns the outputs of the head."""
 
 
 def train_supervised(
@@ -278,14 +295,19 @@ def train_supervised(
     choose_labels: LabelChoice = found_labels,
     work: TrainingWork = TrainingWork(),
 ) -> Path:
-    """Train a classifier; return its last checkpoint, ``out/checkpoints/epoch_N.safetensors``, for `load_supervised`.
+    """Train a classifier, and return its last checkpoint, which `load_supervised` loads.
 
-    A second call with the same settings returns at once when the run is finished, and otherwise resumes after the last
-    complete epoch; it ends with the weights of an uninterrupted run. ``out/metrics.csv`` has a line per epoch.
+    A second call with the same settings returns at once if the run is finished. Otherwise it resumes after the last
+    complete epoch, and ends with the weights of an uninterrupted run.
+
+    Args:
+        table: Table of training images: column filepath, and perhaps class (default: the name of an image's folder).
+        out: Folder of the run: ``checkpoints/epoch_N.safetensors``, and ``metrics.csv`` with a line for each epoch.
+        choose_labels: Function that returns the outputs of the head for the classes of the table.
     """
     out = Path(out).absolute()
     rank, processes = this_rank()
-    # Of several machines each has its own GPUs.
+    # The processes of one machine share its GPUs, and other machines have their own.
     device = available_device(work.device, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
     if settings.batch_size % processes:
         raise InputError(
@@ -306,14 +328,15 @@ def train_supervised(
     state = out / "state.pt"
 
     def keep(loop: TrainingLoop) -> None:
-        """Write the classifier, trained or untrained, if the settings keep this epoch."""
+        """Write the classifier if the settings keep this epoch; epoch 0 is the untrained classifier."""
         epoch = len(loop.history)
         kept = settings.keep_checkpoints
         if epoch == settings.epochs or (kept and epoch % kept == 0):
             write_classifier(last.with_stem(f"epoch_{epoch}"), loop.model, name, labels)
 
     def train(*job: object) -> list[Path]:
-        # Another number rounds sums differently.
+        """Train from the last complete epoch to the end; all processes do so together."""
+        # Another number of threads rounds sums differently.
         torch.set_num_threads(settings.threads)
         torch.manual_seed(seed_of(settings.seed))
         classifier, transform, _ = build_classifier(
@@ -325,17 +348,15 @@ def train_supervised(
         elif rank == 0:
             keep(loop)
         for epoch in range(len(loop.history), settings.epochs):
-            loop.run_epoch(
-                SeededImages(
-                    files, targets, transform, settings.seed, epoch, settings.decoding
-                ),
-                work,
+            images = SeededImages(
+                files, targets, transform, settings.seed, epoch, settings.decoding
             )
+            loop.run_epoch(images, work)
             if rank == 0:
                 with whole_file(out / "metrics.csv") as temporary:
                     pd.DataFrame(loop.history).to_csv(temporary, index=False)
                 keep(loop)
-                # Last: an epoch that is not in it is repeated, with the same result.
+                # Last, because an epoch that the state lacks is repeated, with the same result.
                 loop.save(state)
             loop.accelerator.wait_for_everyone()
         return [last]
@@ -348,26 +369,36 @@ def train_supervised(
         with file_lock(out, "alone"):
             folder.run(train)
             state.unlink(missing_ok=True)
-    PartialState().wait_for_everyone()  # all processes see a finished run from here on
+    # From here on all processes see a finished run.
+    PartialState().wait_for_everyone()
     return last
 
 
 def read_samples(
     lines: pd.DataFrame, choose_labels: LabelChoice
 ) -> tuple[np.ndarray, Int[np.ndarray, " images"], LabelTable]:
-    """Return the files of a table as one array of bytes, the label of each, and the label table."""
-    named = (
-        lines["class"]
-        if "class" in lines
-        else lines["filepath"].map(lambda file: Path(file).parent.name)
-    )
-    names, places = np.unique(named.fillna("").to_numpy(dtype=str), return_inverse=True)
+    """Read the lines of a table of images.
+
+    Returns:
+        The files as one array of bytes, the label of each file, and the table of labels.
+
+    Raises:
+        InputError: A class has no label.
+    """
+    if "class" in lines:
+        named = lines["class"].fillna("")
+    else:
+        named = lines["filepath"].map(lambda file: Path(file).parent.name)
+    # Tables have millions of lines but few classes, so that labels are looked up once for each class.
+    names, places = np.unique(named.to_numpy(dtype=str), return_inverse=True)
     classes = names.tolist()
     labels = choose_labels(classes)
-    if unknown := [name for name in classes if name not in labels.labels]:
+    unknown = [name for name in classes if name not in labels.labels]
+    if unknown:
         raise InputError(
             f"The training table has images of {len(unknown)} classes without a label, such as "
             f"{', '.join(map(repr, unknown[:5]))}: correct its column class (default: names of the images' folders)."
         )
     files = np.array([os.fsencode(file) for file in lines["filepath"]])
-    return files, np.array([labels.labels[name] for name in classes])[places], labels
+    of_classes = np.array([labels.labels[name] for name in classes])
+    return files, of_classes[places], labels

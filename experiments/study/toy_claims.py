@@ -1,11 +1,13 @@
-"""The study's claims in order, as predictions about the toy's models that could fail.
+"""Do the study's claims hold for the toy's models? The claims in their order, as predictions that could fail.
 
-A claim has one or more measures. A measure is a table of differences between trained models, or within them: columns
-model, test_domain, seed, value. `judged` takes their mean with Student's 95 % interval over models; models of one
-architecture and seed count as one. Models of several seeds may hold out the same classes, so beside it stands the mean
-over held-out sets, each with the mean of its models: the least that could be drawn again. A claim is *borne out* if the
-interval of its first measure lies on the predicted side of zero, *refuted* if it lies on the other, else it *cannot be
-told*. What is predicted, and what would refute it, was written before the models were trained.
+A claim has one or more measures. A measure is a table of differences between trained models, or within a model: columns
+model, test_domain, seed, value. `judged` computes the mean of the values with Student's 95 % interval over models.
+Models of one architecture and seed count as one model. Models of several seeds may hold out the same classes. So
+`judged` also computes the mean over held-out sets, in which each set counts once with the mean of its models.
+
+A claim is *borne out* if the interval of its first measure lies on the predicted side of zero. It is *refuted* if the
+interval lies on the other side. Otherwise it *cannot be told*. The predictions, and the results that would refute them,
+were written before the models were trained.
 """
 
 from collections.abc import Callable, Iterator
@@ -18,28 +20,34 @@ from experiments.study.sharing import LABEL_FREE, SHARED, WHOLE, Measured
 import numpy as np
 import pandas as pd
 
-BORNE_OUT, REFUTED, OPEN = "borne out", "refuted", "cannot be told"
+BORNE_OUT = "borne out"
+REFUTED = "refuted"
+OPEN = "cannot be told"
 KINDS = {"held_out": "among all classes", "alone": "among held-out classes alone"}
 """Accuracies on held-out classes in the test domain."""
 QUICKDRAW = "quickdraw"
 UNIT = ["model", "test_domain", "seed"]
-ALL_MODELS, BY_SET = "all", "by held-out set"
-"""Rows of `judged`: over all models, and over the sets of held-out classes."""
+"""Columns that identify a value of a measure."""
+ALL_MODELS = "all"
+"""Name of the rows of `judged` over all models."""
+BY_SET = "by held-out set"
+"""Name of the rows of `judged` over the sets of held-out classes."""
 
 
 class Measure(NamedTuple):
-    """One number that a claim is about."""
+    """A number about which a claim predicts the sign."""
 
     name: str
     sign: int
-    """1 where the claim predicts a value above zero, -1 below."""
+    """1 if the claim predicts a value above zero, -1 if it predicts a value below zero."""
     values: Callable[[Measured], pd.DataFrame]
+    """Function that computes the values: columns `UNIT` and value."""
     margin: float = 0.0
-    """A value on the other side that is no larger than this does not count against the claim."""
+    """A value on the other side of zero does not count against the claim unless it is larger than the margin."""
 
 
 class Claim(NamedTuple):
-    """One of the study's claims, as a question that it answers by yes."""
+    """A claim of the study, as a question to which the study answers yes."""
 
     name: str
     question: str
@@ -51,35 +59,37 @@ class Claim(NamedTuple):
 def between(
     setting: str, other: str, column: str
 ) -> Callable[[Measured], pd.DataFrame]:
-    """Return the difference of two settings in a column of points, by model, test domain and seed."""
+    """Return a function that subtracts the ``other`` setting from a setting, in a column of the points."""
 
-    def values(found: Measured) -> pd.DataFrame:
-        points = found.points.assign(family=found.points["setting"].map(setting_family))
-        wide = points.pivot_table(index=UNIT, columns="family", values=column)
-        wide = wide.reindex(columns=sorted({*wide.columns, setting, other}))
+    def values(measurements: Measured) -> pd.DataFrame:
+        points = measurements.points
+        family = points["setting"].map(setting_family)
+        wide = points.assign(family=family).pivot_table(column, UNIT, "family")
+        # A study without one of the settings has no values.
+        wide = wide.reindex(columns=[setting, other])
         return (wide[setting] - wide[other]).dropna().rename("value").reset_index()
 
     return values
 
 
 def gap_beyond(column: str) -> Callable[[Measured], pd.DataFrame]:
-    """Return how much farther the upper bound is from cg-high in quickdraw than in the other test domains."""
+    """Return a function that computes how much larger the gap below the upper bound is in quickdraw.
 
-    def values(found: Measured) -> pd.DataFrame:
-        gaps = between(UPPER, "cg-high", column)(found)
+    The gap is the upper bound minus cg-high. The mean gap in all other test domains is subtracted from the gap in
+    quickdraw.
+    """
+
+    def values(measurements: Measured) -> pd.DataFrame:
+        gaps = between(UPPER, "cg-high", column)(measurements)
         wide = gaps.pivot(
             index=["model", "seed"], columns="test_domain", values="value"
         )
         others = wide.drop(columns=QUICKDRAW, errors="ignore")
+        # An architecture that is tested in quickdraw alone has nothing to compare with.
         if QUICKDRAW not in wide or others.empty:
             return gaps.iloc[:0]
-        beyond = (
-            (wide[QUICKDRAW] - others.mean(axis=1))
-            .dropna()
-            .rename("value")
-            .reset_index()
-        )
-        return beyond.assign(test_domain=QUICKDRAW)
+        beyond = (wide[QUICKDRAW] - others.mean(axis=1)).dropna().rename("value")
+        return beyond.reset_index().assign(test_domain=QUICKDRAW)
 
     return values
 
@@ -87,44 +97,43 @@ def gap_beyond(column: str) -> Callable[[Measured], pd.DataFrame]:
 def beside_others(
     what: str, site: str | None = WHOLE
 ) -> Callable[[Measured], pd.DataFrame]:
-    """Return what quickdraw shares less the mean of the other domains, in models that saw all domains.
+    """Return a function that computes how much more quickdraw shares than the other domains do on average.
 
-    These are of cg-high with quickdraw as test domain. Without a site: of the mean over sites.
+    The models are of the setting cg-high with quickdraw as test domain: they saw all domains.
+
+    Args:
+        what: A measure of `SHARED` or `LABEL_FREE`.
+        site: Site of the numbers; `None` takes the mean over sites.
     """
 
-    def values(found: Measured) -> pd.DataFrame:
-        points = found.points[
-            (found.points["setting"] == "cg-high")
-            & (found.points["test_domain"] == QUICKDRAW)
+    def values(measurements: Measured) -> pd.DataFrame:
+        points = measurements.points
+        points = points[
+            (points["setting"] == "cg-high") & (points["test_domain"] == QUICKDRAW)
         ]
-        shared = found.shared[
-            (found.shared["what"] == what) & (found.shared["test_domain"] == QUICKDRAW)
-        ]
-        at = (
-            shared[shared["site"] == site]
-            if site is not None
-            else shared[shared["site"] != WHOLE]
-        )
-        wide = at.pivot_table(index="run", columns="domain", values="value")
+        rows = measurements.shared
+        rows = rows[(rows["what"] == what) & (rows["test_domain"] == QUICKDRAW)]
+        at = rows["site"] == site
+        if site is None:
+            at = rows["site"] != WHOLE
+        # `pivot_table` averages over these sites.
+        wide = rows[at].pivot_table(index="run", columns="domain", values="value")
         if QUICKDRAW not in wide:
             return points[UNIT].assign(value=np.nan).iloc[:0]
-        beside = (wide[QUICKDRAW] - wide.drop(columns=QUICKDRAW).mean(axis=1)).rename(
-            "value"
-        )
-        return points.merge(beside, left_on="run", right_index=True)[
-            [*UNIT, "value"]
-        ].dropna()
+        others = wide.drop(columns=QUICKDRAW).mean(axis=1)
+        beside = (wide[QUICKDRAW] - others).rename("value")
+        table = points.merge(beside, left_on="run", right_index=True)
+        return table[[*UNIT, "value"]].dropna()
 
     return values
 
 
 def of_points(column: str, *settings: str) -> Callable[[Measured], pd.DataFrame]:
-    """Return a column of points of some settings as it is."""
+    """Return a function that takes the values of a column of the points, for some settings."""
 
-    def values(found: Measured) -> pd.DataFrame:
-        points = found.points[
-            found.points["setting"].map(setting_family).isin(settings)
-        ]
+    def values(measurements: Measured) -> pd.DataFrame:
+        family = measurements.points["setting"].map(setting_family)
+        points = measurements.points[family.isin(settings)]
         return points[[*UNIT, column]].dropna().rename(columns={column: "value"})
 
     return values
@@ -133,18 +142,17 @@ def of_points(column: str, *settings: str) -> Callable[[Measured], pd.DataFrame]
 def _accuracies(
     setting: str, other: str, sign: int = 1, margin: float = 0.0
 ) -> tuple[Measure, ...]:
-    return tuple(
-        Measure(
-            f"{setting} minus {other}, {told}",
-            sign,
-            between(setting, other, kind),
-            margin,
-        )
-        for kind, told in KINDS.items()
-    )
+    """Return the difference of two settings in each of the accuracies `KINDS`."""
+    measures = list[Measure]()
+    for kind, words in KINDS.items():
+        name = f"{setting} minus {other}, {words}"
+        values = between(setting, other, kind)
+        measures.append(Measure(name, sign, values, margin))
+    return tuple(measures)
 
 
 def _beside(*whats: str, sign: int = -1) -> tuple[Measure, ...]:
+    """Return what quickdraw shares minus what the other domains share, by some measures of the whole model."""
     names = SHARED | LABEL_FREE
     return tuple(
         Measure(f"{names[what]}, quickdraw minus the others", sign, beside_others(what))
@@ -294,76 +302,85 @@ CLAIMS = (
 )
 
 
-def judged(found: Measured) -> pd.DataFrame:
-    """Return rows for each measure of each claim: over all models, for each architecture, and over held-out sets.
+def judged(measurements: Measured) -> pd.DataFrame:
+    """Judge each measure of each claim: over all models, over each architecture, and over held-out sets.
 
     Returns:
-        Columns claim, measure, models (`ALL_MODELS`, an architecture where there are several, `BY_SET`), sign, value,
-        low, high, p (signs of the means of what is independent exchanged), p_holm (over the first measures of all
-        models), n_models, n_independent, share (on the predicted side, of models or sets), verdict.
+        Columns claim, measure, models (`ALL_MODELS`, an architecture if there are several, `BY_SET`), sign, value,
+        low, high, p (by exchanging the signs of independent means), p_holm (corrected for the first measures of all
+        claims over all models), n_models, n_independent, share (of the models or sets that lie on the predicted side),
+        verdict.
     """
-    held_out = found.points.drop_duplicates(UNIT).set_index(UNIT)["held_out_classes"]
+    models_once = measurements.points.drop_duplicates(UNIT)
+    held_out = models_once.set_index(UNIT)["held_out_classes"]
     rows = []
     for claim in CLAIMS:
-        for place, measure in enumerate(claim.measures):
-            values = measure.values(found).join(held_out, on=UNIT)
-            for models, numbers, independent in _groups(values):
+        for measure in claim.measures:
+            values = measure.values(measurements).join(held_out, on=UNIT)
+            for models, n_models, numbers, independent in _groups(values):
                 about = {
                     "claim": claim.name,
                     "measure": measure.name,
-                    "first": place == 0,
                     "models": models,
                 }
-                rows.append(
-                    about
-                    | _evidence(measure, numbers, independent)
-                    | {"n_models": len(_of(values, models))}
-                )
+                evidence = _evidence(measure, numbers, independent)
+                rows.append({**about, **evidence, "n_models": n_models})
     table = pd.DataFrame(rows)
-    told = table["first"] & (table["models"] == ALL_MODELS)
-    return table.assign(p_holm=holm(table["p"].where(told))).drop(columns="first")
+    # Claims are judged by their first measure over all models, so only its p is corrected for the number of claims.
+    first = ~table.duplicated(["claim", "models"])
+    judging = first & (table["models"] == ALL_MODELS)
+    return table.assign(p_holm=holm(table["p"].where(judging)))
 
 
-def _of(values: pd.DataFrame, models: str) -> pd.DataFrame:
-    """Return the values of an architecture, or all."""
-    return (
-        values if models in (ALL_MODELS, BY_SET) else values[values["model"] == models]
-    )
+def _groups(values: pd.DataFrame) -> Iterator[tuple[str, int, np.ndarray, list[str]]]:
+    """Yield the groups of models whose values are averaged.
 
-
-def _groups(values: pd.DataFrame) -> Iterator[tuple[str, np.ndarray, list[str]]]:
-    """Yield which models are taken, their numbers, and for each number what it is of that is independent."""
+    Yields:
+        The name of the group, the number of its models, its numbers, and for each number the name of the independent
+        unit that the number is of: an architecture with a seed, or a held-out set.
+    """
+    groups = {ALL_MODELS: values}
     architectures = sorted(set(values["model"]))
-    for models in (ALL_MODELS, *(architectures if len(architectures) > 1 else [])):
-        taken = _of(values, models)
-        yield (
-            models,
-            taken["value"].to_numpy(dtype=float),
-            (taken["model"] + " " + taken["seed"].astype(str)).tolist(),
-        )
+    # The rows of a single architecture would repeat the rows of all models.
+    if len(architectures) > 1:
+        for name in architectures:
+            groups[name] = values[values["model"] == name]
+    for models, rows in groups.items():
+        independent = rows["model"] + " " + rows["seed"].astype(str)
+        numbers = rows["value"].to_numpy(dtype=float)
+        yield models, len(rows), numbers, independent.tolist()
     sets = values.groupby("held_out_classes")["value"].mean()
-    yield BY_SET, sets.to_numpy(dtype=float), list(map(str, sets.index))
+    yield BY_SET, len(values), sets.to_numpy(dtype=float), list(map(str, sets.index))
 
 
 def _evidence(
     measure: Measure, numbers: np.ndarray, independent: list[str]
 ) -> dict[str, object]:
-    """Return the mean of numbers with its interval, and what it says of the claim."""
+    """Return the mean of the numbers of a measure with its interval, and the verdict on the claim."""
     value, low, high = mean_interval(numbers, independent)
+    # Models of one architecture and seed are no independent evidence: each unit counts once.
     means = pd.Series(numbers).groupby(independent).mean().to_numpy(dtype=float)
+    # A measure that no model has is unknown, and not zero.
+    p = np.nan
+    share = np.nan
+    if len(numbers):
+        p = sign_flip_p(means)
+        share = float((measure.sign * numbers > 0).mean())
     return {
         "sign": measure.sign,
         "value": value,
         "low": low,
         "high": high,
-        "p": sign_flip_p(means) if len(means) else np.nan,
+        "p": p,
         "n_independent": len(means),
-        "share": float((measure.sign * numbers > 0).mean()) if len(numbers) else np.nan,
+        "share": share,
         "verdict": _verdict(measure, low, high),
     }
 
 
 def _verdict(measure: Measure, low: float, high: float) -> str:
-    """Return what the interval of a measure says of its claim."""
+    """Return the verdict on a claim from the interval of a measure; an unknown interval leaves the claim open."""
     lower, upper = sorted((measure.sign * low, measure.sign * high))
-    return BORNE_OUT if lower > -measure.margin else REFUTED if upper < 0 else OPEN
+    if lower > -measure.margin:
+        return BORNE_OUT
+    return REFUTED if upper < 0 else OPEN

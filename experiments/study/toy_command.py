@@ -1,17 +1,19 @@
 """The study in small: does its line of argument hold on models that anyone can train? Every claim could fail.
 
-Forty drawn things in six styles; small CLIPs (a ResNet and a transformer) on mixtures of styles, each seed with another
-quarter of the classes held out of its test domain. Every model is evaluated, and what its domains share is measured by
-circuits, own parts, CKA, features and embeddings. Then each claim of the study is judged over models, and whether
-sharing explains accuracy on held-out pairs of class and domain.
+The images are forty drawn things in six styles. Small CLIPs (a ResNet and a transformer) are trained on mixtures of
+styles. Each seed holds another quarter of the classes out of its test domain. Every model is evaluated, and its domains
+are compared by circuits, own parts, CKA, features and embeddings. Then each claim of the study is judged over models,
+and sharing is related to accuracy on held-out pairs of a class and a domain.
 
-A claim is refuted if the interval over models lies on the other side of zero; `toy_claims` says for each what that is.
+A claim is refuted if the interval over models lies on the side of zero that it does not predict; `toy_claims` has the
+predictions.
 
     python -m experiments.study toy                                     # hours on two cores; a second call goes on
     torchrun --nproc-per-node 2 -m experiments.study toy                # the same in two processes
     python -m experiments.study toy --models rn-tiny --seeds 0 1 2 3    # other seeds of one architecture
 """
 
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +33,7 @@ from circuitry.reports.figures import domain_marks
 from circuitry.training import TrainingWork
 from experiments.study import run_tables
 from experiments.study.relations import add_relations, relate_over_models
+from experiments.study.selection import MixtureSettings
 from experiments.study.setting_charts import (
     in_test_domain,
     robustness_scatter,
@@ -45,7 +48,7 @@ from experiments.study.sharing import (
     measure_runs,
 )
 from experiments.study.study_run import StudyRun
-from experiments.study.toy_claims import CLAIMS, KINDS, QUICKDRAW, judged
+from experiments.study.toy_claims import ALL_MODELS, CLAIMS, KINDS, QUICKDRAW, judged
 from experiments.study.toy_models import DRAWN, SEEDS, TESTED, Toy
 
 import numpy as np
@@ -53,11 +56,12 @@ import pandas as pd
 import tyro
 
 SHARING = SharingSettings(domains=("clipart", "real"), n_classes=6, sae_steps=100)
-"""Circuits and own parts of the first six held-out classes, in three domains: they take most of the time."""
+"""Few classes and domains for circuits and own parts, because these take most of the time: the first six held-out
+classes, in the test domain and two other domains."""
 
 
 FAR = ("reach", "distance")
-"""Numbers without labels of which the smaller is to pick the better model; of the others it is the larger."""
+"""Numbers without labels whose smaller value is to pick the better model; of all other numbers the larger value is."""
 
 
 @dataclass(frozen=True)
@@ -65,35 +69,35 @@ class Config:
     """Settings of the study in small."""
 
     out: Path = Path("runs/toy")
-    """Folder of images, models, measurements, tables and the report; what is there is reused."""
+    """Folder of images, models, measurements, tables and the report; finished models and measurements are reused."""
     results: SmallTables = None
     models: tuple[str, ...] = tuple(TESTED)
     """Architectures."""
     seeds: tuple[int, ...] | None = None
-    """Seeds of the trainings: 0 to 3 each hold another quarter of the classes out, 4 the same as 0 (default: those of
-    the architecture)."""
+    """Seeds of the trainings: 0 to 3 each hold another quarter of the classes out, and 4 holds out the same classes as
+    0 (default: the seeds that the toy has for the architecture)."""
     n_train: int = DRAWN.n_train
     """Drawn training images of a class in a style."""
     epochs: int | None = None
-    """Passes over the images (default: those of the architecture)."""
+    """Passes over the images (default: the number that the toy has for the architecture)."""
     work: tyro.conf.OmitArgPrefixes[WorkSettings] = WorkSettings()
     """How the work is shared out."""
 
     @property
     def toy(self) -> Toy:
-        """Images and models."""
+        """Return the images and models of these settings."""
         return Toy(self.out, replace(DRAWN, n_train=self.n_train), epochs=self.epochs)
 
 
 def main(config: Config) -> Written | None:
-    """Train what is missing, measure, judge, write, and print where the report is."""
+    """Train missing models, measure all models, judge the claims, and print where the report is."""
     if not config.work.share_out(partial(measured, config), config.out / "jobs"):
         return None
     return write(config, measured(config, config.work.work()))
 
 
 def measured(config: Config, work: Work) -> Measured:
-    """Return what was measured of all models, after this process's share of training and measuring."""
+    """Return the measurements of all models, after this process has trained and measured its share of the models."""
     runs = trained(config, work)
     images = config.toy.images()
     return measure_runs(
@@ -107,149 +111,162 @@ def measured(config: Config, work: Work) -> Measured:
 
 
 def trained(config: Config, work: Work) -> list[StudyRun]:
-    """Return all models; train this process's share first, then what is left."""
+    """Return all models, after training the models that are missing; this process begins with its share."""
     toy = config.toy
-    wanted = [
-        (model, seed, one)
-        for model in config.models
-        for seed in (SEEDS[model] if config.seeds is None else config.seeds)
-        for one in toy.mixtures(model, seed)
-    ]
+    wanted = list[tuple[str, int, MixtureSettings]]()
+    for model in config.models:
+        seeds = SEEDS[model] if config.seeds is None else config.seeds
+        for seed in seeds:
+            wanted += [(model, seed, mixture) for mixture in toy.mixtures(model, seed)]
     training = TrainingWork(workers=1, progress=work.progress)
     runs = dict[int, StudyRun]()
     for i in work.rank.order(range(len(wanted))):
         model, seed, mixture = wanted[i]
-        try:
-            print(f"[{model}, {mixture.name}, seed {seed}]", flush=True)
+        print(f"[{model}, {mixture.name}, seed {seed}]", flush=True)
+        # A model that another process is training is not waited for before all others are done.
+        with suppress(BlockingIOError):
             runs[i] = toy.run(model, seed, mixture, wait=False, work=training)
-        except BlockingIOError:  # another process has it
-            continue
-    return [
-        runs[i] if i in runs else toy.run(*job, work=training)
-        for i, job in enumerate(wanted)
-    ]
+    for i, job in enumerate(wanted):
+        if i not in runs:
+            runs[i] = toy.run(*job, work=training)
+    # In the order of the settings, whatever the order of this process.
+    return [runs[i] for i in range(len(wanted))]
 
 
-def relations_of(found: Measured, seed: int = 0) -> pd.DataFrame:
+def relations_of(measurements: Measured, seed: int = 0) -> pd.DataFrame:
     """Relate what is shared to accuracy over models, also after each seed and each held-out set is left out.
 
-    Ranks are taken within models of one architecture in one test domain.
+    Models are ranked among the models of one architecture in one test domain.
 
     Returns:
-        The columns of `relate_over_models`, the range over left-out seeds (``least_seed``, ``most_seed``), and the
-        jackknife interval over held-out sets (``low_set``, ``high_set``).
+        The columns of `relate_over_models`, the range of the correlation after one seed is left out (``least_seed``,
+        ``most_seed``), and the jackknife interval over held-out sets (``low_set``, ``high_set``).
     """
-    points = in_strata(found.points)
+    points = in_strata(measurements.points)
     names = list(known_names(points))
     table = relate_over_models(points, names, list(KINDS), "in_domain", seed=seed)
-    by_seed, by_set = (
-        _rho_after_leaving_out(points, names, column)
-        for column in ("seed", "held_out_classes")
-    )
-    intervals = [
-        jackknife_interval(rho, each)
-        for rho, each in zip(table["rho"], by_set, strict=True)
-    ]
-    low, high = np.array(intervals).T
+    # [correlations, left-out values]
+    by_seed = _rho_after_leaving_out(points, names, "seed")
+    by_set = _rho_after_leaving_out(points, names, "held_out_classes")
+    intervals = np.array(list(map(jackknife_interval, table["rho"], by_set)))
+    # The jackknife's interval is symmetric, and may pass the ends of the range of a correlation.
     return table.assign(
         least_seed=by_seed.min(axis=1),
         most_seed=by_seed.max(axis=1),
-        low_set=np.maximum(low, -1.0),
-        high_set=np.minimum(high, 1.0),
+        low_set=np.maximum(intervals[:, 0], -1.0),
+        high_set=np.minimum(intervals[:, 1], 1.0),
     )
 
 
 def _rho_after_leaving_out(
     points: pd.DataFrame, names: list[str], column: str
 ) -> np.ndarray:
-    """Return the correlations of `relate_over_models` (rows) after the models of each value (columns) are left out."""
-    values = sorted(set(points[column]))
-    left = [
-        relate_over_models(points[points[column] != one], names, list(KINDS))
-        for one in values
-    ]
-    return np.array([table["rho"].to_numpy(dtype=float) for table in left]).T
+    """Return the correlations of `relate_over_models` after the models with one value of a column are left out.
+
+    Returns:
+        Correlations [rows of `relate_over_models`, values of the column].
+    """
+    rhos = list[np.ndarray]()
+    for value in sorted(set(points[column])):
+        others = points[points[column] != value]
+        table = relate_over_models(others, names, list(KINDS))
+        rhos.append(table["rho"].to_numpy(dtype=float))
+    return np.array(rhos).T
 
 
 def in_strata(points: pd.DataFrame) -> pd.DataFrame:
-    """Return the points with each architecture's test domains apart."""
+    """Return the points with the architecture in front of the test domain.
+
+    Ranks are taken within test domains, so that models of different architectures are not ranked among each other.
+    """
     return points.assign(test_domain=points["model"] + " in " + points["test_domain"])
 
 
-def ranking(found: Measured) -> pd.DataFrame:
-    """Return how often a number that needs no label picks the better of two models, of one architecture and domain.
+def ranking(measurements: Measured) -> pd.DataFrame:
+    """Return how often a number that needs no label picks the better of two models.
+
+    Both models are of one architecture and test domain. The better model is more accurate on held-out classes.
 
     Returns:
         Columns what, right (share of pairs of models), n_pairs, chance.
     """
-    rows = []
-    for what in (name for name in known_names(found.points) if name in LABEL_FREE):
-        right = list[float]()
-        far = what in FAR
-        for _, part in found.points.groupby(["model", "test_domain"]):
-            x = part[what].to_numpy() * (-1 if far else 1)
-            y = part["held_out"].to_numpy()
-            i, j = np.triu_indices(len(part), 1)
-            told = (y[i] != y[j]) & ~np.isnan(x[i] - x[j])
-            right += (np.sign(x[i] - x[j]) == np.sign(y[i] - y[j]))[told].tolist()
-        name = f"{LABEL_FREE[what]}, the {'smaller' if far else 'larger'}"
-        rows.append((name, float(np.mean(right)) if right else np.nan, len(right), 0.5))
+    points = measurements.points
+    rows = list[tuple[object, ...]]()
+    for what in known_names(points):
+        if what not in LABEL_FREE:
+            continue
+        sign = 1
+        name = f"{LABEL_FREE[what]}, the larger"
+        if what in FAR:
+            sign = -1
+            name = f"{LABEL_FREE[what]}, the smaller"
+        right = list[bool]()
+        for _, models in points.groupby(["model", "test_domain"]):
+            x = sign * models[what].to_numpy()
+            y = models["held_out"].to_numpy()
+            # All pairs of models: differences of the number and of the accuracy.
+            i, j = np.triu_indices(len(models), 1)
+            dx = x[i] - x[j]
+            dy = y[i] - y[j]
+            # Of two equally accurate models neither is better.
+            comparable = (dy != 0) & ~np.isnan(dx)
+            right += (np.sign(dx) == np.sign(dy))[comparable].tolist()
+        share = float(np.mean(right)) if right else np.nan
+        rows.append((name, share, len(right), 0.5))
     return pd.DataFrame(rows, columns=["what", "right", "n_pairs", "chance"])
 
 
-def over_depth(found: Measured) -> pd.DataFrame:
-    """Return what quickdraw and the other domains share at each site, mean over models that saw all domains.
+def over_depth(measurements: Measured) -> pd.DataFrame:
+    """Return how much quickdraw and the other domains share at each site, mean over models that saw all domains.
 
     Returns:
         Columns model, site, what, quickdraw, others, n_models.
     """
-    runs = found.points[
-        (found.points["setting"] == "cg-high")
-        & (found.points["test_domain"] == QUICKDRAW)
+    points = measurements.points
+    runs = points[
+        (points["setting"] == "cg-high") & (points["test_domain"] == QUICKDRAW)
     ]
-    at = found.shared[
-        found.shared["what"].isin(["cka", "overlap"]) & (found.shared["site"] != WHOLE)
-    ]
-    at = at[at["test_domain"] == QUICKDRAW].merge(runs[["run", "model"]])
-    side = np.where(at["domain"] == QUICKDRAW, QUICKDRAW, "others")
+    rows = measurements.shared
+    rows = rows[rows["what"].isin(["cka", "overlap"]) & (rows["site"] != WHOLE)]
+    rows = rows[rows["test_domain"] == QUICKDRAW].merge(runs[["run", "model"]])
+    side = rows["domain"].where(rows["domain"] == QUICKDRAW, "others")
     keys = ["model", "site", "what"]
-    wide = at.assign(side=side).pivot_table(
-        index=keys, columns="side", values="value", sort=False
-    )
-    return wide.assign(n_models=at.groupby(keys)["run"].nunique()).reset_index()
+    # Unsorted, so that sites stay in the order of depth.
+    wide = rows.assign(side=side).pivot_table("value", keys, "side", sort=False)
+    return wide.assign(n_models=rows.groupby(keys)["run"].nunique()).reset_index()
 
 
-def tables_of(found: Measured) -> dict[str, pd.DataFrame]:
+def tables_of(measurements: Measured) -> dict[str, pd.DataFrame]:
     """Return all tables by name."""
-    screened = run_tables.screened_classes(found.evaluated)
-    seeds = found.points.groupby(["model", "setting", "test_domain"])[list(KINDS)].agg(
-        ["mean", "std", "min", "max"]
-    )
-    seeds.columns = [" ".join(names) for names in seeds.columns]
+    points = measurements.points
+    evaluated = measurements.evaluated
+    screened = run_tables.screened_classes(evaluated)
+    by = ["model", "setting", "test_domain"]
+    seeds = points.groupby(by)[list(KINDS)].agg(["mean", "std", "min", "max"])
+    seeds.columns = seeds.columns.map(" ".join)
     return {
-        "claims": judged(found),
-        "points": found.points,
-        "shared": found.shared,
-        "relations": relations_of(found),
-        "ranking": ranking(found),
-        "told_apart": run_tables.kinds_of_runs(found.evaluated),
-        "told_apart_screened": run_tables.kinds_of_runs(
-            found.evaluated, screened=screened
-        ),
+        "claims": judged(measurements),
+        "points": points,
+        "shared": measurements.shared,
+        "relations": relations_of(measurements),
+        "ranking": ranking(measurements),
+        "told_apart": run_tables.kinds_of_runs(evaluated),
+        "told_apart_screened": run_tables.kinds_of_runs(evaluated, screened),
         "screened": screened,
         "seeds": seeds.reset_index(),
-        "depth": over_depth(found),
-        "robustness": run_tables.effective_robustness(found.evaluated),
+        "depth": over_depth(measurements),
+        "robustness": run_tables.effective_robustness(evaluated),
     }
 
 
-def write(config: Config, found: Measured) -> Written:
-    """Write tables, figures and the report, and say where they are."""
-    tables = tables_of(found)
+def write(config: Config, measurements: Measured) -> Written:
+    """Write the tables, the figures and the report, and say where they are."""
+    tables = tables_of(measurements)
     marks = domain_marks(config.toy.drawn.styles)
+    points = in_strata(measurements.points)
     report = Report(
         "Does the study's line of argument hold on small models?",
-        f"{found.points['run'].nunique()} models ({', '.join(config.models)}) of {len(DRAWN.classes)} drawn things.",
+        f"{points['run'].nunique()} models ({', '.join(config.models)}) of {len(DRAWN.classes)} drawn things.",
     )
     report.summary(claim_findings(tables["claims"]))
     add_claims(report, tables["claims"])
@@ -263,14 +280,13 @@ def write(config: Config, found: Measured) -> Written:
         tables["seeds"],
         "Spread of models that differ in the seed and the held-out classes.",
     )
-    for model in tables["told_apart"]["model"].unique():
-        told, robustness = (
-            tables[name][tables[name]["model"] == model]
-            for name in ("told_apart", "robustness")
-        )
+    # Each architecture has its own figures: it was tested in other domains, with another upper bound.
+    for model, accuracies in tables["told_apart"].groupby("model", sort=False):
+        robustness = tables["robustness"]
+        robustness = robustness[robustness["model"] == model]
         said = f"Accuracy of {model} in the test domain"
         report.figure(
-            settings_bars(told, marks),
+            settings_bars(accuracies, marks),
             f"{said} by setting, of all held-out classes; mean.",
         )
         line = "The line fits models of photographs alone."
@@ -278,16 +294,10 @@ def write(config: Config, found: Measured) -> Written:
             robustness_scatter(robustness, "real"),
             f"{said} against photographs, held-out classes. {line}",
         )
-    names = known_names(found.points)
-    points = in_strata(found.points)
-    add_relations(
-        report,
-        points,
-        tables["relations"],
-        names,
-        list(KINDS),
-        domain_marks(set(points["test_domain"])),
-    )
+    # Strata are no domains of the package, so they get marks of their own.
+    strata = domain_marks(set(points["test_domain"]))
+    names = known_names(points)
+    add_relations(report, points, tables["relations"], names, list(KINDS), strata)
     report.table(
         tables["depth"],
         "What is shared at each site: quickdraw and the mean of the other domains.",
@@ -296,7 +306,8 @@ def write(config: Config, found: Measured) -> Written:
         tables["ranking"],
         "How often a number without labels picks the better of two models.",
     )
-    provenance = {"runs": sorted(set(found.points["run"])), **versions()}
+    provenance = {"runs": sorted(set(points["run"])), **versions()}
+    # The table of all domains and sites is large.
     small = tuple(name for name in tables if name != "shared")
     return write_results(
         report, tables, config.out / "results", config.results, provenance, small
@@ -304,32 +315,31 @@ def write(config: Config, found: Measured) -> Written:
 
 
 def claim_findings(table: pd.DataFrame) -> list[Finding]:
-    """Say of each claim whether it is borne out over all models, what was measured, and what would refute it."""
-    rows = table[table["models"] == "all"].drop_duplicates("claim").set_index("claim")
-    said = dict(zip(rows.index, with_intervals(rows, "+.2f"), strict=True))
-    of = {
-        str(name): {str(column): str(value) for column, value in row.items()}
-        for name, row in rows.iterrows()
-    }
-    return [
-        Finding(
-            f"{one.question} {of[one.name]['verdict'].capitalize()}.",
-            f"{of[one.name]['measure']}: {said[one.name]} over {of[one.name]['n_models']} models "
-            f"({of[one.name]['n_independent']} of another seed or architecture). Predicted: {one.predicts}",
-            f"Refuted by: {one.refuted_by}",
+    """Say of each claim whether it is borne out over all models, by which numbers, and what would refute it."""
+    rows = table[table["models"] == ALL_MODELS]
+    # The first measure of a claim judges it.
+    rows = rows.assign(said=with_intervals(rows, "+.2f")).drop_duplicates("claim")
+    by_name = rows.set_index("claim")
+    findings = list[Finding]()
+    for claim in CLAIMS:
+        row = by_name.loc[claim.name]
+        findings.append(
+            Finding(
+                f"{claim.question} {row['verdict'].capitalize()}.",
+                f"{row['measure']}: {row['said']} over {row['n_models']} models ({row['n_independent']} of another "
+                f"seed or architecture). Predicted: {claim.predicts}",
+                f"Refuted by: {claim.refuted_by}",
+            )
         )
-        for one in CLAIMS
-    ]
+    return findings
 
 
 def add_claims(report: Report, table: pd.DataFrame) -> None:
-    """Add the table of all measures of all claims."""
+    """Add the section with the table of `judged`: all measures of all claims."""
     report.section("Claims")
-    shown = table.assign(value=with_intervals(table, "+.3f")).drop(
-        columns=["low", "high"]
-    )
+    shown = table.assign(value=with_intervals(table, "+.3f"))
     report.table(
-        shown,
+        shown.drop(columns=["low", "high"]),
         "Mean over models with Student's 95 % interval over architectures and seeds, and over held-out sets; sign: "
         "what the claim predicts.",
         formats={"p": ".2g", "p_holm": ".2g"},
