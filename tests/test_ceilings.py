@@ -15,17 +15,17 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "tokens of the package": 255_400,
+    "tokens of the package": 255_760,
     "tokens a line of code": 8.5,
-    "comprehensions in 1,000 lines": 27.5,
+    "comprehensions in 1,000 lines": 27.4,
     "assignments to tuples in 1,000 lines": 9.6,
     "conditional expressions in 1,000 lines": 13.8,
     "classes": 200,
     "classes of settings": 32,
     "modules that attribute loads": 86,
     "names at the top": 38,
-    "tokens of experiments": 114_932,
-    "tokens of tests": 377_300,
+    "tokens of experiments": 114_960,
+    "tokens of tests": 378_870,
 }
 
 
