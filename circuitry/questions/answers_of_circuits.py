@@ -1,7 +1,8 @@
-"""Answers of tests and comparisons of circuits, with their tables and sections of a report. No torch.
+"""Answers to questions about circuits: results of tests and comparisons, as a report shows them.
 
-Each answer has the methods `findings`, `tables` and `add_to`. An `AnswerContext` holds the images and settings that all
-answers share; it is passed to `tables` and `add_to` as ``of``.
+Each answer has three methods. `findings` returns its conclusions in words, `tables` returns its tables, and `add_to`
+adds its sections to a report. An `AnswerContext` holds the images, circuits and settings that all answers share; it is
+passed to `tables` and `add_to` as ``of``. Does not import torch.
 """
 
 from collections.abc import Mapping
@@ -84,8 +85,8 @@ class AnswerContext:
     apart: str | None = None
     """A domain to compare with all other domains; None for no such comparison."""
     pair: tuple[str, str, str] | None = None
-    """A class and two domains whose circuits are drawn. By default they are the first class and its two least similar
-    domains."""
+    """A class and two domains, whose two circuits are drawn side by side. By default it is the first class, with the
+    two domains in which its circuits share the fewest edges."""
 
     @property
     def domains(self) -> tuple[str, ...]:
@@ -94,7 +95,7 @@ class AnswerContext:
 
     @property
     def marks(self) -> Mapping[str, Mark]:
-        """The colour and symbol of each domain."""
+        """The colour and symbol of each domain in charts."""
         return domain_marks(self.domains)
 
     @cached_property
@@ -106,7 +107,7 @@ class AnswerContext:
         return list(next(iter(self.graphs.values())).inner_sites)
 
     def circuit(self, key: Key) -> Circuit:
-        """Return the circuit of a class and domain, cut as it is drawn."""
+        """Return the circuit of a class and domain, with the edges that drawings show (see `reading`)."""
         # Only sections on circuits call this, and a report without circuits has no such sections.
         assert self.graphs is not None
         reading = self.reading
@@ -182,7 +183,10 @@ class TransferAnswer:
     """The share of edges that each two domains have in common, as a matrix."""
 
     def findings(self) -> list[Finding | None]:
-        """Return findings on whether circuits work in other domains, and whether similarity predicts it."""
+        """Return findings on two questions about the circuits.
+
+        Do circuits work in other domains? Do they work better in a domain whose circuits are more similar?
+        """
         return transfer_findings(self.transfer, self.similarity)
 
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
@@ -212,7 +216,10 @@ class TransferAnswer:
 
 @dataclass(frozen=True)
 class ScoresAnswer:
-    """The scores of one circuit next to exact effects, and the pixels that raise its metric.
+    """Checks of a single circuit: its scores next to exact effects, and maps of pixels.
+
+    The exact effect of a unit is the change of the metric, measured in a run in which the unit is ablated. The maps
+    show how much each pixel contributes to the metric.
 
     Example:
         >>> from circuitry.questions import AnswerContext, ScoresAnswer
@@ -226,14 +233,14 @@ class ScoresAnswer:
     key: Key
     """The class and domain of the circuit."""
     check: AttributionCheck
-    """The scores of the circuit next to exact effects."""
+    """The scores of the circuit next to the exact effects of its units."""
     shown: np.ndarray
     """A few images as bytes [B, H, W, 3]."""
     maps: Mapping[str, np.ndarray]
     """Maps of pixels [B, H, W] by title."""
 
     def findings(self) -> list[Finding | None]:
-        """Return an empty list: one circuit answers no question about all circuits."""
+        """Return an empty list, because one circuit allows no conclusion about all circuits."""
         return []
 
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
@@ -273,7 +280,10 @@ class ComparedAnswer:
         return circuit_findings(self.comparisons) if self.comparisons else []
 
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
-        """Return the tables of a report by name."""
+        """Return the tables of this answer by the names that they have in a report.
+
+        If ``of`` has a domain to compare with all other domains (``apart``), there are additional tables on it.
+        """
         tables: dict[str, pd.DataFrame] = {}
         for comparison in self.comparisons.values():
             tables |= comparison.tables()
@@ -290,9 +300,10 @@ class ComparedAnswer:
         return tables
 
     def add_to(self, report: Report, of: AnswerContext) -> None:
-        """Add the sections on similarity, a pair of circuits, stability, and the domain that is set apart.
+        """Add sections to a report: on similarity, on a pair of circuits, and on the stability of circuits.
 
-        If there are no comparisons, some circuits are drawn one by one.
+        If ``of`` has a domain to compare with all other domains (``apart``), a section on this domain follows. If there
+        are no comparisons, the report only gets drawings of at most `CIRCUITS_DRAWN` single circuits.
         """
         # If no class has two domains, there is nothing to compare, but there are circuits to draw.
         if not self.comparisons:

@@ -1,4 +1,7 @@
-"""The images used to check the circuits of a folder: images that were not used to find the circuits. No torch."""
+"""The images used to check the circuits of a folder: images that were not used to find the circuits.
+
+Does not import torch.
+"""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -22,11 +25,12 @@ log = logging.getLogger(__name__)
 class SplitOfCircuits(Split):
     """The split of stored circuits: which images of a class were used to find its circuit, and which are unseen.
 
-    The split follows the rule of `Split` with the number and seed of the circuits. Images that a circuit records as
-    used count as seen, too.
+    The split follows the rule of `Split`, with the number of images and the seed that were used to find the circuits.
+    In addition, an image is not unseen if the file of its circuit lists it among the images used.
     """
 
     graphs: GraphFolder
+    """The folder of the circuits."""
 
     def known(self, key: Key) -> frozenset[str]:
         """Return the paths of the images that were used to find the circuit of a class and domain.
@@ -52,7 +56,7 @@ class SplitOfCircuits(Split):
 
     @cached_property
     def _provenances(self) -> dict[Key, Mapping[str, Any]]:
-        """The provenance of each circuit whose images were asked for."""
+        """The provenance of each circuit whose file was read so far."""
         return {}
 
 
@@ -70,7 +74,16 @@ class CheckImages:
     def __init__(
         self, images: DomainFolder, graphs: GraphFolder, settings: CheckSettings
     ) -> None:
-        """Choose the images by the number, seed and rule that were used to find the circuits."""
+        """Choose images that were not used to find the circuits, unless ``settings.seen`` is True.
+
+        Args:
+            images: The images, by class and domain.
+            graphs: The folder of the circuits. Its manifest has the settings of the search.
+            settings: The number of images to choose, and whether to choose images that were used to find the circuits.
+
+        Raises:
+            InputError: if no circuit is of a class and domain of the images.
+        """
         made_with = graphs.manifest["config"]
         self.images = images
         self.graphs = graphs

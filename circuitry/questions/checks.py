@@ -1,7 +1,8 @@
-"""Causal checks of a whole folder of circuits, on images that were not used to find them.
+"""Causal checks of all circuits in a folder: their faithfulness, and their transfer between domains.
 
-The results of faithfulness and of transfer are each stored in a `JobFolder`. Several processes may share its jobs. An
-interrupted run is resumed, and damaged files are repaired.
+The checks use images that were not used to find the circuits. Faithfulness and transfer are each measured in the jobs
+of a `JobFolder`, which stores the results. Several processes may share the jobs. An interrupted run is resumed, and
+damaged files are repaired.
 """
 
 import logging
@@ -60,7 +61,9 @@ log = logging.getLogger(__name__)
 
 
 class CausalChecks(FolderWork):
-    """The causal checks of a model's circuits, on images that were not used to find them.
+    """The causal checks of a model's circuits: their faithfulness, and their transfer between domains.
+
+    The images were not used to find the circuits, unless the settings ask for these images.
 
     Example:
         >>> from circuitry.interventions import CheckSettings
@@ -81,7 +84,7 @@ class CausalChecks(FolderWork):
         graphs: GraphFolder,
         settings: CheckSettings | None = None,
     ) -> None:
-        """Join a model, its circuits, and images to check them on.
+        """Prepare the checks of a model's circuits on images.
 
         Args:
             clip: The model that was used to find the circuits.
@@ -126,11 +129,11 @@ class CausalChecks(FolderWork):
         return self._graph(key).circuit(None)
 
     def _graph(self, key: Key) -> AttributionGraph:
-        """Return the graph of a class and domain, prepared for comparison with the tasks of the checks.
+        """Return the graph of a class and domain, without the records that must not be compared with the task.
 
-        Tests compare the settings and images of a graph with those of a task. If the checks may have another metric or
-        other texts, the settings of its metric are removed. If the checks use the images that were used to find the
-        circuits, the record of these images is removed.
+        A test raises an error if the graph has other settings than the task, and warns if they share images. If the
+        user gave the checks a metric or texts, the graph's record of its metric is removed. If the user asked for the
+        images that were used to find the circuits, the graph's record of these images is removed.
         """
         graph = self.graphs[key]
         # Tests compare these entries with the entries of the task. If they differ, tests raise an error or warn.
@@ -142,7 +145,11 @@ class CausalChecks(FolderWork):
         return replace(graph, settings=settings, provenance=provenance)
 
     def _foreign(self, key: Key) -> list[AttributionGraph]:
-        """Return the graphs of the classes that follow in the same domain, at most `FOREIGN`."""
+        """Return the graphs of at most `FOREIGN` other classes in the same domain.
+
+        They are the classes after the class of ``key`` in the order of the circuits. After the last class comes the
+        first one.
+        """
         names = [name for name, domain in self.chosen.keys if domain == key[1]]
         # In a circle, so that every circuit is compared equally often as the circuit of another class.
         place = names.index(key[0])
@@ -211,13 +218,14 @@ class CausalChecks(FolderWork):
 
         Args:
             out: The folder. An existing folder is resumed.
-            rankings: Which units come first; there is a curve for each ranking. See `AblationSettings`.
-            sizes: Sizes of the circuits. By default they are the sizes of MIB, and the size at which the circuits were
-                found.
+            rankings: Rules by which units are ranked (`RANKINGS`). A circuit keeps the first units of a ranking, and
+                there is a curve for each ranking.
+            sizes: Sizes of the circuits, as shares of the units. By default they are the sizes of the MIB benchmark,
+                and the size at which the circuits were found.
             random_draws: The number of random circuits of every size.
             one_site: True ablates at one site at a time, with a curve for each site. Circuits of other classes are then
                 left out. False ablates at all sites together.
-            work: Which process this is, its memory and progress bar, and what to do with images that cannot be read.
+            work: How the work is carried out: rank of this process, memory, unreadable images, and progress bar.
 
         Returns:
             The curves, class by class. A warning names each class and domain without a readable image.
@@ -282,7 +290,7 @@ class CausalChecks(FolderWork):
             images: The images to test on.
             asked: The settings of the curves, one for each ranking.
             one_site: Whether to ablate at one site at a time.
-            work: Memory of the runs.
+            work: Memory that the runs may use.
         """
         if not len(images[0]):
             return
@@ -316,12 +324,13 @@ class CausalChecks(FolderWork):
             out: The folder. An existing folder is resumed.
             one_site: True also keeps circuits at one site at a time, while all other sites run as they are.
             exchange: True also exchanges activations between domains (`interchange`).
-            work: Which process this is, its memory and progress bar, and what to do with images that cannot be read.
+            work: How the work is carried out: rank of this process, memory, unreadable images, and progress bar.
 
         Returns:
-            A dictionary of tables. ``transfer`` is a table of `transfer_circuits` with the additional column ``sites``:
-            ``all``, or the one site. With ``exchange`` there is also ``interchange``, a table of `interchange`. A
-            warning names each class without a readable image.
+            A dictionary of tables. ``transfer`` is a table of `transfer_circuits` with the additional column ``sites``.
+            This column has the name of the site, or ``all`` if the circuit was kept at all sites together. If
+            ``exchange`` is True, there is also ``interchange``, a table of `interchange`. A warning names each class
+            without a readable image.
         """
         # A job is a class, since its circuits are tested in all of its domains.
         keys: dict[str, list[Key]] = {}
@@ -404,7 +413,13 @@ class CausalChecks(FolderWork):
     def pixels(
         self, class_name: str, domain: str, *, n_images: Count = 3, work: Work = Work()
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return a few images of a class in a domain, and maps of what their pixels contribute.
+        """Return a few images of a class in a domain, and maps of how much their pixels contribute to the metric.
+
+        Args:
+            class_name: The class.
+            domain: The domain.
+            n_images: Largest number of images.
+            work: Memory that the runs may use.
 
         Returns:
             The images as bytes [B, H, W, 3], and the maps [B, H, W] of `circuit_pixels` by title.

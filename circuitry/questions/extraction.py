@@ -1,8 +1,9 @@
 """Circuits of every class and domain of a data set, as a folder of graph files.
 
-Each (class, domain) is one job of a `JobFolder`. A job loads the images of the class in the domain, and attributes them
-in one pass: all images together, and each fold of the images (one of several disjoint sets). It writes a graph file for
-all images and for each fold. The graphs of folds show how far circuits can be trusted.
+Each (class, domain) is one job of a `JobFolder`. A job loads the images of the class in the domain, which are divided
+into folds (disjoint sets). One pass over the images computes the scores of the units for each fold, and for all images
+together. The job writes one graph file for all images, and one for each fold. If graphs of different folds differ, the
+circuit depends on the choice of images.
 """
 
 import logging
@@ -70,11 +71,11 @@ def extract(
     work: Work = Work(),
     **settings: Any,
 ) -> GraphFolder:
-    """Attribute every (class, domain) and write the graphs into a folder.
+    """Score the units of a model for every class in every domain, and write the graphs into a folder.
 
-    Finished files are kept if they are sound. Units are ranked by how much they change the answers on images of the
-    class and of other classes in its domain. If there are no images of other classes, units are ranked by their
-    gradient.
+    Files of an earlier run are kept if they are not damaged. The default method ranks units by how much the model's
+    answers depend on them, on images of the class and on images of other classes in the same domain. If there are no
+    images of other classes, units are ranked by their gradient.
 
     Args:
         clip: The model.
@@ -83,13 +84,13 @@ def extract(
         classes: A subset of the classes (default: all). Text weights are always made for all classes of the data.
         domains: A subset of the domains (default: all).
         n_images: The number of images per (class, domain), chosen by ``seed``. At most half of the images are used, so
-            that the other half can test the circuits (`Split`). With ``leave_unseen=False`` all may be used. The images
-            are held in memory for the length of one job.
+            that the other half can test the circuits (`Split`). With ``leave_unseen=False`` all images may be used. The
+            images of a job are held in memory while the job runs.
         seed: Seed of all random choices.
-        work: Which process this is, its memory, and what to do with images that cannot be read. It does not change the
-            scores.
-        settings: Other fields of `ExtractionSettings`: metric, texts, baseline, sites, folds, items, and how to
-            attribute. If no rule is given, the rule of `DEFAULT_RULES` for this kind of tower is used.
+        work: How the work is carried out: rank of this process, memory, unreadable images, and progress bar. It does
+            not change the scores, except for rounding.
+        settings: Other fields of `ExtractionSettings`, such as metric, texts, baseline, sites, folds, items and method.
+            If no rule is given, the rule of `DEFAULT_RULES` for this kind of tower is used.
 
     Returns:
         The folder of graphs.
@@ -135,7 +136,15 @@ class Extraction(FolderWork):
         classes: Names | None = None,
         domains: Names | None = None,
     ) -> None:
-        """Choose the images; the arguments are those of `extract`.
+        """Choose the images of each job.
+
+        Args:
+            clip: The model.
+            images: The images, by class and domain.
+            out: The folder of the graphs. An existing folder is resumed.
+            settings: The settings of the search.
+            classes: A subset of the classes (default: all).
+            domains: A subset of the domains (default: all).
 
         Raises:
             InputError: for settings that do not fit the model and the images.
@@ -197,8 +206,8 @@ class Extraction(FolderWork):
     def _templates_of_jobs(self) -> list[Any] | dict[str, list[Any]]:
         """Return the text templates of the chosen domains.
 
-        If all domains have the same templates, they are returned once, as a list. Otherwise a dictionary has the
-        templates of each domain.
+        If all domains have the same templates, the templates are returned once, as a list. Otherwise a dictionary from
+        domains to lists of templates is returned.
         """
         # Templates of domains that were not chosen do not influence the results.
         templates = {domain: list(self.templates[domain]) for _, domain in self.keys}
@@ -227,8 +236,8 @@ class Extraction(FolderWork):
         returned.
 
         Args:
-            work: Which process this is, its memory, and its progress bar.
-            most: Stop after this many jobs, for example to measure how long they take.
+            work: How the work is carried out: rank of this process, memory, unreadable images, and progress bar.
+            most: Stop after this many jobs (default: do all jobs). With few jobs, the time of a job can be measured.
         """
         empty = [" in ".join(key) for key in self.keys if not self.selection[key]]
         if empty:

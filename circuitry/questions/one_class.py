@@ -1,13 +1,14 @@
 """Which units recognise one class in one domain, and do they work? A circuit is found, tested and drawn.
 
-1. A circuit of the class is found on some of its images (`Split`). Circuits of two other classes of the domain are
-   found in the same way, on images of their own.
-2. The unseen images are used to test the circuit. They show what the circuit recovers, compared with random units and
-   with the circuits of other classes. `judge_circuit` tests the circuit, too.
+1. A circuit of the class is found on some images of the class (`Split`). For comparison, circuits of two other classes
+   of the domain are found in the same way, each on images of its own class.
+2. The circuit is tested on unseen images, which were not used to find it. A faithfulness curve compares what the
+   circuit recovers with what random units and the circuits of other classes recover. `judge_circuit` returns a table of
+   statistical tests.
 3. Edges between the strongest units of the circuit are scored, for the drawing.
 
-Each step is a job. If a job is finished, its results are read. If another process does the job, this process waits for
-it.
+Each step is done by jobs of a `JobFolder`. If a job is finished, its results are read. If another process is doing a
+job, this process waits for the results.
 """
 
 import os
@@ -191,15 +192,20 @@ class OneClass(FolderWork):
         return self.split.unseen(self.key, self.settings.n_images)
 
     def others(self, *, unseen: bool = False) -> Records:
-        """Return images of other classes: used to find the circuit, or with ``unseen`` used to test it."""
+        """Return images of other classes in the domain.
+
+        Args:
+            unseen: True returns the images that are used to test the circuit. False returns the images that are used to
+                find it.
+        """
         return self.split.others(self.key, self.settings.n_others, unseen=unseen)
 
     @property
     def foreign(self) -> list[Key]:
-        """The class and domain of circuits of other classes, which are measured for comparison.
+        """The other classes whose circuits are measured for comparison, each with the domain.
 
-        They are the classes that follow in the same domain, at most `FOREIGN_CLASSES`. A class with only one image is
-        left out.
+        There are at most `FOREIGN_CLASSES`: the classes that follow in the order of classes. After the last class comes
+        the first one. A class with only one image in the domain is left out.
         """
         # A class with only one image is left out, as it could not be the class of the circuit either.
         testable = list[Key]()
@@ -211,9 +217,10 @@ class OneClass(FolderWork):
 
     @property
     def looked_at(self) -> dict[Key, Records]:
-        """All images that are used, by the class and domain of the circuit that they are used for.
+        """For each circuit, all images that are used to find or to test it.
 
-        They are used to find the circuit or to test it.
+        The keys are the class and domain of the circuit. There is an entry for this class, and an entry for each other
+        class whose circuit is measured for comparison.
         """
         tests = self.unseen + self.others(unseen=True)
         looked_at = {self.key: self.found_on + self.others() + tests}
@@ -337,9 +344,9 @@ class OneClass(FolderWork):
         return [self._circuit]
 
     def _find_foreign(self) -> list[Path]:
-        """Find circuits of other classes with the same size, each on images of its own class.
+        """Find circuits of other classes, of the same size as the circuit. Each is found on images of its own class.
 
-        If the method learns masks, a ranking is used here instead, because masks would take minutes for every class.
+        If the method learns masks, units are ranked here instead, because each mask would take minutes.
         """
         # The size is read from the circuit, because with a selectivity it is known only after the search.
         size = Circuit.load(self._circuit).size
@@ -418,7 +425,10 @@ class OneClass(FolderWork):
 
     @property
     def in_words(self) -> str:
-        """Sentences that name the sites whose units count in the size of a circuit, and the sites that stay whole."""
+        """Sentences that name two kinds of sites, for the report.
+
+        The units of the first sites count in the size of a circuit. The other sites keep all their units.
+        """
         encoder = self.clip.encoder
         counted = counted_sites(encoder)
         # The input has no units that a circuit could leave out.
@@ -436,6 +446,6 @@ def _do(
 
 
 def _named(circuit: Circuit, key: Key) -> Circuit:
-    """Return a circuit whose source names its class and domain."""
+    """Return a copy of a circuit, with a class and a domain stored in its source."""
     source = replace(circuit.source, class_name=key[0], domain=key[1])
     return replace(circuit, source=source)

@@ -1,4 +1,4 @@
-"""The answer on own parts: tables, findings, and sections of a report. No torch."""
+"""The answer on own parts: tables, findings, and sections of a report. Does not import torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ from circuitry.runs.errors import InputError
 
 @dataclass(frozen=True)
 class OwnPartsAnswer:
-    """The lesions and overlaps of own parts, or the reason why there are none.
+    """The tables of lesions and of overlaps of own parts, or the reason why there are no own parts.
 
     An own part is a set of units that a class needs and that other classes do not need. A lesion ablates these units.
 
@@ -46,7 +46,8 @@ class OwnPartsAnswer:
             unknown: The (class, domain) pairs that the model does not know.
 
         Returns:
-            The answer without rows that name one of these pairs, or an answer with the reason if too few rows are left.
+            The answer without rows that name one of these pairs. If too few rows are left for tables, the answer has no
+            rows, only the reason.
         """
         if self.lesions is None or self.overlaps is None:
             return self
@@ -74,7 +75,7 @@ class OwnPartsAnswer:
         return own_part_tables(self.lesions, self.overlaps)
 
     def findings(self) -> list[Finding | None]:
-        """Return findings on whether classes have own parts, and whether the parts are the same in two styles."""
+        """Return findings on whether classes have own parts, and whether a class has the same part in two domains."""
         if self.named_tables:
             return list(own_part_findings(self.named_tables))
         return [
@@ -124,10 +125,10 @@ class OwnPartsAnswer:
         add_own_parts(report, self.named_tables, domains)
 
     def matrix(self) -> pd.DataFrame:
-        """Return how many of a class's right answers a lesion of its own part leaves, as texts.
+        """Return a matrix of texts: which share of its right answers a class keeps when its own part is ablated.
 
-        The rows are the domains that parts were found on, and the columns are the domains of the test. A cell has the
-        share of right answers that is left, and the number of classes that were averaged.
+        A row is the domain on whose images the parts were found. A column is the domain of the test images. An entry
+        has the share, averaged over classes, and the number of these classes.
         """
         return matrix_with_counts(self.named_tables["told"])
 

@@ -52,6 +52,8 @@ log = logging.getLogger(__name__)
 class OwnParts(FolderWork):
     """The own parts of a model's classes by domain, found on some images and tested on other images.
 
+    An own part is a set of units that a class needs and that other classes do not need.
+
     Example:
         >>> from circuitry.interventions import OwnPartSettings
         >>> from circuitry.questions import OwnParts
@@ -132,10 +134,10 @@ class OwnParts(FolderWork):
 
     @cached_property
     def sites(self) -> dict[str, tuple[str, ...]]:
-        """The sites whose units may belong to own parts, by name.
+        """A dictionary from a name to sites. Own parts are found separately among the units of each entry.
 
-        There is one entry for all sites together. If the settings ask for depth, there are two more entries for each
-        cut in the order of sites: the sites up to the cut, and the sites from the cut on.
+        One entry has all sites. If ``depth`` is set, the order of sites is divided at a few places, and each place adds
+        two entries: the sites before the place, and the sites after it.
         """
         every = self.settings.sites or counted_sites(self.clip.encoder)
         sites = {EVERYWHERE: every}
@@ -149,9 +151,10 @@ class OwnParts(FolderWork):
 
     @property
     def kinds(self) -> list[tuple[float, str]]:
-        """The kinds of own parts, as pairs of share and name of `sites`.
+        """The kinds of own parts: pairs of a share of the units, and a name of an entry of `sites`.
 
-        At all sites together there is a part of each share. At other sites there is only a part of the largest share.
+        Among the units of all sites, there is a part of each share. Among the units of only some sites, there is only a
+        part of the largest share.
         """
         # Depth is tested at one share only, because each further share would add as many tests.
         *smaller, largest = sorted(set(self.settings.shares))
@@ -220,7 +223,7 @@ class OwnParts(FolderWork):
             name: The name of the progress bar.
             read: A function that reads the images of a (class, domain).
             do: A function that does the job with these images, and returns the paths of its files.
-            work: Which process this is.
+            work: How the work is carried out, such as the rank of this process.
         """
         self.folder.run(
             lambda job, images: do((job[1], job[2]), images, work),
@@ -319,8 +322,8 @@ class OwnParts(FolderWork):
     def _images_that_test(self, key: Key, work: Work) -> Tensor | None:
         """Return images of a class in a domain to test own parts on; None if no image can be read.
 
-        They are unseen images. If the class has no unseen images, they are the images used to find its own part here;
-        these test only own parts of other domains.
+        These are unseen images. If the class has no unseen images in this domain, the images that were used to find its
+        own part in this domain are returned. They can test only the own parts that were found in other domains.
         """
         own = self.read(self.unseen[key] or self.found_on[key], strict=work.strict)
         if len(own):
@@ -362,7 +365,7 @@ class OwnParts(FolderWork):
         return paths
 
     def _ranked(self, task: Task) -> Scores:
-        """Return the scores of the units, whose order decides which units belong to a part."""
+        """Return scores of the units by the method of the settings. The first units by score form an own part."""
         # The smaller parts are the strongest units of the largest part.
         largest = max(self.settings.shares)
         if self.settings.method == CONTRAST:
@@ -372,7 +375,8 @@ class OwnParts(FolderWork):
     def _test(self, key: Key, images: Tensor, work: Work) -> list[Path]:
         """Ablate all own parts on the images of a class in a domain, and return the file of the results.
 
-        If the class has no unseen images in this domain, own parts of this domain are left out.
+        If the class has no unseen images in this domain, own parts that were found in this domain are left out, because
+        these images were used to find them.
         """
         task = self.task(key, images, work=work)
         tables = []
@@ -402,8 +406,8 @@ class OwnParts(FolderWork):
         """Return the own parts that were found, by (class, domain).
 
         Args:
-            share: The share of the parts.
-            sites: The name of their sites.
+            share: The share of the units that a part has.
+            sites: The name of an entry of `sites`.
         """
         parts = {}
         for key in self.keys:

@@ -1,4 +1,4 @@
-"""Image files of one class in a plain folder, as images of a question. No torch."""
+"""Read a plain folder of image files as images of one class (`DomainFolder`). Does not import torch."""
 
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,4 +1,7 @@
-"""Settings of searches: for the circuits of a whole data set, and for the circuit of one class. No torch."""
+"""Settings of searches: for the circuits of a whole data set, and for the circuit of one class.
+
+Does not import torch.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated, ClassVar
@@ -23,15 +26,16 @@ class ExtractionSettings(AttributionSettings, FolderSettings):
     """
 
     sites: Annotated[tuple[str, ...] | None, DISTINCT] = None
-    """The sites to score, in the encoder's order. The default depends on the budget: if circuits are cut over all sites
-    at once, the sites that compute; with the same share at every site, all sites."""
+    """The sites to score, in the encoder's order. The default depends on the budget. If the units of all sites compete,
+    the default is the sites whose units count (`counted_sites`). If every site keeps the same share of its units, the
+    default is all sites."""
     n_others: NOthers = 12
-    """The number of images of other classes in the domain. They are taken in turn: the first image of each class that
-    follows, then the second image of each class. Only methods that compare classes use them: Fisher's methods and
-    learned masks."""
+    """The number of images of other classes in the domain. They are taken in turn: the first image of each other class,
+    then the second image of each other class. Only methods that compare classes use them: Fisher's methods and learned
+    masks."""
     leave_unseen: bool = True
-    """Whether at least half of a class's images are left unseen, to test on. In the study all images were used if there
-    were few."""
+    """Whether at least half of the images of a class in a domain are left out of the search, to test the circuit on. In
+    the study, all images were used if there were few images."""
     folds: Folds = DEFAULT_FOLDS
     items: Items = None
 
@@ -57,10 +61,10 @@ class OneClassSettings(FolderSettings):
     """How units are chosen: by a score of each unit, or learned together as a mask. Learning takes minutes; it is
     worthwhile for small circuits."""
     size: Share | None = None
-    """The share of the units to keep. The default depends on the kind of tower (see `DEFAULT_SIZES`); with
-    --selectivity there is none."""
+    """The share of the units to keep. The default depends on the kind of tower (see `DEFAULT_SIZES`). If --selectivity
+    is given, the search decides the size."""
     selectivity: Selectivity | None = None
-    """The selectivity that the circuit should reach with as few units as possible: 0.8 for 80 % of what separates the
-    class from other classes."""
+    """The selectivity that the circuit should reach with as few units as possible. With 0.8, the circuit should
+    separate the class from other classes 80 % as well as the whole model does."""
     steps: Count = 300
     """The number of training steps of learned masks."""
