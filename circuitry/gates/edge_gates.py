@@ -1,17 +1,19 @@
 """Gates on edges: a gate keeps an edge (1), cuts it (0), or does something in between.
 
 A downstream unit reads a mixture of the activation and the baseline of each upstream unit. The gate of the edge sets
-the mixture: the activation if the edge is kept, the baseline if it is cut. Where edges lead depends on the encoder:
+the mixture: the activation if the edge is kept, the baseline if it is cut. Which sites are joined by edges depends on
+the encoder. There are two kinds of encoders:
 
-- In most encoders the sites form a chain. An edge leads to the next site. If the sites in between carry a stream past
-  their units, an edge also leads to later sites (`joined_sites`). Each downstream unit is computed in a run of its own,
-  which starts at the first site with a gated edge to this unit. In this run, at every site before the unit, the
-  upstream units whose edge is cut have the activation of the baseline. All other units have the activation that is the
-  same for all readers, and only the carried stream changes. So an edge is the direct path: no part of its effect passes
-  through units in between.
-- In an encoder of heads and neurons that add up independently, an edge leads to any later site through the residual
-  stream. Every reader then reads its own stream (`circuitry.bases.gated_stream`), and no separate runs are needed. Here
-  a site can also be given by the names of layers of heads and whole MLPs that `attribute_components` uses.
+- In most encoders the sites form a chain, and edges join a site to the next site. Some sites also carry a residual
+  stream, which passes by their units. Edges then also join a site to later sites that read this stream
+  (`joined_sites`). Each downstream unit is computed in a run of its own. In this run, upstream units whose edge to this
+  unit is cut have their baseline. All other units at earlier sites keep the activation that they have for every
+  downstream unit; they do not respond to the cut. Only the residual stream responds. So an edge is a direct path: no
+  part of its effect passes through units of the sites in between.
+- In some encoders the units are heads and neurons that add to the residual stream independently of each other. Edges
+  then join a site to any later site through the stream. One run is enough, because each head or MLP that reads the
+  stream gets a copy of its own (`circuitry.bases.gated_stream`). Here a site can also be given by the name of a layer
+  of heads or of a whole MLP, as in `attribute_components`.
 
 If all edges are kept, the output is the output of the clean run. If all edges are cut, it is the output on the
 baseline. A unit without kept outgoing edges has no effect. See path patching (Goldowsky-Dill et al. 2023, arXiv
@@ -117,7 +119,7 @@ class GatedEdges:
         return self.sizes[site]
 
     def masks(self, circuit: Edges | EdgeMasks) -> EdgeMasks:
-        """Return the kept edges of a circuit as masks over all units. Masks are returned as they are."""
+        """Return the edges of a circuit as masks over all units. If masks are given, they are returned unchanged."""
         if not isinstance(circuit, Edges):
             return circuit
         return circuit.masks({site: self.size(site) for site in circuit.units})
@@ -128,9 +130,14 @@ class GatedEdges:
         clean: Mapping[str, Tensor],
         at_once: int,
     ) -> tuple[Iterator[EdgeGates], list[int]]:
-        """Return an iterator over the gates of each circuit, and the index of each circuit in it.
+        """Return an iterator over the gates of each circuit, one circuit after another, and the indices 0, 1, 2, ...
 
-        This is what `GatedUnits.stacks` returns for units. Here each stack has one circuit, so ``at_once`` is ignored.
+        The indices say where each circuit is in the iterator. They are returned to match `GatedUnits.stacks`.
+
+        Args:
+            circuits: The edges to keep, for each circuit.
+            clean: Activations by site. The gates are put on their device.
+            at_once: Ignored, because edges of only one circuit can be gated in a run.
         """
         device = clean[self.start].device
         # A generator is used, so that the masks of only one circuit are on the device at a time.
@@ -141,8 +148,15 @@ class GatedEdges:
 def gated_edges_of(task: Task, pairs: Iterable[Pair]) -> GatedEdges:
     """Return the encoder of a task with gates on the edges between some pairs of sites.
 
+    If edges lead through the residual stream (`in_stream`), ``pairs`` is ignored: there are gates on all edges.
+
+    Args:
+        task: The task.
+        pairs: The pairs (upstream site, downstream site).
+
     Raises:
-        InputError: if no pairs are given, or if no edges lead between the sites of a pair.
+        InputError: if no pairs are given, or if no edges lead between the sites of a pair. This is not checked if
+            edges lead through the residual stream.
     """
     encoder = task.encoder
     pairs = list(pairs)
@@ -168,7 +182,9 @@ def gated_edges_of(task: Task, pairs: Iterable[Pair]) -> GatedEdges:
 
 
 def gated_chain(encoder: Encoder, sites: Sequence[str], rows: int) -> GatedEdges:
-    """Return an encoder with gates on the edges between consecutive sites.
+    """Return an encoder with gates on the edges between sites that form a chain.
+
+    Edges join each site to the next site, and to later sites that read the same residual stream (`joined_sites`).
 
     Args:
         encoder: The encoder.
@@ -198,9 +214,15 @@ def _run_chain(
     gates: EdgeGates,
     at_once: int,
 ) -> Float[Tensor, "b d"]:
-    """Return the embeddings under gates.
+    """Return the embeddings under gates on edges. The sites are computed one after another.
 
-    The sites are computed one after another, from the activation ``x`` of the first site.
+    Args:
+        encoder: The encoder.
+        sites: Consecutive sites.
+        x: Activation of the first site.
+        ends: Baselines by site.
+        gates: Gates by pair of sites.
+        at_once: Largest number of rows of gates in one run.
     """
     earlier = {sites[0]: x}
     for up, down in pairwise(sites):
@@ -229,7 +251,16 @@ def _read_chain(
     down: str,
     at_once: int,
 ) -> Float[Tensor, "image ..."]:
-    """Return the units of site ``down`` under gates ``into`` on the units of earlier sites."""
+    """Return the activation of a site's units, under gates on the edges that lead to these units.
+
+    Args:
+        encoder: The encoder.
+        earlier: Activations of the earlier sites.
+        ends: Baselines by site.
+        into: Gates [down, up] by upstream site.
+        down: The site.
+        at_once: Largest number of rows of gates in one run.
+    """
 
     def read(rows: Tensor) -> Tensor:
         of_rows = {site: gate[rows] for site, gate in into.items()}

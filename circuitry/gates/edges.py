@@ -1,11 +1,12 @@
 """A set of edges with their scores.
 
-Functions that score edges return such a set. The edges of a circuit are a subset of it, and a run can keep such a
-subset and cut all other edges. No torch.
+Functions that score edges return such a set. The edges of a circuit are a subset of it. A run can keep the edges of a
+subset and cut all other edges.
 
 An edge leads from an upstream unit to a downstream unit. Each pair of sites has a block of scores
 [downstream, upstream]. A score is a mean over images, and is positive if the edge helps the metric. An entry of NaN
-means that there is no edge. So a subset of edges has blocks of the same shapes.
+means that there is no edge. So the blocks of a subset have the same shapes as the blocks of the whole set. Does not
+import torch.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -71,7 +72,7 @@ class Edges:
 
     @cached_property
     def places(self) -> dict[Pair, tuple[np.ndarray, ...]]:
-        """For each pair of sites, the rows and the columns of its edges in the scores."""
+        """A dictionary from each pair of sites to two arrays: the row and the column of each edge in its scores."""
         return {
             pair: np.nonzero(~np.isnan(block)) for pair, block in self.scores.items()
         }
@@ -138,10 +139,13 @@ class Edges:
         return replace(self, units=subset, scores=scores)
 
     def onto(self, units: Mapping[str, np.ndarray]) -> "Edges":
-        """Return the edges between the given units, with rows and columns in the order in which these units are given.
+        """Return all edges between the given units, with the scores of this set.
 
-        If this set has no edge between two units of a pair of sites, the result has this edge with the score 0. A pair
-        of sites that this set does not have is left out.
+        The rows and columns of the new scores are in the order in which the units are given. If an edge is not in this
+        set, its new score is 0. If this set has no scores for a pair of sites, the pair is left out.
+
+        Args:
+            units: Indices of units by site.
         """
         places = dict[str, np.ndarray]()
         for site, of_site in units.items():
@@ -161,16 +165,16 @@ class Edges:
         return Edges(units, blocks)
 
     def without(self, other: "Edges") -> "Edges":
-        """Return the edges that ``other`` does not have. It is a set of edges between the same units."""
+        """Return the edges of this set that are not in ``other``, a set of edges between the same units."""
         return self._where(
             {pair: np.isnan(scores) for pair, scores in other.scores.items()}
         )
 
     def random(self, rng: np.random.Generator) -> "Edges":
-        """Return equally many random edges between the same units. The scores are permuted among all places.
+        """Return equally many random edges between the same units: permute all scores, with NaN for a missing edge.
 
-        If edges join only neighbouring sites, each pair of sites gets as many edges as it has in this set. Otherwise
-        only the total number of edges is the same.
+        If all edges lead from one site to the next, scores are permuted within each pair of sites, so each pair keeps
+        its number of edges. Otherwise scores are permuted over all pairs, and only the total number is kept.
         """
         pairs = list(self.scores)
         groups = [pairs]
@@ -191,7 +195,9 @@ class Edges:
                 yield replace(self, scores={**self.scores, pair: left})
 
     def masks(self, n_units: Mapping[str, Count]) -> dict[Pair, np.ndarray]:
-        """Return masks of the edges [all units downstream, all units upstream] by pair of sites, as runs need them.
+        """Return boolean masks [downstream units, upstream units] by pair of sites, True at the edges of this set.
+
+        A mask covers all units of both sites, also those units that have no edges.
 
         Args:
             n_units: Number of all units of each site.
@@ -253,7 +259,7 @@ class Edges:
         return graph
 
     def _where(self, marks: Mapping[Pair, np.ndarray]) -> "Edges":
-        """Return the edges that ``marks`` marks with True."""
+        """Return the edges at which ``marks`` is True."""
         scores = dict[Pair, np.ndarray]()
         for pair, block in self.scores.items():
             scores[pair] = np.where(marks[pair], block, np.nan)
@@ -284,7 +290,8 @@ def _strongest_columns(
 ) -> Int[np.ndarray, "down strongest"]:
     """Return the columns of the n largest scores of each row, the largest score first.
 
-    Positive scores are larger than negative scores. Of equal scores, the first one in the row comes first.
+    Scores are compared with their sign, not by their absolute value. Of equal scores, the first one in the row comes
+    first. NaN comes after all scores.
     """
     n = min(n, scores.shape[1])
     left = np.array(scores, dtype=float)
@@ -312,8 +319,8 @@ def strongest_edges(
         any_sign: If True, edges with a score of zero or less can be returned, too.
 
     Returns:
-        For each pair of sites, the rows and the columns of its edges in the scores. Rows are in rising order, and the
-        edges of a row are in the order of falling scores.
+        A dictionary from each pair of sites to two arrays: the row and the column of each returned edge in the scores
+        of the pair. The edges are sorted by row, and within a row from the largest score to the smallest.
     """
     into: dict[str, list[Pair]] = {}
     for pair in edge_scores:

@@ -1,4 +1,4 @@
-"""Exact effects of patches, which `patch_effects` measures. No torch."""
+"""Exact effects of replacing activations: the result of `patch_effects`. Does not import torch."""
 
 from dataclasses import dataclass, field
 from typing import Annotated, Any
@@ -52,7 +52,7 @@ class PatchEffects:
     """
     n_images: Count  #: Number of images that effects are means over.
     settings: dict[str, Any] = field(default_factory=dict)
-    """Identity of the task that effects were measured on, including its baseline."""
+    """Identity of the task on whose images effects were measured, including its baseline."""
 
     def __repr__(self) -> str:
         return (
@@ -63,8 +63,8 @@ class PatchEffects:
     def to_pandas(self) -> pd.DataFrame:
         """Return a table with a row for each effect.
 
-        The columns are site, index and value. The index is the index of the unit, or of the position counted row by
-        row.
+        The columns are site, index and value. The index is the index of the unit, or of the position (row by row in a
+        feature map). It is 0 for the effect of a whole site. Units that were not chosen have no row.
         """
         tables = list[pd.DataFrame]()
         for site, scores in self.scores.items():

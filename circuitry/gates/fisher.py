@@ -1,10 +1,13 @@
 """Fisher scores of gates: how much the answers of the model depend on each gate.
 
-Answers are numbers that are computed from an embedding. Learned masks preserve them, and start from these scores. The
-scores can also rank units. Let J_i be the derivative of the answers of image i with respect to a gate. If the gate is
-closed by a small amount, the answers move by a squared distance in proportion to |J_i|^2. The mean of |J_i|^2 over
-images is the diagonal of the Fisher information, as in pruning (Theis et al. 2018, arXiv 1801.05787). Unlike the mean
-effect, it is large for a unit that raises the answers of one image and lowers the answers of another image.
+Answers are numbers that are computed from an embedding, such as logits. Fisher scores can rank units. They are also the
+start of a learned mask, whose training preserves the answers.
+
+Let J_i be the derivative of the answers of image i with respect to a gate. If the gate is closed by a small amount, the
+squared distance by which the answers move is proportional to |J_i|^2. The Fisher score is the mean of |J_i|^2 over
+images, the diagonal of the Fisher information, as in pruning (Theis et al. 2018, arXiv 1801.05787). The score is large
+for a unit that raises the answers of one image and lowers the answers of another image. For such a unit, the mean
+effect over images may be 0.
 """
 
 import math
@@ -34,12 +37,12 @@ SMALLEST = 0.1
 
 
 def default_answers(metric: Metric) -> Answers:
-    """Return the function that computes the answers which a mask preserves, given the metric.
+    """Return a function from embeddings to answers, the numbers that a learned mask should preserve.
 
-    If the metric is a `class_logit` with several classes, the first answer is the lead of its class: the cosine logit
-    of the class minus the mean of the logits of all classes. Then follows the same difference for every class. These
-    further answers are scaled so that together they count as much as the lead. For any other metric, the only answer
-    is the metric.
+    If the metric is a `class_logit` with several classes, the answers are centred logits: the cosine logit of a class
+    minus the mean of the logits of all classes. The first answer is the centred logit of the metric's class. Then
+    follow the centred logits of all classes, divided by the square root of their number. So together they count about
+    as much as the first answer. For any other metric, the only answer is the metric.
     """
     if not isinstance(metric, ClassLogit) or len(metric.weights) < 2:
         return lambda embedding: metric(embedding)[:, None]
@@ -102,8 +105,9 @@ def set_importance(
 
     The squared derivative is summed over the answers, and averaged over the images of a set. In this mean, the images
     of the class together weigh as much as the images of other classes, however many images there are of each. To save
-    gradients, only one gradient is computed for each image: the gradient of the product of its answers and a normal
-    random vector. The expected square of this gradient is the sum over the answers. All sets are run together.
+    time, only one gradient is computed for each image: the gradient of the inner product of its answers and a random
+    vector from the normal distribution. The expected square of this gradient is the sum of the squared derivatives of
+    all answers. All sets are run together.
 
     Args:
         runs: Images under gates.
@@ -195,7 +199,11 @@ def iterative_ranks(
 
 
 def normal_ranks(values: Float[Tensor, " units"]) -> Float[Tensor, " units"]:
-    """Return the normal quantiles of the ranks of values. Of equal values, the first one gets the lower rank."""
+    """Replace each value by a quantile of the standard normal distribution, in the order of the values.
+
+    The value with rank r (from 0) of n values gets the quantile at (r + 0.5) / n. Of equal values, the first one gets
+    the lower rank.
+    """
     # Sorting the order of the values gives the rank of each.
     ranks = in_double(torch.argsort(torch.argsort(values, stable=True)))
     quantiles: Tensor = torch.special.ndtri((ranks + 0.5) / len(values))

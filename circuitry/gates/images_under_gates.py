@@ -117,9 +117,9 @@ class Gated(ABC, Generic[Scored]):
         """
 
     def _places_of(self, chosen: Tensor | None) -> Tensor:
-        """Return the indices of the images of a run, on the device.
+        """Return the indices of the images of a run, as a tensor on the device of the images.
 
-        They are moved once, because otherwise each use would copy them and wait.
+        The indices are moved to the device only once, because each copy makes the program wait.
         """
         places = torch.arange(len(self)) if chosen is None else chosen
         return places.to(self._start.device)
@@ -210,7 +210,11 @@ class UnitsUnderGates(Gated[UnitValues]):
         return self._gated.run_each(self._start[images], ends, placed)
 
     def shifted(self, shift: Float[Tensor, " gates"]) -> dict[str, Tensor]:
-        """Return the baselines by site after a number for each unit was added at all positions of the unit."""
+        """Return the baselines by site, with a number added to each unit at all its positions.
+
+        Args:
+            shift: The number for each unit with a gate.
+        """
         shifted = dict(self._ends)
         pieces = torch.split(shift, self._sizes)
         for (site, units), piece in zip(self._places.items(), pieces, strict=True):
@@ -224,7 +228,11 @@ class UnitsUnderGates(Gated[UnitValues]):
     def flat(
         self, values: Mapping[str, Shaped[np.ndarray, " units"]]
     ) -> Shaped[Tensor, " gates"]:
-        """Return one array of values in the order of the gates, given the values [units] of each site."""
+        """Join values of the units of each site into one array, in the order of the gates.
+
+        Args:
+            values: An array [units] for each site. Values of error units are left out.
+        """
         rows = list[Tensor]()
         for site, units in self._with_gate.items():
             rows.append(torch.from_numpy(values[site][units]))

@@ -1,7 +1,8 @@
 """Patches: values to write into activations, and the context manager `patched`, which writes them.
 
-A `Patch` says where to write and what. It acts in every run that passes its site, even if the run is partial or starts
-at this site. All patches of a site are written at once, and each is computed from the activation before any of them.
+A `Patch` says where to write and what to write. It acts in every run that passes its site, also in a run through only
+some stages, and in a run that starts at this site. All patches of a site are written at once. Each of them is computed
+from the activation that the site had before any patch was written.
 """
 
 import math
@@ -208,10 +209,10 @@ class Patch:
 @checked
 @contextmanager
 def patched(encoder: Encoder, patches: Patch | Sequence[Patch]) -> Iterator[Encoder]:
-    """Write one or several patches in every run of the encoder within the ``with`` block, whole or partial.
+    """Write one or several patches in every run of the encoder within the ``with`` block.
 
-    If such blocks are nested, the patches of the inner block are computed from the activation that the outer block has
-    patched, and overwrite it.
+    They are also written in runs through only some of the stages. If such blocks are nested, the inner patches are
+    computed from the activation after the outer patches, and overwrite it.
 
     Raises:
         InputError: if a site is unknown, or if two patches write the same unit at the same position. A run inside the

@@ -2,19 +2,19 @@
 
 For each batch of images:
 
-1. A clean run gives the activations a at all sites. The baseline gives the activations o at the same sites. They differ
-   between images if the baseline is made of counterfactual images.
-2. Either a or o is the base, see step 3. For each site, copies of the base activation are stacked. In each copy one
-   unit (or position) has the other activation. The stages after the site run on the stack, in chunks that fit into
-   memory.
-3. ``noise``: the base is a, o is written into it, and effect = metric(a) - metric(patched).
-   ``denoise``: the base is o, a is written into it, and effect = metric(patched) - metric(o).
+1. A clean run gives the activation a at each site. The baseline gives the activation o at the same site. If the
+   baseline is made of counterfactual images, o differs between images.
+2. There are two directions. With ``noise``, o is written into a, and effect = metric(a) - metric(patched). With
+   ``denoise``, a is written into o, and effect = metric(patched) - metric(o).
+3. For each site, copies of the activation that is patched are stacked. In each copy, one unit (or position) is
+   replaced. The stages after the site run on the stack, in chunks that fit into memory.
 
-Both effects are positive if the unit helps the metric, like node scores. Node scores are estimates of them. If the
-stages after the site are linear, both effects equal the attribution. See Heimersheim & Nanda 2024 (arXiv 2404.15255).
+In both directions the effect is positive if the unit helps the metric, like a node score. A node score is an estimate
+of the effect. If the metric depends linearly on the activation of the site, both effects equal the score. See
+Heimersheim & Nanda 2024 (arXiv 2404.15255).
 
-Only units are written. A stream that a site carries past its units (`in_components`) stays as in the run of the base,
-as with a `Patch`. So patching a site of heads or neurons does not change the residual stream that passes them.
+Only units are written. Some sites also carry a residual stream, which passes by their units (`in_components`). This
+stream is not patched. So patching a site of heads or neurons does not change the residual stream at this site.
 """
 
 import math
@@ -162,7 +162,7 @@ def _effects(
     Args:
         run: Function that returns the metric of each image, given the activation of the site.
         base: The activation that is patched.
-        written: The activation that is written into it.
+        written: The activation whose units or positions are written into ``base``.
         axes: Axes over which patching iterates, see `_patched_axes`.
         wanted: Mask of the units or positions to patch. All others get NaN.
         rows: Largest number of images in one run.

@@ -62,7 +62,11 @@ class GatedUnits:
         return self.sites[0] if self.sites else INPUT
 
     def sizes(self, activations: Mapping[str, Tensor]) -> dict[str, int]:
-        """Return the number of units of each gated site, including error units, given the activations."""
+        """Return the number of units of each gated site, including error units.
+
+        Args:
+            activations: Activations by site, from which the numbers are read.
+        """
         n_units = self.encoder.n_units
         return {site: n_units(site, activations[site]) for site in self.sites}
 
@@ -72,9 +76,10 @@ class GatedUnits:
         clean: Mapping[str, Tensor],
         at_once: int,
     ) -> tuple[Iterator[UnitGates], list[int]]:
-        """Return gates that keep each circuit, in stacks for `run`.
+        """Return gates that keep the units of each circuit, with several circuits in each call of `run`.
 
-        Equal circuits share a row of gates. So they run once, and their results are equal to the last bit.
+        A stack is the gates of one call: arrays [circuits, units] by site, with a row for each circuit. Equal circuits
+        share a row. So they run once, and their results are equal to the last bit.
 
         Args:
             circuits: Kept units of each circuit by site. All units of a site that is not listed are kept.
@@ -82,8 +87,8 @@ class GatedUnits:
             at_once: Largest number of circuits in a stack.
 
         Returns:
-            An iterator over stacks of gates, and for each circuit the index of its row when all stacks are
-            concatenated. The gates are on the CPU, where `run` compares them.
+            An iterator over the stacks, and a list with an index for each circuit: the index of its row if all stacks
+            are concatenated. The gates are on the CPU, where `run` compares them.
         """
         sizes = self.sizes(clean)
         numbers = dict[bytes, int]()
@@ -158,12 +163,12 @@ class GatedUnits:
     def run_each(
         self, start: Tensor, ends: Mapping[str, Tensor], gates: UnitGates
     ) -> Float[Tensor, "b d"]:
-        """Return the embeddings of the images, where each image has its own row of real gates.
+        """Return the embeddings of the images under gates, where each image has its own row of gates.
 
         Args:
             start: Activations of the images at the first gated site.
             ends: Baselines by site, as in `run`.
-            gates: Gates [images, units] by site.
+            gates: Gates [images, units] by site, as booleans or real numbers.
         """
         hooks = list[tuple[str, Callable[..., Tensor]]]()
         # There is a single run of all images, so every row continues run 0.
@@ -177,15 +182,17 @@ class GatedUnits:
     def _hook(
         self, gates: Tensor, end: Tensor, parents: Tensor, n_images: int
     ) -> Callable[..., Tensor]:
-        """Return a hook that continues earlier runs under the gates of one site.
+        """Return a hook that applies the gates of one site.
 
-        The hook is a plain function, because TransformerLens prints every hook, and tensors take long to print.
+        Up to this site, rows of gates that are equal at all earlier sites share one copy of the images. The hook makes
+        a copy for each row that differs at this site, and applies the row to it. The hook is a plain function, because
+        TransformerLens prints every hook, and tensors take long to print.
 
         Args:
             gates: Distinct rows of gates at the site.
             end: Baseline at the site.
-            parents: For each row of gates, the index of the earlier run that it continues.
-            n_images: Number of images in each run.
+            parents: For each row of gates, the index of the copy that it shared before this site.
+            n_images: Number of images in each copy.
         """
 
         def gated(activation: Tensor, hook: Any) -> Tensor:
