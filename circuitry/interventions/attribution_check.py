@@ -19,10 +19,11 @@ from circuitry.runs.arguments import Natural, checked
 from circuitry.runs.errors import InputError
 
 N_TOP = 20
-"""The number of units with the largest |score| that are checked at every site. A site with fewer units is checked
-whole."""
+"""The number of units with the largest |score| that are checked at every site. If a site has fewer units, all of its
+units are checked."""
 N_RANDOM = 20
-"""The number of units that are checked at random at every site. A site with fewer units is checked whole."""
+"""The number of random units that are checked at every site. If a site has fewer units, all of its units are checked.
+"""
 
 
 @checked
@@ -32,8 +33,8 @@ def check_attribution(
     """Return the exact effects of a graph's top units and of a random sample, next to their attributed scores.
 
     Args:
-        task: The encoder, images, metric and baseline of the attribution. If other images are given, the differences
-            also show how much the effects depend on the images.
+        task: The encoder, metric and baseline that were used to find the scores, and images. If these images are not
+            the images of the attribution, scores and effects also differ because the images differ.
         graph: The graph whose scores are checked.
         top: The number of units of every site that are checked because their absolute scores are largest.
         random: The number of units of every site that are drawn at random.

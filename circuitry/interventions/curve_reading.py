@@ -1,21 +1,23 @@
-"""Read measures off a faithfulness curve: contrasts between images and their intervals. No torch.
+"""Compute measures, such as faithfulness, and their confidence intervals from a faithfulness curve.
 
-1. A run of the model gives up to three numbers for each image (`CURVE_NUMBERS`). A measure (`CURVE_MEASURES`) takes one
-   of these numbers. It averages the number over the images of the class, and over the images of other classes, and adds
-   the two means with weights. The sum is called a contrast. If there are several classes, contrasts are averaged over
-   classes.
-2. The measures ``right`` and ``false`` (shares of answers) are contrasts. Every other measure is the share of the whole
-   model's lead that a circuit keeps: (contrast of the circuit - contrast of the baseline) / (contrast of the whole
-   model - contrast of the baseline). The denominator is the lead. Contrasts are averaged over classes before the
-   division. If resampling shows that the lead is within the noise, the measure has no value.
-3. For one class, the interval comes from percentiles of resamples. Images are resampled, and so are the draws of random
-   circuits. The interval describes other images of this class. If there is only one image of the class, or only one
-   image of other classes, there is no interval.
-4. For several classes, classes are resampled, and so are the draws of random circuits. Each class has images of its
-   own, so this includes the spread of images (see `comparison.bootstrap`). With n classes the half-width of the
-   interval is Student's quantile with n - 1 degrees of freedom, times the root of n / (n - 1) times the resampled
-   variance. Percentiles would be too narrow: with 8 classes, intervals of 95 % contained the true value in only 88 % of
-   simulated studies.
+1. A run of the model gives up to three numbers for each image (`CURVE_NUMBERS`). A measure (`CURVE_MEASURES`) uses one
+   of these numbers. The *contrast* of a run is a weighted sum of two means of this number: over the images of the
+   class, and over the images of other classes. If there are several classes, contrasts are averaged over classes.
+2. The measures ``right`` and ``false`` are contrasts themselves. Each of them is a share of images that are classified
+   as the class. Every other measure is the ratio (contrast of the circuit - contrast of the baseline) / (contrast of
+   the whole model - contrast of the baseline). The denominator is the *lead* of the whole model over the baseline.
+   Contrasts are averaged over classes before the division. If resampling shows that the lead may be zero, the measure
+   has no value.
+3. If there is one class, the interval is the range between two percentiles of a bootstrap. Images are resampled, and so
+   are the random circuits. The interval says how the value varies with the choice of images of this class. If there is
+   only one image of the class, or only one image of other classes, there is no interval.
+4. If there are several classes, the classes are resampled, and so are the random circuits. Each class has images of its
+   own, so this includes the spread of images (see `comparison.bootstrap`). With n classes, the half-width of the
+   interval is t sqrt(n / (n - 1) v). Here v is the variance of the resamples, and t is Student's quantile with n - 1
+   degrees of freedom. Percentiles would give intervals that are too narrow: with 8 classes, intervals of 95 % contained
+   the true value in only 88 % of simulated studies.
+
+Does not import torch.
 """
 
 from collections.abc import Callable, Mapping
@@ -36,20 +38,22 @@ has the largest logit."""
 
 
 class CurveMeasure(NamedTuple):
-    """A contrast of one of the `CURVE_NUMBERS`."""
+    """A weighted sum of two means of one of the `CURVE_NUMBERS`, and how it becomes a measure."""
 
     number: int
+    """The index of the number in `CURVE_NUMBERS`."""
     own: float
     """The weight of the mean over images of the class."""
     others: float
     """The weight of the mean over images of other classes."""
     least: float | None = 0.0
-    """The smallest lead of the whole model that the measure may be divided by; None if the contrast itself is the
-    measure."""
+    """The smallest lead for which the measure has a value. The lead is the weighted sum of the whole model minus the
+    weighted sum of the baseline; the measure is divided by it. None if the weighted sum itself is the measure."""
 
 
 LEAST_KL = 1e-3
-"""A KL in nats. If the KL with nothing kept is smaller, the answers with nothing kept are those of the whole model."""
+"""A KL in nats. If the KL with every unit ablated is smaller, the ablated model gives the answers of the whole model.
+Then it is undefined which share of the KL a circuit recovers."""
 CURVE_MEASURES: Mapping[str, CurveMeasure] = {
     "faithfulness": CurveMeasure(0, 1.0, 0.0),
     "selectivity": CurveMeasure(0, 1.0, -1.0),
@@ -67,9 +71,9 @@ RESAMPLES = 2000
 
 
 def faithfulness_ratio(kept: float, full: float, empty: float) -> tuple[float, str]:
-    """Return the share of the model's lead that a circuit keeps, and an empty text; or NaN and the reason.
+    """Return the ratio (m(circuit) - m(baseline)) / (m(model) - m(baseline)), and an empty text.
 
-    The share is (m(circuit) - m(baseline)) / (m(model) - m(baseline)). The reason says why there is no share.
+    If the denominator is not above zero, return NaN and a text which says so.
 
     Args:
         kept: The metric m with the circuit kept, averaged over the images.
@@ -83,16 +87,22 @@ def faithfulness_ratio(kept: float, full: float, empty: float) -> tuple[float, s
 
 
 def describe_missing_lead(full: float, empty: float) -> str:
-    """Return a sentence which says that a ratio is undefined because the model has no lead over the baseline."""
+    """Return a sentence which says that the model does no better than the baseline, so that a ratio is undefined.
+
+    Args:
+        full: The metric of the whole model.
+        empty: The metric with every unit at the baseline.
+    """
     return f"the model does no better than the baseline: {round(full, 9):.4g} against {round(empty, 9):z.4g}"
 
 
 def percentile_band(
     ratios: Float[np.ndarray, "resamples *rest"],
 ) -> Float[np.ndarray, "2 *rest"]:
-    """Return the percentiles between which `CONFIDENCE` of the resampled ratios lie: [low and high, ...].
+    """Return the two percentiles between which `CONFIDENCE` of the resampled ratios lie, as an array [2, ...].
 
-    The percentiles are NaN if so many resamples have no ratio that a tail of the interval would consist of them.
+    Resamples whose ratio is NaN are left out. If they make up (1 - `CONFIDENCE`) / 2 of the resamples or more, the
+    percentiles are NaN.
     """
     percentiles = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
     bounded = np.isnan(ratios).mean(0) < (1 - CONFIDENCE) / 2
@@ -110,31 +120,35 @@ def draw_counts(rng: np.random.Generator, n: int) -> Int[np.ndarray, "resamples 
 Weights = tuple[
     Float[np.ndarray, "rows images"], Mapping[str, Float[np.ndarray, "rows draws"]]
 ]
-"""Two kinds of weights: of the images, and of the random circuits and the circuits of other classes. A weighted sum
-over images is a contrast; the weights of the images are NaN if there is no contrast. There is one row for the value
-itself, or one row for each resample."""
+"""Weights of the images, and weights of the circuits in ``random`` and in ``foreign`` (circuits of other classes). The
+sum over images of weight times number is the contrast of a run. The weights of the images are NaN if there is no
+contrast. There is one row without resampling, or one row for each resample."""
 Statistic = Callable[[Weights], dict[str, np.ndarray]]
 """A function from weights to a statistic of a curve: arrays [rows, ...] by name of the circuit."""
 
 
 @dataclass(frozen=True, eq=False)
 class CurveReading:
-    """A curve that is read as one measure."""
+    """The values of one measure, and their intervals, computed from a faithfulness curve."""
 
     measure: CurveMeasure
+    """The measure."""
     curve: Any
     """The `FaithfulnessCurve`. The class is not imported here, because it imports this module."""
 
     @cached_property
     def weights(self) -> Weights:
-        """The weights that give the value of the measure, without resampling."""
+        """The weights of images and circuits without resampling: an array with one row."""
         return self._weights(lambda n: np.ones((1, n)), rows=1)
 
     def values(self, statistic: Statistic | None = None) -> dict[str, np.ndarray]:
-        """Return the values of a statistic by name of the circuit; NaN if there is a `reason`.
+        """Return a dictionary from the name of a circuit, such as ``kept``, to the values of a statistic.
+
+        The values are NaN if the measure has no value (see `reason`).
 
         Args:
-            statistic: The statistic. By default it is the measure, with one value for each size.
+            statistic: A function that computes the statistic from weights. By default the statistic is the measure,
+                with one value for each size.
         """
         if statistic is None:
             statistic = self.ratios
@@ -147,10 +161,14 @@ class CurveReading:
         return by_circuit
 
     def ratios(self, weights: Weights) -> dict[str, np.ndarray]:
-        """Return the measure by name of the circuit, as arrays [rows, sizes]; NaN if the whole model has no lead.
+        """Return a dictionary from the name of a circuit, such as ``kept``, to the measure [rows, sizes].
 
-        For shares of answers (``right``, ``false``) there are also values of the whole model (``full``) and with
-        nothing kept (``empty``).
+        A ratio is NaN if the whole model does no better than the baseline. The measures ``right`` and ``false`` are not
+        ratios. For these measures there are two more entries: ``full`` for the whole model, and ``empty`` for the model
+        with every unit ablated.
+
+        Args:
+            weights: The weights, with one row for each row of the result.
         """
         images, draws = weights
         number = self.measure.number
@@ -181,7 +199,11 @@ class CurveReading:
         return {name: (value - empty) / lead for name, value in contrasts.items()}
 
     def intervals(self, statistic: Statistic) -> dict[str, np.ndarray]:
-        """Return arrays [value, low, high] of a statistic by name of the circuit."""
+        """Return a dictionary from the name of a circuit to an array: value, low and high end of the interval.
+
+        Args:
+            statistic: A function that computes the statistic from weights.
+        """
         resampled = statistic(self._resampled)
         by_circuit = dict[str, np.ndarray]()
         for name, value in self.values(statistic).items():
@@ -238,7 +260,7 @@ class CurveReading:
 
     @cached_property
     def _sides(self) -> list[tuple[float, Bool[np.ndarray, " images"]]]:
-        """The sets of images whose means the contrast adds, each with the weight of its mean."""
+        """The sets of images that the measure uses: for each set, the weight of its mean and the mask of its images."""
         sides = [
             (self.measure.own, self.curve.own),
             (self.measure.others, ~self.curve.own),
@@ -248,7 +270,7 @@ class CurveReading:
 
     @cached_property
     def _classes(self) -> list[int]:
-        """The classes that have images in every set of images that the contrast uses."""
+        """The classes that have images in every set of images that the measure uses (see `_sides`)."""
         of_sides = [set(self.curve.group[side].tolist()) for _, side in self._sides]
         return sorted(set.intersection(*of_sides))
 
@@ -258,14 +280,14 @@ class CurveReading:
         return self._weights(lambda n: draw_counts(rng, n), rows=RESAMPLES)
 
     def _weights(self, count: Callable[[int], np.ndarray], rows: int) -> Weights:
-        """Return weights from a function that counts how often each of n members is drawn.
+        """Return the weights of images and circuits, given how often each of them is drawn.
 
-        With several classes, classes are drawn, and all images of a class count alike. With a single class, its images
-        are drawn.
+        If there are several classes, classes are drawn, and all images of a class have equal weights. If there is a
+        single class, its images are drawn.
 
         Args:
-            count: A function from n to counts [rows, n].
-            rows: The number of rows.
+            count: A function that takes a number n and returns how often each of n members is drawn [rows, n].
+            rows: The number of rows: 1 without resampling, otherwise the number of resamples.
         """
         # The calls of `count` draw random numbers, so another order of the calls would change every interval.
         n = len(self._classes)
@@ -286,7 +308,13 @@ class CurveReading:
         return images, draws
 
     def _lead(self, images: np.ndarray) -> np.ndarray:
-        """Return the contrast of the whole model minus the contrast of the baseline; NaN if it is within rounding."""
+        """Return the contrast of the whole model minus the contrast of the baseline, for each row of weights.
+
+        The difference is NaN if it is not above rounding errors, or not above the smallest lead of the measure.
+
+        Args:
+            images: The weights of the images [rows, images].
+        """
         full = self.curve.full[self.measure.number]
         empty = self.curve.empty[self.measure.number]
         lead = images @ (full - empty)

@@ -1,7 +1,8 @@
-"""Faithfulness curves as they are stored: numbers of every image, for circuits of growing size. No torch.
+"""Faithfulness curves: what circuits of growing size recover of the model's answers, stored image by image.
 
-`pool_curves` joins the curves of several classes into one curve. `curves_by_domain` and `areas_by_domain` return a
-table with rows for each domain. `mean_over_depth` and `most_selective_site` return the numbers that reports state.
+`pool_curves` joins the curves of several classes into one curve. `curves_by_domain` and `areas_by_domain` return tables
+with the values of each domain. `mean_over_depth` and `most_selective_site` summarise curves of circuits that were kept
+at one site at a time. Does not import torch.
 """
 
 import os
@@ -27,8 +28,8 @@ from circuitry.runs.errors import InputError, naming_damage, number_of
 from circuitry.runs.identity import OF_MODEL, Identity
 
 TENTH = 0.1
-"""The share of units that circuits of the study keep. It is used for curves that do not say the size of their circuits.
-"""
+"""The share of units that circuits of the study keep. `FaithfulnessCurve.size` uses it if a curve does not say at which
+size its circuits were found."""
 
 RANKING_OF = {"CPR": "signed", "CMD": "absolute"}
 """The ranking of the units that is used for each area (MIB, arXiv 2504.13151)."""
@@ -40,7 +41,7 @@ CURVE_FORMAT = "circuitry faithfulness curve 4"
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
 class FaithfulnessCurve:
-    """The metric and the answer of every image while only a circuit is kept, for nested circuits of growing size.
+    """The metric and the answer of every image in runs that keep only a circuit, for nested circuits of growing size.
 
     Numbers are stored image by image, so that intervals can be computed by resampling images. The metric of every image
     is stored for every run. With a `ClassLogit` there are two more numbers (`CURVE_NUMBERS`): ``kl`` = KL(whole model
@@ -86,8 +87,8 @@ class FaithfulnessCurve:
     own: Bool[np.ndarray, " images"]
     """True for images of the class, False for images of other classes."""
     group: Int[np.ndarray, " images"]
-    """For each image, the index of the measurement that it belongs to. All are 0, unless curves were pooled
-    (`pool_curves`): then each of these curves has an index of its own."""
+    """For each image, the index of the curve that it was measured for. If curves were pooled (`pool_curves`), each of
+    them has an index. Otherwise all indices are 0."""
     class_name: str | None = None
     """The class of the images; None if the curve is pooled over several classes."""
     domain: str | None = None
@@ -100,10 +101,10 @@ class FaithfulnessCurve:
 
     @property
     def size(self) -> float:
-        """The size of the curve that is nearest to the size at which the circuits were found.
+        """The entry of `sizes` that is nearest to the size at which the circuits were found.
 
-        Distances between sizes are ratios. If the curve does not say at which size the circuits were found, `TENTH` is
-        taken.
+        The nearest size has the smallest ratio to that size. If the curve does not say at which size the circuits were
+        found, the entry nearest to `TENTH` is taken.
         """
         asked = self.settings.get("size") or TENTH
         return min(self.sizes, key=lambda size: abs(np.log(size / asked)))
@@ -120,7 +121,10 @@ class FaithfulnessCurve:
 
     @property
     def completeness(self) -> Float[np.ndarray, " sizes"]:
-        """The faithfulness of each complement: near 0 if the circuit contains everything that matters."""
+        """The faithfulness of each complement, which is everything except the circuit.
+
+        It is near 0 if the circuit contains everything that matters.
+        """
         return self._readings["faithfulness"].values()["complement"]
 
     @property
@@ -176,10 +180,10 @@ class FaithfulnessCurve:
         return self._tidy(reading.intervals(reading.ratios), columns, reading.reason)
 
     def at(self, place: int) -> dict[str, dict[str, float]]:
-        """Return the values of all measures at one of the sizes: for each measure a dictionary from circuit to value.
+        """Return all measures at one size, as a dictionary from a measure to a dictionary from a circuit to a value.
 
         Args:
-            place: The index of the size. The circuits are named as in `to_pandas`.
+            place: The index of the size. The circuits are named as in `to_pandas`, for example ``kept``.
         """
         at_size = dict[str, dict[str, float]]()
         for measure, reading in self._readings.items():
@@ -188,10 +192,13 @@ class FaithfulnessCurve:
         return at_size
 
     def ahead_of_foreign(self, place: int) -> Float[np.ndarray, " 3"]:
-        """Return how much more of the KL a circuit recovers than circuits of other classes do: [value, low, high].
+        """Return the "kl recovered" of a circuit minus the mean "kl recovered" of circuits of other classes.
 
         Args:
-            place: The index of the size.
+            place: The index of the size of the circuits.
+
+        Returns:
+            An array with the difference, and the low and the high end of its interval.
         """
         reading = self._readings["kl recovered"]
 
@@ -208,10 +215,11 @@ class FaithfulnessCurve:
 
     @property
     def leak(self) -> float:
-        """The share of the whole model's contrast that is left with nothing kept.
+        """The contrast with every unit ablated, divided by the contrast of the whole model.
 
-        The contrast is the mean metric on images of the class minus the mean on images of other classes. The share is
-        NaN if the whole model has no contrast.
+        The contrast is the mean metric on images of the class minus the mean metric on images of other classes. The
+        share is NaN if the whole model has no contrast. If the share is large, the metric depends on something that no
+        circuit contains.
         """
         images = self._readings["selectivity"].weights[0][0]
         full = images @ self.full[0]
@@ -223,9 +231,10 @@ class FaithfulnessCurve:
     def areas(self) -> pd.DataFrame:
         """Return the areas CPR and CMD of the circuits, and of random units.
 
-        CPR is the area under the faithfulness, CMD the area under ``|1 - faithfulness|``. Both are computed by the
-        trapezoidal rule over the sizes (MIB, arXiv 2504.13151). With the ten sizes of MIB, a faithfulness of 1
-        everywhere gives a CPR of 0.999. MIB ranks units by signed score for CPR and by absolute score for CMD.
+        CPR is the area under the faithfulness as a function of size. CMD is the area under ``|1 - faithfulness|``. Both
+        are computed by the trapezoidal rule (MIB benchmark, arXiv 2504.13151). With the ten sizes of MIB, a
+        faithfulness of 1 everywhere gives a CPR of 0.999. MIB ranks units by signed score for CPR and by absolute score
+        for CMD.
 
         Returns:
             A table with the columns class, domain, circuit, measure, value, low, high, ranking, n_images and reason.
@@ -331,10 +340,10 @@ def pool_curves(
 ) -> FaithfulnessCurve:
     """Return one curve over the images of several curves.
 
-    The numbers of an image come from the circuit and the metric of its own class. Numbers are averaged over classes
-    before the division, so that a class with a small lead over the baseline cannot dominate. Intervals are over the
-    classes and their images. The curves may have circuits of different numbers of other classes. The pooled curve then
-    has as many as the curve with the fewest.
+    Each image keeps the numbers that were measured with the circuit and the metric of its own class. Measures that are
+    ratios are computed from means over classes. So a class in which the model is hardly better than the baseline cannot
+    dominate. Intervals come from resampling classes. If the curves have different numbers of circuits of other classes
+    (``foreign``), the pooled curve has the smallest of these numbers.
 
     Raises:
         InputError: if the sizes, rankings, numbers or settings of the curves differ, or a curve is given twice.
@@ -389,7 +398,11 @@ def pool_curves(
 def curves_by_domain(
     curves: Annotated[Sequence[FaithfulnessCurve], SOME], measure: str = "faithfulness"
 ) -> pd.DataFrame:
-    """Return the values of all domains, each pooled over its classes, for curves of one ranking.
+    """Return the values of a measure for each domain, in which the curves of all classes are pooled (`pool_curves`).
+
+    Args:
+        curves: Curves with the same ranking.
+        measure: One of the `CURVE_MEASURES`.
 
     Returns:
         A table with the columns of `FaithfulnessCurve.to_pandas`, and after the domain the column ``sites``: ``all``,
@@ -415,9 +428,10 @@ def curves_by_domain(
 def areas_by_domain(
     curves: Annotated[Sequence[FaithfulnessCurve], SOME],
 ) -> pd.DataFrame:
-    """Return the areas under the curves of each domain, each pooled over its classes.
+    """Return the areas CPR and CMD of each domain, in which the curves of all classes are pooled (`pool_curves`).
 
-    Each area is taken from curves with its ranking (`RANKING_OF`). An area is left out if there are no such curves.
+    Each area is computed from the curves with the ranking that MIB uses for it (`RANKING_OF`). If a domain has no curve
+    with this ranking, the area is left out.
 
     Returns:
         A table with the columns domain, ranking, measure (``CPR``, ``CMD``), circuit (``kept``, ``random``), value, low
@@ -438,13 +452,15 @@ def areas_by_domain(
 
 
 def mean_over_depth(one_site: pd.DataFrame) -> pd.DataFrame:
-    """Return means over domains of ``kept`` and ``random`` circuits of one size that were kept at one site at a time.
+    """Return the mean over domains of a measure, for circuits and random circuits that were kept at a single site.
 
     Args:
-        one_site: A table of `curves_by_domain`.
+        one_site: Rows of a table of `curves_by_domain`, of one size and one measure, for circuits that were kept at
+            one site at a time.
 
     Returns:
-        A table with the sites as index, in order, and the columns ``kept`` and ``random``. Unknown means are NaN.
+        A table with a row for each site, in the order of ``one_site``, and the columns ``kept`` and ``random``. Means
+        without any known value are NaN.
     """
     circuits = ["kept", "random"]
     rows = one_site[one_site["circuit"].isin(circuits)]
@@ -455,10 +471,10 @@ def mean_over_depth(one_site: pd.DataFrame) -> pd.DataFrame:
 
 
 def most_selective_site(one_site: pd.DataFrame) -> str | None:
-    """Return the site at which ``kept`` circuits exceed ``random`` circuits most, or None if no site is known.
+    """Return the site at which circuits exceed random circuits most, or None if no site has both values.
 
     Args:
-        one_site: A table of `curves_by_domain`; see `mean_over_depth`.
+        one_site: Rows of selectivity from a table of `curves_by_domain`, as for `mean_over_depth`.
     """
     means = mean_over_depth(one_site).dropna()
     return None if means.empty else str((means["kept"] - means["random"]).idxmax())

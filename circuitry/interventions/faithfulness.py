@@ -99,8 +99,8 @@ def measure_circuits(
     Args:
         task: As for `faithfulness_curve`. If the task names sites, only units of these sites are ablated. Circuits of
             edges ignore the sites of the task.
-        circuits: Circuits of one source in ascending size. Either all are circuits of units, or all are circuits of
-            edges.
+        circuits: Circuits in ascending size, cut from the same graph. Either all are circuits of units, or all are
+            circuits of edges.
         settings: The number and seed of the random circuits.
         foreign: Circuits of other classes: for each class a list that has, for each of ``circuits``, a circuit of the
             same size.
@@ -184,11 +184,17 @@ def _check_circuits(
     foreign: Sequence[Sequence[Circuit]],
     fitted: Task | None,
 ) -> None:
-    """Check that circuits, and perhaps a task for constants, fit a task.
+    """Check that circuits fit a task, and that the circuits of other classes have the same number of sizes.
+
+    Args:
+        task: The task.
+        circuits: The circuits, one for each size.
+        foreign: For each of the other classes, the list of its circuits.
+        fitted: The task on whose images constants of optimal ablation are fitted, or None. It is checked, too.
 
     Raises:
-        InputError: if a circuit or the task for constants was made with another model or metric, or another class does
-            not have a circuit of each size.
+        InputError: if a circuit or ``fitted`` has another model or metric than the task, or if one of the other classes
+            does not have a circuit for each size.
     """
     sources = [circuit.source for circuit in chain(circuits, *foreign)]
     check_made_with(task, sources)
@@ -209,9 +215,18 @@ def _check_circuits(
 def draw_random(
     circuits: Sequence[Circuit], draws: int, rng: np.random.Generator
 ) -> list[Circuit]:
-    """Return random circuits, draw by draw: each draw has a random circuit for each circuit, of the same size.
+    """Return random circuits of the same sizes as ``circuits``.
 
-    Random circuits of units are nested: in a draw, a larger circuit contains each smaller one.
+    A draw consists of one random circuit for each of ``circuits``. In a draw of circuits of units, each larger random
+    circuit contains all smaller random circuits.
+
+    Args:
+        circuits: Circuits of units or of edges.
+        draws: The number of draws.
+        rng: The generator.
+
+    Returns:
+        All circuits of the first draw, then all circuits of the second draw, and so on.
     """
     if circuits[0].edges is not None:
         return [circuit.random(rng) for _ in range(draws) for circuit in circuits]

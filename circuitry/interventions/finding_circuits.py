@@ -6,7 +6,8 @@ for all methods.
 
 Most methods score units one by one (`methods`). Their circuits consist of the units with the largest scores over all
 sites together. Such a circuit needs fewer units than a circuit that keeps the same share of every site
-(`AttributionGraph.strongest` offers both). A mask (``learned``) decides by itself how many units it keeps at each site.
+(`AttributionGraph.strongest` offers both). The method ``learned`` trains a mask, which chooses all units of the circuit
+together. It also learns how many units to keep at each site.
 
 The scoreboard in the repository (``experiments/results/scoreboard``) helps to choose the method:
 
@@ -14,9 +15,9 @@ The scoreboard in the repository (``experiments/results/scoreboard``) helps to c
 - ``learned`` takes minutes. It needs the fewest units to separate the class from other classes with the circuit alone.
   Give it all the images of the class that there are.
 - All other rankings, including exact patching, need more units.
-- The gradient is the cheapest method. Its ranking of single units is like that of exact patching.
+- The gradient is the cheapest method. It ranks single units in nearly the same order as exact patching does.
 
-Several circuits may work for one question; a mask is one of them.
+Different circuits may all carry the answers for the same images. A mask finds one of them.
 """
 
 import logging
@@ -87,9 +88,9 @@ def find_circuit(
         tried, and a ``note`` if no circuit reached the selectivity.
 
     Raises:
-        InputError: for an unknown method, or if both a size and a selectivity are given. A selectivity must be in
-            range; the task must have ``others``, and the model must separate the class from them. The errors of the
-            methods are raised, too.
+        InputError: for an unknown method, and if both a size and a selectivity are given. If a selectivity is given,
+            also if it is out of range, if the task has no ``others``, or if the model itself does not separate the
+            class from ``others``. The errors of the methods are raised, too.
 
     Example:
         >>> circuit = circuitry.find_circuit(task, size=0.4)
@@ -154,7 +155,7 @@ def _proposer(task: Task, method: str, masks: MaskSettings) -> Proposer:
 
 
 def _say_zero(task: Task) -> None:
-    """Warn if ablated units are set to zero, the default baseline of a task without images of other classes."""
+    """Warn if the baseline of a task without images of other classes is zero, which is the default."""
     if task.baseline is ZERO:
         log.warning(
             "This task has no images of other classes and the baseline 'zero', so all units outside a circuit are "
@@ -164,7 +165,7 @@ def _say_zero(task: Task) -> None:
 
 
 def _selectivity(task: Task, circuit: Circuit) -> float:
-    """Return the selectivity of a circuit on a task's images, as a share of the whole model's own.
+    """Return the selectivity of a circuit on a task's images, which is 1 for the whole model.
 
     Raises:
         InputError: if the model itself does not separate the class from the other images.

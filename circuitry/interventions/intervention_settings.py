@@ -1,4 +1,4 @@
-"""Settings of searches, measurements and checks of circuits. No torch."""
+"""Settings of searches, measurements and checks of circuits. Does not import torch."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -58,7 +58,8 @@ class AblationSettings:
     HOW_TO_GET: ClassVar = "give AblationSettings(...)"
 
     ranking: Annotated[str, one_of(*RANKINGS)] = "absolute"
-    """Which units come first; see `budgets.RANKINGS`."""
+    """How units are ranked: by ``absolute`` or by ``signed`` score (`budgets.RANKINGS`). A circuit keeps the units that
+    come first."""
     budget: BudgetName | None = None
     """How the size of a circuit is divided among the sites; see `circuitry.circuits.budgets`. By default every site
     keeps the same share, as in the study."""
@@ -93,8 +94,8 @@ class CheckSettings(FolderSettings):
     """The number of images to check each circuit on; unless ``seen`` is given, these images were not used to find the
     circuit."""
     n_others: NOthers = 12
-    """The number of unseen images of other classes in the domain. They are taken in turn: the first image of each class
-    that follows, then the second image of each class."""
+    """The number of unseen images of other classes in the domain. They are taken in turn: the first image of each other
+    class, then the second image of each other class."""
     metric: MetricChoice = None
     """Metric of the checks (default: the metric of the circuits)."""
     texts: TextsChoice = None
@@ -161,17 +162,17 @@ class OwnPartSettings(FolderSettings):
     images. At most as many other images are used to test it."""
     n_others: NOthers = 24
     """The number of images of other classes in the domain to contrast with. They are taken in turn: the first image of
-    each class, then the second image of each class."""
+    each other class, then the second image of each other class."""
     sites: Annotated[tuple[str, ...] | None, DISTINCT] = None
     """The sites whose units may belong to own parts (default: the sites that compute)."""
     method: UnitMethod = CONTRAST
     """How units are ranked. The default, contrast, finds own parts; other methods are for comparison."""
     shares: Annotated[tuple[OwnShare, ...], SOME] = (0.005, 0.01, 0.02)
-    """The shares of the units that own parts have. The report shows the smallest share whose removal takes the classes
-    from the model; if no share does, it shows the largest."""
+    """The sizes of own parts, as shares of the units. The report shows the smallest share at which lesions take nearly
+    all right answers from the classes. If there is no such share, the report shows the largest share."""
     depth: bool = False
-    """Also find own parts of the largest share among the units up to some sites, and among the units from these sites
-    on."""
+    """Also find own parts of the largest share among the units of the early sites only, and of the late sites only. The
+    border between early and late sites is varied."""
     random_draws: Count = 1
     """The number of random parts to compare each own part with. A random part has as many units at every site as the
     own part."""
