@@ -168,8 +168,8 @@ class OwnPartSettings(FolderSettings):
     method: UnitMethod = CONTRAST
     """How units are ranked. The default, contrast, finds own parts; other methods are for comparison."""
     shares: Annotated[tuple[OwnShare, ...], SOME] = (0.005, 0.01, 0.02)
-    """The sizes of own parts, as shares of the units. The report shows the smallest share at which lesions take nearly
-    all right answers from the classes. If there is no such share, the report shows the largest share."""
+    """The sizes of own parts, as shares of the units. The report shows the smallest share at which lesions take at
+    least 80 % of the right answers from the classes. If there is no such share, the report shows the largest share."""
     depth: bool = False
     """Also find own parts of the largest share among the units of the early sites only, and of the late sites only. The
     border between early and late sites is varied."""

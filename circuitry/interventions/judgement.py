@@ -5,21 +5,23 @@ selectivity if there are images of other classes, and otherwise faithfulness. Fa
 the class from a circuit that gives every image the same answer.
 
 - circuit: the measure of the circuit alone, with its bootstrap interval over images. The test holds if two conditions
-  are met. The circuit works (see `verdicts`; if there is no verdict, it has to recover half of the measure). The
-  interval lies above 97.5 % of random circuits that have as many units at every site.
-- complement: the measure of everything except the circuit. The test holds if the test "circuit" holds, and the
-  complement does not work and lies below the interval of the circuit.
+  are met. First, the circuit works (see `verdicts`). If there is no verdict, a circuit works if it recovers at least
+  half of the measure. Second, the interval lies above 97.5 % of random circuits that have as many units at every site.
+- complement: the measure of everything except the circuit. The test holds if three conditions are met: the test
+  "circuit" holds, the complement does not work, and its measure lies below the interval of the circuit.
 - sufficiency: the circuit is compared with each of the random circuits. The null hypothesis is that the circuit beats
-  at most a share q of them; with s wins in n comparisons, p = P(Binomial(n, q) >= s). Random circuits that recover
-  nothing are easy to beat. The test therefore holds only if p is below `LEVEL` and the test "circuit" holds. Neither
-  condition says that the circuit recovers everything; the value of the row "circuit" says how much it recovers.
+  at most a share q (`SHARE`) of the random circuits. With s wins in n comparisons, p = P(Binomial(n, q) >= s). Random
+  circuits that recover nothing are easy to beat. The test therefore holds only if p is below `LEVEL` and the test
+  "circuit" holds. Neither condition says that the circuit recovers everything; the value of the row "circuit" says how
+  much it recovers.
 - necessity: the model without the circuit is compared with the model without a random circuit of the same size. The
-  model without the circuit should do worse. The test holds if p is below `LEVEL` and the model without the circuit does
-  not work.
-- minimality: each unit in turn is taken out of the circuit. The null hypothesis is that the metric's contrast does not
-  fall. It is tested by a one-sided t-test over images, corrected over units by Holm's method. For selectivity it is
-  Welch's test between images of the class and images of other classes. The test holds if the contrast falls without
-  each unit.
+  model without the circuit should do worse. The p value is computed as for sufficiency. The test holds if p is below
+  `LEVEL` and the model without the circuit does not work.
+- minimality: each unit in turn is taken out of the circuit. The contrast is the mean metric on images of the class. For
+  selectivity, the mean metric on images of other classes is subtracted from it. The null hypothesis for a unit is that
+  the contrast does not fall. It is tested by a one-sided t-test over images (for selectivity, by Welch's t-test between
+  the two sets of images). The p values are corrected over units by Holm's method. The test holds if p is below `LEVEL`
+  for every unit.
 
 A circuit of edges undergoes the same tests, edge by edge, against random edges (`Circuit.random`).
 """
@@ -90,7 +92,7 @@ def judge_circuit(
         circuit: A circuit of `find_circuit`, or a circuit with edges such as ``graph.circuit(3)``, whose edges are
             tested, too.
         settings: The seed of the random circuits; all other settings are ignored.
-        minimality: True tests each unit and each edge, which takes a run of the model for each.
+        minimality: True also tests each unit and each edge. This takes a run of the model for each unit and each edge.
 
     Returns:
         A table with one row per test. The name of a test of edges ends with "(edges)". Columns:
@@ -102,15 +104,16 @@ def judge_circuit(
         - low, high: the interval of the value.
         - random_low, random_high: the range that contains 95 % of the random circuits (for circuit and sufficiency), or
           of the models without a random circuit (for complement and necessity).
-        - n: the number that the test counts: images of the class, random circuits, or units (edges).
-        - p: the p value of the test. For minimality, it is the largest one after Holm's correction. It is NaN for
+        - n: the sample size: the number of images of the class (for circuit and complement), of random circuits (for
+          sufficiency and necessity), or of units or edges (for minimality).
+        - p: the p value of the test. For minimality, it is the largest p value after Holm's correction. It is NaN for
           circuit and complement.
-        - holds: whether the test holds, as the module's docstring says. It is None if all images of the class were also
-          used to find the circuit, because then nothing was tested.
+        - holds: whether the test holds; see the docstring of the module for the conditions. It is None if all images of
+          the class were also used to find the circuit, because then nothing was tested.
         - n_seen: the number of images of the class that were also used to find the circuit. The log mentions them.
 
-        If the model itself has no lead in the measure, for example with the metric of another class, the shares of the
-        lead are NaN, and the log says why.
+        If the whole model is not above the baseline in the measure, values of the measure are NaN, and the log says
+        why. This happens, for example, with the metric of another class.
 
     Raises:
         InputError: if the circuit has no units, or its set of edges is empty; and if the circuit was found with another
@@ -191,7 +194,10 @@ def _rows(
 def _say_why_nan(
     task: Task, circuit: Circuit, curve: FaithfulnessCurve, measure: str
 ) -> None:
-    """Log a warning if the measure is NaN because the model has no lead; the warning says why."""
+    """Log a warning if the measure has no value, for example because the model does no better than the baseline.
+
+    The warning says why.
+    """
     reason = curve.reason(measure)
     if not reason:
         return
@@ -211,11 +217,15 @@ def _say_why_nan(
 def _beside_random(
     curve: FaithfulnessCurve, values: np.ndarray, measure: str
 ) -> list[Row]:
-    """Compare a circuit with random circuits, and its complement with their complements; return the rows of the tests.
+    """Return the rows of all tests except minimality.
+
+    The circuit is compared with random circuits. The complement of the circuit is compared with the complements of
+    random circuits.
 
     Args:
         curve: The curve of the circuit, at a single size.
-        values: The metrics [circuits, images] of the circuit and of the random circuits, followed by their complements.
+        values: The metric [runs, images]. The first half of the runs are of the circuit and of random circuits. The
+            second half are of the complement of the circuit, and of complements of other random circuits.
         measure: The measure, selectivity or faithfulness.
     """
     table = curve.to_pandas(measure).set_index("circuit")
@@ -253,13 +263,25 @@ def _beside_random(
 
 
 def _range_of(values: np.ndarray) -> Row:
-    """Return the range that contains 95 % of the random circuits, as columns."""
+    """Return the range that contains 95 % of the random circuits, as the columns random_low and random_high.
+
+    Args:
+        values: The measure of each random circuit.
+    """
     low, high = np.percentile(values, OF_RANDOM)
     return {"random_low": float(low), "random_high": float(high)}
 
 
 def _contrasts(values: np.ndarray, own: np.ndarray, measure: str) -> np.ndarray:
-    """Return the contrast of the measure for each row of metrics [rows, images]."""
+    """Return the mean metric over images of the class, for each run.
+
+    For selectivity, the mean over images of other classes is subtracted.
+
+    Args:
+        values: The metric [runs, images].
+        own: Whether each image is of the class.
+        measure: The measure, selectivity or faithfulness.
+    """
     contrast = values[:, own].mean(1)
     if measure == "selectivity":
         contrast = contrast - values[:, ~own].mean(1)
@@ -282,12 +304,13 @@ def _win_test(wins: np.ndarray) -> Row:
 
 
 def _minimality(kind: str, measure: str, values: np.ndarray, own: np.ndarray) -> Row:
-    """Test for each unit or edge of a circuit whether the contrast falls without it; return the row of the test.
+    """Test for each unit or edge of a circuit whether the measure falls without it; return the row of the test.
 
     Args:
         kind: The kind of circuit in words, for the name of the test.
         measure: The measure, selectivity or faithfulness.
-        values: The metrics [1 + units, images] of the whole circuit, followed by the circuit without each unit or edge.
+        values: The metric [1 + units, images]. The first row is of the whole circuit. Each further row is of the
+            circuit without one unit or edge.
         own: Whether each image is of the class.
     """
     change = values[1:] - values[:1]

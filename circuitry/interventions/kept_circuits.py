@@ -87,7 +87,13 @@ def kept_embeddings(
 def _embeddings(
     task: Task, gated: GatedUnits | GatedEdges, kept: Sequence[Any]
 ) -> Float[Tensor, "circuits images d"]:
-    """Return the embeddings of a task's images, chunk by chunk, with only some units or edges kept."""
+    """Return the embeddings of a task's images with only the units or edges of each circuit kept.
+
+    Args:
+        task: The task.
+        gated: The encoder of the task, with gates on units or on edges.
+        kept: For each circuit, its units by site, or the masks of its edges.
+    """
     of_batches = list[Tensor]()
     n_batches = count_batches(task.images, gated.rows)
     with task.running(), task.bar("circuits", "circuit") as bar:
@@ -157,10 +163,10 @@ def circuit_of(task: Task, units: Mapping[str, Chosen]) -> Circuit:
 
 
 def units_with_errors(circuit: Circuit) -> dict[str, np.ndarray]:
-    """Return the indices of the units that runs of a circuit keep, by site.
+    """Return the indices of the units that are kept when a circuit is run, by site.
 
-    The indices of a circuit's own units come first. If the circuit keeps its error units (``keep_error``), their
-    indices follow.
+    The indices of the circuit's units come first. Error units hold what the features of a basis do not reconstruct. If
+    the circuit keeps error units (``keep_error``), the indices of all error units of the site follow.
     """
     source = circuit.source
     numbers = dict[str, np.ndarray]()

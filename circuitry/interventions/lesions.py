@@ -1,7 +1,7 @@
-"""Lesion: measure which answers a model loses without a part of its units, class by class and style by style.
+"""Lesions: ablate some units of a model, and measure for which classes and domains its answers change.
 
 An own part is a set of units that a class needs and that other classes do not need. A lesion ablates the units of one
-own part, or as many random units.
+own part. For comparison, another lesion ablates as many random units.
 """
 
 import logging
@@ -69,25 +69,25 @@ def lesion(
     random_draws: Natural = 1,
     seed: Seed = 0,
 ) -> pd.DataFrame:
-    """Ablate each part, and measure for which classes and in which styles the model loses its answers.
+    """Ablate each part, and measure in which classes and domains the model loses right answers.
 
     Args:
         tasks: A task for each (class, domain) to test on. It has the images, the metric of the class, and the baseline
             of ablated units. All tasks must have the same candidate classes, scale and kind of baseline, and each class
-            must have its own label. Others and sites of the tasks are ignored.
-        parts: A circuit of units for each (class, domain) that it was found on. All circuits must be of one encoder and
-            must have been found with one kind of baseline, which may differ from the baseline of the tasks.
+            must have its own label. The ``others`` and ``sites`` of the tasks are ignored.
+        parts: For each (class, domain), the circuit of units that was found on its images. All circuits must be of one
+            encoder and must have been found with one kind of baseline. This may differ from the baseline of the tasks.
         random_draws: The number of random parts to compare each part with. A random part has as many units at every
             site.
         seed: Seed of the random parts.
 
     Returns:
-        A table with a row for each part, each (class, domain) and each cut. Means over the draws of random parts are
-        one row. Columns:
+        A table. For each part and each (class, domain) of the tasks, there is a row for the lesion of the part and a
+        row for lesions of random units. The second row has means over all draws of random units. Columns:
 
         - part_class, part_domain: the class and domain that the part was found on.
         - class, domain: the class and domain of the images.
-        - cut: ``part`` or ``random``.
+        - cut: which units were ablated: ``part`` or ``random``.
         - n_units, n_images: how many units are ablated, and how many images are tested.
         - whole_right, right: the share of images that are classified as their own class before and after the lesion.
         - whole_probability, probability: the mean probability of the images' own class before and after the lesion.
@@ -170,9 +170,9 @@ def _asked_of_cells(tasks: Mapping[Key, Task]) -> dict[str, Any]:
 
 
 def _baseline_of_parts(parts: Mapping[Key, Circuit], tested: str) -> str | None:
-    """Return the baseline that was used to find the parts; None if no part says.
+    """Return the name of the baseline that was used to find the parts; None if no part has stored it.
 
-    A warning is logged if the test has another baseline.
+    A warning is logged if ``tested``, the baseline of the test, has another name.
 
     Raises:
         InputError: if the parts were found with different baselines or scales.
@@ -206,10 +206,10 @@ def _labels_of_classes(
     parts: Mapping[Key, Circuit],
     text_weights: Sequence[float],
 ) -> dict[str, int]:
-    """Return the label of each class: the index of its row among the candidate classes.
+    """Return the label of each class: its index among the candidate classes.
 
-    A class that has a part but no task has the label that was used to find its part. If the part was found among other
-    candidates, the class has no label.
+    The label of a class is taken from its task. If the class has a part but no task, its label is taken from the part.
+    But if the part was found with other candidate classes, the class gets no label.
 
     Raises:
         InputError: if two tasks of one class have different labels.
@@ -237,7 +237,14 @@ def _labels_of_classes(
 def _rows_of_cell(
     key: Key, task: Task, cuts: Sequence[Ablated], labels: Mapping[str, int]
 ) -> list[dict[str, Any]]:
-    """Return a row for each cut, measured on the images of one class in one domain."""
+    """Return a row for each lesion, measured on the images of one class in one domain.
+
+    Args:
+        key: The class and domain of the images.
+        task: The task with these images.
+        cuts: The units that each lesion ablates.
+        labels: The labels of the classes among the candidates.
+    """
     metric = answer_metric(task.metric, "A lesion takes")
     quiet = replace(
         task,
@@ -282,10 +289,10 @@ def _rows_of_cell(
 
 
 def part_overlaps(parts: Mapping[Key, Circuit]) -> pd.DataFrame:
-    """Return the Jaccard index of the units of every two parts, and the index that is expected for random units.
+    """Return the Jaccard index of the units of every two parts, and the index that is expected by chance.
 
-    There are as many random units at every site as the parts have. The expected sizes of intersection and union are
-    summed over sites before dividing.
+    The chance level is the Jaccard index of random units, as many at every site as each part has. The expected sizes of
+    intersection and union are summed over sites, and then divided.
 
     Args:
         parts: The parts by (class, domain).

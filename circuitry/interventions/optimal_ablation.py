@@ -1,14 +1,15 @@
-"""Optimal ablation: an ablated unit is set to the constant that costs the model's answers least.
+"""Optimal ablation: ablated units are set to constants that change the model's answers as little as possible.
 
-If all ablated units are at their means, a circuit's own units may read inputs that never occur in the model. Optimal
+If all ablated units are at their means, the kept units may get inputs that never occur in the whole model. Optimal
 ablation (Li and Janson 2024, arXiv 2409.09951) chooses constants a for a circuit C, the same for all images:
 
     Delta_opt(C) = min over a of the mean over images of L(M_C(x; a), M(x)),    never above the cost at the mean
 
-Here L is the loss that masks are learned by: the share of the variance of the model's answers that is lost. Each unit
-has one constant, which is added to the unit's baseline at all positions. The label is ignored, so images of any class
-can be used to fit the constants. Constants are measured in standard deviations of their unit. Their mean square, times
-`SHRINKAGE`, is added to the loss; this draws the constants towards the baseline.
+Here M is the whole model, and M_C(x; a) is the circuit alone, with all other units at a. L is the loss that is also
+used to learn masks: the share of the variance of the model's answers that is lost. Each unit has one constant, which is
+added to the unit's baseline at all positions. The label is ignored, so images of any class can be used to fit the
+constants. Constants are measured in standard deviations of their unit. Their mean square, times `SHRINKAGE`, is added
+to the loss; this draws the constants towards the baseline.
 
 Constants are fitted after the circuit is found, and the circuit does not change. This works in the same way for
 circuits of every method. Constants can make a circuit look better than it is. Results should therefore be measured on

@@ -1,8 +1,8 @@
-"""Maps of the pixels that contribute to a unit, or to the logit through a circuit's units, by integrated gradients.
+"""Maps of how much each pixel contributes to a target, by integrated gradients.
 
-A circuit names units; these maps show to which pixels the units respond. The integration path goes from a blank image
-(zero after preprocessing, which is the mean colour) to the image. The sum of a map is the change of the target along
-this path.
+The target is the activation of a unit, the metric of the whole model, or the metric with only a circuit kept. So the
+maps show to which pixels the units of a circuit respond. The integration path goes from a blank image (zero after
+preprocessing, which is the mean colour) to the image. The sum of a map is the change of the target along this path.
 """
 
 from collections.abc import Callable
@@ -69,11 +69,16 @@ def logit_pixels(
 def circuit_pixels(
     task: Task, circuit: Circuit
 ) -> dict[str, Float[Tensor, "batch h w"]]:
-    """Return maps of what each pixel of a task's images adds to four targets, by title.
+    """Return maps of how much each pixel of a task's images contributes to four targets.
 
-    The targets are: the metric of the whole model; the metric with the circuit kept at its last site before the
-    embedding, while everything before runs as it is; the metric with the circuit kept at all sites; and the activation
-    of the first of the circuit's units at this last site.
+    Returns:
+        Maps [images, height, width] by title. The targets are:
+
+        - the metric of the whole model;
+        - the metric with the circuit kept only at the last site before the embedding at which it has units. No unit is
+          ablated at any other site;
+        - the metric with the circuit kept at all its sites;
+        - the activation of the circuit's first unit at this last site.
     """
     # The last site with units is the embedding, so the site before it is taken, if there is one.
     with_units = [site for site, units in circuit.units.items() if len(units)]

@@ -1,4 +1,7 @@
-"""Attributed scores of units next to their exact effects, and the agreement of pixel maps. No torch."""
+"""Attributed scores of units next to their exact effects, and correlations between maps of pixels.
+
+The exact effect of a unit is measured by a run in which the unit is replaced (`patch_effects`). Does not import torch.
+"""
 
 import math
 from collections.abc import Mapping
@@ -17,7 +20,7 @@ STRONGEST_SHARE = 0.2
 
 @dataclass(frozen=True, eq=False, repr=False)
 class AttributionCheck:
-    """Attributed scores of units next to their exact effects.
+    """Attributed scores of units next to their exact effects, which are measured by replacing each unit.
 
     Example:
         >>> task = circuitry.Task(encoder, images, metric, baseline="mean-position", others=others)
@@ -50,19 +53,20 @@ class AttributionCheck:
         return pd.DataFrame(rows, columns=columns)
 
     def across_sites(self) -> pd.DataFrame:
-        """Return a table which shows whether scores of different sites can be compared, as a global budget does.
+        """Return a table which shows whether scores of units can be compared between sites.
 
-        The table is computed from the random sample.
+        A global budget compares scores of all sites. It is justified only if the ratio of exact effect to score is
+        similar at all sites. The table is computed from the units of the random sample.
 
         Returns:
             A table with the columns:
 
             - site, n_units.
-            - exact_per_score: the sum of absolute exact effects divided by the sum of absolute scores. If scores can be
-              compared across sites, this ratio is similar at all sites.
-            - strongest_by_score: how many units of the site are among the strongest `STRONGEST_SHARE` of all sites, by
-              score.
-            - strongest_by_exact: the same, by exact effect.
+            - exact_per_score: the sum of absolute exact effects divided by the sum of absolute scores.
+            - strongest_by_score: how many units of the site are among the share `STRONGEST_SHARE` of units of all sites
+              with the largest absolute scores.
+            - strongest_by_exact: how many units of the site are among the share `STRONGEST_SHARE` of units of all sites
+              with the largest absolute exact effects.
 
             The image itself is left out, because it has no nodes.
         """
@@ -91,7 +95,7 @@ class AttributionCheck:
 
 
 def map_agreement(maps: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return the correlation over all pixels of each map with the first map.
+    """Return the correlation of each map with the first map, over all pixels of all images.
 
     Args:
         maps: Maps of pixels by name; all have the same shape.

@@ -2,8 +2,8 @@
 
 1. `transfer_circuits` runs images of domain B through the encoder while only the circuit of the same class in domain A
    is kept. It returns faithfulness[A, B], and how often the class is still recognised.
-2. `interchange` takes the activations of A's circuit units from images of A, and puts them into runs on images of B
-   (Geiger et al. 2021, arXiv 2106.02997).
+2. `interchange` runs images of domain B, but the units of the circuit of domain A get the activations that they have
+   for images of A (Geiger et al. 2021, arXiv 2106.02997).
 
 `transfer_matrix` turns a table into a matrix. The closer the values off the diagonal are to the values on the diagonal,
 the more the domains share.
@@ -67,10 +67,10 @@ def transfer_circuits(
         A table with a row for each class, domain of the circuit and domain of the images. Columns:
 
         - class, circuit_domain, image_domain.
-        - faithfulness, reason: faithfulness is NaN if the model does no better than the baseline, and the reason says
-          so.
-        - metric, full_metric, empty_metric: the mean metric with the circuit alone, of the whole model, and with
-          nothing kept.
+        - faithfulness, reason: if the model does no better than the baseline, faithfulness is NaN, and the reason is a
+          text which says so. Otherwise the reason is empty.
+        - metric, full_metric, empty_metric: the mean metric of the circuit alone, of the whole model, and of the model
+          with every unit ablated.
         - accuracy, full_accuracy: the share of images that are classified as the class, with the circuit alone and by
           the whole model. The candidates are the classes of a `ClassLogit`; for another metric accuracies are NaN.
         - n_images: the number of images.
@@ -138,11 +138,12 @@ def transfer_circuits(
 def interchange(
     tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit], *, seed: Seed = 0
 ) -> pd.DataFrame:
-    """Put the activations of A's circuit units, taken from images of A, into runs on images of B, class by class.
+    """Exchange activations between images of two domains at the units of a circuit, class by class.
 
-    Every image of B is paired with a random image of A. If A is B, an image is never paired with itself, unless it is
-    the only image. A control exchanges random units instead: at every site as many as the circuit has. The control
-    shows the effect that any exchange of this size has.
+    Let A and B be two domains. For the circuit that was found in A, every image of B is paired with a random image of
+    A. In the run of the image of B, the circuit's units get the activations that they have for the image of A. If A is
+    B, an image is never paired with itself, unless it is the only image. A control exchanges random units instead, as
+    many at every site as the circuit has. It shows how much any exchange of this size changes.
 
     Args:
         tasks: As for `transfer_circuits`; their baselines, sites and ``others`` are ignored.
@@ -151,8 +152,10 @@ def interchange(
 
     Returns:
         A table with the columns class, circuit_domain (A), image_domain (B), change, random_change, accuracy,
-        full_accuracy and n_images. The change of the metric is a mean over the images of B; random_change is the change
-        by the control. A pair of domains has no row if there are no images of A.
+        full_accuracy and n_images. The column change is the change of the metric, averaged over the images of B, and
+        random_change is the change in the control. Accuracy is the share of images of B that are classified as the
+        class after the exchange, and full_accuracy is this share in the whole model. A pair of domains has no row if
+        there are no images of A.
 
     Raises:
         InputError: as `transfer_circuits`.
@@ -260,7 +263,8 @@ def _partners(n: int, donors: int, same: bool, rng: np.random.Generator) -> Tens
     Args:
         n: The number of images.
         donors: The number of donors.
-        same: Whether the images are their own donors. Then an image is never its own donor, unless it is the only one.
+        same: Whether the donors are the same images, in the same order. If so, no image gets itself as donor, unless it
+            is the only image.
         rng: The generator.
     """
     if same and n == donors > 1:

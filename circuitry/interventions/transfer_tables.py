@@ -1,4 +1,7 @@
-"""Summaries of a transfer table: by domain, against structural similarity, and over depth. No torch, no model."""
+"""Summaries of a table of `transfer_circuits`: by domain, against structural similarity, and over depth.
+
+Needs neither torch nor a model.
+"""
 
 from collections.abc import Iterable
 from itertools import combinations
@@ -77,11 +80,11 @@ def transfer_matrix(table: CircuitTable, value: str = "faithfulness") -> pd.Data
 
 
 def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Comparison:
-    """Return a transfer table as a `Comparison`: circuits of one domain on images of another.
+    """Return a transfer table as a `Comparison` of domains: of the circuits, and of the images.
 
-    The values are the values of `transfer_matrix`. Classes are pooled, so there are no intervals. The values of each
-    domain's own circuits are on the diagonal. If the table has rows of single sites, only these rows are used, and each
-    site has a matrix. To compare all sites at once, give only their rows (``table[table["sites"] == "all"]``).
+    The values are the values of `transfer_matrix`. Classes are pooled, so there are no intervals. The diagonal has the
+    values of circuits on images of their own domain. If the table has rows of single sites, only these rows are used,
+    and each site has a matrix. To use only the rows of all sites together, give ``table[table["sites"] == "all"]``.
 
     Args:
         table: From `transfer_circuits`, or from `CausalChecks.extract_transfer` with the column ``sites``.
@@ -116,16 +119,17 @@ def compare_transfer(table: CircuitTable, value: str = "faithfulness") -> Compar
 
 
 def transfer_comparisons(table: TransferTable | None) -> dict[str, Comparison]:
-    """Return transfer as a dictionary of comparisons, with one for each measure that is known.
+    """Return the comparisons of `compare_transfer` for faithfulness and selectivity, as far as they are known.
 
-    A measure is not known if the model has no lead over the baseline.
+    A measure is not known if the model does no better than the baseline. Selectivity is not known without images of
+    other classes.
 
     Args:
-        table: The transfer table. If it has rows of single sites, only these are compared. If it is None, the
+        table: The transfer table. If it has rows of single sites, only these rows are used. If it is None, the
             dictionary is empty.
 
     Returns:
-        The comparisons of `compare_transfer` by the name of their measure.
+        A dictionary from the name of a measure to its comparison.
     """
     if table is None:
         return {}
@@ -220,7 +224,9 @@ def _names(table: pd.DataFrame) -> str:
 def transfer_over_depth(
     table: TransferTable, value: str = "selectivity"
 ) -> pd.DataFrame:
-    """Return the share of the metric that own circuits, and circuits of other domains, recover at each site.
+    """Return faithfulness or selectivity of circuits that were kept at one site at a time, for each site.
+
+    Circuits on images of their own domain, and circuits on images of other domains, are averaged separately.
 
     Args:
         table: From `CausalChecks.extract_transfer`, with the column ``sites``. Rows of all sites (``all``) are ignored.
@@ -229,7 +235,8 @@ def transfer_over_depth(
     Returns:
         A table with the columns domain (`OWN_CIRCUIT` or `OTHER_CIRCUITS`), site, value, low, high and n_classes. Low
         and high are the 95 % interval from a bootstrap over classes. The value is NaN if the model does no better than
-        the baseline. The interval is NaN if there is only one class, or if the model's lead is within the noise.
+        the baseline. The interval is NaN if there is only one class, or if in too many resamples the model does no
+        better than the baseline.
 
     Example:
         >>> of_sketch = graphs["clock", "sketch"]
@@ -276,15 +283,15 @@ def transfer_over_depth(
 def lead_of_own_circuits(
     over_depth: pd.DataFrame,
 ) -> tuple[float, float, pd.Series, int] | None:
-    """Return by how much own circuits exceed circuits of other domains, if circuits are kept at one site at a time.
+    """Compare circuits on images of their own domain with circuits of other domains, kept at one site at a time.
 
     Args:
         over_depth: A table of `transfer_over_depth`.
 
     Returns:
-        Four values: the mean of own circuits over sites; the mean of circuits of other domains; the lead of own
-        circuits at each site, in descending order; and the number of sites at which the interval of own circuits lies
-        above the interval of circuits of other domains. None if no site has both values.
+        None if no site has values of both groups. Otherwise four values: the mean over sites for circuits on their own
+        domain; the mean over sites for circuits of other domains; the difference at each site, in descending order; and
+        the number of sites at which the interval of the first group lies above the interval of the second group.
     """
     wide = over_depth.pivot(
         index="site", columns="domain", values=["value", "low", "high"]
@@ -308,14 +315,14 @@ def lead_of_own_circuits(
 
 
 def transfer_accuracies(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the share of images that are classified as the class.
+    """Return the mean share of images that are classified as the class, over all rows of a table.
 
     Args:
         table: A table of `transfer_circuits` or `interchange`.
 
     Returns:
-        A table with the columns images, accuracy and full_accuracy. It has a row for images of the class, and a row for
-        images of other classes if ``table`` has columns for them.
+        A table with the columns images, accuracy (in the runs with circuits) and full_accuracy (of the whole model). It
+        has a row for images of the class. If ``table`` has columns for images of other classes, they have a row, too.
     """
     rows = list[dict[str, Any]]()
     for images, prefix in (("of the class", ""), ("of other classes", "other_")):
@@ -339,9 +346,9 @@ def transfer_correlations(
         similarity: From `domain_matrix`.
 
     Returns:
-        A table with the column sites; then rho, p and p (Holm) of faithfulness, and the same of selectivity if it was
-        measured; then pairs, the number of pairs of domains. Holm's correction is over all sites and measures in the
-        table.
+        A table with a row for each entry of ``sites``. Its columns are sites; then ``faithfulness: rho``,
+        ``faithfulness: p`` and ``faithfulness: p (Holm)``; three such columns for selectivity, if it was measured; and
+        pairs, the number of pairs of domains. Holm's correction is over all sites and measures in the table.
     """
     values = ["faithfulness"]
     if "other_metric" in transfer:
@@ -367,7 +374,7 @@ def transfer_correlations(
 
 
 def _difference(table: pd.DataFrame, metric: str, value: str) -> pd.Series:
-    """Return by how much the metric of a run exceeds the metric of the baseline, for each row.
+    """Return the metric of a run minus the metric of the model with every unit ablated, for each row.
 
     For selectivity, the difference on images of other classes is subtracted from the difference on images of the class.
 

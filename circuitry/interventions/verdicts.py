@@ -1,15 +1,18 @@
-"""The verdict on a circuit in words: does it work, and is it its class's own? No torch.
+"""The verdict on a circuit in words: does it work, and do circuits of other classes work less well?
 
-The verdict is read off a faithfulness curve at one size. The curve may belong to one class, or to several classes that
-are pooled.
+The verdict is computed from a faithfulness curve at one size. The curve may be of one class, or pooled over several
+classes.
 
 1. A circuit works if three conditions hold. It classifies the images of its class as this class nearly as often as the
    whole model does. It classifies hardly more of the other images as this class than the whole model does. It recovers
    at least half of the answers (KL). The measured values decide; their intervals are in the tables. Faithfulness alone
    cannot separate a circuit of the class from a circuit that answers its class to every image. Selectivity does not
    show how many other images are classified as the class.
-2. A circuit is the class's own if circuits of other classes of the same size do not work, and recover less of the
-   answers. For the second condition, the whole interval of the difference on the same images has to lie above zero.
+2. A circuit that works is the class's own if circuits of other classes, of the same size, do not work on images of the
+   class and recover less of the answers. The difference is measured on the same images, and its whole interval has to
+   lie above zero.
+
+Does not import torch.
 """
 
 from collections.abc import Mapping
@@ -28,9 +31,10 @@ TO_EVERYTHING = 0.5
 images is classified as the class."""
 NO_ANSWERS = 0.1
 """A circuit does nothing if it recovers less than this share of the answers (KL), and its share of right answers is no
-larger than with nothing kept."""
+larger than the share with every unit ablated."""
 LEAK = 0.1
-"""If more than this share of the whole model's contrast remains with nothing kept, something bypasses all circuits."""
+"""A larger `FaithfulnessCurve.leak` is reported. It is the share of the metric's difference between the class and other
+classes that remains with every unit ablated, so no circuit can explain it."""
 _ROUNDING = 1e-9
 """Tolerance of comparisons of shares. Without it, a share could miss a threshold such as 0.8 times 1.0 by a rounding
 error."""
@@ -82,6 +86,9 @@ def verdict_of(curve: FaithfulnessCurve, place: int = 0) -> str:
 def does_work(values: Mapping[str, Mapping[str, float]], circuit: str) -> bool:
     """Return whether a circuit works.
 
+    It works if its share of right answers, its share of false answers, and the share of the KL that it recovers all
+    reach their thresholds (`RIGHT`, `FALSE_MORE`, `ANSWERS`).
+
     Args:
         values: The values of the curve at one size, as `FaithfulnessCurve.at` returns them.
         circuit: The name of the circuit in these values, such as ``kept`` or ``foreign``.
@@ -108,9 +115,10 @@ def why_open(curve: FaithfulnessCurve) -> str:
 
 
 def describe_leak(curve: FaithfulnessCurve) -> str:
-    """Return a sentence which says that the metric has a contrast even with nothing kept.
+    """Return a sentence if the metric separates the class from other classes even with every unit ablated.
 
-    The text is empty if the contrast is at most `LEAK`, or unknown.
+    The sentence says which share of the whole model's difference remains (`FaithfulnessCurve.leak`). The text is empty
+    if this share is at most `LEAK`, or unknown.
     """
     # `not >` and not `<=`: the leak is NaN where the model has no contrast.
     if not curve.leak > LEAK:

@@ -1,4 +1,4 @@
-"""The share of a tower's weights that a circuit touches: a size that can be compared between kinds of units."""
+"""The share of a tower's weights that a circuit uses: a size that can be compared between kinds of units."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from circuitry.gates.patches import patched
 from circuitry.interventions.kept_circuits import ablate_all_but
 
 IMAGES_SHOWN = 2
-"""The number of images whose embeddings show which weights take part."""
+"""The number of images that are run to find the weights on which the embeddings depend."""
 
 
 def weights_touched(task: Task, circuits: Sequence[Circuit]) -> tuple[float, ...]:
@@ -19,10 +19,10 @@ def weights_touched(task: Task, circuits: Sequence[Circuit]) -> tuple[float, ...
 
     A weight is an entry of a parameter with at least two axes: of a convolution, a linear layer or an embedding. A
     circuit touches a weight if the embeddings of two images depend on the weight while all units outside the circuit,
-    at the circuit's sites, are 0. Whether they depend on it is measured by a gradient: the embeddings are projected on
-    a random direction, and the gradient with respect to the weight must not be 0. So a weight counts if both the unit
-    that it reads and the unit that it writes are kept. Layer norms and position embeddings turn zeros into other
-    numbers. A weight after one of these counts whatever unit it reads.
+    at the circuit's sites, are 0. To measure this, the embeddings are projected on a random direction, and the gradient
+    of the projection with respect to the weight must not be 0. So a weight usually counts only if both its input unit
+    and its output unit are kept. There is an exception: layer norms and position embeddings turn zeros into other
+    numbers, so a weight that follows one of them counts even if its input unit is not kept.
 
     Args:
         task: The encoder and images; the first images are used.
