@@ -5,8 +5,9 @@ subset and cut all other edges.
 
 An edge leads from an upstream unit to a downstream unit. Each pair of sites has a block of scores
 [downstream, upstream]. A score is a mean over images, and is positive if the edge helps the metric. An entry of NaN
-means that there is no edge. So the blocks of a subset have the same shapes as the blocks of the whole set. Does not
-import torch.
+means that there is no edge. So the blocks of a subset have the same shapes as the blocks of the whole set.
+
+Does not import torch.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence

@@ -146,7 +146,8 @@ def _ends_of(ends: Mapping[str, Tensor], images: Tensor) -> dict[str, Tensor]:
 class UnitsUnderGates(Gated[UnitValues]):
     """Images of a task in memory, with a gate on every unit at the sites of the task.
 
-    Error units of feature bases have no gates. The site `input` has no gates either.
+    Error units, which hold what the features of a basis do not reconstruct, have no gates. The site `input` has no
+    gates either.
 
     Args:
         task: The task.

@@ -32,6 +32,8 @@ def check_attribution(
 ) -> AttributionCheck:
     """Return the exact effects of a graph's top units and of a random sample, next to their attributed scores.
 
+    The exact effect of a unit is measured by a run in which the unit is replaced by its baseline.
+
     Args:
         task: The encoder, metric and baseline that were used to find the scores, and images. If these images are not
             the images of the attribution, scores and effects also differ because the images differ.

@@ -99,8 +99,8 @@ def judge_circuit(
 
         - test, measure: the names of the test and of the measure.
         - value: for circuit and complement the measure itself; for sufficiency the share of random circuits that do
-          worse than the circuit; for necessity the share of random circuits without which the model does better than
-          without the circuit; for minimality the share of units or edges without which the measure falls.
+          worse than the circuit; for necessity the share of random circuits whose ablation harms the model less than
+          the ablation of the circuit does; for minimality the share of units or edges without which the measure falls.
         - low, high: the interval of the value.
         - random_low, random_high: the range that contains 95 % of the random circuits (for circuit and sufficiency), or
           of the models without a random circuit (for complement and necessity).

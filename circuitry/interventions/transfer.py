@@ -53,7 +53,9 @@ INTERCHANGE_COLUMNS = [
 def transfer_circuits(
     tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]
 ) -> pd.DataFrame:
-    """Keep the circuit of each domain while images of each domain run through the encoder, class by class.
+    """Measure how well the circuit of each domain works on images of each domain, class by class.
+
+    While images of a domain run through the encoder, only the units of one circuit are kept.
 
     Args:
         tasks: A task for each (class, domain): images and metric, the baseline of ablated units, and the sites where

@@ -5,9 +5,9 @@ classes.
 
 1. A circuit works if three conditions hold. It classifies the images of its class as this class nearly as often as the
    whole model does. It classifies hardly more of the other images as this class than the whole model does. It recovers
-   at least half of the answers (KL). The measured values decide; their intervals are in the tables. Faithfulness alone
-   cannot separate a circuit of the class from a circuit that answers its class to every image. Selectivity does not
-   show how many other images are classified as the class.
+   at least half of the answers (the measure "kl recovered"). The measured values decide, and not their intervals.
+   Faithfulness alone cannot separate a circuit of the class from a circuit that classifies every image as the class.
+   Selectivity does not show how many other images are classified as the class.
 2. A circuit that works is the class's own if circuits of other classes, of the same size, do not work on images of the
    class and recover less of the answers. The difference is measured on the same images, and its whole interval has to
    lie above zero.

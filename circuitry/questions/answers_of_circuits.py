@@ -138,7 +138,7 @@ class CurvesAnswer:
         return [] if self.by_site else [NOT_TESTED]
 
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
-        """Return the tables of a report by name; ``of`` is ignored."""
+        """Return the tables of this answer by the names that they have in a report; ``of`` is ignored."""
         by_ranking: dict[str, list[FaithfulnessCurve]] = {}
         for curve in self.curves:
             by_ranking.setdefault(curve.ranking, []).append(curve)
@@ -190,7 +190,7 @@ class TransferAnswer:
         return transfer_findings(self.transfer, self.similarity)
 
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
-        """Return the tables of a report by name; ``of`` is ignored."""
+        """Return the tables of this answer by the names that they have in a report; ``of`` is ignored."""
         transfer = self.transfer
         similarity = self.similarity.rename_axis(index="domain").reset_index()
         tables = {
@@ -244,7 +244,7 @@ class ScoresAnswer:
         return []
 
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
-        """Return the tables of a report by name; ``of`` is ignored."""
+        """Return the tables of this answer by the names that they have in a report; ``of`` is ignored."""
         return {
             "attribution_against_patching": self.check.points,
             "scores_across_sites": self.check.across_sites(),
