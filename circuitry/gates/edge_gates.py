@@ -11,9 +11,9 @@ the encoder. There are two kinds of encoders:
   downstream unit; they do not respond to the cut. Only the residual stream responds. So an edge is a direct path: no
   part of its effect passes through units of the sites in between.
 - In some encoders the units are heads and neurons that add to the residual stream independently of each other. Edges
-  then join a site to any later site through the stream. One run is enough, because each head or MLP that reads the
-  stream gets a copy of its own (`circuitry.bases.gated_stream`). Here a site can also be given by the name of a layer
-  of heads or of a whole MLP, as in `attribute_components`.
+  then join a site to any later site through the stream. One run is enough, because every unit that reads the stream
+  gets a copy of its own (`circuitry.bases.gated_stream`). Here a site can also be given by the name of a layer of heads
+  or of a whole MLP, as in `attribute_components`.
 
 If all edges are kept, the output is the output of the clean run. If all edges are cut, it is the output on the
 baseline. A unit without kept outgoing edges has no effect. See path patching (Goldowsky-Dill et al. 2023, arXiv

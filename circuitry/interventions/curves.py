@@ -103,8 +103,8 @@ class FaithfulnessCurve:
     def size(self) -> float:
         """The entry of `sizes` that is nearest to the size at which the circuits were found.
 
-        The nearest size has the smallest ratio to that size. If the curve does not say at which size the circuits were
-        found, the entry nearest to `TENTH` is taken.
+        Distances are measured on a logarithmic scale. If the curve does not say at which size the circuits were found,
+        the entry nearest to `TENTH` is taken.
         """
         asked = self.settings.get("size") or TENTH
         return min(self.sizes, key=lambda size: abs(np.log(size / asked)))
