@@ -14,8 +14,8 @@
 4. If there are several classes, the classes are resampled, and so are the random circuits. Each class has images of its
    own, so this includes the spread of images (see `comparison.bootstrap`). With n classes, the half-width of the
    interval is t sqrt(n / (n - 1) v). Here v is the variance of the resampled values, and t is Student's quantile with
-   n - 1 degrees of freedom. Percentiles would give intervals that are too narrow: with 8 classes, intervals of 95 % contained
-   the true value in only 88 % of simulated studies.
+   n - 1 degrees of freedom. Percentiles would give intervals that are too narrow: with 8 classes, intervals of 95 %
+   contained the true value in only 88 % of simulated studies.
 
 Does not import torch.
 """
