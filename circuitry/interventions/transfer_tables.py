@@ -1,6 +1,6 @@
 """Summaries of a table of `transfer_circuits`: by domain, against structural similarity, and over depth.
 
-Needs neither torch nor a model.
+Needs no model. Does not import torch.
 """
 
 from collections.abc import Iterable
