@@ -1,4 +1,7 @@
-"""The results of the steps of an analysis, and the sections, tables and findings that a report shows. No torch."""
+"""The results of the steps of an analysis, and the sections, tables and findings that a report shows.
+
+Does not import torch.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass

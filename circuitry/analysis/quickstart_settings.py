@@ -1,4 +1,7 @@
-"""Settings of the quickstart, and of commands whose default model and images are the quickstart's. No torch."""
+"""Settings of the quickstart, and of commands whose default model and images are the quickstart's.
+
+Does not import torch.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Write the explorer for the results in the folder of a run. No torch."""
+"""Write the explorer for the results in the folder of a run. Does not import torch."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""The folders inside the folder of a run: their names, and where they lie. No torch."""
+"""The folders inside the folder of a run: their names, and where they lie. Does not import torch."""
 
 from pathlib import Path
 

@@ -1,4 +1,7 @@
-"""Take the model and images of an earlier run, if a command line names this run but no model or images. No torch."""
+"""Take the model and images of an earlier run, if a command line names this run but no model or images.
+
+Does not import torch.
+"""
 
 import sys
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Write the cards of units for the explorer's page. No torch.
+"""Write the cards of units for the explorer's page. Does not import torch.
 
 There is a script with the cards of each site, a script with the unseen images of each class, and a thumbnail of each
 image.

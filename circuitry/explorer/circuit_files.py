@@ -4,7 +4,7 @@ A *series* is a circuit that the page can draw. It is the circuit of a class in 
 fold of the images. Its arrays hold the kept units of the first site, then of the second site, and so on. Within a site
 the strongest unit comes first, so the first units of every site are a smaller cut. The array ``order`` ranks the units
 of all sites together. Edges are sorted by the unit that they lead into; edges into the same unit are sorted by falling
-score. In circuits of folds, the scores of edges are rounded to one digit. No torch.
+score. In circuits of folds, the scores of edges are rounded to one digit. Does not import torch.
 """
 
 from collections.abc import Iterator, Sequence

@@ -1,4 +1,4 @@
-"""Write the explorer of a folder of circuits: a page and its data. It opens from disk or from any web host. No torch.
+"""Write the explorer of a folder of circuits: a page and its data. It opens from disk or from any web host.
 
     index.html             the page, with all of its code
     data/index.js          classes, domains, sites, comparisons, measured circuits, names of units
@@ -13,6 +13,8 @@
 
 The page reads a data file when the reader opens a view that needs it. Files are named by numbers, because names of
 classes and sites may have any characters.
+
+Does not import torch.
 """
 
 import json

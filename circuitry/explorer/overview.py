@@ -1,6 +1,6 @@
 """Describe comparisons, lesions and faithfulness curves as values that JSON can hold, for the explorer's page.
 
-The page shows them in its overview, from which a reader opens circuits. No torch.
+The page shows them in its overview, from which a reader opens circuits. Does not import torch.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Write data as scripts: a call of `circuitry.load` with a JSON header and arrays in base64. No torch.
+"""Write data as scripts: a call of `circuitry.load` with a JSON header and arrays in base64. Does not import torch.
 
 A page that was opened from disk may not fetch files, but it may run scripts. So every file of data is a script.
 

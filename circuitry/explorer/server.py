@@ -1,4 +1,4 @@
-"""Serve the explorer to one reader on this machine. A served page can store notes on disk and ask the model. No torch.
+"""Serve the explorer to one reader on this machine. A served page can store notes on disk and ask the model.
 
 1. The server listens on 127.0.0.1 only, and refuses requests for any other host than 127.0.0.1 and localhost. So a web
    site cannot reach the server by pointing the site's own name to this machine.
@@ -10,6 +10,8 @@
    machine.
 4. Only files of the explorer's folder are served. The server writes a single file, the notes of the study. A request
    replaces the whole file, and is refused unless it names the latest version of the file.
+
+Does not import torch.
 """
 
 import hashlib

@@ -1,4 +1,7 @@
-"""Write what a model adds to the explorer: its answers, and the vectors of components and words. No torch."""
+"""Write what a model adds to the explorer: its answers, and the vectors of components and words.
+
+Does not import torch.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence

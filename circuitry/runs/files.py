@@ -39,10 +39,10 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Add a path to the errors that the block raises.
+    """Add a path to the errors of the operating system that the block raises.
 
     Raises:
-        InputError: if the path lies in a place that takes neither files nor folders, such as ``/proc``.
+        InputError: if no files or folders can be created at the place of the path, such as ``/proc``.
     """
     try:
         yield

@@ -178,7 +178,7 @@ class Requeued:
         return self.task(worker, workers)
 
     def checkpoint(self, worker: int, workers: int) -> object:
-        """Return the job that submitit puts back into the queue. Submitit calls this method by its name."""
+        """Return the job that is put back into the queue. Submitit calls this method when a job is stopped early."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, worker, workers)

@@ -1,4 +1,4 @@
-"""Accuracies of classified images, and files of predictions. No torch.
+"""Accuracies of classified images, and files of predictions. Does not import torch.
 
 All accuracies can be computed again from a file of predictions.
 

@@ -1,4 +1,4 @@
-"""Captions of images, which are read from tables or drawn at random for each image. No torch."""
+"""Captions of images, which are read from tables or drawn at random for each image. Does not import torch."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -1,6 +1,8 @@
-"""The folder of a training run, and ``run.json``, which records the settings and the table of a training. No torch.
+"""The folder of a training run, and ``run.json``, which records the settings and the table of a training.
 
 The folder is a `JobFolder` with a single job.
+
+Does not import torch.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Write and read the table of images and captions that open_clip's trainer reads, ``filepath<TAB>title``. No torch.
+"""Write and read the table of images and captions that open_clip's trainer reads, ``filepath<TAB>title``.
 
 Tables are written and read as streams. While a table is written, each image takes 8 bytes of memory, which are used to
 find duplicates. 12 million lines take less than a gigabyte.
@@ -6,6 +6,8 @@ find duplicates. 12 million lines take less than a gigabyte.
 The trainer reads the table by ``pandas.read_csv(path, sep="\\t")``, which guesses types. It turns "NA" into a missing
 value, which then becomes the caption "nan", and it may turn "007" into 7. So a caption is written only if pandas reads
 the same text; see `is_text`.
+
+Does not import torch.
 """
 
 import hashlib

@@ -1,4 +1,4 @@
-"""Settings of trainings. No torch.
+"""Settings of trainings. Does not import torch.
 
 `clip_preset` has the settings of the study's trainings, and settings for three tiny models that train on a laptop:
 
