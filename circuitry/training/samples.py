@@ -238,7 +238,7 @@ class SampleBatches:
         return self._samples[chosen]
 
     def batches_of(self, samples: int) -> int:
-        """Return the number of batches of a piece, given its number of samples."""
+        """Return the number of batches of a piece that has this number of samples."""
         size = max(1, min(self._batch_size, samples))
         return samples // size if self._drop_last else -(-samples // size)
 
