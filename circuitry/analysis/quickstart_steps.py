@@ -75,7 +75,7 @@ def find_own_parts(
         workers: Number of processes.
 
     Returns:
-        What this process found. The first process also measures accuracy.
+        The results of this process. The first process also measures accuracy.
     """
     run = analysis_of(config)
     # The first process measures accuracy, which takes a second, and prints messages for all processes.
@@ -130,7 +130,7 @@ def find_circuits(
         workers: Number of processes.
 
     Returns:
-        What this process found.
+        The results of this process.
     """
     run = analysis_of(config)
     work = Work(Rank(worker, workers))

@@ -4,9 +4,9 @@ This makes a card for every unit (channel, head, neuron or latent) that a circui
 
 1. the images of each domain that activate the unit most, with heat maps of the activation, and the images where the
    unit contributes most to the class of the image;
-2. histograms of the unit's activation by domain, and the unit's effect by class and domain, computed by attribution. For
-   some units, the card also shows the exact effect: the activation of the unit is replaced by zero, by its mean, or by
-   its mean in other domains;
+2. histograms of the unit's activation by domain, and the unit's effect by class and domain, computed by attribution.
+   Some cards also show the exact effect: the activation of the unit is replaced by zero, by its mean, or by its mean in
+   other domains;
 3. a name of at most three words, which is fitted on one half of the images and tested on the other half.
 
 A name is called weak if it predicts the unit's activation no better than chance. The chance level is what names reach

@@ -63,7 +63,11 @@ class Config(ExplorerSettings, WorkSettings, QuickstartModel):
 
 
 def main(config: Config) -> None:
-    """Write the page unless --serve finds a page of these circuits. Then serve or open it, if the settings say so."""
+    """Write the page, then serve it (--serve) or open it (--open).
+
+    If the folder already has a page of these circuits, it is not written again with --serve, or if the folder can only
+    be read.
+    """
     folder = config.circuits or analysis.drawn_circuits(config.run)
     graphs = circuits.GraphFolder(folder)
     page = config.folder / explorer.INDEX_PAGE

@@ -351,7 +351,9 @@ def read_about(folder: Path) -> dict[str, str]:
 
 
 def exported_study(folder: str | PathLike[str]) -> str | None:
-    """Return the digest of the circuits that the explorer in a folder shows, or None if it has no complete explorer.
+    """Return the digest of the circuits that the explorer in a folder shows.
+
+    The result is None if the folder has no complete explorer.
 
     Example:
         >>> from circuitry.explorer import export_explorer, exported_study

@@ -86,7 +86,7 @@ def serve_explorer(
     port: int = 0,
     open_page: bool = False,
 ) -> None:
-    """Serve an explorer on this machine until the process is interrupted. Its address is printed.
+    """Serve an explorer on this machine until the process is interrupted, and print the address of the page.
 
     Args:
         folder: The folder that `export_explorer` wrote.

@@ -35,7 +35,8 @@ def write_settings(config: Any, command: str) -> None:
     Nothing is written if the settings name no existing folder, or if the folder can only be read.
 
     Args:
-        config: The settings. The folder is their attribute ``folder``, or else ``out``.
+        config: The settings. The folder of the results is their attribute ``folder``. If they have no such attribute,
+            it is ``out``.
         command: The command line of the run. It is written into the file as a comment.
     """
     folder = getattr(config, "folder", None) or getattr(config, "out", None)

@@ -43,7 +43,7 @@ def train_clip(
     If a run with the same settings in the same folder is finished, its checkpoint is returned at once. If the run is
     not finished, it resumes after its last complete epoch. Then its random numbers differ from the random numbers of an
     uninterrupted run, because open_clip does not store the state of its generators. With several processes, open_clip
-    chooses the order of the images, and it is the same for every seed.
+    chooses the order of the images. This order is the same for every seed.
 
     Args:
         table: Table with the columns ``filepath`` and ``title``, as `write_captioned_table` writes it.

@@ -154,8 +154,8 @@ def train_sae(
     Returns:
         The autoencoder. Its ``about`` has ``training``, the settings; ``diagnostics``, the values of `Diagnostics` on
         all samples; and ``history``, a list with a dictionary for each check. A dictionary has the step; the loss, l0
-        and explained variance of one batch; the number of features that were dead since the check before; and how many
-        of these were resampled.
+        and explained variance of one batch; the number of dead features, which no sample has activated since the
+        previous check; and how many of these were resampled.
 
     Raises:
         InputError: if there are fewer than two samples, if a sample is not finite, if the training diverges, or if

@@ -167,7 +167,7 @@ def extract_samples(
         about: A mapping with the keys ``site``, ``positions_per_image`` and ``seed`` (see `sample_activations`) and
             ``piece`` (the number of images in a piece). Further entries describe what else influences the samples. The
             identity of the encoder is added.
-        work: This process among those that share the work, and whether progress bars are shown.
+        work: The rank of this process among the processes that share the work, and whether progress bars are shown.
     """
     seed, size = about["seed"], about["piece"]
     places = np.arange(len(files))
