@@ -60,9 +60,10 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``, to which the block writes.
 
     If the block succeeds, the temporary file is renamed to ``path``. If it fails, the temporary file is removed. The
-    rename is atomic on one file system. So other processes see the old file, the new file or no file, never a part.
-    The new file gets the permissions of the file that it replaces. If ``path`` is a link, the new file replaces the
-    link itself. If a process is killed while it writes, its temporary file is removed when ``path`` is written again.
+    rename is atomic on one file system. So other processes see the old file, the new file or no file, but never an
+    incomplete file. The new file gets the permissions of the file that it replaces. If ``path`` is a link, the new file
+    replaces the link itself. If a process is killed while it writes, its temporary file is removed when ``path`` is
+    written again.
 
     Raises:
         InputError: if no file can be written at ``path``.
