@@ -76,7 +76,7 @@ class Analysis:
     """
 
     answers: AnalysisAnswers
-    """The results of the steps. The results that another process has found can be assigned here."""
+    """The results of the steps. To go on with the results of another process, assign them to this attribute."""
 
     def __init__(
         self,
@@ -88,7 +88,7 @@ class Analysis:
         reading: ReadingSettings | None = None,
         circuits: str | Path | None = None,
     ) -> None:
-        """Prepare an analysis; no step is taken yet.
+        """Prepare an analysis, without taking any step.
 
         Args:
             clip: The model.
@@ -98,7 +98,8 @@ class Analysis:
                 parts.
             checks: How circuits are tested.
             reading: Which edges circuits have when they are compared and drawn, and how chance levels are measured.
-            circuits: A folder of circuits that were found before. Then the steps are about these circuits.
+            circuits: A folder of circuits that were found before. If it is given, these circuits are tested, compared
+                and shown (default: the circuits that the step `circuits` finds).
         """
         self.clip = clip
         self.images = images
@@ -166,13 +167,16 @@ class Analysis:
         *,
         least: float = 0.0,
     ) -> pd.DataFrame:
-        """Measure zero-shot accuracy by domain, also separately for classes that were held out in training.
+        """Measure zero-shot accuracy in each domain, and decide which classes the model knows.
+
+        Comparisons and own parts leave out a class in each domain where the model does not know the class.
 
         Args:
-            held_out: Classes that were left out of ``test_domain`` in training.
-            test_domain: The domain in which the classes were held out.
-            least: In comparisons and own parts, a class is left out of each domain where the model classifies a smaller
-                share of its images correctly. With 0 no class is left out.
+            held_out: Held-out classes: classes that were left out of ``test_domain`` in training. Their accuracy is
+                also measured separately.
+            test_domain: The domain in which these classes were left out.
+            least: The model knows a class in a domain if it classifies at least this share of the images correctly.
+                With 0 every class counts as known.
 
         Returns:
             The table of `accuracy_kinds`: a row for each domain.
@@ -194,15 +198,15 @@ class Analysis:
         random_draws: int = 2,
         sizes: Sequence[float] | None = None,
     ) -> list[FaithfulnessCurve]:
-        """Test each circuit on images that it was not found on.
+        """Compute the faithfulness curve of each circuit on images that were not used to find the circuit.
 
         Args:
-            rankings: How units are ranked; each circuit gets a curve for each ranking.
+            rankings: How units are ranked. Each circuit gets a curve for each ranking.
             random_draws: How many random circuits of each size are tested for comparison.
             sizes: Sizes of the circuits (default: the sizes of `CausalChecks.extract_faithfulness`).
 
         Returns:
-            The curves. There are none if no images are left to test circuits on.
+            The curves. The list is empty if no images are left to test circuits on.
         """
         curves: list[FaithfulnessCurve] = []
         if self._can_test():
@@ -219,7 +223,9 @@ class Analysis:
     def curves_by_site(
         self, work: Work = Work(), random_draws: int = 2
     ) -> list[FaithfulnessCurve]:
-        """Test each circuit at one site at a time, while all other sites stay unchanged.
+        """Test each circuit at one site at a time.
+
+        Only the units of the circuit are kept at this site, while all other sites stay unchanged.
 
         Args:
             random_draws: How many random circuits are tested for comparison.
@@ -245,10 +251,10 @@ class Analysis:
     def own_parts(self, shares: Sequence[float], work: Work = Work()) -> OwnPartsAnswer:
         """Find and test the own part of every class in every domain; see `OwnParts`.
 
-        The own part of a class are units that the class needs and other classes do not.
+        The own part of a class consists of units that the class needs and other classes do not.
 
         Args:
-            shares: Shares of the units that own parts have, as in `OwnPartSettings`.
+            shares: Sizes of own parts, as shares of the units. An own part of each size is found.
 
         Returns:
             The tables of lesions and overlaps, or a sentence that says why no own parts were found.
@@ -288,8 +294,9 @@ class Analysis:
     def own_part_tables(self) -> dict[str, pd.DataFrame]:
         """Return the tables of own parts by name, without the classes that the model does not know.
 
-        The own parts of the share that the report is about are written as a folder of circuits, for cards and the
-        explorer. The result is empty if no own part was found.
+        Own parts have several sizes, and the report is about one of them. The own parts of this size are also written
+        as a folder of circuits, from which cards and the explorer are made. The result is empty if no own part was
+        found.
         """
         answers = self.answers
         asked = answers.own_parts
@@ -312,12 +319,13 @@ class Analysis:
         """Test each circuit on images of its class in the other domains.
 
         Args:
-            one_site: Whether to test circuits also at one site at a time.
-            exchange: Whether to test also by interchange: activations of the circuit on images of one domain replace
-                its activations on images of another domain.
+            one_site: If True, circuits are also tested at one site at a time.
+            exchange: If True, circuits are also tested by interchange: the activations of the circuit's units on images
+                of one domain replace their activations on images of another domain.
 
         Returns:
-            The tables of `CausalChecks.extract_transfer` by name. There are none if no images are left to test on.
+            The tables of `CausalChecks.extract_transfer` by name. The dictionary is empty if no images are left to test
+            circuits on.
         """
         if not self._can_test():
             return {}
@@ -338,13 +346,15 @@ class Analysis:
         return tables
 
     def scores(self, key: Key | None = None, work: Work = Work()) -> pd.DataFrame:
-        """Compare the scores of one circuit with exact effects, and find the pixels that raise its metric.
+        """Compare the scores of one circuit's units with exact effects, and find the pixels that raise the metric.
+
+        Both are shown in the report.
 
         Args:
             key: Class and domain of the circuit (default: the first circuit that is tested).
 
         Returns:
-            A table with the score and the exact effect of each unit.
+            A table with the score and the exact effect of each unit that was compared.
         """
         # Any circuit serves as an example; the first is the same in every run.
         key = key or self.checks.chosen.tested[0]
@@ -368,7 +378,8 @@ class Analysis:
             measures: Names of similarity measures, or `Measure` objects.
 
         Returns:
-            A comparison for each measure, by its name. There are none if every class has circuits in only one domain.
+            A comparison for each measure, by the name of the measure. The dictionary is empty if every class has
+            circuits in only one domain.
         """
         graphs = self.graphs.without(self.answers.unknown)
         # With as many classes as circuits, no class has circuits in two domains.
@@ -395,7 +406,9 @@ class Analysis:
     def cards(
         self, work: Work = Work(), out: str | Path | None = None, **settings: Any
     ) -> CardFolder:
-        """Make the cards of the units in the circuits that are shown; see `drawn`.
+        """Make a card for each unit in the circuits that the explorer shows (`drawn`).
+
+        A card shows the images that activate the unit, its effects, and its name.
 
         Args:
             out: Folder of the cards (default: ``cards`` beside the circuits).
@@ -407,15 +420,15 @@ class Analysis:
         return unit_cards(self.clip, self.images, graphs, out, work=work, **settings)
 
     def explore(self) -> ExplorerPage:
-        """Write the explorer of the results that are in the folder."""
+        """Write the explorer: a page that shows the circuits, and the results that are stored in the folder."""
         return explore_run(self.out, self.drawn)
 
     @property
     def drawn(self) -> GraphFolder:
         """The circuits that cards and the explorer show.
 
-        If circuits were given to this analysis, it is these. Otherwise it is the own parts if there are any, or else
-        the circuits that this analysis found.
+        If circuits were given to this analysis, these are shown. Otherwise the own parts are shown. If no own parts
+        were found, the circuits that this analysis found are shown.
         """
         if self._given:
             return self.graphs
@@ -431,7 +444,7 @@ class Analysis:
         apart: str | None = None,
         pair: tuple[str, str, str] | None = None,
     ) -> Written:
-        """Write what the steps found: tables, comparisons, figures and a page.
+        """Write what the steps found: tables, comparisons, figures and an HTML page.
 
         The page shows own parts before circuits if own parts were found before the circuits were tested.
 
@@ -445,7 +458,7 @@ class Analysis:
                 domains).
 
         Returns:
-            The paths of what was written, with the answers in short.
+            Short answers, and the paths of the files that were written.
         """
         answers = self.answers
         if apart is not None and answers.compared is None:
@@ -491,7 +504,7 @@ class Analysis:
 
     @property
     def introduction(self) -> str:
-        """The first sentences of the report: the work that was done, or the reason why nothing was compared."""
+        """The first sentences of the report. They say what was done, or why no circuits were compared."""
         if not self._has_circuits:
             return (
                 f"For each of {len(self.images.classes)} classes in {', '.join(sorted(self.images.domains))}, the "
@@ -525,7 +538,7 @@ class Analysis:
 
     @cached_property
     def split(self) -> Split:
-        """The split of the images, for all steps, into images used to find circuits and images used to test them."""
+        """How the images are divided, for all steps, into images used to find circuits and images used to test them."""
         # If circuits were given, their images were chosen by other settings, and own parts use these images, too.
         if self._given is not None:
             return self.checks.chosen.split
@@ -537,7 +550,10 @@ class Analysis:
         )
 
     def _facts(self, graphs: GraphFolder | None) -> dict[str, object]:
-        """Return the model, settings and versions that made the circuits, or else the own parts, by name."""
+        """Return what made the circuits, by name: the model, the settings, and the versions of packages.
+
+        If there are no circuits, return what made the own parts.
+        """
         model: dict[str, object] = {"model": self.clip.name}
         # Stored circuits say which versions of the packages found them. This process may use other versions.
         if graphs is not None:
@@ -556,7 +572,10 @@ class Analysis:
         return any(self.split.unseen(key) for key in self.graphs)
 
     def _similarity(self) -> pd.DataFrame:
-        """Return the matrix [domains, domains] of the share of edges that circuits of two domains have in common."""
+        """Return the edge Jaccard of the circuits of each two domains, as a matrix [domains, domains].
+
+        This is the share of edges that two circuits have in common.
+        """
         compared = self.answers.compared
         if compared is not None and "edge_jaccard" in compared.comparisons:
             return compared.comparisons["edge_jaccard"].matrix()
@@ -566,9 +585,10 @@ class Analysis:
         return compared_now["edge_jaccard"].matrix()
 
     def _looked_at(self) -> dict[str, list[str]]:
-        """Return the names of the classes and images that the report lists: the images used to find circuits.
+        """Return the classes and images that are listed in files of the report.
 
-        If circuits were given to this analysis, these are the images used to test them instead.
+        These are the images used to find circuits. If circuits were given to this analysis, the images used to test the
+        circuits are listed instead.
         """
         if self._given is not None:
             chosen = self.checks.chosen

@@ -1,4 +1,7 @@
-"""The results of the steps of an analysis, and the sections, tables and findings that a report shows. No torch."""
+"""The results of the steps of an analysis, and the sections, tables and findings that a report shows.
+
+Does not import torch.
+"""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,7 +31,7 @@ SHEET_ROWS = 20
 
 @dataclass(frozen=True)
 class AccuracyAnswer:
-    """The answer to how well the model knows the classes.
+    """The answer to the question how well the model knows the classes.
 
     Example:
         >>> from circuitry.analysis import AccuracyAnswer
@@ -52,7 +55,10 @@ class AccuracyAnswer:
         return list(left_out.itertuples(index=False))
 
     def findings(self) -> list[Finding | None]:
-        """Return the finding on whether the model knows the classes."""
+        """Return the finding that says whether the model knows the classes, as the only item of a list.
+
+        The list is empty if no accuracies of single classes were measured.
+        """
         if self.by_class is None:
             return []
         return [recognised(self.by_class, self.by_domain)]
@@ -71,7 +77,7 @@ class AccuracyAnswer:
 
 @runtime_checkable
 class Answer(Protocol):
-    """The result of a step, as a report shows it."""
+    """Interface of the result of a step, which a report shows by its findings, tables and sections."""
 
     def findings(self) -> list[Finding | None]:
         """Return the findings that answer the question of the step."""
@@ -92,7 +98,7 @@ class AnalysisAnswers:
     own_parts: OwnPartsAnswer | None = None
     """Result of `Analysis.own_parts`."""
     own_parts_first: bool = False
-    """Whether own parts were found before circuits were tested. A report shows them in this order."""
+    """Whether own parts were found before circuits were tested. A report shows the two in the order of these steps."""
     own_parts_saved: bool = False
     """Whether the own parts that a report is about are written as circuits, by this or by another process."""
     curves: CurvesAnswer | None = None

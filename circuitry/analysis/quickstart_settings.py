@@ -1,4 +1,7 @@
-"""Settings of the quickstart, and of commands whose default model and images are the quickstart's. No torch."""
+"""Settings of the quickstart, and of commands whose default model and images are the quickstart's.
+
+Does not import torch.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,7 +44,7 @@ class QuickstartSettings:
     runs/quickstart-vit-tiny)."""
     results: SmallTables = None
     classes: Annotated[tuple[str, ...], DISTINCT] = DRAWN_CLASSES[:12]
-    """Classes to look at. The model was trained on sixteen classes; here it chooses among these."""
+    """Classes to look at. The model was trained on sixteen classes, but it chooses only among these."""
     domains: Annotated[tuple[str, ...], DISTINCT] = DRAWN_STYLES
     """Domains to look at."""
     n_images: NImages = 6

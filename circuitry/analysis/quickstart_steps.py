@@ -1,4 +1,7 @@
-"""The steps of the quickstart that run a model. The processes of a pool run them, and not the command's own process."""
+"""The steps of the quickstart that run a model.
+
+The command starts a pool of processes, and these processes take the steps.
+"""
 
 from collections.abc import Iterable
 from functools import cache
@@ -72,7 +75,7 @@ def find_own_parts(
         workers: Number of processes.
 
     Returns:
-        What this process found. The first process also measures accuracy.
+        The results of this process. The first process also measures accuracy.
     """
     run = analysis_of(config)
     # The first process measures accuracy, which takes a second, and prints messages for all processes.
@@ -91,10 +94,11 @@ def tell_own_parts(
     config: QuickstartSettings,
     answers: AnalysisAnswers,
 ) -> AnalysisAnswers:
-    """Print what was found on own parts, write the own parts as circuits, and return the answers.
+    """Print the results on own parts, write the own parts as a folder of circuits, and return all results.
 
     Args:
-        answers: What the first process returned from `find_own_parts`.
+        answers: The results that `find_own_parts` returned in the first process. The returned results also contain the
+            own parts of all processes.
     """
     run = analysis_of(config)
     run.answers = answers
@@ -126,7 +130,7 @@ def find_circuits(
         workers: Number of processes.
 
     Returns:
-        What this process found.
+        The results of this process.
     """
     run = analysis_of(config)
     work = Work(Rank(worker, workers))
@@ -144,7 +148,7 @@ def find_circuits(
 
 
 def make_cards(config: QuickstartSettings) -> None:
-    """Make cards of the units in the circuits that are shown: own parts, or else circuits."""
+    """Make cards of the units in own parts. If no own parts were found, make cards of the units in circuits."""
     run = analysis_of(config)
     # They have a folder of their own, because circuitry cards makes cards of more images in another folder.
     out = run.drawn.path.parent / CARDS[1]
@@ -152,7 +156,7 @@ def make_cards(config: QuickstartSettings) -> None:
 
 
 def explore(config: QuickstartSettings) -> None:
-    """Write the explorer. Since the report is written before, the explorer links to it."""
+    """Write the explorer. It links to the report, which is written before."""
     print(analysis_of(config).explore(), flush=True)
 
 

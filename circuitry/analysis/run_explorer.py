@@ -1,4 +1,4 @@
-"""Write the explorer for the results in the folder of a run. No torch."""
+"""Write the explorer for the results in the folder of a run. Does not import torch."""
 
 from pathlib import Path
 
@@ -29,9 +29,10 @@ def explore_run(
         run: Folder of the run.
         graphs: The circuits to show.
         out: Folder of the page (default: ``explorer`` in the folder of the run).
-        cards: Folder of the cards (default: ``cards`` beside the circuits, or else ``first-cards``).
-        model: Results that need the model, such as its answers; the page leaves them out without this argument.
-        settings: What the page shows.
+        cards: Folder of the cards (default: the folder ``cards`` beside the circuits; if it does not exist, the folder
+            ``first-cards``, which the quickstart makes).
+        model: Results that need the model, such as its answers to images (default: the page shows no such results).
+        settings: How much data the page gets.
 
     Example:
         >>> from circuitry.analysis import explore_run

@@ -1,4 +1,4 @@
-"""The folders inside the folder of a run: their names, and where they lie. No torch."""
+"""The folders inside the folder of a run: their names, and where they lie. Does not import torch."""
 
 from pathlib import Path
 
@@ -44,7 +44,10 @@ def run_of(circuits: Path) -> Path:
 
 
 def cards_beside(circuits: Path) -> Path | None:
-    """Return the folder of cards beside circuits, or None if there are no cards."""
+    """Return the folder of cards beside a folder of circuits, or None if there are no cards.
+
+    If there are two such folders, the first in `CARDS` is returned.
+    """
     # The cards of more images take precedence.
     for name in CARDS:
         cards = circuits.parent / name
@@ -54,6 +57,9 @@ def cards_beside(circuits: Path) -> Path | None:
 
 
 def curve_folders(run: Path) -> list[Path]:
-    """Return the folders of faithfulness curves in a run: first the run's own curves, then those of ``check``."""
+    """Return the folders of faithfulness curves in a run.
+
+    The curves of the run itself come first, followed by the curves of ``circuitry check``.
+    """
     folders = [run / name / "faithfulness" for name in WITHIN]
     return [folder for folder in folders if folder.is_dir()]

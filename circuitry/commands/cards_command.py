@@ -2,15 +2,17 @@
 
 This makes a card for every unit (channel, head, neuron or latent) that a circuit of the folder keeps. The card shows:
 
-1. the images of each domain that activate the unit most, with its activation as a heat map, and the images in which the
+1. the images of each domain that activate the unit most, with heat maps of the activation, and the images where the
    unit contributes most to the class of the image;
-2. histograms of the unit's activation by domain, and its effect by class and domain, computed by attribution. Beside
-   them stands the exact effect of setting the unit to zero, to its mean, or to its value in other domains;
+2. histograms of the unit's activation by domain, and the unit's effect by class and domain, computed by attribution.
+   Some cards also show the exact effect: the activation of the unit is replaced by zero, by its mean, or by its mean in
+   other domains;
 3. a name of at most three words, which is fitted on one half of the images and tested on the other half.
 
-A name is called weak if it predicts the unit's activation no better than chance. For chance, names are fitted after the
-images of different classes and domains were exchanged. If the model classifies the images no better than chance, its
-words cannot name units, and the summary says so.
+A name is called weak if it predicts the unit's activation no better than chance. The chance level is what names reach
+that are fitted to shuffled data: the images of each class and domain are exchanged with the images of another class and
+domain. Names are chosen by the model's text embeddings. If the model classifies the images by text no better than
+chance, names of units must not be trusted. The summary then says so.
 
     circuitry cards      # the own parts of the quickstart
     circuitry cards --circuits runs/domainnet/circuits
@@ -56,7 +58,10 @@ def main(config: Config) -> None:
 
 
 def make(config: Config, work: Work) -> "CardFolder":
-    """Make one process's share of the cards, and return their folder. Cards that are finished are not made again."""
+    """Make one process's share of the cards, and return the folder of all cards.
+
+    Cards that are finished are not made again.
+    """
     clip = config.clip(work.rank, components=True)
     # The settings of the command have more fields than the settings of cards.
     asked: dict[str, Any] = {}

@@ -1,23 +1,27 @@
 """Do the circuits recover the answer of the model, and in other domains, too?
 
-Each circuit is tested on images that it was not found on. The test measures the model's score for the class (the
-metric) when only the units of the circuit are active, when only the other units are active, and when random units are
-active. It is made at all sites of the encoder at once, and at one site at a time. Faithfulness is the share of the
-metric that the circuit alone recovers. Selectivity is the same share for the difference of the metric between images of
-the class and images of other classes. For one circuit, the exact effects of units are then compared with their
-attributed scores.
+Each circuit is tested on images that were not used to find it. The test measures the model's score for the class (the
+metric) if only the units of the circuit are kept, if only all other units are kept, and if only random units are kept.
+The activations of units that are not kept are replaced by a baseline. The test is made at all sites of the encoder at
+once, and at one site at a time. Faithfulness is the share of the metric that the circuit alone recovers. Selectivity is
+the same share for a difference: the mean metric on images of the class minus the mean metric on images of other
+classes. For one circuit, the command also compares the exact effects of units with their attributed scores.
 
 A circuit works if three things hold. It classifies images of its class correctly nearly as often as the whole model. It
-assigns other images to its class hardly more often than the whole model. It recovers half of the model's answers. This
-result says nothing if random units do as well. It says nothing about the class if circuits of other classes do as well.
-A circuit with a selectivity near 0 assigns every image to its class.
+assigns other images to its class hardly more often than the whole model. It recovers at least half of the model's
+answers: the KL divergence of its class probabilities from those of the whole model is at most half as large as without
+any unit. This result says nothing if random units pass the test, too. It says nothing about the class if circuits of
+other classes pass the test, too. If a circuit classifies its images correctly but has a selectivity near 0, it assigns
+every image to its class.
 
-The option --transfer asks whether the circuit of one domain works in another domain. This is the causal sense of shared
-circuits, while the similarity of circuits is the structural sense. There are two tests for each class and each pair of
-domains A and B. In the first, only the circuit of A is kept while images of B run through the encoder, at all sites at
-once and at one site at a time. In the second, the activations of A's circuit on images of A replace its activations on
-images of B. The circuits of two domains are shared if faithfulness and selectivity are as high between the two domains
-as within one domain. For circuits that are kept at all sites at once, look at selectivity before faithfulness.
+The option --transfer asks whether the circuit of one domain works in another domain. If it does, the circuit is shared
+in the causal sense. Circuits with similar units and edges are shared in the structural sense. There are two tests for
+each class and each pair of domains A and B. In the first test, only the circuit of A is kept while images of B run
+through the encoder, at all sites at once and at one site at a time. In the second test, the activations of the units in
+A's circuit are taken from images of A, and replace the activations of these units on images of B. The circuits of two
+domains are shared if faithfulness and selectivity are as high between the two domains as within one domain. If circuits
+are kept at all sites at once, look at selectivity before faithfulness: a circuit that assigns every image to its class
+can have a high faithfulness.
 
 Structural similarity is meaningful if it predicts transfer. It is not meaningful if the rank correlation between
 similarity and transfer, over all pairs of domains, is near 0.
@@ -73,7 +77,7 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
         return self.out or self.circuits.parent / name
 
     def analysis(self, rank: Rank = ALONE) -> "Analysis":
-        """Return the analysis of the model, images and circuits, for one process.
+        """Return the `Analysis` of the model, images and circuits that the settings name, as one process runs it.
 
         Args:
             rank: The number of this process among the processes that share the work.
@@ -115,7 +119,10 @@ def main(config: Config) -> "Written | None":
 
 
 def measure(config: Config, work: Work) -> "Analysis":
-    """Make one process's share of the tests. Results that are finished are read from the folder."""
+    """Make one process's share of the tests, and return the analysis that has made them.
+
+    Tests that are finished are not made again: their results are read from the folder.
+    """
     run = config.analysis(work.rank)
     if config.transfer:
         run.transfer(work, one_site=config.one_site, exchange=True)

@@ -79,7 +79,7 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
     """Only count the jobs, do the first two, and estimate the time of the other jobs."""
 
     def images_of(self, split: str | None) -> "DomainFolder":
-        """Return the images of one of DomainNet's lists, such as ``train``."""
+        """Return the images in the lists of a split, such as ``train``, or all images of the folder if it is None."""
         # The study drew images by one stream of random numbers. Other classes would shift this stream.
         if self.choice == "by-name":
             return super().images_of(split)
@@ -154,7 +154,7 @@ def tell(sentence: str) -> None:
 
 
 def analysis_of(config: Config, work: Work) -> "Analysis":
-    """Return the analysis of the model and images that the settings name, for one process."""
+    """Return the `Analysis` of the model and images that the settings name, as one process runs it."""
     reading = circuits.ReadingSettings(
         edges_per_node=config.edges_per_node,
         any_sign=config.any_sign,
@@ -174,7 +174,7 @@ def analysis_of(config: Config, work: Work) -> "Analysis":
 
 
 def find_and_test(config: Config, work: Work) -> "Analysis":
-    """Do one process's share of the work: find circuits, test them on unseen images, and find own parts."""
+    """Do one process's share of the work: find circuits, test them on unseen images, and find and test own parts."""
     run = analysis_of(config, work)
     run.circuits(work)
     if config.n_unseen:
@@ -185,9 +185,9 @@ def find_and_test(config: Config, work: Work) -> "Analysis":
 
 
 def circuits_without_tests(config: Config, images: "DomainFolder") -> str:
-    """Return a sentence on the circuits that will have no images to be tested on.
+    """Return a sentence that says how many circuits cannot be tested, because no unseen images are left for them.
 
-    The text is empty if all circuits will have images, or if no tests are to be made.
+    The text is empty if all circuits can be tested, or if no tests were asked for.
     """
     if not config.n_unseen:
         return ""

@@ -84,7 +84,7 @@ def main(config: Config) -> "Written":
 
 
 def _known_columns(accuracy: "pd.DataFrame") -> "pd.DataFrame":
-    """Return the columns of a table of accuracies that are to be printed, without empty columns."""
+    """Return those columns of a table of accuracies that the command prints. Empty columns are left out."""
     # Without held-out classes, or with a single checkpoint, some columns are empty.
     columns = ["epoch", "domain", "all", "seen", "held_out", "chance"]
     return accuracy.reindex(columns=columns).dropna(axis="columns", how="all")

@@ -1,11 +1,11 @@
-"""What is in these circuits? A page to look at classes, domains, units and images, from disk.
+"""What is in these circuits? This writes a page that shows their classes, domains, units and images.
 
-This reads the results of other commands in the folder of a run: circuits, comparisons, tests of transfer, faithfulness
-curves and unit cards. It writes a folder with one page, which can be opened from disk or from any web host, and which
-loads nothing from other places. If results are missing, the page names the command that makes them. With --serve, this
-machine serves the page, and notes of the reader are stored on disk. With --serve and --with-model, the page can also
-measure the exact effect of units and groups of units, and show how the model responds to images that the reader drops
-on it.
+The command reads the results of other commands in the folder of a run: circuits, comparisons, tests of transfer,
+faithfulness curves and unit cards. It writes a folder with one page. The page can be opened from disk or from any web
+host, and needs no files from other web sites. If results are missing, the page names the command that makes them. With
+--serve, this machine serves the page, and notes that you write on the page are stored on disk. With --serve and
+--with-model, the page can also measure the exact effect of a unit or of a group of units, and show how the model
+responds to images that you drop on the page.
 
     circuitry explore --open                             # of the quickstart
     circuitry cards && circuitry explore --with-model --open
@@ -46,13 +46,13 @@ class Config(ExplorerSettings, WorkSettings, QuickstartModel):
     out: Path | None = None
     """Folder of the results: the page (default: the folder explorer in the run)."""
     with_model: bool = False
-    """Load the model, to show its answers to held-out images and the direct effects of units on words."""
+    """Load the model, to show its answers to unseen images, and the direct effects of its components on words."""
     open: bool = False
     """Open the page in the browser."""
     serve: bool = False
-    """Serve the page on this machine. If the folder has a page of these circuits, it is served, otherwise a new page.
-    Notes are stored in the folder of the page. With --with-model, the page can measure units, and show how the model
-    responds to your own images."""
+    """Serve the page on this machine. If the folder already has a page of these circuits, that page is served.
+    Otherwise a new page is written first. Notes are stored in the folder of the page. With --with-model, the page can
+    measure effects of units, and show how the model responds to your own images."""
     port: Natural = 0
     """Port of the server; 0 for any free port."""
 
@@ -63,7 +63,11 @@ class Config(ExplorerSettings, WorkSettings, QuickstartModel):
 
 
 def main(config: Config) -> None:
-    """Write the page, or serve it, and say where it is."""
+    """Write the page, then serve it (--serve) or open it (--open).
+
+    If the folder already has a page of these circuits, it is not written again with --serve, or if the folder can only
+    be read.
+    """
     folder = config.circuits or analysis.drawn_circuits(config.run)
     graphs = circuits.GraphFolder(folder)
     page = config.folder / explorer.INDEX_PAGE
@@ -83,7 +87,7 @@ def main(config: Config) -> None:
 
 
 def export(config: Config, graphs: "GraphFolder") -> None:
-    """Write the page of the circuits, with all results in the folder of their run."""
+    """Write the page of the circuits, with all results in the folder of the run, and print where the page is."""
     model = ask_model(config, graphs) if config.with_model else None
     # Only the settings of the page are passed on, because the digest of the page includes them.
     names = [field.name for field in fields(ExplorerSettings)]
@@ -100,7 +104,7 @@ def export(config: Config, graphs: "GraphFolder") -> None:
 
 
 def ask_model(config: Config, graphs: "GraphFolder") -> "ModelView":
-    """Compute the results that need the model: its answers to held-out images, and direct effects of units on words."""
+    """Compute the results that need the model: its answers to unseen images, and its components' effects on words."""
     return explorer.view_model(
         checks_of(config, graphs),
         n_images=max(1, config.held_out_images),
@@ -120,7 +124,7 @@ def serve(config: Config, graphs: "GraphFolder") -> None:
 
 
 def checks_of(config: Config, graphs: "GraphFolder") -> "CausalChecks":
-    """Return the tests of the circuits: the model, the circuits, the images, and the baseline of the circuits."""
+    """Return the object that tests the circuits on images of the settings, with the baseline used to find them."""
     # The baseline that the circuits were found with is used, because effects with another baseline are no exact values
     # of the scores.
     settings = CheckSettings(baseline=graphs.manifest["config"]["baseline"])

@@ -2,9 +2,9 @@
 
 This finds the circuit of one class in one domain. The images may be a data set, or a plain folder with images of one
 class. The circuit is found on one half of the class's images, and tested on the other half. The tests ask whether the
-class is recognised with the circuit alone, with as many random units, with circuits of other classes, and without the
-circuit. The command prints the answer, and writes a report with a drawing of the circuit. A second run with the same
-settings goes on where the first run stopped.
+class is recognised if the model keeps only the circuit, only equally many random units, only the circuit of another
+class, or all units except the circuit. The command prints the answer, and writes a report with a drawing of the
+circuit. A second run with the same settings goes on where the first run stopped.
 
     circuitry find --model ViT-B-32 --pretrained openai --data pictures --domain photo --class cat
     circuitry find --model rn-tiny --checkpoint epoch_16.pt --data DomainNet --class axe --domain real --selectivity 0.8
@@ -71,7 +71,7 @@ def main(config: Config) -> "Written":
 
 
 def question_of(config: Config) -> "OneClass":
-    """Return the `OneClass` that the settings ask for.
+    """Return the `OneClass` for the model, class and domain of the settings: it finds the circuit and tests it.
 
     If --data is a plain folder of pictures, all pictures in it are images of the class.
     """

@@ -1,4 +1,7 @@
-"""Take the model and images of an earlier run, if a command line names this run but no model or images. No torch."""
+"""Take the model and images of an earlier run, if a command line names this run but no model or images.
+
+Does not import torch.
+"""
 
 import sys
 from collections.abc import Sequence
@@ -20,11 +23,13 @@ _SUBJECT = ("--model", "--checkpoint", "--pretrained", "--data", "--config", "--
 
 
 def with_the_run(kind: type[Any], words: Sequence[str]) -> list[str]:
-    """Return a command line with options in front that name the model and images of an earlier run.
+    """Return a command line to which the model and images of an earlier run were added as options.
 
-    This is done for commands that read circuits, if ``--circuits`` or ``--run`` names a run and no other option names a
-    model or images. The model and images are read from the settings of the run. Otherwise the line is returned
-    unchanged, except that ``--run`` is added for the explorer. The words of the line overrule the added options.
+    They are added for commands that read circuits, if ``--circuits`` or ``--run`` names a run, and if no option of the
+    line names a model or images. They are read from the settings of the run. The explorer needs them only with
+    ``--with-model``; for the explorer, ``--run`` is also added if the line names only the circuits of the run. In all
+    other cases the line is returned unchanged. Added options stand at the beginning of the line. So if an option is
+    given twice, the user's value counts.
 
     Args:
         kind: The class of the command's settings.
@@ -55,14 +60,16 @@ def with_the_run(kind: type[Any], words: Sequence[str]) -> list[str]:
 
 
 def check_the_quickstart(name: str, config: Any) -> None:
-    """Print that a command reads the quickstart's run, if this is so.
+    """If a command reads the run of the quickstart, check that this run exists, and print that the command reads it.
+
+    A command reads this run if its settings name no other run or circuits.
 
     Args:
         name: Name of the command.
-        config: Its settings.
+        config: Settings of the command.
 
     Raises:
-        InputError: if the quickstart was never run.
+        InputError: if the command reads the run of the quickstart, but the quickstart was never run.
     """
     if not isinstance(config, QuickstartModel):
         return

@@ -2,17 +2,19 @@
 
 A circuit that is enough to recognise a class also contains units that every class needs. The own part of a class
 contains only units that the class needs and other classes do not. It is found by contrast: the ablation of its units
-costs the class much and other classes little. It is then tested by a lesion, which is the ablation of the whole part,
-on images that were not used to find any part. The test asks for each style whether the class is lost, and whether other
-classes are spared. For comparison, as many random units at the same sites are ablated.
+costs the class many right answers, and other classes few. It is then tested by a lesion, which is the ablation of the
+whole part, on images that were not used to find any part. The test asks for each style whether the model no longer
+recognises the class, and whether it still recognises other classes. For comparison, equally many random units at the
+same sites are ablated.
 
-Two results would refute that classes have parts of their own: the ablation of random units costs the class as much, or
-other classes are lost, too. It would refute that a part is the same in two styles if its ablation costs the class only
-in the style that the part was found in.
+Two results would refute that classes have parts of their own: the ablation of random units costs the class as many
+right answers, or the ablation of the part also costs other classes their right answers. A third result would refute
+that a part is the same in two styles: its ablation costs the class right answers only in the style in which the part
+was found.
 
     circuitry own-parts --model ViT-B-32 --pretrained openai --data pictures --out runs/own
     circuitry own-parts --model efficientnet-lite0 --data RealStyles --domains photo clipart --shares 0.005 0.01 0.02
-    circuitry own-parts ... --depth                  # parts up to, and from, some depth
+    circuitry own-parts ... --depth                  # also parts at only the first, or only the last, sites
     circuitry cards --circuits runs/own-parts/circuits    # what do the units respond to?
     circuitry explore --run runs/own-parts --open
 """
@@ -83,7 +85,7 @@ def main(config: Config) -> "Written | None":
 
 
 def find_and_test(config: Config, work: Work) -> "OwnParts":
-    """Do one process's share of finding and testing own parts."""
+    """Find and test one process's share of the own parts."""
     clip = config.clip(work.rank, components=True)
     run = questions.OwnParts(clip, config.images(), config.out, config)
     run.run(work)

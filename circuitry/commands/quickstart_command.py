@@ -1,4 +1,4 @@
-"""Which parts of a small CLIP recognise a class, and are they the same in another style? On drawn images.
+"""Which parts of a small CLIP recognise a class, and are they the same in another style? An example with drawn images.
 
 The quickstart takes five steps:
 
@@ -6,15 +6,15 @@ The quickstart takes five steps:
    infographs, paintings, sketches and quickdraws. A quarter of the classes was left out of the quickdraws
    (compositional generalization, high diversity).
 2. It measures whether the CLIP knows the classes. It finds the own part of every class in each style: units that the
-   class needs and other classes do not. It then tests whether the class is lost without these units, in this and in the
-   other styles, on images that were not used to find own parts. This gives the first answer.
+   class needs and other classes do not. It then tests whether the CLIP still recognises the class without these units,
+   in this style and in all other styles, on images that were not used to find own parts. This gives the first answer.
 3. It finds circuits that are enough to recognise a class, for up to six classes in every style.
 4. It tests these circuits: only the circuit is kept, on images that the circuit was not found on.
 5. It compares the circuits between styles, makes cards of the units of own parts, and writes one HTML report and the
    explorer.
 
-Two results would refute that a class has a part of its own: the ablation of random units costs the class as much, or
-other classes are lost, too.
+Two results would refute that a class has a part of its own: the ablation of random units costs the class as many right
+answers, or the ablation of the part also costs other classes their right answers.
 
     circuitry quickstart
     circuitry quickstart --domains real quickdraw --classes clock fish key car
@@ -41,7 +41,7 @@ MOST_PROCESSES = 8
 
 
 def main(config: Config) -> "Written":
-    """Take all steps. Return the answers in short and the paths of the results."""
+    """Take all steps of the quickstart, and return short answers and the paths of the results."""
     started = time.perf_counter()
     # Each process has one core and one thread, since several threads in a process would only wait for each other.
     workers = config.processes or min(usable_cores(), MOST_PROCESSES)

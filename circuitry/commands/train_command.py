@@ -113,7 +113,7 @@ def train_and_evaluate(config: Config, worker: int = 0, workers: int = 1) -> Non
 
 
 def validation_table(config: Config) -> Path | None:
-    """Return the table of the images on which the loss is measured, or None if there is no such table."""
+    """Return the table of validation images, on which the loss is measured, or None if there is no such table."""
     if config.validation is not None:
         return config.validation
     if config.table is None:

@@ -10,8 +10,8 @@ Activations are stored on disk, and read in chunks during the training. If the t
 on after the last thousand steps.
 
 With ``--study`` the autoencoder is trained as in the study, in 200 passes over the training images of DomainNet and of
-CC12M together. The images of CC12M are given by ``--more-tables``, as any training mixture that contains them. If such
-a table also contains images of DomainNet, each of them is used only once.
+CC12M together. The images of CC12M are given by ``--more-tables``, in any table that contains them, such as a training
+mixture. If such a table also contains images of DomainNet, each of these images is used only once.
 
     circuitry train-sae      # the quickstart's model
     circuitry train-sae --model RN50 --checkpoint epoch_32.pt --data DomainNet --site layer3.5 \\

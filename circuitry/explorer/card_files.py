@@ -1,7 +1,7 @@
-"""Write the cards of units for the explorer's page. No torch.
+"""Write the cards of units for the explorer's page. Does not import torch.
 
-There is a script with the cards of each site, a script with the unseen images of each class, and a thumbnail of each
-image.
+There is a script with the cards of each site, a script with images of each class for the page's view of unseen images,
+and a thumbnail of each image.
 """
 
 from collections.abc import Mapping, Sequence
@@ -25,8 +25,8 @@ from circuitry.explorer.packing import DataFolder
 from circuitry.explorer.view_files import ModelView, answer_arrays
 
 MATCHED = "matched"
-"""The page's name for the list of images that show the same things in several domains. Its other lists of a unit's
-images are by activation and by effect."""
+"""The page's name for a unit's list of images that show the same things in several domains. The other lists of a unit's
+images are the images with the largest activation, and the images with the largest effect."""
 NO_PICTURE = np.uint32(0xFFFFFFFF)
 """The number that tells the page that a place in a list of pictures is empty."""
 _STEPS = 15
@@ -34,7 +34,7 @@ _STEPS = 15
 
 
 class Pictures(dict[str, int]):
-    """Numbers of the images that the page shows, by id. Looking up a new id gives it the next number, starting at 0."""
+    """The number of each image that the page shows, by the id of the image. A new id gets the next number (from 0)."""
 
     def __missing__(self, image_id: str) -> int:
         self[image_id] = len(self)
@@ -42,7 +42,7 @@ class Pictures(dict[str, int]):
 
 
 class ImageActivations:
-    """Activations in all images of all units that have a card. They are read from disk when they are used."""
+    """Activations of all units that have a card, in all images. They are read from disk when they are used."""
 
     def __init__(self, cards: CardFolder) -> None:
         self.images = cards.images
@@ -73,16 +73,18 @@ class ImageActivations:
         return largest
 
     def things_of(self, card: UnitCard, most: int) -> list[dict[str, str]]:
-        """Return the things that a unit's top images show, if images of several domains show them.
+        """Return images of the things that a unit's top images show.
 
-        The things of the first top image of each domain come first, then the things of the second top images, etc.
+        A thing (`CardImage.item`) is one object that may be shown in several domains, for example one clock as a photo
+        and as a sketch. Things that only one domain shows are left out. The things that the first top image of each
+        domain shows come first, then the things of the second top images, and so on.
 
         Args:
             card: The card of the unit.
             most: Largest number of things.
 
         Returns:
-            For each thing a dictionary from each domain to the id of an image that shows the thing.
+            For each thing, a dictionary from the domains that show the thing to the id of an image of the thing.
         """
         tops = [card.top[ACTIVATION][domain].ids for domain in card.domains]
         things: list[dict[str, str]] = []
@@ -106,7 +108,8 @@ def pack_cards(
 ) -> dict[str, object]:
     """Write the cards, unseen images and thumbnails into the folder of an explorer.
 
-    Images get their numbers while the cards and the unseen images are packed. Therefore the list of images and the
+    Unseen images are images on which no circuit was found, as far as there are enough of them (see `_unseen`). An image
+    gets its number when it is first used by a card or by the unseen images. Therefore the list of images and the
     thumbnails are written last.
 
     Args:
@@ -117,9 +120,10 @@ def pack_cards(
         settings: How many images are written.
 
     Returns:
-        Entries for the index of the explorer: ``cards`` has the indices of sites with cards, ``images`` the indices of
-        classes with unseen images, ``names`` the named units of each site, and ``words`` a sentence on whether the
-        model's words work.
+        Entries for the index of the explorer. ``cards`` has the indices of the sites that have cards. ``images`` has
+        the indices of the classes that have unseen images. ``names`` has the units of each site that have a name, with
+        this name. ``words`` is a sentence that says whether the model classifies the images by words better than
+        chance. If it does not, names of units must not be trusted.
     """
     pictures = Pictures()
     activations = ImageActivations(cards)
@@ -228,11 +232,17 @@ def _card_arrays(
 ) -> dict[str, np.ndarray]:
     """Return the cards of a site as arrays by name.
 
-    Most arrays have the shape [units, ...]. Exact effects are an exception, because they are measured for few units,
-    classes and domains. A cell is a (class, domain), numbered row by row. ``exactCells`` has the measured cells of the
-    first unit, then of the second unit, and so on. ``exactCounts`` [units] has the number of measured cells of each
-    unit. ``exactEffects`` has a row for each measured cell: first the attributed effect, then the exact effect by each
-    replacement.
+    Most arrays have the shape [units, ...]. Exact effects are an exception, because they are measured only for a few
+    units, classes and domains. Each pair of a class and a domain has a number, which is (index of the class) times
+    (number of domains) plus (index of the domain). ``exactCells`` has the numbers of the pairs for which the effect of
+    the first unit was measured, then of the pairs for the second unit, and so on. ``exactCounts`` [units] has the
+    number of these pairs for each unit. ``exactEffects`` has a row for each entry of ``exactCells``: first the
+    attributed effect of the unit, then the exact effect for each way to replace the unit's activation.
+
+    Args:
+        cards: The cards of the site.
+        pictures: Numbers of the images.
+        most: Largest number of images of a unit in a domain.
     """
     counts = np.stack([card.counts for card in cards])
     edges = np.stack([card.bin_edges for card in cards])
@@ -277,9 +287,10 @@ def _top_arrays(
         most: Largest number of images of a unit in a domain.
 
     Returns:
-        ``pictures`` [units, domains, images]: numbers of the images, or `NO_PICTURE`. ``values`` [units, domains,
-        images]: what the images are ranked by. ``heat`` [units, domains, images, bytes]: maps of heat with 4 bits for
-        each position, so that a byte holds two positions. ``grid``: height and width of the maps.
+        ``pictures`` [units, domains, images]: numbers of the images, or `NO_PICTURE` where there is no image.
+        ``values`` [units, domains, images]: the activation or effect by which the images are ranked. ``heat`` [units,
+        domains, images, bytes]: heat maps of the activation, with 4 bits for each position, so that a byte holds two
+        positions. ``grid``: height and width of the heat maps.
     """
     domains = cards[0].domains
     shape = (len(cards), len(domains), most)
@@ -319,7 +330,9 @@ def _matched_arrays(
     pictures: Pictures,
     most: int,
 ) -> dict[str, np.ndarray]:
-    """Return images of things that several domains have, for the units of a site; see `ImageActivations.things_of`.
+    """Return, for each unit of a site, images that show the same thing in several domains, as arrays by name.
+
+    `ImageActivations.things_of` chooses the things.
 
     Args:
         cards: The cards of the site.
@@ -328,8 +341,9 @@ def _matched_arrays(
         most: Largest number of things of a unit.
 
     Returns:
-        Two arrays [units, domains, things] by name: numbers of the images, or `NO_PICTURE`; and the activations of the
-        unit in these images. The dictionary is empty if there is no such thing.
+        Two arrays [units, domains, things]. ``matched/pictures`` has the numbers of the images, or `NO_PICTURE` where
+        there is no image. ``matched/values`` has the activations of the unit in these images. If no unit has such
+        images, the dictionary is empty.
     """
     shape = (len(cards), len(cards[0].domains), most)
     numbers = np.full(shape, NO_PICTURE)
@@ -353,13 +367,12 @@ def _unseen(
 ) -> dict[str, list[CardImage]]:
     """Return images of each class: at most ``most`` images of each domain.
 
-    Images that the model has classified are taken first, then images on which no circuit was found, then all other
-    images.
+    Images that the model has classified come first, then images on which no circuit was found, then all other images.
 
     Args:
-        cards: The cards, whose images are chosen from.
+        cards: The folder of cards, from whose images the result is chosen.
         most: Largest number of images of a class in a domain.
-        answered: The model's answers by path of the image.
+        answered: The model's answers to images, by the path of the image.
     """
     by_key: dict[Key, list[CardImage]] = {}
     for image in cards.images.values():

@@ -1,10 +1,13 @@
 """Circuits in the form that the page reads: arrays of the circuits of each class, and of the units of each site.
 
 A *series* is a circuit that the page can draw. It is the circuit of a class in a domain, found on all images or on one
-fold of the images. Its arrays hold the kept units of the first site, then of the second site, and so on. Within a site
-the strongest unit comes first, so the first units of every site are a smaller cut. The array ``order`` ranks the units
-of all sites together. Edges are sorted by the unit that they lead into; edges into the same unit are sorted by falling
-score. In circuits of folds, the scores of edges are rounded to one digit. No torch.
+fold of the images. Its arrays have the kept units of the first site, then of the second site, and so on. Within a site
+the strongest unit comes first. So the page gets a smaller circuit if it takes only the first units of every site. The
+array ``order`` ranks the units of all sites together. Edges are sorted by the unit that they lead into. Edges into the
+same unit are sorted by score, the largest score first. In circuits of folds, the scores of edges are rounded to one
+digit.
+
+Does not import torch.
 """
 
 from collections.abc import Iterator, Sequence
@@ -42,8 +45,8 @@ def class_series(
 ) -> Iterator[Series]:
     """Yield the series of a class.
 
-    For each domain there is the circuit of all images. If ``settings.twins``, the circuits of the first `TWINS` folds
-    of the images follow; the page shows them beside each other.
+    For each domain, yield the circuit that was found on all images. If ``settings.twins`` is True, the circuits of the
+    first `TWINS` folds of the images follow. The page shows these beside each other.
 
     Args:
         graphs: The folder of circuits.
@@ -88,11 +91,19 @@ def series_of(
         consensus: How stable the units and edges are over folds (default: the series has no stability).
 
     Returns:
-        The series. Its arrays are: ``units``, the indices of the units within their sites; ``counts``, the number of
-        units of each site; ``scores`` of the units; ``order``, the units from strongest to weakest; ``into``, the
-        number of edges into each unit; ``from``, the unit from which each edge leads; ``weights``, the score of each
-        edge; and, with a consensus, ``unitStability`` and ``edgeStability``. ``order`` and ``from`` name a unit by its
-        place in ``units``.
+        The series. Its arrays are:
+
+        - ``units``: the indices of the kept units within their sites;
+        - ``counts``: the number of kept units of each site;
+        - ``scores``: the score of each unit;
+        - ``order``: the units from strongest to weakest;
+        - ``into``: the number of edges that lead into each unit;
+        - ``from``: the unit from which each edge comes;
+        - ``weights``: the score of each edge;
+        - ``unitStability`` and ``edgeStability``: the share of resamples that keep each unit and edge, if there is a
+          consensus.
+
+        In ``order`` and ``from``, a unit is given by its index in ``units``.
     """
     graph = circuit.source
     # Circuits in a folder are always cut from graphs.
@@ -178,7 +189,7 @@ def _bytes(shares: np.ndarray) -> np.ndarray:
 _MOST = 31
 """Largest absolute value of an effect that is stored as a whole number."""
 _NOTHING = -128
-"""The value that is stored for a class and domain without a circuit."""
+"""The value that is stored in place of an effect that is unknown (NaN)."""
 
 
 def site_effects(circuits: CircuitUnits, site: str) -> dict[str, np.ndarray]:
@@ -186,9 +197,9 @@ def site_effects(circuits: CircuitUnits, site: str) -> dict[str, np.ndarray]:
 
     Returns:
         ``units``: the indices of the units. ``scale`` [units]: the largest absolute effect of each unit. ``effects``
-        [units, circuits]: whole numbers from -31 to 31, where 31 means the ``scale`` of the unit, and -128 where there
-        is no circuit. ``members`` [units, bytes]: a bit for each circuit, which is 1 if the circuit keeps the unit. The
-        first circuit has the highest bit of the first byte.
+        [units, circuits]: effects divided by the ``scale`` of the unit, as whole numbers from -31 to 31. A value of
+        -128 means that the effect is unknown. ``members`` [units, bytes]: a bit for each circuit, which is 1 if the
+        circuit keeps the unit. The first circuit has the highest bit of the first byte.
     """
     units = circuits.kept_by_any(site)
     scores = circuits.scores[site][units].astype(np.float32)

@@ -1,4 +1,4 @@
-"""Settings of the explorer: how much data its page gets. No torch."""
+"""Settings of the explorer: how much data its page gets. Does not import torch."""
 
 from dataclasses import dataclass
 from typing import Annotated

@@ -1,7 +1,7 @@
-"""Write the explorer of a folder of circuits: a page and its data. It opens from disk or from any web host. No torch.
+"""Write the explorer of a folder of circuits: a page and its data. It opens from disk or from any web host.
 
     index.html             the page, with all of its code
-    data/index.js          classes, domains, sites, comparisons, measured circuits, names of units
+    data/index.js          classes, domains, sites, comparisons, faithfulness of circuits, names of units
     data/class/<n>.js      the circuits of a class, in all domains and on folds of the images
     data/site/<n>.js       effects of each unit of a site in all circuits
     data/cards/<n>.js      cards of the units of a site
@@ -11,8 +11,10 @@
     data/words.js          vectors of words
     thumbnails/<id>.webp   a small picture of each image
 
-The page reads a data file when the reader opens a view that needs it. Files are named by numbers, because names of
+The page loads a data file when the user opens a view that needs this file. Files are named by numbers, because names of
 classes and sites may have any characters.
+
+Does not import torch.
 """
 
 import json
@@ -70,7 +72,9 @@ log = logging.getLogger(__name__)
 
 
 class ExplorerPage(NamedTuple):
-    """The page that `export_explorer` wrote, and the sizes of its files. Its text is the line that a command prints.
+    """The page that `export_explorer` wrote, and the sizes of its files.
+
+    As text, it is one line with the path of the page and the size of all files together.
 
     Example:
         >>> from circuitry.explorer import export_explorer
@@ -105,16 +109,17 @@ def export_explorer(
     Args:
         graphs: The circuits. If their extraction is not finished, the page shows the circuits found so far.
         out: Folder of the page. An earlier explorer in this folder is replaced.
-        comparisons: Comparisons of the circuits by measure, from `compare_domains`. The page leads from them to the
-            circuits. A folder of own parts shows its lesions in their place.
+        comparisons: Comparisons of the circuits between domains, by the name of the similarity measure, as
+            `compare_domains` returns them. They are ignored if ``graphs`` are own parts. Then the page shows the
+            effects of lesions instead.
         curves: Faithfulness curves of the circuits. The page shows them beside the circuits.
         cards: Cards of the units, from `unit_cards`: images, names and exact effects.
         model: Answers of the model and direct effects on words, from `view_model`.
         settings: How much data the page gets.
 
     Raises:
-        InputError: for a folder without circuits; for comparisons, curves, cards or answers of other circuits; and for
-            an output folder that holds files of anything but an explorer.
+        InputError: if ``graphs`` has no circuits; if comparisons, curves, cards or answers were made from other
+            circuits than ``graphs``, or with another model; or if ``out`` has files, but no explorer.
 
     Example:
         >>> from circuitry.explorer import export_explorer
@@ -199,12 +204,12 @@ def export_explorer(
 
 
 def _check_of(graphs: GraphFolder, what: str, made_of: Mapping[str, Any]) -> None:
-    """Raise `InputError` for cards, comparisons, curves or answers of other circuits, or of another model.
+    """Raise `InputError` if a result was made from other circuits than ``graphs``, or with another model.
 
     Args:
         graphs: The circuits of the explorer.
-        what: One of the keys of `_MADE_BY`, for the message.
-        made_of: The configuration from which they were made.
+        what: Kind of the result, for the message: one of the keys of `_MADE_BY`.
+        made_of: The configuration of the result, which names its model and circuits.
     """
     identity = graphs.identity
     identity.check(made_of, f"the circuits in {graphs.path}", f"the {what}")
@@ -218,7 +223,7 @@ def _check_of(graphs: GraphFolder, what: str, made_of: Mapping[str, Any]) -> Non
 
 
 def _check_free(target: Path) -> None:
-    """Raise `InputError` if a folder holds files but no explorer."""
+    """Raise `InputError` if a folder has files, but no explorer."""
     manifest = target / NAME
     if manifest.is_file():
         # An explorer of any version may be replaced, even if its manifest is damaged.
@@ -241,9 +246,9 @@ def _write_classes(
     first: AttributionGraph,
     settings: ExplorerSettings,
 ) -> CircuitUnits:
-    """Write the circuits of every class, and return tables of the units of all circuits.
+    """Write the circuits of every class, and return tables of the units in all circuits.
 
-    Each graph is read once.
+    Both are done in one loop, so that each graph is read from disk only once.
 
     Args:
         folder: The folder of the explorer.
@@ -321,12 +326,13 @@ def _describe(
 
 
 def read_about(folder: Path) -> dict[str, str]:
-    """Return ``study``, ``title`` and ``export`` of an explorer, from its manifest.
+    """Return three entries from the manifest of an explorer.
 
-    ``study`` is the digest of the circuits, and ``export`` is the digest of the export.
+    ``study`` is the digest of the circuits, ``title`` is the title of the page, and ``export`` is the digest of the
+    data that were exported.
 
     Raises:
-        InputError: for a folder without a complete explorer.
+        InputError: if the folder has no complete explorer.
     """
     again = "export it again with circuitry explore"
     try:
@@ -345,7 +351,9 @@ def read_about(folder: Path) -> dict[str, str]:
 
 
 def exported_study(folder: str | PathLike[str]) -> str | None:
-    """Return the digest of the circuits that the explorer in a folder shows, or None if it has no complete explorer.
+    """Return the digest of the circuits that the explorer in a folder shows.
+
+    The result is None if the folder has no complete explorer.
 
     Example:
         >>> from circuitry.explorer import export_explorer, exported_study

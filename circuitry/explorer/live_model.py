@@ -1,9 +1,9 @@
-"""Answer requests of the page with a model: exact effects of units, and the model's answers to a reader's image.
+"""Answer requests of the page with a model: exact effects of units, and the model's answers to a user's own image.
 
-Effects are measured on images of a class in a domain on which the circuit of this class and domain was not found. The
-effect of some units is the mean of the class's metric on these images, minus the mean when the units are replaced. All
-units are replaced in the same run, at all of their sites. For a single unit this is the effect that `patch_effects`
-returns. The effect of several units is not the sum of their single effects.
+Effects are measured on unseen images of a class in a domain: images that were not used to find the circuit of this
+class and domain. The effect of some units is the mean of the class's metric on these images, minus the mean when the
+activations of the units are replaced. All units are replaced in the same run. For a single unit this is the effect that
+`patch_effects` returns. The effect of several units is not the sum of their single effects.
 """
 
 import warnings
@@ -44,7 +44,7 @@ MOST_PIXELS = 50_000_000
 
 
 class LiveModel:
-    """A model that measures effects of units and classifies images.
+    """A model that measures effects of units and classifies images, when the page of the explorer asks for them.
 
     It keeps images and mean activations in memory after their first use.
 
@@ -75,14 +75,18 @@ class LiveModel:
         units: Sequence[str],
         by: Replacement,
     ) -> dict[str, Effects]:
-        """Return the exact joint effect of units on a class, by domain.
+        """Return the exact effect of units on the metric of a class if all of them are replaced together.
 
         Args:
             class_name: The class.
             units: Names of the units in the form ``site/unit``.
             by: What replaces the activations of the units. ``zero`` is zero. ``mean`` is the mean over images of all
                 classes and domains. ``other-domains`` is the mean over images of the class in the other domains. Both
-                means are computed at each position.
+                means are computed separately at each position.
+
+        Returns:
+            For each domain, a dictionary with three entries: ``metric``, the mean metric of the whole model;
+            ``effect``, how much lower the mean is when the units are replaced; and ``images``, the number of images.
         """
         keys = self._keys_of(class_name)
         by_site = self._by_site(units)
@@ -141,7 +145,11 @@ class LiveModel:
         return {"effect": whole - cut, "metric": whole, "images": len(images)}
 
     def _own(self, key: Key) -> Tensor:
-        """Return images of a class in a domain on which the circuit was not found [images, 3, H, W]."""
+        """Return images of a class in a domain that were not used to find its circuit [images, 3, H, W].
+
+        Args:
+            key: The class and the domain.
+        """
         if key not in self._images:
             self._images[key] = self.checks.read(
                 self.checks.chosen.own(key), strict=self.work.strict
@@ -154,15 +162,17 @@ class LiveModel:
 
     @checked
     def look(self, class_name: str, domain: str, content: bytes) -> dict[str, Any]:
-        """Return the model's answers to an image with and without a circuit, and how active the units are.
+        """Return the model's answers to an image with and without a circuit, and how active units are in the image.
 
         Args:
-            class_name: The class of the circuit. The units are the units of this class's circuits in all domains.
+            class_name: The class of the circuit.
             domain: The domain of the circuit.
             content: Content of the image file.
 
         Returns:
-            ``answers``, ``baseline`` and ``fire``; see `LiveAnswers.look`.
+            ``answers`` has, for each run in `RUNS`, the likeliest classes with their probabilities. ``baseline`` is the
+            name of what replaces the units that a run leaves out. ``fire`` has the activation of each unit in the
+            class's circuits of all domains, by ``site/unit``, as a share of the unit's largest activation.
         """
         key = (class_name, domain)
         keys = self._keys_of(class_name)
@@ -202,7 +212,7 @@ class LiveModel:
             try:
                 return self.checks.read([record], strict=True)
             except InputError as error:
-                # The message must not name the temporary file, which the reader of the page does not know.
+                # The message must not name the temporary file, which the user of the page does not know.
                 raise InputError(str(error).replace(str(file), "the image")) from error
 
     def _fire(self, keys: Sequence[Key], image: Tensor) -> dict[str, float]:
@@ -231,7 +241,7 @@ class LiveModel:
         fire: dict[str, float] = {}
         for site, numbers in units.items():
             active = activations[site][0].clamp_min(0)
-            # The reader's image may activate a unit more than any image of the class does.
+            # The user's image may activate a unit more than any image of the class does.
             largest = torch.maximum(self._largest[class_name][site], active)
             # A unit that is active in no image gives 0 / 0, which becomes 0.
             shares = (active / largest).nan_to_num().tolist()

@@ -1,10 +1,11 @@
 """What a model adds to the explorer: its answers with and without a circuit, and direct effects on words.
 
-The embedding of an image is a sum of contributions: a vector from each component of the tower. Components are the heads
-and MLPs of a transformer, or the pooling pairs of a CLIP ResNet. The logit of any text is linear in the embedding, so
-the direct effect of a component on a word is the dot product of its contribution and the vector of the word. The page
-computes these products. It gets the mean contribution of the strongest components, for each class and domain, and a
-vector for every word.
+The embedding of an image is a sum of contributions: each component of the image encoder adds a vector. Components of a
+transformer are its heads and MLPs. Components of a CLIP ResNet are pairs of a head of the attention pooling and a unit
+of the last block. The logit of a text is linear in the embedding. So the direct effect of a component on a word is the
+dot product of the component's contribution and the text embedding of the word. The page computes these products. The
+export gives the page the mean contribution of the strongest components, for each class and domain, and the vector of
+every word.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,12 +50,12 @@ def view_model(
     vocabulary: Names | None = None,
     work: Work = Work(),
 ) -> ModelView:
-    """Compute a model's answers to images, and direct effects of its components, for the explorer.
+    """Compute what a model adds to the explorer: its answers to images, and direct effects of its components on words.
 
     Args:
-        checks: The model, its circuits, and images to check the circuits on.
-        n_images: Largest number of images of a class in a domain that the model classifies. The circuit was not found
-            on these images.
+        checks: The model, its circuits, and images to test the circuits on.
+        n_images: Largest number of images of a class in a domain that the model classifies. These images were not used
+            to find the circuit of the class and domain.
         vocabulary: Words, in addition to the names of the classes, on which direct effects are shown (default:
             `default_vocabulary`). It is ignored for a classifier, which reads no text.
         work: How the work is carried out.
@@ -125,10 +126,10 @@ def circuit_embeddings(
     images: Tensor,
     work: Work,
 ) -> Tensor:
-    """Return the embeddings of some images [runs, images, d], one run for each of `RUNS`.
+    """Return the embeddings of some images in each of three runs (`RUNS`) of the model [runs, images, d].
 
-    The runs are: the whole model, only the circuit, and all units except the circuit. Units that a run leaves out are
-    at the baseline.
+    The first run keeps all units, the second run keeps only the units of the circuit, and the third run keeps all other
+    units. The activations of units that a run does not keep are replaced by the baseline.
 
     Args:
         checks: The model and its circuits.
@@ -178,7 +179,10 @@ def _vectors(
     embeddings: Tensor,
     work: Work,
 ) -> _Vectors:
-    """Return the mean contributions of a tower's components to the embeddings of some images.
+    """Return the names of the components of an image encoder, and their mean contributions to embeddings.
+
+    Contributions [components, d] are averaged over the given images. Each image's contributions are divided by the
+    length of its embedding.
 
     Args:
         checks: The model.
@@ -187,7 +191,7 @@ def _vectors(
         work: How the work is carried out.
 
     Raises:
-        InputError: for a tower whose embedding is not linear in its components.
+        InputError: if the embedding is not linear in the components of the encoder.
     """
     encoder = checks.clip.encoder
     try:
@@ -215,7 +219,7 @@ def _texts(checks: CausalChecks, words: Sequence[str]) -> np.ndarray:
     """Return a vector for each word [words, d].
 
     The first words are the names of all classes. The vector of a class is its text weight in the first domain of the
-    circuits. The vector of any other word is the text weight of the word in `WORD_TEMPLATES`.
+    circuits. The vector of any other word is the text embedding of the templates in `WORD_TEMPLATES` with this word.
     """
     n_classes = len(checks.images.all_classes)
     own = checks.weights(checks.graphs.domains[0]).cpu().numpy()
@@ -230,9 +234,10 @@ def _by_class(
     all_domains: Sequence[str],
     texts: Mapping[str, np.ndarray],
 ) -> dict[str, ClassVectors]:
-    """Return the contributions of the strongest components for each class.
+    """Return, for each class, the contributions of its `STRONGEST_COMPONENTS` strongest components.
 
-    The strongest components are those with the largest absolute direct effect on the class in any domain.
+    The strongest components have the largest absolute direct effects on the class. The effect of a component is taken
+    from the domain where it is largest.
 
     Args:
         vectors: Names and contributions of all components, by class and domain.

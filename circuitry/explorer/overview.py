@@ -1,6 +1,6 @@
 """Describe comparisons, lesions and faithfulness curves as values that JSON can hold, for the explorer's page.
 
-The page shows them in its overview, from which a reader opens circuits. No torch.
+The page shows them in its overview. A click on a value opens the circuits that it is about. Does not import torch.
 """
 
 from collections.abc import Sequence
@@ -30,10 +30,12 @@ def describe_comparison(comparison: Comparison) -> dict[str, object]:
     """Return a comparison as values that JSON can hold.
 
     Returns:
-        ``measure``, ``alike`` and ``directions`` of the comparison, and tables as lists of rows. ``matrix`` has the
-        mean similarity of each pair of domains. ``byClass`` has the similarity of each pair, by class. ``ratios`` has
-        the ratios to the ceiling with intervals. ``depth`` has a value with interval for each domain and site, and
-        ``depthIs`` says what this value is. The page's ``ways.js`` reads these entries.
+        A dictionary that the page's ``ways.js`` reads. ``measure`` is the name of the similarity measure. ``alike`` is
+        True if large values mean similar. ``directions`` has the roles of the two domains of a pair, or is None if
+        their order does not matter. All other entries are tables, as lists of rows: ``matrix`` has the mean similarity
+        of each pair of domains. ``byClass`` has the similarity of each pair of domains for each class. ``ratios`` has
+        the similarity of each pair divided by its ceiling, with intervals. ``depth`` has a value with its interval for
+        each domain and site, and ``depthIs`` is a text that says what this value is.
     """
     values = comparison.values
     # Means over sites leave out sites that repeat another site, and so does the matrix.
@@ -67,10 +69,10 @@ def describe_comparison(comparison: Comparison) -> dict[str, object]:
 
 
 def describe_lesions(lesions: pd.DataFrame) -> dict[str, object]:
-    """Return the effects of lesions of own parts in the form of `describe_comparison`.
+    """Return the effects of lesions of own parts, as a dictionary with the keys of `describe_comparison`.
 
     A row of ``matrix`` has the domain on which own parts were found, the domain in which they were tested, the share of
-    right answers that is left after the lesion, its interval, and the number of classes.
+    right answers that is left after the lesion, the interval of this share, and the number of classes.
     """
     by_class = lesion_summary(lesions, ("part_class", *BY_STYLE))
     is_own = (by_class["cut"] == "part") & (by_class["answers"] == OWN)
@@ -101,9 +103,10 @@ def lesions_of(lesions: pd.DataFrame, class_name: str) -> dict[str, object]:
     """Return the shares of right answers after lesions of the own parts of a class.
 
     Returns:
-        A dictionary from the domain on which an own part was found to another dictionary. This dictionary has
-        ``units``, the number of units of the own part. Under the name of each cut it has a list of shares of right
-        answers, in the order of `tested_cells`. A share is NaN if the cut was not tested there.
+        A dictionary for each own part of the class, by the domain on which the own part was found. ``units`` is the
+        number of its units. Two more entries, ``part`` and ``random``, are lists of the shares of right answers when
+        the own part is ablated, and when random units are. A list has a share for each class and domain, in the order
+        of `tested_cells`. A share is NaN if the lesion was not tested there.
     """
     cells = pd.MultiIndex.from_frame(lesions[["class", "domain"]].drop_duplicates())
     of_class = lesions[lesions["part_class"] == class_name]
@@ -142,10 +145,10 @@ def describe_curves(
     sites: Sequence[str],
     budget: str,
 ) -> dict[str, object]:
-    """Return the measurements of circuits from faithfulness curves.
+    """Return the measures of faithfulness curves as values that JSON can hold.
 
-    The page draws circuits that were cut at the given sites, with the given budget, by absolute score. Curves of other
-    circuits are left out.
+    The page draws circuits that were cut at the given sites, with the given budget, by absolute score. Curves of
+    circuits that were cut in another way are left out.
 
     Args:
         curves: The curves.
@@ -153,10 +156,12 @@ def describe_curves(
         budget: Name of the budget of the circuits that the page draws.
 
     Returns:
-        A dictionary from ``class/domain`` to the entry of a curve. The entry has the sizes (``fractions``), numbers of
-        images, the baseline, and a verdict for each size. For each measure it has three lists with a row [value, low,
-        high] for each size: for the circuit (``kept``), for random circuits (``random``), and for circuits of other
-        classes (``foreign``).
+        A dictionary for each curve, by ``class/domain``. Its entries are: ``fractions``, the sizes of the circuits;
+        ``images`` and ``others``, the numbers of images of the class and of other classes; ``draws``, the number of
+        random circuits of each size; ``baseline``; ``verdicts``, a verdict for each size; and an entry for each
+        measure. The entry of a measure has three lists with a row [value, low, high] for each size: ``kept`` for the
+        circuit, ``random`` for random circuits, and ``foreign`` for circuits of other classes. Its ``reason`` is a
+        text that says why values are missing, if they are.
     """
     described: dict[str, object] = {}
     for curve in curves:

@@ -1,6 +1,7 @@
-"""Write data as scripts: a call of `circuitry.load` with a JSON header and arrays in base64. No torch.
+"""Write data for the page as scripts. Does not import torch.
 
-A page that was opened from disk may not fetch files, but it may run scripts. So every file of data is a script.
+A page that was opened from disk may not fetch files, but it may run scripts. So every file of data is a script. It
+calls the page's JavaScript function ``circuitry.load`` with a JSON header and with arrays as base64 text.
 
 1. Floating-point numbers are divided by a power of two, which is the same for all numbers of an array, and stored as
    half-precision numbers. This keeps three digits of a number, unless the number is below 1/16,000 of the largest
@@ -47,15 +48,16 @@ class DataFolder:
         header: Mapping[str, object],
         arrays: Mapping[str, np.ndarray],
     ) -> None:
-        """Write the script of a header and arrays into ``data/<key>.js``; see `pack_script`.
+        """Write a header and arrays as a script into the file ``data/<key>.js``; see `pack_script`.
 
-        The kind of the file, for `sizes`, is the part of the key before the slash.
+        The bytes of the file are added to `sizes` under the part of the key before the slash: ``class`` for the key
+        ``class/3``.
         """
         content = pack_script(key, self.export, header, arrays).encode()
         self.file(f"data/{key}.js", content, key.partition("/")[0])
 
     def file(self, name: str, content: bytes, kind: str) -> None:
-        """Write a file, and add its bytes to the size of its kind.
+        """Write a file, and add the number of its bytes to ``sizes[kind]``.
 
         If the process is killed, the file may be incomplete. This is harmless, because the page that reads the file is
         written last.
@@ -102,7 +104,7 @@ def pack_script(
 
 
 def one_digit(values: Float[np.ndarray, " values"]) -> Float[np.ndarray, " values"]:
-    """Round numbers to about one digit: to eighths of a power of two. They then compress to half the space."""
+    """Round each number to about one digit (three significant bits), so that numbers compress to half the space."""
     shares, powers = np.frexp(values)
     eighths = np.round(shares * _EIGHTHS)
     rounded: np.ndarray = np.ldexp(eighths / _EIGHTHS, powers)

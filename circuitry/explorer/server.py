@@ -1,15 +1,17 @@
-"""Serve the explorer to one reader on this machine. A served page can store notes on disk and ask the model. No torch.
+"""Serve the explorer to one user on this machine. A served page can store notes on disk and ask the model.
 
 1. The server listens on 127.0.0.1 only, and refuses requests for any other host than 127.0.0.1 and localhost. So a web
    site cannot reach the server by pointing the site's own name to this machine.
 2. The address that is printed contains a token, which works once. The server exchanges the token for a cookie, and
    refuses requests without the cookie. Pages of other sites cannot read or use the cookie. However, the browser sends
-   the cookie to every port of 127.0.0.1. If the reader visits a server of another user on this machine, that server
+   the cookie to every port of 127.0.0.1. If the user visits a server of another user of this machine, that server
    sees the cookie.
-3. Requests that a page of another site makes are refused, and so are requests by a page from another port of this
-   machine.
-4. Only files of the explorer's folder are served. The server writes a single file, the notes of the study. A request
-   replaces the whole file, and is refused unless it names the latest version of the file.
+3. Requests that a page of another site makes are refused. Requests by a page from another port of this machine are
+   refused, too.
+4. Only files of the explorer's folder are served. The server writes a single file, the notes on these circuits. A
+   request to write replaces the whole file. It is refused unless it names the version of the file that is on disk.
+
+Does not import torch.
 """
 
 import hashlib
@@ -72,8 +74,8 @@ HEADERS = {
     "X-Content-Type-Options": "nosniff",
     "X-Frame-Options": "DENY",
 }
-"""Headers of the server's answers. Refusals of other hosts, and answers after an unexpected error, lack these headers.
-The content security policy for what the page loads is in the page itself."""
+"""Headers of the server's answers. Two kinds of answers lack these headers: answers to requests for other hosts, and
+answers after an unexpected error. The content security policy for what the page loads is in the page itself."""
 
 
 @checked
@@ -84,7 +86,7 @@ def serve_explorer(
     port: int = 0,
     open_page: bool = False,
 ) -> None:
-    """Serve an explorer on this machine until the process is interrupted. Its address is printed.
+    """Serve an explorer on this machine until the process is interrupted, and print the address of the page.
 
     Args:
         folder: The folder that `export_explorer` wrote.
@@ -94,7 +96,7 @@ def serve_explorer(
         open_page: Whether to open the page in a browser.
 
     Raises:
-        InputError: for a folder without an explorer, and a port that is in use.
+        InputError: if the folder has no explorer, or if the port is in use.
 
     Example:
         >>> from circuitry.explorer import export_explorer, serve_explorer
@@ -137,7 +139,7 @@ def _listening(port: int) -> socket.socket:
 
 @dataclass
 class Access:
-    """Decide which requests the server answers. The first request needs a token, and later requests need a cookie."""
+    """Decides which requests the server answers. The first request needs a token, and later requests need a cookie."""
 
     token: str = field(default_factory=secrets.token_urlsafe)
     """The token in the address that is printed. It works once."""
@@ -274,7 +276,7 @@ def _tag(content: bytes) -> str:
 
 @dataclass(frozen=True)
 class Notes:
-    """The file with the pins, groups, labels and notes that a reader has made on a study."""
+    """The file in which the user's notes on circuits are stored: pins, groups, labels and texts."""
 
     path: Path
     """The file, which may not exist yet."""
@@ -311,7 +313,13 @@ class Notes:
         return self.path.read_bytes() if self.path.is_file() else b""
 
     def _replace(self, content: bytes, tag: str | None) -> bool:
-        """Replace the file if its present content has this tag, and return whether it was replaced."""
+        """Replace the content of the file, unless the file was changed meanwhile. Return whether it was replaced.
+
+        Args:
+            content: The new content.
+            tag: HTTP entity tag of the version that the page has read. If the file on disk has another tag, it was
+                changed.
+        """
         # The lock is needed because another server of the same folder may write the file, too.
         with file_lock(self.path.parent, self.path.stem):
             if tag != _tag(self._read()):
@@ -321,7 +329,7 @@ class Notes:
         return True
 
     def _fits(self, content: bytes) -> bool:
-        """Return whether the content is a state file of this study, and has no other fields than those of notes."""
+        """Return whether some content is a state file about these circuits whose only fields are those in `SHELF`."""
         try:
             about = json.loads(content.decode())
             state = about.pop("state")
@@ -341,7 +349,10 @@ class Notes:
 
 
 def _questions(live: LiveAnswers | None) -> list[Route]:
-    """Return the routes by which the page asks the model. The model answers one request at a time."""
+    """Return the routes (addresses of the server) by which the page asks the model.
+
+    The model answers one request at a time.
+    """
     # Two runs at the same time would disturb each other, because the hooks of a run act on the whole model.
     one_at_a_time = CapacityLimiter(1)
 

@@ -1,4 +1,4 @@
-"""Render the page of the explorer: one HTML file that contains all of its code. No torch.
+"""Render the page of the explorer: one HTML file that contains all of its code. Does not import torch.
 
 A page that was opened from disk may not load modules from files. Therefore its modules are data URLs in an import map.
 The content security policy allows only scripts with the page's nonce, and the scripts that these load. A page that

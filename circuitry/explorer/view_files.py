@@ -1,4 +1,10 @@
-"""Write what a model adds to the explorer: its answers, and the vectors of components and words. No torch."""
+"""Write what a model adds to the explorer: its answers to images, and vectors from which direct effects are computed.
+
+The direct effect of a component (a head or an MLP) on a word is the dot product of two vectors: what the component
+contributes to the embedding, and the text embedding of the word.
+
+Does not import torch.
+"""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -27,7 +33,7 @@ are replaced; and ``images``, the number of images."""
 
 @runtime_checkable
 class LiveAnswers(Protocol):
-    """Interface of a model that answers requests of the page while a reader uses it; `LiveModel` implements it."""
+    """Interface of a model that answers requests of the page while a user looks at it; `LiveModel` implements it."""
 
     def effects(
         self,
@@ -35,7 +41,7 @@ class LiveAnswers(Protocol):
         units: Sequence[str],
         by: Replacement,
     ) -> Mapping[str, Effects]:
-        """Return the joint effect of units on a class, by domain; see `LiveModel.effects`."""
+        """Return the effect of units on a class, by domain, if they are replaced together; see `LiveModel.effects`."""
         ...
 
     def look(self, class_name: str, domain: str, content: bytes) -> Mapping[str, Any]:
@@ -47,9 +53,9 @@ class LiveAnswers(Protocol):
             content: Content of the image file.
 
         Returns:
-            ``answers`` has, for each of `RUNS`, the likeliest classes with their probabilities. ``baseline`` is the
-            name of what replaces the units that a run leaves out. ``fire`` has the activation of each unit of the
-            class's circuits, by ``site/unit``, as a share of the unit's largest activation.
+            ``answers`` has, for each run in `RUNS`, the likeliest classes with their probabilities. ``baseline`` is the
+            name of what replaces the units that a run leaves out. ``fire`` has the activation of each unit in the
+            class's circuits of all domains, by ``site/unit``, as a share of the unit's largest activation.
         """
         ...
 
@@ -137,8 +143,9 @@ def pack_view(
         classes: The classes of the circuits. Files are named by the index of a class in this list.
 
     Returns:
-        Entries for the index of the explorer: names of the classes, the baseline, the indices of classes with direct
-        effects, and the reason if there are no direct effects.
+        Entries for the index of the explorer. ``predicted`` has the names of all classes that the model chooses among.
+        ``ablatedTo`` is the name of the baseline. ``direct`` has the indices of the classes with direct effects. If
+        there are no direct effects, ``directReason`` says why.
     """
     places: list[int] = []
     for place, class_name in enumerate(classes):
@@ -168,9 +175,9 @@ def answer_arrays(
         paths: Paths of the images below the root of the data set.
 
     Returns:
-        Two arrays [images, runs, shown], where runs are `RUNS` and the last axis has the likeliest classes, the
-        likeliest first. ``answers`` has the indices of the classes, and ``shares`` their probabilities, which are NaN
-        for an image without an answer. The dictionary is empty if there are no answers.
+        Two arrays [images, runs, classes], with the runs in `RUNS` and the likeliest classes, the likeliest first.
+        ``answers`` has the indices of these classes. ``shares`` has their probabilities, which are NaN for an image
+        without an answer. The dictionary is empty if there are no answers at all.
     """
     if view is None or not view.answers:
         return {}

@@ -1,4 +1,7 @@
-"""Check whether a value is of an annotated type, and describe types in words for error messages. No torch."""
+"""Check whether a value is of an annotated type, and describe types in words for error messages.
+
+Does not import torch.
+"""
 
 from collections.abc import (
     Callable,
@@ -44,7 +47,7 @@ def is_of_type(value: Any, kind: Any) -> bool:
 
 
 class Said(str):
-    """A text whose ``repr`` has no quotes."""
+    """A text whose ``repr`` has no quotes, so that a signature shows it like code and not like a string."""
 
     __repr__ = str.__str__
 

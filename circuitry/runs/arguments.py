@@ -1,4 +1,4 @@
-"""Check the arguments that users give to public functions against the annotations. No torch.
+"""Check the arguments that users give to public functions against the annotations. Does not import torch.
 
 1. `checked` decorates a public function or class. A call raises `InputError` with one sentence if the function does
    not accept the arguments, or if their values do not fit the annotations. A class that is decorated also suggests
@@ -154,7 +154,8 @@ _NAMED = [
 class _MisfitError(Exception):
     """Raised for a value that does not fit its annotation.
 
-    ``inner`` says whether the outer type of the value fits. Then the fault is in a condition or in an inner value.
+    ``inner`` is True if the value itself has the right type, for example if it is a list as annotated. Then the fault
+    is in one of the values that it contains, or a condition of the annotation is not met.
     """
 
     def __init__(
@@ -369,8 +370,8 @@ def fitting(value: Any, hint: Any, name: str) -> Any:
 def _is_plain(kind: type, hint: Any) -> bool:
     """Return whether the type of a value is enough to know that the value fits an annotation.
 
-    It is not enough for whole numbers, which must fit into 64 bits, for texts, which must not contain null characters,
-    and for tensors, which must have a value in every place.
+    It is not enough for three types. Whole numbers must also fit into 64 bits, texts must contain no null characters,
+    and arrays and tensors must have a value in every place.
     """
     return kind is hint and hint not in (int, str) and not hasattr(hint, "layout")
 
@@ -452,9 +453,9 @@ def lacking_values(array: Any) -> str | None:
 def _fitting_any(value: Any, hints: Sequence[Any], name: str) -> Any:
     """Return a value converted to the first of several annotations that the value fits.
 
-    If the value fits none of the annotations, an error is raised. If the outer type of the value fits an annotation,
-    the error is about the most deeply nested inner value that does not fit. Otherwise its message lists all types that
-    would have fitted.
+    If the value fits no annotation, an error is raised. If the value has the right type for one of the annotations (for
+    example if it is a list as annotated), the error names the most deeply nested value that does not fit. Otherwise the
+    error lists all types that would fit.
     """
     # None needs no attempt at each annotation: a caught misfit would keep alive all objects in its frames.
     if value is None and type(None) in hints:

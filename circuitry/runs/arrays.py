@@ -104,15 +104,16 @@ def cached_arrays(
 ) -> Mapping[str, np.ndarray]:
     """Return arrays from a file in a cache, or compute them and store them there.
 
-    The arrays are computed if the file is missing or damaged, or if it was made for another identity. The name of the
-    file is the key of the identity. Its header contains this key, the shapes of the arrays, and the entries of the
-    identity that no key includes (`ROUNDED`). If an entry of the identity is unknown, the cache is not used. If the
-    folder cannot be read or written, the arrays are computed each time, and the log says so.
+    The arrays are computed if the file is missing or damaged, or if its header belongs to another identity. The name of
+    the file is the key of the identity, which is a digest. The header contains this key, the shapes of the arrays, and
+    the entries of the identity that are left out of the digest because machines round them differently (`ROUNDED`). If
+    an entry of the identity is unknown, the cache is not used. If the folder cannot be read or written, the arrays are
+    computed each time, and the log says so.
 
     Args:
         folder: Folder of the cache.
         identity: Everything that the arrays depend on.
-        format_name: As for `read_arrays`.
+        format_name: Name and version of the content of the file, such as "my means 1".
         what: Name of the arrays for the log, and of the kind of file for error messages.
         make: Computes the arrays.
     """

@@ -40,9 +40,9 @@ Config = TypeVar("Config")
 
 @dataclass(frozen=True)
 class General:
-    """Options that every command accepts in addition to its own.
+    """Options that every command accepts in addition to its own options.
 
-    If a command defines an option of the same name itself, the option of the command is used.
+    If a command defines an option with the name of one of these options, the option of the command replaces it.
     """
 
     json: Annotated[
@@ -158,7 +158,8 @@ def read_line(
         description: Help text of the command.
 
     Raises:
-        InputError: if a value does not fit its option, or if options exclude or lack each other.
+        InputError: if a value does not fit its option, if two options exclude each other, or if an option needs another
+            option that is missing.
         SystemExit: if tyro cannot read the line, or if the line asks for help; the reason or the help is printed first.
     """
     read = _parsed(with_general(config_type), description, expanded(words, config_type))
@@ -239,12 +240,12 @@ def _parsed(
 
 
 def _refuse_together(config: Any) -> None:
-    """Raise `InputError` if options exclude each other, or if one of them lacks another.
+    """Raise `InputError` if the given options exclude each other, or if an option is missing that another one needs.
 
-    The rules are attributes of the classes of settings, each a tuple of groups of fields. The fields in a group of
-    `NOT_BOTH` exclude each other. The first field in a group of `NEEDS` needs all other fields of the group. At least
-    one field in a group of `ONE_OF` must be given. A field counts as given if its value is not the default, and
-    neither None nor empty.
+    A class of settings may have three attributes with rules. Each of them is a tuple of groups, and a group is a tuple
+    of names of fields. The fields in a group of `NOT_BOTH` exclude each other. The first field in a group of `NEEDS`
+    needs all other fields of the group. At least one field in a group of `ONE_OF` must be given. A field counts as
+    given if its value is not the default, and neither None nor empty.
     """
     given = set()
     for option in fields(config):

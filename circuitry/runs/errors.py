@@ -1,6 +1,7 @@
-"""`InputError`, the exception for wrong input, whose message tells the user what to do. No torch.
+"""`InputError`, the exception for wrong input, whose message tells the user what to do. Does not import torch.
 
-An error of the operating system that a user can mend is turned into such a message about the path that it names.
+The operating system also raises errors that a user can mend, for example if a disk is full. For these errors,
+`sentence_of` returns a message of the same kind about the path of the file or folder.
 """
 
 import difflib
@@ -121,24 +122,25 @@ def number_of(n: int, noun: str) -> str:
 
 
 def name_some(names: Sequence[object], most: int = NAMED) -> str:
-    """Return the first names in one line, and how many more names there are.
+    """Return one line with the names at the beginning of a list, and with the number of names that are left out.
 
     Args:
-        most: How many names to show at most.
+        most: Largest number of names in the line.
     """
     more = f" and {len(names) - most} more" if len(names) > most else ""
     return ", ".join(map(str, names[:most])) + more
 
 
 def shortened(text: str) -> str:
-    """Return a text; if it is long, three dots replace its middle."""
+    """Return a text. If the text is long, three dots replace its middle."""
     return text if len(text) < SHOWN else f"{text[:77]}...{text[-77:]}"
 
 
 def shown(value: object) -> str:
     """Return a value as error messages show it.
 
-    Texts and numbers are shown themselves, arrays by their type and shape, and all other values by their type.
+    For a text or a number this is the value itself. For an array it is the type and the shape. For any other value it
+    is the type.
     """
     if isinstance(value, str):
         return f"the string {shortened(value)!r}"
@@ -179,8 +181,8 @@ REFUSED = (errno.ENAMETOOLONG, errno.EISDIR, errno.ENOTDIR, errno.EEXIST, errno.
 def sentence_of(error: OSError) -> str | None:
     """Return the sentence that explains an error of the operating system to the user, or None.
 
-    The result is None if a user cannot mend the error. It is also None if the error names no path, unless the disk is
-    full or the file too large: then the sentence is about "the results".
+    The result is None if a user cannot mend the error, or if the error names no path. There is one exception: if the
+    disk is full or a file is too large, but the error names no path, the sentence names "the results" instead.
     """
     path = error.filename
     # An error while writing into an open file names no path.
@@ -195,8 +197,8 @@ def sentence_of(error: OSError) -> str | None:
 def refuse_path(error: OSError, given: Iterable[Any]) -> None:
     """Raise `InputError` if an error of the operating system comes from a path that the user has to correct.
 
-    This is so if the number of the error is in `REFUSED`, or if the path does not exist and is in ``given``. Otherwise
-    the function does nothing.
+    The user has to correct the path if the path itself is wrong (``errno`` is in `REFUSED`), or if the path does not
+    exist and the user gave it. For any other error the function does nothing.
 
     Args:
         given: Values that the user gave; some of them may be paths.

@@ -39,10 +39,10 @@ def make_folder(folder: Path) -> None:
 
 @contextmanager
 def _named(path: Path) -> Iterator[None]:
-    """Add a path to the errors that the block raises.
+    """Add a path to the errors of the operating system that the block raises.
 
     Raises:
-        InputError: if the path lies in a place that takes neither files nor folders, such as ``/proc``.
+        InputError: if no files or folders can be created at the place of the path, such as ``/proc``.
     """
     try:
         yield
@@ -60,9 +60,10 @@ def whole_file(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path in the folder of ``path``, to which the block writes.
 
     If the block succeeds, the temporary file is renamed to ``path``. If it fails, the temporary file is removed. The
-    rename is atomic on one file system, so a reader sees the old file, the new file or no file, but never half a file.
-    The new file gets the permissions of the file that it replaces. If ``path`` is a link, the new file replaces the
-    link itself. If a process is killed while it writes, its temporary file is removed when ``path`` is written again.
+    rename is atomic on one file system. So other processes see the old file, the new file or no file, but never an
+    incomplete file. The new file gets the permissions of the file that it replaces. If ``path`` is a link, the new file
+    replaces the link itself. If a process is killed while it writes, its temporary file is removed when ``path`` is
+    written again.
 
     Raises:
         InputError: if no file can be written at ``path``.

@@ -1,9 +1,9 @@
 """Everything that a result depends on, as a dictionary: an `Identity`.
 
-The entries of this dictionary, such as "weights" or "metric", are what it consists of. Encoders, models, tasks and the
-questions that fill a folder compute their identity from their present state. Graphs, curves, folders, caches and
-autoencoders store the identity of what made them. Code that combines two results compares their identities entry by
-entry, and an error names the entry that differs.
+An identity has named entries, such as "weights" and "metric". Encoders, models, tasks and questions (analyses that fill
+a folder with results) compute their identity from their present state. Graphs, curves, folders of results, caches and
+autoencoders store the identity of the model and the task that made them. Code that combines two results compares their
+identities entry by entry. If an entry differs, an error names it.
 """
 
 from collections.abc import Iterable, Mapping
@@ -68,7 +68,7 @@ _OF_OTHERS = (
     "let it hold only numbers, texts, arrays, tensors, functions and objects of these, or give the function or object "
     "an attribute identity, a text that is another one wherever it computes something else (metric.identity = 'mine 2')"
 )
-"""Advice for an unknown entry: `_OF_HOOKS` for hooks, `_OF_OTHERS` for any other entry."""
+"""Advice for error messages about an unknown entry: `_OF_HOOKS` for hooks, `_OF_OTHERS` for any other entry."""
 
 
 class Identity(dict[str, Any]):
@@ -88,7 +88,9 @@ class Identity(dict[str, Any]):
 
     @property
     def key(self) -> str:
-        """Short digest of all entries except for the `ROUNDED` entries, for the names of files.
+        """Short digest of the entries, which is used in names of files.
+
+        Entries whose numbers another machine may round differently (`ROUNDED`) are left out of the digest.
 
         Raises:
             InputError: if an entry is unknown, because then no result may be stored under the key.
@@ -135,7 +137,7 @@ def same_entry(a: Any, b: Any) -> bool:
     """Return whether two values of the same entry of an `Identity` agree.
 
     An unknown value agrees with nothing. Lists of decimal numbers, such as text weights, agree if they differ by no
-    more than the rounding of another machine.
+    more than a tolerance, because another machine may round them differently.
     """
     if _is_unknown(a) or _is_unknown(b):
         return False

@@ -129,7 +129,7 @@ class JobFolder:
         return self._record(job).is_file()
 
     def seal(self, job: Job, write: Callable[[Path], object], path: Path) -> None:
-        """Write the only file of a job outside of `run`, and the record of the job.
+        """Do a job that consists of a single file without calling `run`: write the file and the record of the job.
 
         Args:
             write: Writes the file at the path that it is given.
@@ -237,7 +237,7 @@ class JobFolder:
     def _claimed(
         self, order: Sequence[Job], prepare: Callable[[Job], Any]
     ) -> Iterator[tuple[Job, Any]]:
-        """Lock the unfinished jobs that no other worker has locked, and yield each with its inputs.
+        """Lock the unfinished jobs that no other worker has locked, and yield each job with its inputs.
 
         While the caller does a job, the inputs of the next job are read.
         """
@@ -249,9 +249,13 @@ class JobFolder:
                 lock.close()
 
     def _lock(self, job: Job, locks: ExitStack) -> ExitStack | None:
-        """Lock a job, and return the stack whose closing frees the lock; closing ``locks`` frees it, too.
+        """Lock a job, and return a stack that frees the lock when the stack is closed.
 
         The result is None if another worker has locked the job, or if the job is done.
+
+        Args:
+            job: The job.
+            locks: A stack for the locks of several jobs. When it is closed, all of these locks are freed.
         """
         lock = locks.enter_context(ExitStack())
         try:
@@ -271,8 +275,9 @@ class JobFolder:
         """Wait for the jobs that other workers had locked. Yield each job that they did not finish, with its inputs.
 
         Args:
-            damaged: Jobs that had a record but were not done when the run began. Their record is no proof that they
-                are done: it may still be the old record if the worker that locked the job has not begun.
+            damaged: Jobs that had a record when the run began, although their files were missing or damaged. If such a
+                job still has a record, this does not prove that the job is done now: the worker that locked the job
+                may not have removed the old record yet.
         """
         for job in order:
             # A job whose record was written by this call, or by another worker, needs no lock.

@@ -1,4 +1,4 @@
-"""Digests of functions and objects: equal code with equal values has an equal digest. No torch.
+"""Digests of functions and objects: equal code with equal values has an equal digest. Does not import torch.
 
 A value is read down to plain values, which are then digested:
 
@@ -10,8 +10,8 @@ A value is read down to plain values, which are then digested:
 5. An object or function with an attribute ``identity`` is read as this attribute alone, if the attribute is a text
    (like the identity of a `Patch`) or a dictionary (like the identity of a `Clip`).
 
-A value that cannot be read is `UNKNOWN`, and so is every object that holds such a value. Since `UNKNOWN` is equal to
-nothing, no stored result is mistaken for a result of such an object.
+A value that cannot be read is `UNKNOWN`, and so is every object that contains such a value. `UNKNOWN` is equal to
+nothing, so a result of such an object is never mistaken for a stored result.
 """
 
 import dis
@@ -268,7 +268,7 @@ class Leaves:
         return self.read(content, place)
 
     def _globals(self, value: types.FunctionType, place: str) -> dict[str, Any]:
-        """Return the content of the globals that a function reads, by name."""
+        """Return the content of the global variables that a function reads, by name."""
         content = dict[str, Any]()
         for code in _nested(value.__code__):
             for name in _global_names(code):
@@ -282,14 +282,16 @@ class Leaves:
     def _taken(
         self, module: Any, name: str, code: types.CodeType, place: str
     ) -> dict[str, Any]:
-        """Return the content of the attributes that some code may read from a module of a user.
+        """Return the content of the attributes that some code may read from a module of a user, by name.
 
-        Byte code contains the name of each attribute that is read, but not the object that it is read from. So all of
-        these names that the module has are taken.
+        Byte code contains the names of the attributes that the code reads, but not the objects from which it reads
+        them. So every attribute of the module with one of these names is included.
 
         Args:
-            module: The value of a global of the code. The result is empty unless it is a module of a user.
-            name: Name of this global.
+            module: The value of a global variable of the code. If it is not a module of a user, the result is empty.
+            name: Name of this global variable.
+            code: The code.
+            place: See `read`.
         """
         if not isinstance(module, types.ModuleType) or is_of_library(module.__name__):
             return {}
@@ -390,7 +392,9 @@ class Leaves:
         return sorted(content.items())
 
     def _exact(self, own: Mapping[str, Any], place: str) -> Any:
-        """Return the content of the attribute ``identity`` of an object, without the `ROUNDED` entries.
+        """Return the content of the attribute ``identity`` of an object.
+
+        Entries that another machine may round differently (`ROUNDED`) are left out.
 
         Args:
             own: The attribute.
@@ -510,10 +514,11 @@ def _tensor_type() -> Any:
 
 
 def _is_of_attributes(kind: type) -> bool:
-    """Return whether objects of a class hold nothing except attributes, items and a plain value.
+    """Return whether the whole content of objects of a class is in their attributes, their items and a plain value.
 
-    An object of another class that is written in C may hold more in memory that Python code cannot see. Only pickling
-    shows this content.
+    A plain value is, for example, the number in an object of a subclass of ``float``. The result is False for classes
+    that are written in C, except for a few known ones. Their objects may have content that Python code cannot see, and
+    that appears only when an object is pickled.
     """
     return all(
         base.__flags__ & _HEAP_TYPE or base in _HOLD_ATTRIBUTES for base in kind.__mro__

@@ -39,7 +39,7 @@ def claim(
         config: Everything that the results depend on, in values that JSON can hold.
         listings: Long lists that the results depend on, by name. A listing is a dictionary from items to what
             identifies them, for example from images to their size and checksum. It is stored in ``<name>.json`` beside
-            the manifest, whose configuration contains its digest.
+            the manifest. The configuration in the manifest contains the digest of the listing.
         more: Other entries for the manifest of a new folder. They are not checked for an existing folder.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Processes of this machine that work together. If the process that started the others ends, all of them end."""
+"""Processes of this machine that work together. If the process that started them ends, all of them end."""
 
 import gc
 import multiprocessing
@@ -43,17 +43,17 @@ def process_pool(
     *,
     preload: Sequence[str] = (),
 ) -> Iterator[Executor]:
-    """Yield a pool of processes, which end if the block raises an exception, and if this process ends.
+    """Yield a pool of processes. They end if the block raises an exception, or if this process ends.
 
-    A single worker is this process itself; then the other arguments are ignored. Several workers are new processes.
-    They are not copies of this process, because its threads may hold locks. Therefore a script has to call this
-    function under ``if __name__ == "__main__":``.
+    If there is only one worker, the tasks run in this process, and ``prepare`` and ``preload`` are ignored. Otherwise
+    each worker is a new process. New processes are not copies of this process, because threads of this process may hold
+    locks. Therefore a script has to call this function under ``if __name__ == "__main__":``.
 
     Args:
         workers: How many processes the pool has.
         prepare: Called in each new process before its first task.
-        preload: Modules that a server process without threads imports at once. The processes of the pool are forked
-            from this server. On Windows no process can be forked, so this is ignored there.
+        preload: Modules to import only once. A server process without threads imports them, and the processes of the
+            pool are forked from this server. The argument is ignored on Windows, where no process can be forked.
     """
     if workers == 1:
         yield _Here()

@@ -1,4 +1,7 @@
-"""Progress bars on a terminal and in a notebook; elsewhere a plain line every `SECONDS` seconds. No torch."""
+"""Progress bars on a terminal and in a notebook; elsewhere a plain line every `SECONDS` seconds.
+
+Does not import torch.
+"""
 
 import logging
 import os
@@ -25,10 +28,10 @@ _LINE = (
 
 
 class Bar(tqdm):  # type: ignore[type-arg]
-    """A progress bar of tqdm, or plain lines with the time left if the output cannot be redrawn, as in a file.
+    """A progress bar of tqdm. If the output cannot be redrawn, as in a file, it writes plain lines with the time left.
 
-    A bar in plain lines writes a line every `SECONDS` seconds. If several shorter steps follow each other, a line is
-    written by the step that is running when `SECONDS` seconds have passed since the last line of any bar.
+    A line is written every `SECONDS` seconds. This interval holds for all bars together: if several short steps with a
+    bar of their own follow each other, the step that is running when a line is due writes the line.
 
     Example:
         >>> with circuitry.runs.Bar(total=3, desc="circuits", unit="run") as bar:
@@ -36,9 +39,9 @@ class Bar(tqdm):  # type: ignore[type-arg]
     """
 
     _last_sign = 0.0
-    """When a bar wrote the last line, or when work began after a pause."""
+    """Time when any bar wrote the last line, or when work began after a pause, in seconds."""
     _last_move = 0.0
-    """When a bar last advanced."""
+    """Time when any bar last advanced, in seconds."""
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         self._last_line = time.monotonic()

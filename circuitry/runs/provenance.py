@@ -111,12 +111,14 @@ def _changed(mine: Any, other: Any) -> str:
 
 
 def _only_in(items: Sequence[Any], others: Sequence[Any], word: str) -> list[str]:
-    """Return a list with the clause that names the items of one list which another list lacks.
+    """Say which of some items are not among other items, in a clause of a message such as "'cat' is new".
 
-    The result is an empty list if no item is lacking.
+    Return a list with this clause as its only element, or an empty list if all items are among the other items.
 
     Args:
-        word: What the clause calls these items: "new" or "gone".
+        items: The items.
+        others: The other items.
+        word: The word of the clause for an item that is not among the others: "new" or "gone".
     """
     alone = [repr(item) for item in items if item not in others]
     if not alone:
@@ -129,8 +131,8 @@ def _commit() -> str:
     """Return the commit of the git checkout that contains this package.
 
     If no checkout contains the package, the checkout that contains the running script is used. If there is no such
-    checkout either, the result is ``unknown``. The result ends in ``-dirty`` if code was changed since the commit
-    (`CODE`); changes of other files do not matter.
+    checkout either, the result is ``unknown``. The result ends in ``-dirty`` if files that can change a result (`CODE`)
+    were changed since the commit.
     """
     # An installed package is in no checkout, but the script that uses it may be.
     for file in (Path(__file__).resolve(), Path(sys.argv[0]).resolve()):

@@ -1,9 +1,10 @@
-"""Settings as TOML files: the settings of a run, written beside its results, and presets. No torch.
+"""Settings as TOML files: the settings of a run, written beside its results, and presets. Does not import torch.
 
 Each line is an option as on the command line, such as ``n-images = 8``. The text ``"None"`` stands for the value None.
 Settings that contain other settings are tables, such as ``[training]``. The file of a run says what was done, so it
 leaves out the options that say where results are written. The option ``--config`` reads such a file. A preset is a file
-of settings with a name: ``NAME/COMMAND.toml`` in a folder ``presets``, either of this package or beside the program.
+of settings with a name. It is the file ``presets/NAME/COMMAND.toml``, either in the folder of this package or in the
+folder of the script that is run.
 """
 
 import errno
@@ -34,7 +35,8 @@ def write_settings(config: Any, command: str) -> None:
     Nothing is written if the settings name no existing folder, or if the folder can only be read.
 
     Args:
-        config: The settings. The folder is their attribute ``folder``, or else ``out``.
+        config: The settings. The folder of the results is their attribute ``folder``. If they have no such attribute,
+            it is ``out``.
         command: The command line of the run. It is written into the file as a comment.
     """
     folder = getattr(config, "folder", None) or getattr(config, "out", None)
@@ -65,10 +67,10 @@ def settings_text(config: Any, command: str) -> str:
 
 
 def expanded(words: Sequence[str], kind: type[Any]) -> list[str]:
-    """Return a command line in which options replace the files of settings and the presets that the line names.
+    """Replace the files of settings and the presets that a command line names by the options in these files.
 
-    These options come first, in the order of the files, and are followed by the other words of the line. Since the last
-    value of an option counts, an option on the line overrules a file.
+    The returned line begins with these options, in the order of the files. The other words of the given line follow. If
+    an option occurs twice, its last value counts. So an option of the given line overrules the same option of a file.
 
     Args:
         words: The words of the command line.
@@ -163,8 +165,9 @@ def words_of(table: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Yield settings as the words of a command line.
 
     Args:
-        table: The values by option. A dictionary contains the options whose names begin with its key and a dot.
-        prefix: Beginning of the names of all options.
+        table: The values by option. If a value is itself a dictionary, its key and a dot are put before the names of
+            the options in it: ``{"training": {"lr": 0.1}}`` gives ``--training.lr 0.1``.
+        prefix: Text that is put before the names of all options.
     """
     for name, value in table.items():
         option = f"{prefix}{name}"

@@ -178,7 +178,7 @@ class Requeued:
         return self.task(worker, workers)
 
     def checkpoint(self, worker: int, workers: int) -> object:
-        """Return the job that submitit puts back into the queue. Submitit calls this method by its name."""
+        """Return the job that is put back into the queue. Submitit calls this method when a job is stopped early."""
         from submitit.helpers import DelayedSubmission
 
         return DelayedSubmission(self, worker, workers)
@@ -257,9 +257,10 @@ class WorkSettings:
         return Work(rank, self.memory_gib, self.strict, self.progress)
 
     def share_out(self, share: Callable[[Work], object], logs: Path) -> bool:
-        """Share out the work, wait for it, and return whether this process goes on with the results.
+        """Share out the work, wait until it is done, and return whether this process should go on with the results.
 
-        Without torchrun the result is True. Of the ranks that torchrun started, only the first goes on.
+        If torchrun has started several processes, the result is True only in the first of them. Without torchrun the
+        result is True.
 
         Args:
             share: Does the share of one process. If it is called again, it goes on where it stopped. For an array of

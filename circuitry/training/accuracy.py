@@ -1,12 +1,13 @@
-"""Accuracies of classified images, and files of predictions. No torch.
+"""Accuracies of classified images, and files of predictions. Does not import torch.
 
 All accuracies can be computed again from a file of predictions.
 
-Held-out classes are classes that were left out of training; seen classes are all other classes. If all classes compete,
-the accuracy on held-out classes depends on the features, but also on a bias of the model for or against held-out
-classes. To separate the two, `tidy_accuracy` has further measures: the accuracy if only held-out classes compete, the
-share of predictions that are a held-out class, the accuracy after centring, and the harmonic mean of the accuracies on
-seen and on held-out classes (Xian et al. 2017, arXiv 1703.04394).
+Held-out classes are classes that were left out of training; seen classes are all other classes. If the model chooses
+among all classes, the accuracy on held-out classes depends on the features, but also on a bias of the model towards or
+against held-out classes. To separate the two, `tidy_accuracy` has further measures: the accuracy if the model chooses
+only among held-out classes, the share of predictions that are a held-out class, the accuracy after centring (after the
+mean over images was subtracted from the scores of each class), and the harmonic mean of the accuracies on seen and on
+held-out classes (Xian et al. 2017, arXiv 1703.04394).
 """
 
 from collections.abc import Sequence
@@ -33,7 +34,7 @@ RANKS = ("rank", "rank_alone", "rank_centred")
 MEASURE = "balanced top-1"
 """The default measure: the share of images of a class that are classified correctly, averaged over classes."""
 AMONG_GROUP = "balanced top-1 alone"
-"""Like `MEASURE`, but only classes of the same kind as the true class (seen or held-out) compete."""
+"""Like `MEASURE`, but the model chooses only among classes of the same kind as the true class (seen or held-out)."""
 CENTRED = "balanced top-1 centred"
 """Like `MEASURE`, after the mean over the images of the domain was subtracted from the scores of each class."""
 FALLS_ON_HELD_OUT = "predicted held-out"
@@ -58,12 +59,12 @@ AccuracyTable = Annotated[
 
 
 def tidy_accuracy(predictions: PredictionTable, held_out: Names = ()) -> pd.DataFrame:
-    """Return a table with a row for each accuracy: for each classifier, domain, group of the classes, and measure.
+    """Return a table of accuracies, with a row for each classifier, domain, group of classes, and measure.
 
     Args:
         predictions: Predictions, as `predictions` returns them.
-        held_out: The held-out classes of the predictions. All of them together are a group of the classes, and each of
-            them is also a group by itself.
+        held_out: The held-out classes of the predictions. All of them together are a group of classes, and each of them
+            is also a group by itself.
 
     Returns:
         A table with these columns:
@@ -123,7 +124,10 @@ def _group(predictions: pd.DataFrame, held_out: Sequence[str]) -> "pd.Series[str
 
 
 def _averages(images: pd.DataFrame, held_out: Sequence[str]) -> pd.DataFrame:
-    """Return a table of two kinds of measures: means over images, and means over classes of the means of each class."""
+    """Return a table of accuracies, where a mean is taken either over images, or over classes.
+
+    A mean over classes is the mean of the accuracies of the single classes, so that every class has the same weight.
+    """
     right = {f"top-{k}": images["rank"] <= k for k in TOP}
     right["centred"] = images["rank_centred"] == 1
     if held_out:
@@ -234,26 +238,29 @@ def _chance(
 def accuracy_kinds(
     accuracy: AccuracyTable, classifier: str = CLASSIFIER, by: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """Return the accuracy on held-out classes, and next to it other accuracies that show possible causes.
+    """Return the accuracy on held-out classes, with other accuracies that show why it is low or high.
 
-    The table has a row for each domain, or for each group of models and domain. Every held-out class has the same
-    weight. Values are means over the seeds of a group.
+    The table has a row for each domain. If the accuracies of several models are given, it has a row for each group of
+    models (the columns ``by``) and each domain, and values are means over the seeds of the group. Every held-out class
+    has the same weight.
 
     Args:
-        accuracy: Table of `tidy_accuracy`. If there are groups, it also has their columns and the column ``seed``.
-        classifier: Name of the classifier. Rows of supervised models are taken, too.
-        by: Columns that define the groups (default: there is a single model).
+        accuracy: Table of `tidy_accuracy`. For several models, it also has the columns ``by`` and the column ``seed``.
+        classifier: Name of the zero-shot classifier to take. Supervised models have a single classifier with another
+            name; their rows are included, too.
+        by: Columns whose values define a group of models (default: all rows are of a single model).
 
     Returns:
         A table with these columns:
 
-        - the columns of the groups, and ``domain``;
+        - the columns ``by``, and ``domain``;
         - ``all``, ``seen``, ``held_out``: balanced top-1 accuracy on all, seen and held-out classes;
-        - ``alone``: the accuracy on held-out classes if only these compete;
+        - ``alone``: the accuracy on held-out classes if the model chooses only among these;
         - ``own_style``: the accuracy on held-out classes with class texts in the style of the images' domain;
-        - ``centred``: the accuracy on held-out classes after centring, see `CENTRED`;
+        - ``centred``: the accuracy on held-out classes after the mean over the images of the domain was subtracted
+          from the scores of each class;
         - ``predicted_held_out``: the share of images of held-out classes whose prediction is any held-out class;
-        - ``chance``, ``chance_alone``: the chance level of the accuracies, and of ``alone``;
+        - ``chance``, ``chance_alone``: the chance level of the accuracy among all classes, and of ``alone``;
         - ``harmonic_mean``: the harmonic mean of ``seen`` and ``held_out``;
         - ``sd``: the standard deviation of ``held_out`` over seeds, and ``seeds``: the number of seeds;
         - ``held_out_classes``: the names of the held-out classes, joined by ", ", and ``n_classes``: their number.
@@ -338,8 +345,8 @@ def write_predictions(
 ) -> None:
     """Write a file with the predictions for the images of one domain.
 
-    For each image it has the label; and for each classifier the classes with the highest scores, and the `RANKS` of the
-    true class.
+    For each image, the file has the true class. For each image and classifier, it has the classes with the highest
+    scores, and the ranks of the true class (`RANKS`).
 
     Args:
         path: The file.
@@ -387,10 +394,10 @@ def write_predictions(
 
 @checked
 def read_predictions(path: Path) -> pd.DataFrame:
-    """Read a file that `write_predictions` wrote; return its table of predictions.
+    """Read a file that `write_predictions` wrote, and return its table of predictions.
 
-    The folder of the file must also have the listing of all images, ``images.json``, as `extract_accuracies` of the
-    study writes it.
+    The folder of the file must also contain ``images.json``, the list of the paths of all images. The function
+    `extract_accuracies` of the study's experiments writes this list.
 
     Example:
         >>> wrong = read_predictions(Path(".../epoch_32-sketch.safetensors")).query("rank > 1")

@@ -43,7 +43,7 @@ def train_clip(
     If a run with the same settings in the same folder is finished, its checkpoint is returned at once. If the run is
     not finished, it resumes after its last complete epoch. Then its random numbers differ from the random numbers of an
     uninterrupted run, because open_clip does not store the state of its generators. With several processes, open_clip
-    chooses the order of the images, and it is the same for every seed.
+    chooses the order of the images. This order is the same for every seed.
 
     Args:
         table: Table with the columns ``filepath`` and ``title``, as `write_captioned_table` writes it.
@@ -108,8 +108,8 @@ def available_device(wanted: str | None, processes: int = 1) -> str:
 
     Args:
         wanted: ``cpu``, ``cuda``, ``cuda:1`` or ``mps`` (default: cuda if PyTorch finds a GPU, otherwise cpu).
-        processes: Number of processes that work together. Several processes run on ``cpu``, or on ``cuda`` with one
-            GPU for each. So the device must have no number if there are several.
+        processes: Number of processes that work together. If there are several, they run on ``cpu``, or on ``cuda``
+            with a GPU for each process. Then ``wanted`` must not name a single GPU, such as ``cuda:1``.
 
     Raises:
         InputError: if the device does not exist on this machine, or if the processes cannot work on it.
@@ -151,7 +151,12 @@ def _arguments(
 ) -> dict[str, Any]:
     """Return the arguments of open_clip's trainer by name. The names have no leading dashes.
 
-    ``name`` is the name of the model, and ``tables`` are the table of training images and perhaps one for validation.
+    Args:
+        out: Folder of the run.
+        name: Name of the model, and of the file with its configuration.
+        tables: The table of the training images, and optionally a table of images for validation.
+        settings: Settings of the training.
+        work: Number of processes that read images.
     """
     return {
         "model": out / f"{name}.json",
@@ -176,10 +181,10 @@ def _arguments(
 
 
 def _steps(n_images: int, settings: ClipTraining) -> int:
-    """Return the number of steps in an epoch.
+    """Return the number of steps that open_clip takes in an epoch.
 
-    If the table cannot be divided evenly among the processes, open_clip repeats some images. It then drops the images
-    after the last whole batch.
+    If the images cannot be divided evenly among the processes, open_clip uses some images twice. Then it leaves out the
+    images after the last full batch.
 
     Raises:
         InputError: if the warm-up is not shorter than the run.

@@ -75,12 +75,13 @@ def zero_shot_heads(
 ) -> dict[str, Head | dict[str, Head]]:
     """Return the zero-shot heads of a CLIP model by name.
 
-    For the class texts ``"own-style"``, there is a mapping from domains to heads instead of a head.
+    If the class texts of a head are ``"own-style"``, each domain has texts of its own. Then the value is a dictionary
+    from domains to heads instead of a head.
 
     Args:
         clip: The model.
         class_names: Names of the classes, in the order of the scores.
-        texts: Class texts of each head, by name.
+        texts: Class texts of each head, by the name of the head.
         styles: For each domain, the domain whose style its prompts have; usually the domain itself. It is used only for
             ``"own-style"``.
 
@@ -163,9 +164,9 @@ def predictions(
         heads: Heads by name. A head returns a score for each class of ``images.all_classes``. Instead of a head, a
             mapping from each domain to a head can be given.
         preprocess: Function that prepares an image for the encoder.
-        images: Images to classify. Unreadable files are left out with a warning.
-        held_out: Names of the held-out classes. In ``rank_alone`` held-out classes compete only with each other, and
-            all other classes compete only with each other.
+        images: Images to classify. Unreadable files are left out with a warning, unless ``work.strict`` is True.
+        held_out: Names of the held-out classes. For ``rank_alone``, a held-out class is ranked only among the held-out
+            classes, and any other class only among the other classes.
         work: Progress bar, and whether unreadable files raise an error.
 
     Returns:
@@ -242,9 +243,9 @@ def _scores(
 def _with_outcomes(
     about: pd.DataFrame, scores: Tensor, labels: Tensor, held_out: Tensor
 ) -> pd.DataFrame:
-    """Return a table of images with the `outcomes` of one head as further columns.
+    """Return a table of images with further columns: the classes and ranks that `outcomes` computes for one head.
 
-    Scores are centred within each domain.
+    `outcomes` is called separately for each domain. So its centred scores are relative to the mean of the domain.
     """
     classes = list(about["class"].cat.categories)
     top = np.zeros((len(about), min(N_KEPT, len(classes))), dtype=int)

@@ -1,4 +1,4 @@
-"""Captions of images, which are read from tables or drawn at random for each image. No torch."""
+"""Captions of images, which are read from tables or drawn at random for each image. Does not import torch."""
 
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -35,8 +35,8 @@ def read_captions(place: str | os.PathLike[str]) -> dict[str, str]:
 def caption_words(place: str | os.PathLike[str]) -> tuple[str, ...]:
     """Return the sorted words of a table of captions.
 
-    A model that was trained only on these captions can know no other words. Articles are left out, and so are the words
-    of the sentences that captions insert style and class into.
+    A model that was trained only on these captions can know no other words. Articles are left out. The words of the
+    templates, into which style words and class names were inserted to make captions, are left out, too.
 
     Args:
         place: A table of captions, or a folder with the table ``captions.tsv``.
@@ -61,7 +61,8 @@ def generated_captions(
 
     Args:
         seed: Seed of the captions.
-        aligned: If True, only style words that all domains share are drawn. Otherwise words of the image's domain are.
+        aligned: If True, style words are drawn from the words that all domains share. If False, they are drawn from the
+            words of the image's own domain.
 
     Example:
         >>> captions = circuitry.training.generated_captions(seed=1)

@@ -32,18 +32,19 @@ _parallel = nn.parallel.DistributedDataParallel
 def parallel_on_any_device(
     module: nn.Module, device_ids: Sequence[Any] | None = None, **settings: Any
 ) -> nn.Module:
-    """Return the module in PyTorch's `DistributedDataParallel`, without device ids if it is on the CPU.
+    """Return the module, wrapped in PyTorch's `DistributedDataParallel`.
 
-    open_clip always passes device ids, and PyTorch refuses them on the CPU.
+    The device ids are ignored if the module is on the CPU. open_clip passes them there, too, but PyTorch refuses them.
     """
     on_cpu = next(module.parameters()).device.type == "cpu"
     return _parallel(module, device_ids=None if on_cpu else device_ids, **settings)
 
 
 def with_registered_model(arguments: Sequence[str]) -> list[str]:
-    """Register the JSON file after ``--model`` with open_clip; return the arguments with the name of the model instead.
+    """Register the model configuration that a command line names with open_clip, and return a changed command line.
 
-    The name of the model is the name of the file without its suffix. Without such a file nothing is registered.
+    If a JSON file follows ``--model``, it is registered. In the returned arguments, the name of the model replaces this
+    file. The name of the model is the name of the file without its suffix. Otherwise the arguments are not changed.
     """
     known = list(arguments)
     for place, argument in enumerate(known):
@@ -84,7 +85,7 @@ def keep_untrained() -> None:
 
 
 def decode_upright() -> None:
-    """Make the trainer's transforms begin with turning pictures upright."""
+    """Make the trainer turn pictures upright and put them on white before it applies its transforms."""
     create = trainer.create_model_and_transforms
 
     def created(*given: Any, **named: Any) -> tuple[nn.Module, Any, Any]:

@@ -1,6 +1,8 @@
-"""The folder of a training run, and ``run.json``, which records the settings and the table of a training. No torch.
+"""The folder of a training run, and ``run.json``, which records the settings and the table of a training.
 
 The folder is a `JobFolder` with a single job.
+
+Does not import torch.
 """
 
 import hashlib
@@ -36,7 +38,9 @@ def claim_run(
     table: Path,
     **more: object,
 ) -> JobFolder:
-    """Return the folder of a run. It is created if it does not exist; otherwise its run must be the same.
+    """Return the folder of a run, and create it if it does not exist.
+
+    If the folder exists, it must belong to a run with the same settings, model and table.
 
     Args:
         out: The folder.
@@ -46,7 +50,7 @@ def claim_run(
         **more: Anything else that influences the weights.
 
     Raises:
-        InputError: if the folder has a run with another value of any of these.
+        InputError: if the folder belongs to a run whose settings, model, table or other values (``more``) differ.
 
     Example:
         >>> n_characters = Path("two.tsv").write_text("filepath\\ttitle\\na.png\\ta cat\\n")
@@ -62,8 +66,8 @@ def claim_run(
 def described(table: Path) -> dict[str, Any]:
     """Return a description of a table: ``sha256``, its digest, and ``first image``, the path of its first image.
 
-    The path of the folder of the table is removed from both. So they do not change if the folder is moved with the
-    table and the images in it. If only the images are moved, the path of the first image changes.
+    Before the two values are computed, the path of the table's folder is removed from the text of the table. So they do
+    not change if this folder, with the table and the images in it, is moved. If only the images are moved, they change.
 
     Example:
         >>> pd.DataFrame({"filepath": ["1.png", "2.png"]}).to_csv("few.tsv", index=False)
@@ -83,8 +87,8 @@ def described(table: Path) -> dict[str, Any]:
 def checkpoints(run_folder: Path) -> list[tuple[int, Path]]:
     """Return (epoch, file) for each checkpoint that a run has kept, in the order of epochs.
 
-    The run is a run of `train_clip`, which may be unfinished. Its setting ``keep_checkpoints`` says which epochs are
-    kept. Incomplete files are left out.
+    The run is a run of `train_clip`, and may be unfinished. The setting ``keep_checkpoints`` of the run says which
+    epochs are kept. Incomplete files are left out.
 
     Example:
         >>> Path("runs/mine/checkpoints").mkdir(parents=True)

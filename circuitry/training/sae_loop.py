@@ -8,7 +8,7 @@ A feature is dead if no sample has activated it since the last check. At a check
 sample is drawn with a probability in proportion to the square of its squared error, and the feature gets the direction
 of this sample, small encoder weights, and zero moments of Adam.
 
-Samples come in pieces. A piece is a tensor of samples, and only one piece is in memory at a time.
+Samples are given in pieces. A piece is a tensor of samples. Only one piece is in memory at a time.
 
 The package Overcomplete could not be used instead. It has neither a decoder bias nor resampling, it prints while it
 trains, and it would add OpenCV and matplotlib as dependencies.
@@ -53,7 +53,8 @@ class Diagnostics(NamedTuple):
     l0: float
     """Mean number of active features of a sample."""
     explained_variance: float
-    """1 - sum of squared errors / sum of squared distances from the mean. It is 1 if there are no errors."""
+    """1 - sum of squared errors / sum of squared distances from the mean sample. It is 1 if there are no errors, and is
+    set to 0 if all samples are equal."""
 
 
 HISTORY = ("step", "loss", *Diagnostics._fields, "resampled")
@@ -72,7 +73,7 @@ def diagnose_sae(
 
     Args:
         sae: The autoencoder.
-        samples: One sample per row, or a sequence of such tensors. Only one of these is in memory at a time.
+        samples: One sample per row, or a sequence of such tensors. Then only one tensor is in memory at a time.
 
     Example:
         >>> from circuitry.training import SaeTraining, diagnose_sae, train_sae
@@ -115,11 +116,12 @@ def initial_weights(
     Args:
         mean: Mean of the samples.
         features: Number of features.
-        how: How the other weights are initialised. ``transposed``: the encoder is the transpose of the decoder, the
-            bias of the encoder is zero, and the bias of the decoder is ``mean``. ``kaiming``: the encoder follows
-            Kaiming's rule for a tensor [1, features, d], whose fan-in is features times d; the bias of the encoder is
-            uniform between -1 / sqrt(features) and 1 / sqrt(features); and the bias of the decoder is zero. The study's
-            library (sparse_autoencoder by ai-safety-foundation) does this for a single component.
+        how: How the other weights are initialised. With ``transposed``, the encoder is the transpose of the decoder,
+            the bias of the encoder is zero, and the bias of the decoder is ``mean``. With ``kaiming``, the encoder
+            follows Kaiming's uniform rule for a tensor [1, features, d], whose fan-in is features times d; the bias of
+            the encoder is uniform between -1 / sqrt(features) and 1 / sqrt(features); and the bias of the decoder is
+            zero. The library that the study used (sparse_autoencoder by ai-safety-foundation) initialises weights in
+            this way if the autoencoder has a single component.
         generator: Generator of random numbers.
     """
     d = len(mean)
@@ -137,7 +139,9 @@ def initial_weights(
 
 
 class SaeLoop:
-    """The training of a sparse autoencoder on pieces of samples: its weights, optimizer, batches and history.
+    """The state of the training of a sparse autoencoder, and the steps of the training.
+
+    The state consists of the weights, the optimizer, the position in the samples, and the history.
 
     Args:
         pieces: Tensors of samples. Only one piece is in memory at a time.
@@ -188,10 +192,10 @@ class SaeLoop:
         """An entry for each check, with the keys `HISTORY`."""
 
     def take_step(self) -> bool:
-        """Take one step, and check the training if it is due; return whether there was a check.
+        """Take one step, and check the training if a check is due. Return whether there was a check.
 
-        A check is due at regular intervals (`CHECK_EVERY`, or ``resample_every`` of the settings) and after the last
-        step.
+        A check is due after the last step, and at regular intervals. The interval is ``resample_every`` of the
+        settings, or `CHECK_EVERY` if features are never resampled.
         """
         x = self._next_batch()
         features = self.sae.encode(x)
@@ -255,9 +259,11 @@ class SaeLoop:
         )
 
     def save(self, path: Path, about: Mapping[str, Any]) -> None:
-        """Write the whole state of the training atomically.
+        """Write the whole state of the training to a file, completely or not at all.
 
-        ``about`` describes the training. `restore` compares it.
+        Args:
+            path: The file.
+            about: Description of the training. `restore` refuses the file if its caller gives another description.
         """
         tensors = {
             "active": self._active,
@@ -281,8 +287,13 @@ class SaeLoop:
     def restore(self, path: Path, about: Mapping[str, Any]) -> None:
         """Restore the state that `save` wrote.
 
+        Args:
+            path: The file.
+            about: Description of this training.
+
         Raises:
-            InputError: if the file is damaged, or if ``about`` differs, so that the state belongs to another training.
+            InputError: if the file is damaged, or if `save` was given another description. Then the state belongs to
+                another training.
         """
         header, arrays = read_arrays(
             path, _STATE_FORMAT, "state of a sparse autoencoder's training"

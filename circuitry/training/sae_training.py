@@ -41,8 +41,8 @@ def train_sae_on_images(
 ) -> SparseAutoencoder:
     """Train a sparse autoencoder on the activations of one site of a model, on all images of a folder and of tables.
 
-    See `sample_activations` and `train_sae`. If there are more than ``settings.piece`` images, their activations are
-    stored on disk.
+    See `sample_activations` and `train_sae`. The activations are stored on disk if ``tables`` or a ``folder`` is given,
+    or if there are more than ``settings.piece`` images. Otherwise they are held in memory.
 
     Args:
         clip: The model.
@@ -50,7 +50,8 @@ def train_sae_on_images(
         settings: Settings of the training. Their seed also determines which positions of an image are drawn.
         tables: Tables of more images to train on, with the column ``filepath``; see `image_files`.
         folder: Folder for the activations and for the state of the training. A training that was killed resumes from
-            it, and it can be removed after the training (default: memory, or a temporary folder).
+            this folder. After the training the folder can be removed (default: a temporary folder if activations are
+            stored on disk; the training cannot be resumed).
         site: Site of the activations (default: the embedding; then samples are scaled to length one, because CLIP
             compares embeddings in this way).
         positions_per_image: Number of positions of each image that are drawn (default: all positions).
@@ -140,7 +141,7 @@ def train_sae(
 
     Args:
         samples: One sample per row, for example from `sample_activations`. A sequence of such tensors can also be
-            given; then one of them is in memory at a time.
+            given. Then only one tensor is in memory at a time.
         settings: Settings of the training.
         normalise: If True, samples are scaled to length one, and the autoencoder scales its inputs in the same way. The
             study does so for image embeddings.
@@ -153,8 +154,8 @@ def train_sae(
     Returns:
         The autoencoder. Its ``about`` has ``training``, the settings; ``diagnostics``, the values of `Diagnostics` on
         all samples; and ``history``, a list with a dictionary for each check. A dictionary has the step; the loss, l0
-        and explained variance of one batch; the number of features that were dead since the check before; and how many
-        of these were resampled.
+        and explained variance of one batch; the number of dead features, which no sample has activated since the
+        previous check; and how many of these were resampled.
 
     Raises:
         InputError: if there are fewer than two samples, if a sample is not finite, if the training diverges, or if

@@ -167,7 +167,7 @@ def extract_samples(
         about: A mapping with the keys ``site``, ``positions_per_image`` and ``seed`` (see `sample_activations`) and
             ``piece`` (the number of images in a piece). Further entries describe what else influences the samples. The
             identity of the encoder is added.
-        work: This process among those that share the work, and whether progress bars are shown.
+        work: The rank of this process among the processes that share the work, and whether progress bars are shown.
     """
     seed, size = about["seed"], about["piece"]
     places = np.arange(len(files))
@@ -238,7 +238,7 @@ class SampleBatches:
         return self._samples[chosen]
 
     def batches_of(self, samples: int) -> int:
-        """Return the number of batches of a piece, given its number of samples."""
+        """Return the number of batches of a piece that has this number of samples."""
         size = max(1, min(self._batch_size, samples))
         return samples // size if self._drop_last else -(-samples // size)
 

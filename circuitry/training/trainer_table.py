@@ -1,11 +1,13 @@
-"""Write and read the table of images and captions that open_clip's trainer reads, ``filepath<TAB>title``. No torch.
+"""Write and read the table of images and captions that open_clip's trainer reads, ``filepath<TAB>title``.
 
-Tables are written and read as streams. While a table is written, each image takes 8 bytes of memory, which are used to
-find duplicates. 12 million lines take less than a gigabyte.
+Tables are written and read as streams. While a table is written, only a hash of each image's path (8 bytes) stays in
+memory, to find duplicates. So writing 12 million lines takes less than a gigabyte.
 
 The trainer reads the table by ``pandas.read_csv(path, sep="\\t")``, which guesses types. It turns "NA" into a missing
 value, which then becomes the caption "nan", and it may turn "007" into 7. So a caption is written only if pandas reads
 the same text; see `is_text`.
+
+Does not import torch.
 """
 
 import hashlib
@@ -28,7 +30,7 @@ from circuitry.runs.manifest import check_format, read_sealed, write_sealed
 from circuitry.runs.provenance import versions
 
 NoCaption = Literal["refuse", "skip"]
-"""What to do about images without a caption that the trainer reads as text.
+"""What to do about images whose caption is empty, or is not read as text by the trainer.
 
 ``refuse`` raises an error. ``skip`` leaves these images out and counts them.
 """
@@ -80,8 +82,8 @@ def write_captioned_table(
         about: Further entries for the JSON file (default: no entries).
         missing_files: Whether images without a file raise an error (``refuse``) or are left out and counted (``skip``).
             With ``unchecked`` files are not looked for.
-        no_caption: Whether images without a caption that the trainer reads as text raise an error or are left out and
-            counted.
+        no_caption: Whether images without a usable caption raise an error (``refuse``) or are left out and counted
+            (``skip``). A caption is usable if it is not empty and the trainer reads it as text; see `is_text`.
 
     Returns:
         The path of the table.
@@ -173,9 +175,10 @@ def _batches(
     counts: Counter[tuple[str, str]],
     hashes: "array[int]",
 ) -> Iterator[tuple[str, str]]:
-    """Yield the lines of the table, in batches, each with the text that goes into the digest.
+    """Yield the text of the table in batches of lines. With each batch, yield its text for the digest of the table.
 
-    All steps are in a single loop, because it runs millions of times.
+    The text for the digest has relative paths instead of absolute paths. All steps are in a single loop, because the
+    loop runs millions of times and calls would slow it down.
 
     Args:
         images: Images with captions.
@@ -256,7 +259,7 @@ def is_text(caption: str) -> bool:
 
 
 def quoted(field: str) -> str:
-    """Return a field as csv files have it: if it contains quotes, they are doubled, and the field is put in quotes."""
+    """Return a field as csv files write it. If it contains quotes, they are doubled, and the field is put in quotes."""
     return '"' + field.replace('"', '""') + '"' if '"' in field else field
 
 

@@ -1,4 +1,4 @@
-"""Settings of trainings. No torch.
+"""Settings of trainings. Does not import torch.
 
 `clip_preset` has the settings of the study's trainings, and settings for three tiny models that train on a laptop:
 
@@ -13,9 +13,9 @@ preset                                    epochs  lr      warm-up    batch
 ========================================  ======  ======  =========  =======
 
 ``<model>`` is ``rn50``, ``vit-s-32`` or ``swin-t``. The study does not name its optimizer, weight decay and
-augmentation. So its presets have open_clip's defaults: AdamW, 0.2, and crops of 90 to 100 % of the area. They also have
-mixed precision, gradient checkpointing, and a checkpoint after every epoch. Each GPU gets 256 images of a batch; for
-RN50 these are processed in two halves.
+augmentation. So its presets have open_clip's defaults: AdamW, a weight decay of 0.2, and crops of 90 to 100 % of the
+area. The presets of the study also have mixed precision, gradient checkpointing, and a checkpoint after every epoch.
+Each GPU gets 256 images of a batch; for RN50 these are processed in two halves.
 """
 
 from dataclasses import dataclass
@@ -126,9 +126,9 @@ class ClipTraining(ModelTraining):
 class SaeTraining:
     """Settings of `train_sae`. The defaults of ``expansion``, ``l1``, ``lr`` and ``batch_size`` are the study's.
 
-    ``circuitry train-sae --study`` also has other settings of the study: 200 passes over the data (about a million
-    steps on DomainNet and CC12M), its initialisation, and no resampling. The study's code requests resampling, but
-    resampling never takes effect there.
+    ``circuitry train-sae --study`` also takes other settings from the study, such as 200 passes over the data (about a
+    million steps on DomainNet and CC12M), the initialisation ``kaiming``, and no resampling. The study's code requests
+    resampling, but resampling never takes effect there.
 
     Example:
         >>> circuitry.training.SaeTraining(expansion=8, steps=20_000).batch_size
@@ -136,7 +136,7 @@ class SaeTraining:
     """
 
     expansion: Count = 4
-    """Number of features for each unit."""
+    """Number of features divided by the number of units of the site."""
     l1: Amount = 1e-4
     """Weight of the sum of the features in the loss. The squared error in the loss is a mean over units."""
     lr: Positive = 1e-4
@@ -170,7 +170,9 @@ class SaeTraining:
 @checked
 @dataclass(frozen=True)
 class TrainingWork:
-    """Device, reading processes and progress bar of a training. They change results only by rounding.
+    """How a training is carried out: device, processes that read images, and progress bar.
+
+    These settings change results only by rounding.
 
     Example:
         >>> work = circuitry.training.TrainingWork(device="cpu", workers=0, progress=False)
@@ -200,8 +202,8 @@ def clip_preset(name: str, *, study: bool = False) -> ClipTraining:
 
     Args:
         name: One of `CLIP_PRESETS`.
-        study: If True, settings that the preset does not have are taken from the settings that all trainings of the
-            study share. This changes only the presets of tiny models.
+        study: If True, a setting that the preset does not contain gets the value that all trainings of the study have,
+            instead of its default. This changes only the presets of tiny models.
 
     Example:
         >>> from dataclasses import replace
