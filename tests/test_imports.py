@@ -58,7 +58,7 @@ ROOMS = (
 STRANGERS = ("training", "circuits")
 
 LIGHT_ROOMS = ("runs", "comparison", "reports")
-"""Rooms that work without torch; elsewhere a module whose docstring says "No torch." does."""
+"""Rooms that work without torch; elsewhere a module whose docstring says "Does not import torch." does."""
 
 
 @cache
@@ -98,9 +98,9 @@ def imported(module: str) -> set[str]:
 
 
 def says_no_torch(module: str) -> bool:
-    return "No torch." in (
-        ast.get_docstring(ast.parse(modules()[module].read_text())) or ""
-    )
+    text = ast.get_docstring(ast.parse(modules()[module].read_text())) or ""
+    # The sentence may break over lines.
+    return "Does not import torch." in " ".join(text.split())
 
 
 def loaded(statement: str) -> tuple[set[str], float]:
