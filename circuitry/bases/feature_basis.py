@@ -160,7 +160,7 @@ def site_named(encoder: Encoder, name: str) -> str:
 def _between(
     stage: Stage, before: FeatureBasis | None, after: FeatureBasis | None, up_dim: int
 ) -> Stage:
-    """Return a stage between two sites of which each may be in a feature basis.
+    """Return a stage between two sites if one of the sites, or both, may be in a feature basis.
 
     Args:
         stage: The stage that reads and writes the units of the tower.
