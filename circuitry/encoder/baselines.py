@@ -162,7 +162,7 @@ class Baseline:
 class Counterfactual:
     """Images whose activations replace ablated activations, site by site.
 
-    Counterfactual images are run without hooks and in evaluation mode.
+    Counterfactual images are run in evaluation mode and without the hooks at sites (`Encoder.read_unhooked`).
 
     Example:
         >>> from circuitry.encoder import Counterfactual

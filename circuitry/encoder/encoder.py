@@ -283,7 +283,7 @@ class Encoder(HookedSites):
         """Return digests, by site, of the stages that are not determined by the weights and modules of the tower.
 
         A stage gets a digest in three cases: a user listed it; it runs code of a user (see `stage_digests`); or it
-        replaces a stage of the tower's chain and its units lie along another axis (see `UnitKind.layout`).
+        replaces a stage of the tower's chain but has other units (see `UnitKind.layout`).
         """
         of_chain = {stage.site: stage for stage in self.chain.stages}
         by_hand = {*of_chain} if self.chain.by_hand else set()
@@ -414,7 +414,10 @@ class Encoder(HookedSites):
     def read_unhooked(
         self, images: Float[Tensor, "batch ..."], sites: Iterable[str]
     ) -> dict[str, Float[Tensor, "batch ..."]]:
-        """Run images without hooks and without gradients, and return their activations at ``sites``."""
+        """Run images without the hooks at sites and without gradients, and return their activations at ``sites``.
+
+        Hooks at hook points inside the stages (`points`) still act.
+        """
         wanted = {self.position(site): site for site in sites}
         self._check_images(images)
         x = images

@@ -51,7 +51,7 @@ def site_roles(encoder: Encoder, *, progress: bool = True) -> dict[str, str]:
     Only the units of ``counted`` sites count in the size of a circuit. At a ``readout`` each unit adds to the embedding
     independently of the other units. At a ``repeat`` each unit depends on a single unit of the site before. A site that
     is both has the role ``readout``. The role ``image`` belongs to the site ``input``. The roles are computed once for
-    each encoder, with two images of noise and without hooks.
+    each encoder, with two images of noise and without the hooks at sites.
 
     Args:
         encoder: The encoder.
@@ -67,7 +67,7 @@ def site_roles(encoder: Encoder, *, progress: bool = True) -> dict[str, str]:
         ('image', 'readout')
     """
     if encoder not in _known:
-        # A second encoder on the same tower has the same stages, but no hooks.
+        # A second encoder on the same tower has the same stages, but no hooks at sites.
         unhooked = Encoder(
             encoder.tower, encoder.stages, encoder.image_size, chain=encoder.chain
         )

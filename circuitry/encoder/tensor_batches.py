@@ -39,8 +39,8 @@ class ImageBatches:
 
     Each pass over the object yields the same batches, and a batch has at most ``rows`` images. If the images come from
     a one-shot iterator, they stay in memory, because attribution needs all images twice (for units, then for edges).
-    The first pass warns about values that are not normalised. A later pass raises `InputError` if it begins with other
-    images than the first pass.
+    The first pass warns about values that are not normalised. A later pass raises `InputError` if it does not begin
+    with the same images as the first pass.
     """
 
     def __init__(self, images: Images, encoder: Encoder, rows: int) -> None:
