@@ -1,4 +1,4 @@
-"""Bases of units: heads and neurons, latents of autoencoders, and the residual stream that joins them."""
+"""Finer units than channels: heads and neurons, latents of autoencoders, and the residual stream as a graph of them."""
 
 import lazy_loader
 

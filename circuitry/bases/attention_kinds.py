@@ -71,8 +71,8 @@ def attention_layers(
 
     Args:
         attn: The attention module.
-        places: Function that returns the rotary embeddings or the bias of the scores that the block gives to its
-            attention, or None if it gives neither. PyTorch's and open_clip's attention ignore it.
+        places: Function that returns the second argument of the attention module: rotary embeddings, a bias of the
+            attention scores, or None. It is ignored for the attention of PyTorch and open_clip.
     """
     if isinstance(attn, nn.MultiheadAttention | OpenClipAttention):
         return _together(attn)
@@ -86,7 +86,7 @@ def attention_layers(
 def _together(attn: Any) -> AttentionLayers:
     """Return the layers of an attention module of PyTorch or open_clip.
 
-    The module of open_clip may also have norms and scales.
+    Unlike PyTorch's module, the module of open_clip may have norms, a scale for each head, and cosine attention.
     """
     inner = getattr(attn, "ln_inner", _AS_IT_IS)
 
@@ -228,12 +228,12 @@ def _dot_product(
     k_way: Callable[[Tensor], Tensor] = _AS_IT_IS,
     bias: AddedByPlace = nowhere,
 ) -> Mixing:
-    """Return the functions of scaled dot-product attention.
+    """Return how scaled dot-product attention computes the scores and mixes the values.
 
     Args:
         q_way: Step applied to the queries before the product, such as a norm or a rotation.
         k_way: Step applied to the keys before the product.
-        bias: Function that returns the bias of the scores, or None.
+        bias: Function that returns a bias, which is added to the scores, or None.
     """
 
     def scores(q: Heads, k: Heads) -> Scores:
@@ -255,7 +255,7 @@ def _dot_product(
 
 
 def _cosine(attn: Any) -> Mixing:
-    """Return the functions of scaled cosine attention (Swin v2, arXiv 2111.09883)."""
+    """Return how scaled cosine attention (Swin v2, arXiv 2111.09883) computes the scores and mixes the values."""
 
     def scores(q: Heads, k: Heads) -> Scores:
         # The module learns the logarithm of the scale. The logarithm has an upper limit.

@@ -103,11 +103,17 @@ class Block:
     It is False if there is a norm between the heads or neurons and the stream.
     """
     affine: bool = True
-    """Whether ``mlp_in`` is affine. It is not affine if the neurons are latents of a dictionary; see `latent_basis`."""
+    """Whether ``mlp_in`` is an affine map.
+
+    It is not affine if the neurons are replaced by the latents of an autoencoder or transcoder; see `latent_basis`.
+    """
     error_units: range = range(0)
-    """Indices of the units after the latents if the neurons are latents of a dictionary; otherwise empty."""
+    """Indices of the error units, which follow the latents.
+
+    The range is empty unless the neurons are replaced by the latents of an autoencoder or transcoder.
+    """
     kind: UnitKind = NEURON
-    """Kind of the neurons. They may be latents of a dictionary."""
+    """Kind of the neurons, or of the latents that replace them."""
 
 
 def take_apart(block: nn.Module | PlacedBlock) -> Block:
@@ -177,8 +183,9 @@ def _block(
         norms: Norms before attention and before the MLP.
         attention: Layers of the attention.
         mlp: Layers of the MLP.
-        behind: The step after the output layer of attention, and the step after the output layer of the MLP.
-        norm_behind: A norm that is part of ``behind``, or the identity if ``behind`` has no norm.
+        behind: The step after the output layer of attention, and the step after the output layer of the MLP. Such a
+            step is a norm, a layer scale, both, or the identity.
+        norm_behind: The norm after attention that ``behind`` contains, or the identity if there is no such norm.
     """
     between = (*attention.norms, mlp.between, norm_behind)
     # A layer scale is linear. So heads and neurons add to the stream independently unless there is a norm.

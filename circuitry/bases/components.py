@@ -2,12 +2,13 @@
 
 Each block of a transformer then has two sites. They replace the site of the residual stream after the block:
 
-    <block>.attn   units are heads: the values z that each head has mixed [batch, position, head, d_head]
-    <block>.mlp    units are neurons: their activations after the nonlinearity [batch, position, neuron]
+    <block>.attn   units are heads; the activation is z, the output of each head [batch, position, head, d_head]
+    <block>.mlp    units are neurons; the activation is after the nonlinearity [batch, position, neuron]
 
 A convolutional block has a site for each of its hidden activations, and a site for the channels of its projection
 shortcut if it has one (`conv_blocks`). CLIP's attention pooling has a site for its heads. The stages before the first
-block and after the last block do not change, except that the stage after the last block first adds up its stream.
+block stay as they are. So do the stages after the last block, except for the first of them: it begins with a new step,
+which adds the output of the last block to the residual stream.
 
 The next stage needs both the units of such a site and the residual stream. So the activation of the site holds the
 units first, and after them the residual stream, which is carried past the units. The carried stream is not a unit: it
@@ -154,15 +155,20 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
 
 
 def _reading(read: Step | None, run: Step) -> Step:
-    """Return a step that does ``read`` and then ``run``; if ``read`` is None, return ``run``."""
+    """Return a step that runs ``read`` and then ``run``. If ``read`` is None, return ``run``."""
     return run if read is None else in_order(read, run)
 
 
 def _in_heads(stage: Stage, pool: AttentionPool2d, read: Step | None) -> list[Stage]:
     """Return the two stages of an attention pooling.
 
-    The first stage ends at the heads; the second stage projects them to the embedding. The arguments are the stage of
-    the whole pooling, its module, and the step that computes the stream (None if the activation is the stream).
+    The first stage ends at the heads. The second stage projects the heads to the embedding.
+
+    Args:
+        stage: The stage that runs the whole pooling.
+        pool: The module of the pooling.
+        read: Step that computes the residual stream from the activation of the previous stage. None means that this
+            activation is the stream.
     """
     to_heads = _reading(read, partial(pooled_heads, pool))
     return [
@@ -203,9 +209,10 @@ def _stages_of(
 def _heads(
     block: Block, points: Mapping[str, Any], x: Float[Tensor, "batch position d_model"]
 ) -> Tensor:
-    """Return z of every head, followed by the residual stream in the shape of as many further heads.
+    """Return the activation of a site of heads [batch, position, 2 heads, d_head], given the residual stream ``x``.
 
-    The result has the shape [batch, position, 2 heads, d_head].
+    The first half of the third axis holds z, the output of each head. The second half holds the residual stream, which
+    is reshaped to [head, d_head] so that it fits into the same tensor.
     """
     x = points["hook_resid_pre"](x)
     projected = block.project(block.norm_attention(x))
@@ -227,9 +234,10 @@ def _neurons(
     points: Mapping[str, Any],
     x: Float[Tensor, "batch position units d_head"],
 ) -> Tensor:
-    """Return the neurons, followed by the residual stream: [batch, position, neurons + d_model].
+    """Return the activation of a site of neurons [batch, position, neurons + d_model].
 
-    ``x`` is the activation of the heads' site: z of every head, then the stream (see `_heads`).
+    The last axis holds the activations of the neurons, followed by the residual stream between attention and MLP.
+    ``x`` is the activation of the site of heads of the same block; see `_heads`.
     """
     z, carried = torch.tensor_split(x, [block.n_heads], 2)
     written = points["hook_attn_out"](block.attention_out(z))
@@ -244,7 +252,7 @@ def _after_block(
 ) -> Tensor:
     """Return the residual stream after a block [batch, position, d_model].
 
-    ``x`` is the activation of the neurons' site: the neurons, then the stream (see `_neurons`).
+    ``x`` is the activation of the site of neurons of the same block; see `_neurons`.
     """
     neurons, stream = torch.tensor_split(x, [block.n_neurons], -1)
     written = points["hook_mlp_out"](block.mlp_out(neurons))

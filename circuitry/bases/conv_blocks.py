@@ -46,7 +46,10 @@ STREAM_ITSELF = ("", NO_STEP)
 
 
 class _Pair(NamedTuple):
-    """The two tensors that are passed between steps inside a block, each [batch, channel, height, width]."""
+    """An activation inside a block, split into the units and the tensor that is carried past them.
+
+    Both tensors are [batch, channel, height, width].
+    """
 
     units: Tensor
     """The units of the current site, which the next step reads."""
@@ -55,7 +58,7 @@ class _Pair(NamedTuple):
 
 
 class _Move(NamedTuple):
-    """The step from one site of a block to the next site, and the name and kind of units of that next site."""
+    """The step from one site of a block to the next site, and the name and the kind of units of the next site."""
 
     name: str
     kind: UnitKind
@@ -63,7 +66,10 @@ class _Move(NamedTuple):
 
 
 class Kind(NamedTuple):
-    """Names of the modules of a kind of block. If a block has no module of a name, the name is skipped."""
+    """The names under which blocks of one kind hold their modules.
+
+    Not every block of a kind has all these modules. The names of missing modules are skipped.
+    """
 
     hidden: tuple[tuple[str, ...], ...]
     """For each hidden activation, the modules that compute it, in order.
@@ -73,15 +79,18 @@ class Kind(NamedTuple):
     add: tuple[str, ...]
     """Modules that compute the addition to the stream from the last hidden activation, in order."""
     shortcut: str
-    """Attribute of the block that describes its shortcut.
+    """Name of the attribute that describes the shortcut of a block.
 
-    The value of the attribute is a module that projects the stream, None (see ``whole``), or a flag that says whether
-    the block has a shortcut.
+    The value of the attribute is a module that projects the stream, a flag that says whether the block has a shortcut,
+    or None. The field ``whole`` says what None means.
     """
     after: str = ""
-    """Module that follows the sum of addition and shortcut; empty if no module follows it."""
+    """Module that runs after addition and shortcut are summed. It is empty if there is no such module."""
     whole: bool = True
-    """What None as the value of ``shortcut`` means: the stream itself if True, no shortcut if False."""
+    """The meaning of None in the attribute ``shortcut``.
+
+    If True, the shortcut is the stream itself. If False, the block has no shortcut.
+    """
 
 
 _CONVOLUTION = {i: (f"conv{i}", f"bn{i}", "drop_block", f"act{i}") for i in (1, 2)}
@@ -146,7 +155,7 @@ The values are the name of the sequence, and how many modules at its end compute
 
 
 def conv_blocks(stages: Sequence[Stage]) -> dict[str, ConvBlock]:
-    """Return the convolutional blocks of a tower by site; all other stages are left out."""
+    """Return the convolutional blocks of a tower by site. Stages that run no such block are left out."""
     blocks = {}
     for stage in stages:
         entered = stage.run
@@ -208,8 +217,8 @@ def after_block(block: ConvBlock, stage: Stage, x: Tensor) -> Tensor:
 
     Args:
         block: The block.
-        stage: Its last stage, as `conv_stages` returns it.
-        x: The activation at the site of that stage.
+        stage: The last of the stages that `conv_stages` returned for the block.
+        x: The activation at the site of this stage.
     """
     pair = _split(stage.carried.start, x)
     added = block.add(pair.units)
@@ -228,7 +237,15 @@ def _hidden(step: Step, pair: _Pair) -> _Pair:
 
 
 def _projected(step: Step, project: Step, pair: _Pair) -> _Pair:
-    """Return the channels of the projection as the units, and carry the last hidden channels past them."""
+    """Return the activation at the site of a projection shortcut.
+
+    Its units are the channels of the projection. The last hidden activation is carried past them.
+
+    Args:
+        step: Step that computes the last hidden activation from the units of the site before.
+        project: The projection, which reads the stream.
+        pair: Activation of the site before, which carries the stream.
+    """
     assert pair.past is not None  # a block with a projection carries the stream
     return _Pair(project(pair.past), step(pair.units))
 
@@ -258,7 +275,7 @@ def _split(n_units: int, x: Tensor) -> _Pair:
 def _taken_apart(module: Any, entry: Step) -> ConvBlock | None:
     """Return the steps of a block in evaluation mode, or None if the module is not a block of a known kind.
 
-    ``entry`` is the step of the stream before the block, such as a down-sampling.
+    ``entry`` is a step that is applied to the stream before the block reads it, such as a down-sampling.
     """
     # Exact types are compared, because a derived class may run the same modules in another order.
     if type(module) in BLOCK_KINDS:
@@ -284,7 +301,10 @@ def _taken_apart(module: Any, entry: Step) -> ConvBlock | None:
 
 
 def _by_names(block: nn.Module, kind: Kind, entry: Step) -> ConvBlock:
-    """Return the steps of a block whose modules are named as in ``kind``; ``entry`` is the step before the block."""
+    """Return the steps of a block whose modules have the names in ``kind``.
+
+    ``entry`` is a step that is applied to the stream before the block reads it.
+    """
     modules = dict(block.named_modules())
     steps = {n: m for n, m in modules.items() if not isinstance(m, nn.Identity)}
 

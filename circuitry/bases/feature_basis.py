@@ -23,12 +23,13 @@ becomes a further unit after the error, so that x stays affine in the units:
     latents at some tokens only   t = 1 at these tokens and 0 at all other tokens:         x = f W_dec + t b_dec + e
 
 Then x = 0 if all units are zero. At tokens without latents the error is x. An ablation of the error ablates these
-further units, too, and with them the addition of b_dec. If the baseline is a mean, this addition changes little.
+further units, too. Each of the three formulas multiplies b_dec by a further unit, so the ablation also changes this
+term. The change is small if the baseline is a mean.
 
 The neurons of an MLP can be replaced by the latents of a transcoder, or by the latents of an autoencoder of the MLP's
 output (`in_components`): y = f W_dec + b_dec + W_skip u + e. Here u is the input of the MLP, y is what the MLP adds to
-the residual stream, and W_skip u becomes further units after the error. Edges then lead through the residual stream:
-between these latents, the heads, and the neurons or latents of other MLPs.
+the residual stream, and W_skip u becomes further units after the error. The latents then write to the residual stream
+as neurons do, and edges join them to the heads and to the neurons or latents of other MLPs.
 """
 
 from collections.abc import Mapping
@@ -159,7 +160,7 @@ def site_named(encoder: Encoder, name: str) -> str:
 def _between(
     stage: Stage, before: FeatureBasis | None, after: FeatureBasis | None, up_dim: int
 ) -> Stage:
-    """Return a stage that reads and writes activations in feature bases.
+    """Return a stage between two sites if one of the sites, or both, may be in a feature basis.
 
     Args:
         stage: The stage that reads and writes the units of the tower.
@@ -209,15 +210,15 @@ def _narrow_in_basis(
     up: Tensor,
     down: Tensor,
 ) -> NarrowStage:
-    """Return a narrowed stage that reads and writes units of feature bases.
+    """Return the `NarrowStage` of a stage that reads or writes a site in a feature basis.
 
     Args:
-        run: The narrowed stage that reads and writes units of the tower. At a site in a basis it has all units of the
-            tower; at a site without a basis it has the kept units.
-        before: Basis of the site that the stage reads, or None.
-        after: Basis of the site that the stage writes, or None.
-        up: Kept upstream units. They are units of ``before`` unless it is None.
-        down: Kept downstream units. They are units of ``after`` unless it is None.
+        run: `NarrowStage` of the same stage for units of the tower. If a site is in a basis, ``run`` has all units of
+            the tower at this site. Otherwise it has only the chosen units.
+        before: Basis of the site that the stage reads, or None if this site has the units of the tower.
+        after: Basis of the site that the stage writes, or None if this site has the units of the tower.
+        up: Indices of the chosen upstream units, which are latents and error units if ``before`` is given.
+        down: Indices of the chosen downstream units, which are latents and error units if ``after`` is given.
     """
     # [kept units, d]: the activation is affine in the units. So a change of the units, multiplied by these directions,
     # is the change of the activation.
@@ -299,10 +300,10 @@ def _basis(
 def tokens_of(
     sae: SparseAutoencoder, encoder: Encoder, activation: Tensor
 ) -> Tensor | None:
-    """Return a mask [token, 1] of the tokens that an autoencoder was trained on.
+    """Return a mask [token, 1] of the tokens that an autoencoder was trained on, such as the class token.
 
-    Return None if the autoencoder was trained on all tokens. Raise `InputError` if the activation does not have the
-    tokens of the tower, or if the tower has no tokens of this kind.
+    Return None if the autoencoder was trained on all tokens. Raise `InputError` if the tower has no tokens of the kind
+    that the autoencoder was trained on, or if ``activation`` is not an activation of the tower's tokens.
     """
     if sae.tokens == "all":
         return None

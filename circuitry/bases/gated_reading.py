@@ -1,8 +1,9 @@
-"""Compute downstream units that read the upstream units through gates. Each downstream unit has its own row of gates.
+"""Compute downstream units that read the upstream units through gates on edges.
 
-Let g [down, up] be the gates, a the activations and b the baselines of the upstream units. Then the downstream unit d
-reads g[d, u] a_u + (1 - g[d, u]) b_u instead of each upstream unit u. Downstream units with equal rows of gates share
-one run.
+The gates are a matrix g [down, up]: each downstream unit has a row of gates, with one gate for each upstream unit. Let
+a be the activations and b the baselines of the upstream units. The downstream unit d is computed as if each upstream
+unit u had the activation g[d, u] a_u + (1 - g[d, u]) b_u. Downstream units with equal rows of gates are computed in the
+same run.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -36,11 +37,12 @@ def mixed(
 
 
 def lifted(gates: Shaped[Tensor, "*edges"]) -> Shaped[Tensor, "*edges"]:
-    """Return gates whose zeros are replaced by a tiny number, so that closed gates get gradients, too.
+    """Return gates in which each zero is replaced by a tiny number, so that closed gates get gradients, too.
 
-    Runs skip gates that are zero: rows of zeros share a run, and columns of zeros are left out. So gates are lifted
-    before gradients are taken, and a gate that is still zero in a run means an edge that has no gate. Gates that need
-    no gradients are returned as they are.
+    Runs skip zeros in a matrix of gates: rows of zeros share a run, and columns of zeros are left out. Skipped gates
+    would get no gradients. So gates are lifted before they are written into the matrix. A zero that remains in the
+    matrix is no gate; it cuts an edge that is not among the gated edges. If ``gates`` need no gradients, they are
+    returned as they are.
     """
     # eps squared vanishes in a sum with a number of usual size, so no output changes.
     if not (gates.requires_grad and torch.is_grad_enabled()):
@@ -53,11 +55,17 @@ def different_rows(
 ) -> tuple[Int[Tensor, " different"], Int[Tensor, " down"]]:
     """Find the rows of gates that are distinct, so that equal rows can share a run.
 
-    If a gate requires gradients, equal rows count as distinct, because each row needs its own gradient. Only rows of
-    zeros still count as equal, because they have no gates (see `lifted`).
+    If the gates require gradients, rows count as distinct even if they are equal, because each row needs its own
+    gradient. Rows of zeros are an exception. They always count as equal, because none of their zeros is a gate that
+    needs a gradient (see `lifted`).
+
+    Args:
+        gates: Gates on each upstream site. All have a row for each downstream unit, and rows are compared over all
+            upstream sites together.
 
     Returns:
-        The index of each distinct row; and for each row the position, in this list, of the row that is equal to it.
+        (distinct, place): ``distinct`` has the indices of the distinct rows, and row i equals row
+        ``distinct[place[i]]``.
     """
     # Rows are equal if they are equal at all gated sites together: [down, all upstream units].
     values = np.concatenate([gate.detach().cpu().numpy() for gate in gates], 1)
@@ -77,12 +85,12 @@ def read_through(
     unit_dim: int,
     at_once: int,
 ) -> Float[Tensor, "image ..."]:
-    """Return the downstream activation in which each unit is computed under its own row of gates.
+    """Return the activation of a downstream site whose units are each computed under a row of gates of their own.
 
     Args:
         gates: Gates on each upstream site, with a row for each downstream unit.
-        read: Function that takes indices of rows, and returns the activation of all downstream units under each of
-            these rows.
+        read: Function that takes indices of rows. For each of these rows it returns the activation that all units of
+            the downstream site have if the upstream units are mixed with their baselines by this row of gates.
         unit_dim: Axis of the units in the downstream activation.
         at_once: Largest number of rows in one call of ``read``.
     """
@@ -108,19 +116,23 @@ def read_paths(
     ends: Mapping[str, Tensor],
     gates: Mapping[str, Gates],
 ) -> Iterator[tuple[str, Float[Tensor, "rows image ..."]]]:
-    """Yield each site after the first gated site, with its units under each row of gates on all earlier sites.
+    """Yield the sites after the first gated site, each with the activation of its units under every row of gates.
 
-    The units of a site between a gate and the reading site do not change with that gate: they have the given
-    activation, or its mixture with the baseline if they have gates themselves. So gates act only along the stream that
-    sites carry past their units. The last site that is yielded is the first site that carries no stream.
+    Gates act along direct paths only. A gate on a unit u changes what later sites read from u through the residual
+    stream, but it does not change the units of the sites in between. These units keep the given activation, or its
+    mixture with the baseline if they have gates themselves. The iteration ends with the first site that carries no
+    residual stream past its units.
 
     Args:
         encoder: The encoder.
-        activations: Activations by site, from the first gated site to the site before the last one that the caller
-            needs.
+        activations: Activations by site. They begin at the first gated site, and are needed up to the site before the
+            last site that the caller takes from the iterator.
         ends: Baselines of the gated sites. A baseline has an activation for each image, or a single activation for all
             images.
-        gates: Rows of gates on the units of each gated site, in the order of the sites.
+        gates: Gates [rows, units] by gated site, in the order of the sites. Row i of all sites acts in the same run.
+
+    Yields:
+        The name of a site, and its units [rows, image, ...].
     """
     first = next(iter(gates))
     n_rows = len(gates[first])
@@ -146,8 +158,8 @@ def read_paths(
 def joined_sites(encoder: Encoder, sites: Names) -> list[tuple[str, str]]:
     """Return the pairs (upstream site, downstream site) of ``sites`` that are joined by edges.
 
-    Edges join a site to the next site of the encoder. If the sites in between carry a stream past their units, edges
-    also join a site to each later site that reads it through this stream.
+    Edges join a site to the next site of the encoder. If sites carry a residual stream past their units, edges also
+    join a site to later sites that read it through this stream.
 
     Example:
         >>> from circuitry.bases import joined_sites

@@ -1,8 +1,9 @@
 """Run a transformer with gates on the edges of its residual stream.
 
-Each reader reads a stream of its own. It is a sum of two terms. The first term is the stream of the baseline. The
-second term is what earlier layers write for the differences between the activations a and the baselines b of their
-units. Each difference is multiplied by the gate of the edge from the unit to the reader:
+A reader is a component that reads the stream: the query, key or value of a head, an MLP or a neuron, or the embedding
+(see `residual`). Here each reader reads a copy of the stream of its own. The copy starts from the stream of the
+baseline. For each unit of an earlier layer, with activation a and baseline b, the difference a - b is multiplied by the
+gate of the edge from the unit to the reader, and written to the copy by the output weights of the layer:
 
     stream[reader] = stream of the baseline + sum over earlier layers of  write(gates[reader, unit] * (a - b)[unit])
 
@@ -37,20 +38,20 @@ open.
 
 
 _Read = Callable[[Tensor], Tensor]
-"""Function that takes indices of rows of gates, and returns the stream under each of these rows.
+"""Function that takes indices of readers, and returns the copies of the stream that these readers read.
 
-The streams have the shape [rows, batch, position, d_model].
+The indices are rows of the gates. The result has the shape [rows, batch, position, d_model].
 """
 
 
 class LayerRun(NamedTuple):
-    """How a layer in this run differs from its baseline."""
+    """The differences between a layer in a run under gates and the same layer in the baseline."""
 
     layer: Layer
     units: Float[Tensor, "batch position ..."]
-    """Activations of its units minus their baselines."""
+    """Activations of the units of the layer, minus the baselines of these units."""
     stream: Float[Tensor, "terms batch position d_model"]
-    """What the layer adds to the stream, minus what it adds in the baseline.
+    """What the layer adds to the stream, minus what the layer adds in the baseline.
 
     The first axis has an entry for each head if the units are heads. Otherwise it has one entry for the whole layer.
     """
@@ -66,7 +67,7 @@ def run_gated(
     """Return the embeddings under gates on edges.
 
     Args:
-        stream: The tower as writers and readers.
+        stream: The tower as a graph of components that write to the residual stream and read from it.
         start: Activation of the images before the first block.
         ends: Activations of the baseline at the sites of the stream: an activation for each image, or a single
             activation for all images.
@@ -74,7 +75,8 @@ def run_gated(
         at_once: Largest number of different streams in memory at a time.
 
     Raises:
-        InputError: if hooks act at a site after the first site of the stream.
+        InputError: if hooks are set after the first site of the stream. They would be ignored, because blocks are
+            computed from their weights.
     """
     # This function computes blocks from their weights instead of running the stages. So hooks in the blocks would be
     # ignored.
@@ -113,10 +115,10 @@ def run_gated(
 def _gates_into(
     layer: Layer, earlier: Sequence[LayerRun], gates: GatesByLayers
 ) -> list[Gates | None]:
-    """Return the gates [readers, units] through which a layer reads each earlier layer.
+    """Return the gates [readers, units] on the edges into a layer: an entry for each earlier layer, in order.
 
-    An entry is None if the edges from that earlier layer have no gates. If the layer has heads, its readers are all
-    queries, then all keys, then all values.
+    An entry is None if the edges from the earlier layer have no gates, so that these edges are open. If ``layer`` has
+    heads, its readers are all queries, then all keys, then all values.
     """
     joined = list[Gates | None]()
     for up in earlier:
@@ -144,13 +146,15 @@ def _streams(
     into: Sequence[Gates | None],
     rows: Int[Tensor, " rows"],
 ) -> Float[Tensor, "rows batch position d_model"]:
-    """Return the streams of some readers: the stream of the baseline plus the gated differences of all earlier layers.
+    """Return the copies of the stream that some readers of a layer read.
+
+    Each copy is the stream of the baseline plus the gated differences of all earlier layers; see the module.
 
     Args:
-        stream: The tower as writers and readers.
-        baseline: Stream of the baseline.
+        stream: The tower as a graph of components that write to the residual stream and read from it.
+        baseline: Stream of the baseline before the layer.
         earlier: Differences of the earlier layers.
-        into: Gates on each earlier layer, or None for a layer without gates; see `_gates_into`.
+        into: Gates on the edges from each earlier layer, or None for a layer without gates; see `_gates_into`.
         rows: Indices of the readers, which are rows of the gates.
     """
     streams = baseline.expand(len(rows), *earlier[0].units.shape)
@@ -166,9 +170,12 @@ def _streams(
 def _through(
     stream: ResidualStream, run: LayerRun, gates: Gates
 ) -> Float[Tensor, "rows batch position d_model"]:
-    """Return the difference in what a layer adds to the stream, under each row of gates.
+    """Return what an earlier layer adds to the copy of each reader: its differences to the baseline, times the gates.
 
-    The gates are on the units of the layer, or on the layer as a whole.
+    Args:
+        stream: The tower as a graph of components that write to the residual stream and read from it.
+        run: Differences of the earlier layer.
+        gates: Gates with a row for each reader. A row has a gate for each unit, or one gate for the whole layer.
     """
     gate = gates.to(run.units)
     # For gates on heads, or one gate on a whole layer, the differences in the stream are known. They are only weighted.
@@ -189,7 +196,15 @@ def _units(
     step: Callable[[Tensor], Tensor],
     at_once: int,
 ) -> Tensor:
-    """Return the units of a layer, each computed by ``step`` from the stream that the unit reads through its gates."""
+    """Return the activations of the neurons of an MLP, or the units of the embedding, under gates.
+
+    Args:
+        read: Function that returns copies of the stream; see `_Read`.
+        into: Gates on the edges from each earlier layer, with a row for each unit, or one row for all units.
+        step: Function that computes all units of the layer from a stream. From each copy of the stream, only the units
+            that read this copy are taken.
+        at_once: Largest number of different copies in memory at a time.
+    """
     gates = [gate for gate in into if gate is not None]
 
     def made(rows: Tensor) -> Tensor:
@@ -208,13 +223,16 @@ def _attend(
     read: _Read,
     into: Sequence[Gates | None],
 ) -> Float[Tensor, "batch position head d_head"]:
-    """Return z of a block in which each query, key and value of a head reads a stream of its own.
+    """Return z, the output of each head of a block, under gates.
+
+    Each query, key and value of each head is computed from a copy of the stream of its own.
 
     Args:
         block: The block.
-        read_weights: Weights and biases of the readers, see `ResidualStream.read_weights`.
-        read: Function that returns the streams under rows of gates.
-        into: Gates on each earlier layer, see `_gates_into`.
+        read_weights: The weights and the biases that compute queries, keys and values from the normed stream; see
+            `ResidualStream.read_weights`.
+        read: Function that returns copies of the stream; see `_Read`.
+        into: Gates on the edges from each earlier layer; see `_gates_into`.
     """
     weights, bias = read_weights
     gates = [gate for gate in into if gate is not None]

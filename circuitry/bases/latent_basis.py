@@ -1,9 +1,9 @@
 """Convert an activation to the latents and the error of an autoencoder, and convert these back; see `feature_basis`.
 
-The units are, in order, the latents f, the error e, and further numbers computed from the input, which a reconstruction
-needs besides the latents (``beside`` of the autoencoder, such as the length of the input). The activation is affine in
-all units: x = f W_dec + e + beside R. The rows of R are ``beside_rows`` of the autoencoder; if b_dec is not among them,
-b_dec is added.
+The units are, in order, the latents f, the error e, and further numbers computed from the input. A reconstruction needs
+the further numbers besides the latents, for example the length of the input (`SparseAutoencoder.beside`). The
+activation is affine in all units: x = f W_dec + e + beside R, where the rows of R are the ``beside_rows`` of the
+autoencoder. If b_dec is not among these rows, b_dec is added.
 """
 
 from collections.abc import Callable
@@ -20,7 +20,7 @@ from circuitry.encoder.unit_kinds import UnitKind
 
 @dataclass(frozen=True, eq=False)
 class FeatureBasis:
-    """The basis of an autoencoder at a site of a tower: its latents, error and further numbers as units."""
+    """A basis in which the units of a site are the latents of an autoencoder, its error, and its further numbers."""
 
     sae: SparseAutoencoder
     unit_dim: int
@@ -33,12 +33,16 @@ class FeatureBasis:
 
     @property
     def kind(self) -> UnitKind:
-        """Kind of the units. Its definition (``made_of``) is the autoencoder."""
+        """Kind of the units. The autoencoder is the definition of the kind (`UnitKind.made_of`)."""
         return UnitKind("latent", self.unit_dim, made_of=self.sae)
 
     @property
     def error_units(self) -> range:
-        """Indices of the units after the latents: the error, then the numbers of ``beside``."""
+        """Indices of all units after the latents.
+
+        The first ``sae.d`` of them are the reconstruction error. Then come the further numbers that
+        `SparseAutoencoder.beside` computes from the input, such as the length of the input.
+        """
         first = self.sae.n_features
         return range(first, first + self.sae.d + len(self.sae.beside_rows))
 
@@ -48,8 +52,9 @@ class FeatureBasis:
         """Return the units of an activation.
 
         Args:
-            x: The activation that the units reconstruct. If ``read`` is None, it is also encoded.
-            read: The activation that is encoded instead, for a transcoder: the input of the MLP whose output is ``x``.
+            x: The activation that the units reconstruct.
+            read: The activation that is encoded (default: ``x``). A transcoder encodes the input of an MLP, and ``x``
+                is the output of this MLP.
         """
         x = x.movedim(self.unit_dim, -1)
         encoded = x if read is None else read.movedim(self.unit_dim, -1)
@@ -94,10 +99,10 @@ class FeatureBasis:
     def of_block(self, block: Block) -> Block:
         """Return a transformer block whose neurons are replaced by the units of this basis.
 
-        The units describe what the MLP adds to the residual stream: the latents reconstruct it, and the error is what
-        the reconstruction misses. Step ``mlp_in`` returns the pre-activations of the latents, in the scale of the
-        input. They are followed by the units that have no nonlinearity: the error and the numbers of ``beside``. The
-        step also runs the MLP, because the error depends on the MLP's output.
+        The latents reconstruct what the MLP adds to the residual stream, and the error is the difference between this
+        addition and its reconstruction. The step ``mlp_in`` of the returned block gives the pre-activations of the
+        latents, multiplied by the scale of the input. After them it gives the error units, which no activation function
+        changes. This step also runs the MLP itself, because the error depends on the output of the MLP.
         """
         sae = self.sae
         n = sae.n_features

@@ -1,8 +1,8 @@
 """The residual stream as a graph: every component reads the sum of the outputs of all earlier components.
 
 A tower is a sequence of layers: the stream before the first block, then the heads and the MLP of each block, then the
-embedding. Each layer reads the stream, to which all earlier layers have added, and then adds to it. With O and N the
-output weights of the heads and of the MLPs:
+embedding. Each layer reads the stream, to which all earlier layers have added, and then adds to it. Let z be the
+outputs of the heads, post the activations of the neurons, and O and N the output weights of the heads and of the MLPs:
 
     stream before block i = embed + sum over earlier heads of z O + sum over earlier MLPs of post N + biases
 
@@ -12,7 +12,8 @@ A single neuron, a single dimension of the stream before the blocks, or a single
 component. Then the remaining units of its layer together form one further component.
 
 `gated_stream` runs the graph with cut edges (path patching; Wang et al. 2022, arXiv 2211.00593). Each reader then reads
-a stream of its own. In this stream, a writer whose edge to the reader is cut has the value of a baseline.
+a copy of the stream of its own. If the edge from a writer to the reader is cut, the copy contains what the writer adds
+in a baseline.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -44,7 +45,7 @@ _Weights = TypeVar("_Weights")
 
 
 class Component(NamedTuple):
-    """A writer or a reader of the residual stream. Its text joins the fields by points.
+    """A component that writes to the residual stream or reads from it. ``str`` joins its fields by dots.
 
     Example:
         >>> from circuitry.bases import Component
@@ -99,29 +100,33 @@ class Layer:
 
     @property
     def ports(self) -> tuple[str, ...]:
-        """Names of the readers of each unit: `PORTS` if it is a head, otherwise a single empty name."""
+        """Names of the readers that each unit has: `PORTS` if the units are heads, otherwise a single empty name."""
         return PORTS if self.of_heads else ("",)
 
     @property
     def names(self) -> tuple[str, ...]:
-        """Its site and its name, or only one of them if both are equal.
+        """The names under which gates on this layer can be given: its site and its ``name``.
 
-        In a mapping of gates, the site means that each unit has a gate. The name means that all units share a gate; if
-        the units are heads, each head still has a gate.
+        Gates under the site have an entry for each unit. Gates under the ``name`` have a single entry, which all units
+        share, except that each head has an entry if the units are heads. If both names are equal, there is one name.
         """
         return tuple(dict.fromkeys((self.site, self.name)))
 
     def names_of(self, port: str) -> tuple[str, ...]:
-        """Return all names of this layer that include the readers of the given port."""
+        """Return all names under which gates on the edges into this layer can be given.
+
+        ``port`` is one of `ports`: ``"q"``, ``"k"`` or ``"v"`` for queries, keys or values of heads, otherwise empty.
+        """
         if not port:
             return self.names
         return (*self.names, f"{self.name}.{port}")
 
     @property
     def components(self) -> tuple[Component, ...]:
-        """Its components: the units in ``apart``, and then one component of all remaining units.
+        """The components of this layer.
 
-        If the units are heads, no units remain, so the last component does not exist.
+        They are the units in ``apart``, followed by one component that consists of all remaining units. In a layer of
+        heads every head is a component, so there are no remaining units.
         """
         alone = tuple(Component(self.name, unit) for unit in self.apart)
         return alone if self.of_heads else (*alone, Component(self.name))
@@ -139,9 +144,11 @@ class Layer:
 
 @dataclass(frozen=True, eq=False)
 class ResidualStream:
-    """A transformer tower as writers and readers of its residual stream.
+    """A transformer tower as a graph of components that write to the residual stream and read from it.
 
-    Each access to weights computes them from the tower. Within a run (`Encoder.running`) only the first access does so.
+    `writers` and `readers` are the components, and `edges` says which reader reads which writer. The properties with
+    weights compute these weights from the tower at each access. Within a run (`Encoder.running`) they are computed at
+    the first access only.
 
     Example:
         >>> from circuitry.bases import ResidualStream
@@ -170,11 +177,11 @@ class ResidualStream:
         """Divide a tower into writers and readers.
 
         Args:
-            encoder: An encoder of the tower, whose units are channels or heads and neurons. If the units are heads and
-                neurons, hooks that are set on this encoder still act.
-            units: Indices of the units that become components by themselves, by site in heads and neurons. The
-                ``kept_units`` of a graph can be given. By default each MLP is one component. Every head is a component
-                in any case.
+            encoder: An encoder of the tower, either in channels or in heads and neurons (`in_components`). An encoder
+                in heads and neurons becomes the field ``components``, so hooks that are set on it still act.
+            units: Indices of the units that become components by themselves, by site. The sites are the sites of an
+                encoder in heads and neurons. The ``kept_units`` of a graph can be given. By default each MLP is one
+                component. Every head is a component in any case.
 
         Raises:
             InputError: if the tower has no transformer blocks of a known kind, if its heads or neurons do not add to
@@ -259,14 +266,14 @@ class ResidualStream:
     @cached_property
     @own_modes()
     def edges(self) -> Bool[Tensor, "readers writers"]:
-        """Mask of the edges that exist. An edge leads from every writer to every reader of a later layer."""
+        """Mask of the edges that exist. An edge leads from each writer to each reader of a later layer."""
         written = torch.tensor([self._order[writer.layer] for writer in self.writers])
         read = torch.tensor([self._order[reader.layer] for reader in self.readers])
         return written[None] < read[:, None]
 
     @cached_property
     def _order(self) -> dict[str, int]:
-        """Index of each layer in `layers`, by each of its names."""
+        """Dictionary from the names of each layer to the index of the layer in `layers`; see `Layer.names_of`."""
         order = dict[str, int]()
         for place, layer in enumerate(self.layers):
             for port in layer.ports:
@@ -274,7 +281,11 @@ class ResidualStream:
         return order
 
     def reads(self, up: str, down: str) -> bool:
-        """Return whether edges lead from layer ``up`` to layer ``down``; a layer is given by its site or its name."""
+        """Return whether edges lead from layer ``up`` to layer ``down``.
+
+        A layer is given by its site or its name. ``down`` may also name the queries, keys or values of a layer of
+        heads, as in ``blocks.3.attn.q``.
+        """
         before = self._order.get(up)
         after = self._order.get(down)
         if before is None or after is None:
@@ -292,7 +303,11 @@ class ResidualStream:
 
     @cached_property
     def sizes(self) -> dict[str, int]:
-        """Number of gates of a layer, by each of its names (see `Layer.names`)."""
+        """Number of gates that a layer has if its gates are given under a name, by name.
+
+        The names of a layer are its site, its ``name``, and in a layer of heads also names with a port, as in
+        ``blocks.3.attn.q``; see `Layer.names`.
+        """
         sizes = {}
         for layer in self.layers:
             sizes[layer.site] = self.n_units(layer)
@@ -331,9 +346,10 @@ class ResidualStream:
         return self._once("neurons", lambda: tuple(map(self._neuron_weights, places)))
 
     def _once(self, name: str, make: Callable[[], _Weights]) -> _Weights:
-        """Return the result of ``make``, which is called once in a run, and outside of a run at each call.
+        """Return the result of ``make``.
 
-        ``name`` identifies the result within this stream.
+        Within a run (`Encoder.running`), ``make`` is called only the first time, and its result is kept under ``name``
+        until the run ends. Outside of a run, ``make`` is called each time.
         """
         # The key contains this stream, because all encoders and streams on a tower share its runs.
         with self.encoder.running():
@@ -397,7 +413,7 @@ class ResidualStream:
     def read_by(
         self, layer: Layer, activations: Mapping[str, Tensor]
     ) -> Float[Tensor, "batch position d_model"]:
-        """Return the stream that a layer reads, given the activations at `sites`."""
+        """Return the residual stream as a layer reads it, given the activations at `sites`."""
         # A site of heads or neurons carries the stream that these units read. The embedding reads the stream that the
         # site of the last MLP carries, after what this MLP adds has been added to it.
         site = layer.site if layer.block else self.sites[-1]
@@ -443,7 +459,10 @@ class ResidualStream:
 
 
 def adds_up(encoder: Encoder) -> bool:
-    """Return whether all heads and neurons of an encoder add to the residual stream independently of each other."""
+    """Return whether all heads and neurons of an encoder add to the residual stream independently of each other.
+
+    The result is False if the tower is not a transformer.
+    """
     blocks = _blocks_of(encoder)
     return bool(blocks) and all(block.linear for block in blocks)
 
@@ -480,7 +499,7 @@ def _blocks_of(encoder: Encoder) -> tuple[Block, ...]:
 
 
 def _at(site: str, activations: Mapping[str, Tensor]) -> Tensor:
-    """Return the activation of a site; raise `InputError` if it is missing."""
+    """Return the activation of a site. Raise `InputError` if the activation is missing."""
     if site not in activations:
         raise InputError(
             f"The activation at {site!r} is needed, but only {', '.join(activations) or 'none'} given."

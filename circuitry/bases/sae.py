@@ -6,8 +6,11 @@
    2024, arXiv 2407.14435), or the k largest numbers (TopK; Gao et al. 2024, arXiv 2406.04093). A gated autoencoder is
    converted to an equal JumpReLU autoencoder (`gate_threshold`).
 2. ``decode``: x ~ f W_dec + b_dec. Row i of W_dec is the direction of feature i.
-3. ``beside`` and ``recompose``: the reconstruction in the scale of the input, which `feature_basis` needs.
-4. ``save``: write one safetensors file. `load_sae` reads this file, and also reads files that others released.
+3. ``beside`` computes numbers of the input that a reconstruction needs besides the features, such as the length of the
+   input. ``recompose`` takes the features and these numbers, and returns the reconstruction of the input before its
+   normalisation (see `feature_basis`).
+4. ``save`` writes one safetensors file. `load_sae` reads this file, and also reads autoencoders that other projects
+   released.
 
 A `Transcoder` encodes the input of an MLP, and decodes to the output of the MLP. Training is in
 ``training.sae_training``.
@@ -78,11 +81,14 @@ class SparseAutoencoder:
     deviation one. ``decode`` then returns reconstructions of the normalised inputs.
     """
     tokens: Tokens = "all"
-    """Tokens of a transformer that it was trained on. In a feature basis it has no features at all other tokens."""
+    """Tokens of a transformer that the autoencoder was trained on.
+
+    In a feature basis (`in_feature_basis`) all features are zero at all other tokens.
+    """
     site: str | None = None
-    """Site of the encoder whose activations are its input, or TransformerLens' name of this site. None if not known."""
+    """Site whose activations are the input, or TransformerLens' name of this site. None if the site is not known."""
     about: dict[str, Any] = field(default_factory=dict)
-    """Settings and diagnostics of its training, in values that JSON can hold."""
+    """Settings and diagnostics of the training, in values that JSON can hold."""
 
     def __post_init__(self) -> None:
         features = len(self.b_enc)
@@ -105,7 +111,7 @@ class SparseAutoencoder:
 
     @property
     def n_features(self) -> int:
-        """Number of all features, whether they are active or not."""
+        """Number of features, including features that are never active."""
         return self.w_enc.shape[1]
 
     def encode(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch features"]:
@@ -118,7 +124,7 @@ class SparseAutoencoder:
     def before_activation(
         self, x: Float[Tensor, "*batch d"]
     ) -> Float[Tensor, "*batch features"]:
-        """Return the pre-activations of inputs; raise `InputError` if the inputs do not have the width `d`."""
+        """Return the pre-activations of the features. Raise `InputError` if the inputs do not have the width `d`."""
         if x.shape[-1] != self.d:
             raise InputError(
                 f"This sparse autoencoder{f' of site {self.site}' if self.site else ''} encodes vectors of width "
@@ -132,7 +138,7 @@ class SparseAutoencoder:
     def activate(
         self, before: Float[Tensor, "*batch features"]
     ) -> Float[Tensor, "*batch features"]:
-        """Return the features, given their pre-activations: apply the activation function and the soft cap."""
+        """Apply the activation function and the soft cap to pre-activations, and return the features."""
         if self.k is not None:
             top = before.topk(self.k, dim=-1)
             values = top.values
@@ -168,17 +174,21 @@ class SparseAutoencoder:
 
     @property
     def has_scale(self) -> bool:
-        """Whether the first number of ``beside`` is a scale that multiplies the features and b_dec."""
+        """Whether the first number that `beside` returns is a scale of the input.
+
+        If so, the features and ``b_dec`` are multiplied by this scale in `recompose`.
+        """
         # If only some tokens have features, a basis sets the scale to 0 at all other tokens.
         return self.normalised is not None or self.tokens != "all"
 
     def beside(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch beside"]:
-        """Return numbers computed from the inputs that `recompose` needs besides the features.
+        """Return the numbers that `recompose` needs besides the features, computed from the inputs.
 
         Returns:
-            An array whose last axis has, for ``normalised="length"``, one number: the length of the input. For
-            ``normalised="layer-norm"`` it has two: the standard deviation and the mean. Without normalisation it has
-            the number 1 if only some tokens have features, and no number otherwise.
+            An array whose last axis has the numbers of one input. If ``normalised`` is ``"length"``, there is one
+            number: the length of the input. If it is ``"layer-norm"``, there are two: the standard deviation and the
+            mean of the input. Without normalisation, there is the number 1 if the autoencoder was trained on some of
+            the tokens only; otherwise the axis has size 0.
         """
         if self.normalised == "length":
             length: Tensor = torch.linalg.vector_norm(x, dim=-1, keepdim=True)
@@ -191,7 +201,7 @@ class SparseAutoencoder:
 
     @property
     def beside_rows(self) -> Float[Tensor, "beside d"]:
-        """Directions [beside, d]. In the reconstruction, each number of ``beside`` multiplies its direction."""
+        """Directions [beside, d], by which `recompose` multiplies the numbers of `beside`."""
         if self.normalised == "layer-norm":
             return torch.stack([self.b_dec, torch.ones_like(self.b_dec)])
         if self.has_scale:
@@ -203,9 +213,11 @@ class SparseAutoencoder:
         features: Float[Tensor, "*batch features"],
         beside: Float[Tensor, "*batch beside"],
     ) -> Float[Tensor, "*batch features"]:
-        """Return the features multiplied by the scale of their input, which is the first number of ``beside``.
+        """Return the features multiplied by the scale of their input. Without such a scale, the features do not change.
 
-        If there is no such scale (`has_scale`), the features do not change.
+        Args:
+            features: Features of the normalised input, as `encode` returns them.
+            beside: Numbers that `beside` computed from the input. The first number is the scale; see `has_scale`.
         """
         if not self.has_scale:
             return features
@@ -216,11 +228,13 @@ class SparseAutoencoder:
         features: Float[Tensor, "*batch features"],
         beside: Float[Tensor, "*batch beside"],
     ) -> Float[Tensor, "*batch d"]:
-        """Return the reconstruction in the scale of the input. It is affine in both arguments together.
+        """Return the reconstruction of the input before its normalisation.
+
+        The reconstruction is an affine function of both arguments together.
 
         Args:
-            features: Features in the scale of the input, see `in_scale`.
-            beside: Further numbers that `beside` computed from the input.
+            features: Features multiplied by the scale of the input; see `in_scale`.
+            beside: Numbers that `beside` computed from the input.
         """
         x = features @ self.w_dec
         if beside.shape[-1]:
@@ -252,7 +266,7 @@ class SparseAutoencoder:
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the autoencoder as one safetensors file with a JSON header and a checksum.
 
-        An interrupted write leaves no file.
+        If the write is interrupted, no incomplete file is left.
         """
         header: dict[str, Any] = {}
         arrays = {}
@@ -318,7 +332,11 @@ class Transcoder(SparseAutoencoder):
             )
 
     def beside(self, x: Float[Tensor, "*batch d"]) -> Float[Tensor, "*batch beside"]:
-        """Return the numbers of `SparseAutoencoder.beside`, followed by what the skip adds to the output."""
+        """Return the numbers that `recompose` needs besides the features, computed from the inputs.
+
+        They are the numbers of `SparseAutoencoder.beside`. If there is a skip, they are followed by the vector that the
+        skip adds to the output.
+        """
         scale = super().beside(x)
         if self.w_skip is None:
             return scale
@@ -326,7 +344,7 @@ class Transcoder(SparseAutoencoder):
 
     @property
     def beside_rows(self) -> Float[Tensor, "beside d"]:
-        """Directions [beside, d]. In the output, each number of ``beside`` multiplies its direction."""
+        """Directions [beside, d], by which `recompose` multiplies the numbers of `beside`."""
         rows = super().beside_rows
         if self.w_skip is None:
             return rows
@@ -334,7 +352,7 @@ class Transcoder(SparseAutoencoder):
 
 
 def gate_threshold(b_mag: Tensor, r_mag: Tensor, b_gate: Tensor) -> Tensor:
-    """Return the threshold [features] that makes a JumpReLU autoencoder equal to a gated one.
+    """Return the thresholds [features] with which a JumpReLU autoencoder equals a gated autoencoder.
 
     Let z be the input and w a column of the encoder. A gated feature is relu(z w exp(r_mag) + b_mag) if
     z w + b_gate > 0, and zero otherwise. With weights w exp(r_mag) and bias b_mag, the gate is open if the

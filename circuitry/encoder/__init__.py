@@ -1,4 +1,4 @@
-"""An image tower as a chain of stages with named sites between them (`Encoder`), adapters, metrics and `Task`."""
+"""`Encoder`, an image tower as a chain of stages with named sites; also adapters, baselines, metrics and `Task`."""
 
 import lazy_loader
 

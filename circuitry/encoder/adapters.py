@@ -1,8 +1,8 @@
 """Adapters: functions that turn a tower of a known architecture into a chain of stages.
 
-To support a new architecture, write a function that takes a tower and returns its `Chain`. For a tower of another
-architecture the function returns None. Register the function by `register_architecture`. The adapters of the package
-are in `open_clip_towers`, `timm_nets`, `torchvision_nets` and `transformers_towers`.
+To support a new architecture, write a function that takes a tower. It returns the `Chain` of a tower of this
+architecture, and None for any other tower. Register the function with `register_architecture`. The adapters of the
+package are in `open_clip_towers`, `timm_nets`, `torchvision_nets` and `transformers_towers`.
 """
 
 from collections.abc import Callable
@@ -55,7 +55,7 @@ def register_architecture(name: str, read: ReadTower) -> None:
 
 
 def chain_of(tower: nn.Module) -> Chain:
-    """Return the chain of a tower; raise `InputError` for an unknown architecture."""
+    """Return the chain of a tower. Raise `InputError` if no adapter knows the architecture."""
     # Newest first: a user's adapter may be for a class that is derived from a class of the package's adapters.
     for read in reversed(_READERS.values()):
         chain = read(tower)

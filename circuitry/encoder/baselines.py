@@ -5,14 +5,15 @@ A parameter ``baseline`` accepts these values:
 - ``"zero"``: ablated activations become zero;
 - ``"mean-position"`` or ``"mean-unit"``: the mean activation over the ``images`` and ``others`` of a `Task`. A task
   without ``others`` does not accept these names;
-- a `Baseline`: activations at every site. There is either one activation for all images, or one activation for each
-  image; see `mean_baseline`;
+- a `Baseline`: activations by site, for example from `mean_baseline`. There is either one activation for all images, or
+  one activation for each image;
 - a `Counterfactual`: images whose activations replace ablated activations. There is either one counterfactual image for
   all images, or one counterfactual image for each image;
 - a tensor of counterfactual images.
 
-`as_baseline` turns each of these values into a `Baseline` or a `Counterfactual`. If each image has a baseline of its
-own, the baselines are in the order of the images in the whole run, so the division into batches does not matter.
+A `Task` turns each of these values into a `Baseline` or a `Counterfactual` (see also `as_baseline`). If each image has
+a baseline of its own, the baselines are in the order of the images in the whole run, so the division into batches does
+not matter.
 """
 
 import sys
@@ -51,7 +52,8 @@ class Baseline:
     """
 
     name: str
-    """Name in tables and provenance, such as ``mean-position``. Graphs are compared only if their baselines agree."""
+    """Name in tables and provenance, such as ``mean-position``. Graphs are compared only if their baselines are equal
+    in name and in activations."""
     values: Mapping[str, Float[Tensor, "..."]] = field(repr=False)
     """Activation of each site. It is [1, ...] if all images share one activation, or [B, ...] with one activation for
     each image of a run, in the order of the images. Other axes of size 1 are broadcast."""
@@ -88,7 +90,7 @@ class Baseline:
     def activations(
         self, encoder: Encoder, clean: Mapping[str, Tensor], start: Natural = 0
     ) -> dict[str, Tensor]:
-        """Return the baseline of a batch of images.
+        """Return the activations that replace the activations of a batch of images if they are ablated.
 
         Args:
             encoder: The encoder that computed ``clean``.
@@ -100,8 +102,8 @@ class Baseline:
             residual stream past its units, the stream is taken from ``clean``.
 
         Raises:
-            InputError: if the baseline has another shape than ``clean``, a site that the encoder lacks, or activations
-                for fewer images than the run has.
+            InputError: if the baseline has another shape than ``clean``, if it has a site that the encoder lacks, or if
+                it has activations for fewer images than the run.
         """
         for site in self.values:
             encoder.position(
@@ -160,7 +162,7 @@ class Baseline:
 class Counterfactual:
     """Images whose activations replace ablated activations, site by site.
 
-    Counterfactual images are run without hooks and in evaluation mode.
+    Counterfactual images are run in evaluation mode and without the hooks at sites (`Encoder.read_unhooked`).
 
     Example:
         >>> from circuitry.encoder import Counterfactual
@@ -198,10 +200,20 @@ class Counterfactual:
     def activations(
         self, encoder: Encoder, clean: Mapping[str, Tensor], start: Natural = 0
     ) -> dict[str, Tensor]:
-        """Return the activations of the counterfactual images that belong to a batch.
+        """Run the counterfactual images that belong to a batch of images, and return their activations.
 
-        The arguments are the arguments of `Baseline.activations`.
-        If a site carries the residual stream past its units, the stream also comes from the counterfactual images.
+        Args:
+            encoder: The encoder that computed ``clean``.
+            clean: Activations of the batch by site, without ablation.
+            start: Index of the first image of the batch among all images of the run.
+
+        Returns:
+            Activations by site. They have the sites, shapes, types and devices of ``clean``. If a site carries the
+            residual stream past its units, the stream also comes from the counterfactual images.
+
+        Raises:
+            InputError: if there are fewer counterfactual images than the run has images, or if an activation has
+                another shape than in ``clean``.
         """
         stop = start + max(map(len, clean.values()), default=0)
         check_count(self, stop, so_far=True)
@@ -235,7 +247,7 @@ class Counterfactual:
     def select(
         self, images: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice
     ) -> "Counterfactual":
-        """Return the counterfactual of some images of a run.
+        """Return the counterfactual images that belong to some images of a run.
 
         Args:
             images: Indices of the images, a mask over the images, or a slice.
@@ -246,17 +258,24 @@ class Counterfactual:
 
 
 AnyBaseline = str | Baseline | Counterfactual | Tensor
-"""Types of the values that a parameter ``baseline`` accepts; see the module."""
+"""Types of the values that a parameter ``baseline`` accepts; see `circuitry.encoder.baselines`."""
 
 ZERO = Baseline("zero", {})
 """The baseline that replaces activations by zero. The study uses it."""
 
 MEANS = {"mean-position": "position", "mean-unit": "unit"}
-"""The argument ``per`` of `mean_baseline`, by the name of the baseline that it gives."""
+"""For each name of a mean baseline, the argument ``per`` with which `mean_baseline` computes this baseline."""
 
 
 def as_baseline(value: object) -> Baseline | Counterfactual:
-    """Turn the value of a parameter ``baseline`` into a `Baseline` or a `Counterfactual`; see the module.
+    """Turn the value of a parameter ``baseline`` into a `Baseline` or a `Counterfactual`.
+
+    A tensor of images becomes a `Counterfactual`, and ``"zero"`` becomes the baseline of zeros. A `Baseline` and a
+    `Counterfactual` are returned as they are.
+
+    Raises:
+        InputError: for any other value. The name of a mean such as ``"mean-position"`` is refused, too, because there
+            are no images to compute the mean from. Give the name to a `Task`, or call `mean_baseline`.
 
     Example:
         >>> from circuitry.encoder import as_baseline
@@ -291,9 +310,9 @@ def as_baseline(value: object) -> Baseline | Counterfactual:
 def check_count(
     baseline: Baseline | Counterfactual, n_images: int, *, so_far: bool = False
 ) -> None:
-    """Raise `InputError` if the number of a baseline's activations does not fit the number of images.
+    """Raise `InputError` if a baseline has activations for another number of images than there are.
 
-    A baseline has either one activation for all images, or one activation for each image.
+    A baseline with one activation for all images fits any number of images.
 
     Args:
         baseline: The baseline to check.

@@ -1,11 +1,13 @@
 """A tower as a chain of stages: the `Chain` that an adapter returns, a notation for chains, and a check of chains.
 
-A list of links describes the chain of a network. A link is one of
+A chain is written as a list of links. A link is one of
 
-1. the path of a module in the network. If the module is a container that runs its modules one after the other, each of
-   these modules becomes a stage of its own. In timm the down-sampling before the first block of a level belongs to the
-   stage of that block;
-2. a tuple of paths and functions. They run one after the other as one stage, which is named after the last module;
+1. the path of a module in the network. The module becomes a stage. If the module is a container that runs its modules
+   one after the other, each of these modules becomes a stage instead. Some networks of timm group their blocks into
+   levels (timm itself calls a level a stage), and a level may down-sample its input. Then each block of the level
+   becomes a stage, and the down-sampling belongs to the stage of the first block;
+2. a tuple of paths of modules and functions. They run one after the other as one stage, which is named after the last
+   module in the tuple;
 3. a `Stage`.
 
 `check_chain` compares the output of the chain with the output of the tower itself.
@@ -56,23 +58,24 @@ class Chain:
     image_size: tuple[int, int]
     """Height and width of the images that the tower takes."""
     blocks: Mapping[str, TransformerBlock | ConvBlock] = field(default_factory=dict)
-    """Blocks, by the site at which each block ends. They are the blocks of a transformer, or the blocks of a CNN if
-    the package does not know this kind of block. One stage follows the last block."""
+    """Blocks of the network, by the site at which each block ends. Give the blocks of a transformer. Give the blocks of
+    a CNN only if the package does not know this kind of block (see `ConvBlock`). The chain of a transformer has exactly
+    one stage after the last block."""
     grid: TokenGrid | None = None
-    """The grid of a transformer's tokens in the image; None for another tower."""
+    """The grid of a transformer's tokens in the image. It is None if the tower has no tokens."""
     embed: Callable[[Tensor], Tensor] | None = None
     """Function that takes images and returns the tower's own output. None if calling the tower returns this output."""
     scale: "ModelScale | None" = None
     """How to read the logit scale of the model that the tower belongs to. A `Clip` sets this field."""
     by_hand: bool = False
-    """Whether a user listed the stages. If so, the identity of an encoder has a digest of every stage, because a user
-    may list different stages of one tower. An adapter always makes the same stages of a tower."""
+    """Whether a user listed the stages. An adapter always makes the same stages for a tower, but a user may divide the
+    same tower into different stages. So if this is True, the identity of an encoder has a digest of each stage."""
 
 
 class ModelScale(NamedTuple):
-    """How to read the logit scale of a model.
+    """How to read the logit scale of a model: a weight of the model, and a function that reads the scale from it.
 
-    The scale is read at each use, because training changes the scale.
+    The scale itself is not stored, because training changes the scale.
     """
 
     known_by: Tensor
@@ -105,9 +108,11 @@ def linked_stages(
 
     Args:
         net: The network.
-        links: Links in the order in which they run; see the module.
+        links: Links in the order in which they run. A link is the path of a module, a tuple of paths and functions that
+            form one stage, or a `Stage`. If a module only runs its children one after the other, each child becomes a
+            stage.
         unit_dim: Axis of the units in the outputs of modules. Use -1 for tokens [B, L, C] and pooled features [B, C].
-        path: Prefix of the names of sites. The path of the module follows it.
+        path: Prefix of the names of sites. Without a prefix a site has the path of its module as its name.
 
     Example:
         >>> from circuitry.encoder import linked_stages
@@ -165,9 +170,11 @@ def _module(net: nn.Module, path: str) -> nn.Module:
 
 
 def _opened(module: nn.Module, site: str, unit_dim: int) -> Iterator[Stage]:
-    """Yield a stage for a module. If the module is a container, yield a stage for each of its blocks instead.
+    """Yield the stage of a module, or the stages of the modules inside it.
 
-    A container only runs its children one after the other. An `nn.Identity` gets no stage.
+    If the module is a container, which only runs its children one after the other, each child gets a stage (or several
+    stages, if the child is a container itself). If the module has a list ``blocks``, each block gets a stage. An
+    `nn.Identity` gets no stage.
     """
     level: Any = module
     # By exact name: a class derived from nn.Sequential may add a shortcut around its modules, so it is a block.
@@ -189,8 +196,8 @@ def _opened(module: nn.Module, site: str, unit_dim: int) -> Iterator[Stage]:
 def check_chain(tower: nn.Module, chain: Chain) -> None:
     """Raise `InputError` if a chain and its tower have different outputs for an image of noise.
 
-    The message names the first site at which the chain and the tower differ. Both run in the mode, training or
-    evaluation, that the tower is in. A batch norm without running statistics raises `InputError`, too.
+    The message names the first site at which the chain and the tower differ. If the tower is in training mode, both run
+    in training mode. If the tower has a batch norm without running statistics, `InputError` is raised, too.
     """
     for name, module in tower.named_modules():
         if isinstance(module, _BatchNorm) and module.running_mean is None:
@@ -243,9 +250,11 @@ Call = tuple[Any, Any]
 def _own_run(
     tower: nn.Module, chain: Chain, image: Tensor
 ) -> tuple[Any, dict[str, list[Call]]]:
-    """Return the tower's own output for an image, and the calls of its modules.
+    """Run the tower itself on an image, and record how the tower calls its modules.
 
-    The calls are given as a dictionary from sites to lists of calls, for each stage that runs a single module.
+    Returns:
+        (output, calls): ``output`` is the output of the tower. ``calls`` is a dictionary from sites to lists of calls
+        of one module. It has the sites of the stages that run a single module.
     """
     calls: dict[str, list[Call]] = {}
 
@@ -269,14 +278,15 @@ def _own_run(
 def _parting(
     calls: list[Call], before: str, site: str, chain_input: Tensor, chain_output: Tensor
 ) -> str:
-    """Describe how the tower's calls of the module at a site differ from the chain's call of this module.
+    """Say how the tower runs a module in another way than the chain does.
 
-    Return an empty text if the calls do not differ.
+    The tower may call the module several times, with another input, or with further arguments. Return an empty text if
+    none of this is the case.
 
     Args:
         calls: Calls of the module by the tower.
-        before: The site before.
-        site: The site of the module.
+        before: The site before the module, for the message.
+        site: The site after the module, for the message.
         chain_input: Input of the module in the chain.
         chain_output: Output of the module in the chain.
     """

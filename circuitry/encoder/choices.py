@@ -1,4 +1,4 @@
-"""Names of metrics and baselines for command lines. This module does not import torch."""
+"""Names of metrics and baselines for command lines. Does not import torch."""
 
 METRIC_NAMES = ("logit", "margin")
 BASELINE_NAMES = (

@@ -1,4 +1,4 @@
-"""Conversion to double precision on every device. Sums in double precision use it."""
+"""Conversion to double precision, also of tensors on devices that have no double precision."""
 
 from torch import Tensor
 
@@ -7,7 +7,7 @@ WITHOUT_DOUBLES = "mps"
 
 
 def in_double(x: Tensor) -> Tensor:
-    """Return a tensor in double precision. If its device has no double precision, the result is on the CPU."""
+    """Return a tensor in double precision. If the tensor's device has no double precision, the result is on the CPU."""
     if x.device.type == WITHOUT_DOUBLES:
         x = x.cpu()
     return x.double()

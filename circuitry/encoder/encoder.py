@@ -1,4 +1,4 @@
-"""An image encoder as a chain of stages; between the stages lie named sites.
+"""An image encoder as a chain of stages. Each stage ends at a named site, where its output can be read or replaced.
 
     image -> [stage] -site-> [stage] -site-> ... -> embedding
 
@@ -6,9 +6,10 @@
 2. Every site has a TransformerLens HookPoint, so the activation can be read or replaced there (`hooked_sites`).
 3. An `Encoder` runs from any site to any later site. Attribution, patching and causal checks are such runs.
 
-The stages run the tower's own modules. As long as no hook is set, the output is bit-equal to the tower's output.
-Threads take turns, because each run holds the lock of its tower. A ``with`` block that changes an encoder for a while
-holds the lock, too. `adapters` turns architectures into stages, and `components` adds hook points inside blocks.
+The stages run the tower's own modules. As long as no hook is set, the output is bit-equal to the tower's output. Each
+tower has a lock, and a run holds the lock of its tower, so threads take turns. A ``with`` block that sets hooks or
+changes how the tower runs holds the lock, too. `adapters` turns towers of known architectures into stages. `components`
+divides the blocks of a tower into finer stages.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
@@ -56,13 +57,13 @@ class Encoder(HookedSites):
     the activation includes the residual stream that is carried past the units. A `Patch` does not change this stream
     (`carry`).
 
-    While hooks are set at sites, they act in every run, also in attribution. The effect of a `Patch` is part of the
-    `identity` of all results. The effect of any other function is unknown, so results that are computed with such a
-    hook are neither cached nor written into folders. A tower whose modules have hooks of PyTorch is refused, because
-    stages run modules without their containers.
+    While hooks are set at sites, they act in every run, also in attribution. If a hook is a `Patch`, its digest is part
+    of the `identity` of all results. What any other hook does is unknown, so results that are computed with such a hook
+    are neither cached nor written into folders. A tower whose modules have hooks of PyTorch is refused. Such hooks
+    would act in some stages only, because stages run modules without their containers.
 
-    If you call an encoder, the run follows PyTorch's modes and the tower's training mode. The package's own functions
-    set these modes themselves (`running`).
+    If you call an encoder, the run follows PyTorch's current modes, such as autocast, and the tower's training mode.
+    The package's own functions set these modes themselves (`running`).
 
     Threads may share an encoder. One thread at a time runs the encoder or is in a ``with`` block of the encoder.
 
@@ -96,8 +97,9 @@ class Encoder(HookedSites):
             stages: Stages in the order in which they run.
             image_size: Height and width of images.
             points: Further hook points inside the stages, by name. These hook points are not sites.
-            chain: The tower's own chain. Give it if ``stages`` divides the tower more finely than this chain (default:
-                a chain of ``stages``, listed by hand).
+            chain: The chain of the whole tower, as an adapter returns it. Give it if ``stages`` divides the tower in
+                another way, for example more finely. Default: a chain of ``stages`` that counts as listed by a user
+                (`Chain.by_hand`).
         """
         super().__init__(
             tower, (INPUT, *(stage.site for stage in stages)), points or {}
@@ -170,15 +172,16 @@ class Encoder(HookedSites):
         return encoder
 
     def blank(self, count: int = 1) -> Float[Tensor, "batch 3 h w"]:
-        """Return ``count`` images of zeros. A run on them shows the shapes of activations and the memory of a run."""
+        """Return ``count`` images of zeros, for runs that measure shapes of activations or the memory of a run."""
         return torch.zeros(
             count, 3, *self.image_size, device=self.device, dtype=self.dtype
         )
 
     def in_channels(self) -> "Encoder":
-        """Return a new encoder with the stages of the tower's own chain.
+        """Return a new encoder on the same tower, with the stages of the tower's chain and without hooks.
 
-        Its units are never heads, neurons or latents, and no hooks are set.
+        The units of the new encoder are the units of this chain, such as channels or features of tokens. They are never
+        heads, neurons or latents.
         """
         return Encoder(
             self.tower, self.chain.stages, self.chain.image_size, chain=self.chain
@@ -189,7 +192,7 @@ class Encoder(HookedSites):
         """The grid of a transformer's tokens in the image.
 
         Raises:
-            InputError: if the tower has no tokens, as a CNN, or if its tokens are not known.
+            InputError: if the tower has no tokens, because it is a CNN, or if the package does not know its tokens.
         """
         if self.chain.grid is None:
             raise InputError(
@@ -200,7 +203,10 @@ class Encoder(HookedSites):
         return self.chain.grid
 
     def __reduce_ex__(self, protocol: object) -> NoReturn:
-        """Raise `InputError` on copying or pickling. The stages of a copy would still run the modules of this tower."""
+        """Raise `InputError`: an encoder can be neither copied nor pickled.
+
+        The stages of a copy would still run the modules of this tower.
+        """
         raise InputError(
             "An encoder is bound to its tower and cannot be copied or pickled itself: copy the tower, and wrap the "
             "copy, as in Encoder.from_tower(copy.deepcopy(encoder.tower))."
@@ -220,7 +226,7 @@ class Encoder(HookedSites):
     def scale(self) -> float:
         """Logit scale of the tower's model: the factor that turns cosines into logits.
 
-        The scale is read at each use. If the encoder does not know the scale of a model, it is `SCALE`.
+        The scale is read from the model at each access. If the encoder does not know its model, the scale is `SCALE`.
         """
         # The meta device has no numbers to read.
         scale = self.chain.scale
@@ -229,10 +235,13 @@ class Encoder(HookedSites):
         return scale.read(self, scale.known_by)
 
     def of_model(self, scale: ModelScale) -> "Encoder":
-        """Return an encoder that knows the logit scale of its model.
+        """Return an encoder that knows the logit scale of a model.
 
-        This encoder itself gets the scale and is returned. If it already knows the scale of another model, a new
-        encoder on the same tower is returned instead.
+        If this encoder does not know a scale yet, it gets the scale and is returned. If it knows the scale of another
+        model on the same tower, it stays as it is, and a new encoder is returned.
+
+        Args:
+            scale: How to read the scale of the model.
         """
         if self.chain.scale is not None and self.chain.scale.known_by is scale.known_by:
             return self
@@ -271,10 +280,10 @@ class Encoder(HookedSites):
         return Identity(of_tower) | acting
 
     def _read_stages(self) -> dict[str, Any]:
-        """Return digests, by site, of the stages that weights and modules of the tower do not identify.
+        """Return digests, by site, of the stages that are not determined by the weights and modules of the tower.
 
-        A stage has a digest if a user listed it, if it runs code of its own (see `stage_digests`), or if it replaces a
-        stage of the tower's chain and divides the activation into other units.
+        A stage gets a digest in three cases: a user listed it; it runs code of a user (see `stage_digests`); or it
+        replaces a stage of the tower's chain but has other units (see `UnitKind.layout`).
         """
         of_chain = {stage.site: stage for stage in self.chain.stages}
         by_hand = {*of_chain} if self.chain.by_hand else set()
@@ -304,9 +313,10 @@ class Encoder(HookedSites):
 
     @property
     def basis(self) -> dict[str, Any]:
-        """Digests, by site, of the definitions of units; see `UnitKind`.
+        """Digests of the definitions of units (`UnitKind.made_of`), by site.
 
-        Sites whose units are the network's own units are left out.
+        Sites whose units are channels or other units of the network itself are left out, because they need no
+        definition.
         """
         digests = {}
         for site, kind in self.kinds.items():
@@ -321,7 +331,7 @@ class Encoder(HookedSites):
         return self.units_and_carried(site, activation)[0]
 
     def n_units(self, site: str, activation: Float[Tensor, "batch ..."]) -> int:
-        """Return the number of units of a site, including error units, from any activation of the site."""
+        """Return the number of units of a site, including error units. ``activation`` is any activation of the site."""
         return self.units_of(site, activation).shape[self.unit_dim(site)]
 
     def units_and_carried(
@@ -330,7 +340,8 @@ class Encoder(HookedSites):
         """Split a site's activation into its units and the residual stream that is carried past the units.
 
         Returns:
-            One tensor, the units. If the site carries the stream, the stream follows as a second tensor.
+            A sequence of tensors. The first tensor holds the units. If the site carries the stream, a second tensor
+            holds the stream.
         """
         past = self.carried.get(site)
         if past is None:
@@ -343,10 +354,10 @@ class Encoder(HookedSites):
         value: Float[Tensor, "batch ..."],
         activation: Float[Tensor, "batch ..."],
     ) -> Float[Tensor, "batch ..."]:
-        """Return ``value`` with the residual stream that ``activation`` carries past the units of a site.
+        """Return an activation that has the units of ``value`` and the residual stream of ``activation``.
 
-        If ``value`` has a stream of its own, this stream is replaced. If the site carries no stream, ``value`` is
-        returned as it is.
+        ``value`` may hold the units alone. If it also holds a stream, this stream is replaced. If the site carries no
+        stream past its units, ``value`` is returned as it is.
         """
         units, *past = self.units_and_carried(site, activation)
         if not past:
@@ -364,14 +375,20 @@ class Encoder(HookedSites):
     def forward(
         self, x: Float[Tensor, "batch ..."], start: str = INPUT, stop: str | None = None
     ) -> Float[Tensor, "rows ..."]:
-        """Return the activation of site ``stop`` (default: the last site), given the activation ``x`` of ``start``.
+        """Run the stages from site ``start`` to site ``stop``, and return the activation of ``stop``.
 
         The hooks at ``start`` and ``stop`` run, too. A hook may repeat images, so the output may have more rows than
         ``x``.
 
+        Args:
+            x: Activation of ``start``. By default ``start`` is the image itself.
+            start: First site.
+            stop: Last site (default: the last site of the encoder, the embedding).
+
         Raises:
-            InputError: if a site is unknown, if ``stop`` lies before ``start``, if images have another size, or if
-                modules of the tower were replaced, have hooks, or have another ``forward``.
+            InputError: if a site is unknown, if ``stop`` lies before ``start``, if images have another size than the
+                tower takes, or if modules of the tower have changed since the encoder was made (they were replaced,
+                have hooks of PyTorch, or have another ``forward``).
         """
         first = self.position(start)
         last = len(self.stages) if stop is None else self.position(stop)
@@ -397,7 +414,10 @@ class Encoder(HookedSites):
     def read_unhooked(
         self, images: Float[Tensor, "batch ..."], sites: Iterable[str]
     ) -> dict[str, Float[Tensor, "batch ..."]]:
-        """Run images without hooks and without gradients, and return their activations at ``sites``."""
+        """Run images without the hooks at sites and without gradients, and return their activations at ``sites``.
+
+        Hooks at hook points inside the stages (`points`) still act.
+        """
         wanted = {self.position(site): site for site in sites}
         self._check_images(images)
         x = images
@@ -419,9 +439,9 @@ class Encoder(HookedSites):
 
     @contextmanager
     def fast(self) -> Iterator[None]:
-        """Let runs within the block use the ``fast`` functions of the stages.
+        """Run the faster form of each stage within the ``with`` block, if the stage has one (`Stage.fast`).
 
-        Results are equal up to rounding.
+        Activations are equal to the usual activations up to rounding.
         """
         with self._runs.lock:
             before = self.stages
@@ -434,7 +454,7 @@ class Encoder(HookedSites):
                 self.stages = before
 
     def running(self, *, gradients: bool = False) -> AbstractContextManager[None]:
-        """Treat the block as one run of the encoder, and restore all modes after it.
+        """Treat a ``with`` block as one run of the encoder, and restore all modes after the block.
 
         Within the block no other thread runs the tower, the tower is in evaluation mode, its weights get no gradients,
         and PyTorch's modes are the package's own modes (`own_modes`).
@@ -443,14 +463,16 @@ class Encoder(HookedSites):
             gradients: Whether PyTorch records gradients of activations.
 
         Raises:
-            InputError: if modules of the tower were replaced, have hooks, or have another ``forward``. With
-                ``gradients`` also if weights were made under ``torch.inference_mode()`` or if a layer is quantised.
+            InputError: if modules of the tower have changed since the encoder was made (they were replaced, have hooks
+                of PyTorch, or have another ``forward``). If ``gradients`` is True, also if weights were made under
+                ``torch.inference_mode()`` or if a layer is quantised.
         """
         return self._runs.run(self.tower, self._made_of, gradients=gradients)
 
     def once(self, name: Hashable, make: Callable[[], T]) -> T:
-        """Return the result of ``make``, which may depend on the weights only.
+        """Return the result of ``make``, a function whose result depends on the weights of the tower only.
 
-        Within a run, ``make`` is called once for each ``name``, and its result is kept until the run ends.
+        Within a run (`running`), ``make`` is called once for each ``name``, and its result is kept until the run ends.
+        Outside of a run, ``make`` is called each time.
         """
         return self._runs.once(name, make)

@@ -48,7 +48,7 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
         """Make a hook point for each site.
 
         Args:
-            tower: The tower. Hooks act in its runs.
+            tower: The tower in whose runs the hooks act.
             sites: Names of the sites in order.
             points: Further hook points inside the stages, by name. These hook points are not sites.
         """
@@ -88,7 +88,10 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
 
     @property
     def hooked_sites(self) -> tuple[str, ...]:
-        """Names of the sites and hook points at which this thread's hooks or permanent hooks are set now."""
+        """Names of the sites and hook points at which hooks are set now.
+
+        Hooks that another thread has set for a ``with`` block of its own do not count.
+        """
         # The lock excludes hooks that another thread has set for a block of its own.
         with self._runs.lock:
             return tuple(
@@ -99,9 +102,9 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
 
     @property
     def hook_effects(self) -> dict[str, list[str]]:
-        """Effects of the hooks that are set now, by site or hook point. Each hook has one text in the list of its site.
+        """Texts that identify the hooks that are set now: a list with one text for each hook, by site or hook point.
 
-        The text of a `Patch` is its digest. The text of a function without a digest is `UNKNOWN`.
+        The text of a `Patch` is its digest. The text of a function without an attribute ``identity`` is `UNKNOWN`.
         """
         effects = {}
         with self._runs.lock:
@@ -130,7 +133,7 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
 
     @contextmanager
     def hooks(self, *args: Any, **kwargs: Any) -> Iterator[Self]:
-        """Set hooks for every run within the block. Runs of other threads wait until the block ends.
+        """Set hooks for every run within the ``with`` block. Runs of other threads wait until the block ends.
 
         The arguments are the arguments of TransformerLens' ``hooks``.
         """
@@ -140,7 +143,9 @@ class HookedSites(HookedRootModule):  # type: ignore[misc]  # TransformerLens sh
     def run_with_cache(
         self, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Run the encoder in evaluation mode, and return its output and the activations by name.
+        """Run the encoder in evaluation mode, and return its output and a dictionary from names to activations.
+
+        The names are the names of sites and of hook points; see `RunCache`.
 
         The arguments are the arguments of TransformerLens' ``run_with_cache``.
         """

@@ -23,9 +23,11 @@ UNIT = 0.02
 
 Rounding to half precision changes lengths by less than this."""
 SCALE = 100.0
-"""Factor that multiplies cosines before the softmax. It is CLIP's logit scale at the end of its training."""
+"""Factor that multiplies cosines before the softmax if the scale of a model is not known.
+
+It is the logit scale of CLIP at the end of CLIP's training."""
 NO_ANSWER = -1
-"""Value that replaces the row of a class if an image is classified as no class."""
+"""Value that is given instead of the row of a class if an image is classified as no class."""
 
 Metric = Callable[[Tensor], Tensor]
 """Function that takes embeddings [B, D] and returns one number per image [B].
@@ -54,12 +56,12 @@ class ClassLogit:
     results of `own_part` and `lesion` and the ``kl`` of curves.
     """
     stretch: float = field(default=1.0, repr=False)
-    """Factor by which differences of rows are larger than differences of text weights. It is above 1 for margins.
-    Probabilities are computed with the scale divided by this factor."""
+    """Factor by which the rows of ``weights`` lie further apart than the text weights. It is 1 for logits, and above 1
+    for margins. Probabilities are computed with the scale divided by this factor."""
 
     @property
     def made_with(self) -> dict[str, Any]:
-        """Provenance: the label, and a few numbers that identify the class's weights and the weights of all classes."""
+        """Provenance: the label, and a few numbers that identify the text weights of the class and of all classes."""
         every = self.weights.detach()
         return {
             "label": self.label,
@@ -72,8 +74,8 @@ class ClassLogit:
     ) -> Float[Tensor, "batch classes"]:
         """Return the log-probability of each class: the log-softmax of the scaled cosines, in double precision.
 
-        If the metric has no scale, CLIP's usual scale is used. `at_model_scale` gives the metric of a task the scale of
-        the task's model.
+        If the metric has no ``scale``, `SCALE` is used. To use the scale of the model of a task, call `at_model_scale`
+        first.
         """
         check_width(self.weights, embedding)
         direction = F.normalize(in_double(embedding), dim=-1)
@@ -105,7 +107,7 @@ class ClassLogit:
 
 
 def given_classes(answers: Float[Tensor, "*runs classes"]) -> Int[Tensor, "*runs"]:
-    """Return the row of the class that each image is classified as, or `NO_ANSWER`.
+    """Return, for each image, the row of the class that the image is classified as, or `NO_ANSWER`.
 
     An image is classified as the class with the largest answer. It is classified as no class if two classes share the
     largest answer, because the order of the classes would decide between them. The same holds if an answer is NaN, for
@@ -133,9 +135,9 @@ def class_logit(
         weights: Text weights [K, D], as from `Clip.text_weights`. They are converted to the precision and device of
             the embedding.
         label: Row of the class in ``weights``.
-        scale: Factor that turns cosines into logits before probabilities are computed, in `own_part`, in `lesion` and
-            for the ``kl`` of curves. The metric itself does not depend on it. Default: `Clip.scale` of the model whose
-            encoder the task has.
+        scale: Factor that turns cosines into logits before probabilities are computed. `own_part`, `lesion` and the
+            ``kl`` of curves use probabilities. The metric itself does not depend on the scale. Default: the logit scale
+            of the model (`Encoder.scale`).
 
     Example:
         >>> metric = circuitry.class_logit(weights, label=1)
@@ -156,8 +158,10 @@ def class_margin(
     all images and texts. The margin removes this part and measures which class is recognised.
 
     Args:
-        weights, label, scale: As for `class_logit`. The margin and the logit classify an image as the same class, and
-            have the same probabilities.
+        weights: Text weights [K, D] of at least two classes, as from `Clip.text_weights`.
+        label: Row of the class in ``weights``.
+        scale: Factor that turns cosines into logits before probabilities are computed, as for `class_logit`. The
+            probabilities of the classes are equal to the probabilities of `class_logit`.
 
     Example:
         >>> metric = circuitry.class_margin(weights, label=1)
@@ -181,8 +185,8 @@ def class_margin(
 def _sketch(weights: Tensor) -> list[float]:
     """Return six rounded numbers of weights: the length of the first axis, the norm, and four weighted sums.
 
-    The text encoder rounds differently on other machines. Its rounding would change a digest of the weights, but it
-    hardly changes these numbers.
+    These numbers identify text weights better than a digest. The text encoder rounds differently on different machines,
+    which changes a digest of the weights but hardly changes these numbers.
     """
     flat = in_double(weights.cpu()).flatten()
     places = torch.arange(len(flat), dtype=flat.dtype, device=flat.device)
@@ -192,7 +196,7 @@ def _sketch(weights: Tensor) -> list[float]:
 
 
 def _check(weights: Tensor, label: int) -> None:
-    """Raise `InputError` if ``label`` is not a row of ``weights``. Warn if a row has another length than 1."""
+    """Raise `InputError` if ``weights`` has no row ``label``. Warn if a row does not have length 1."""
     if label >= len(weights):
         raise InputError(
             f"A label is a row of the {len(weights)} text weights, but {label!r} was given: give a whole number "
@@ -220,11 +224,11 @@ def check_width(weights: Tensor, embedding: Tensor) -> None:
 
 
 def answer_metric(metric: Metric, who: str) -> ClassLogit:
-    """Return ``metric`` if it has at least two candidate classes. Otherwise raise `InputError`.
+    """Return ``metric`` if it is a `ClassLogit` of at least two classes. Otherwise raise `InputError`.
 
     Args:
         metric: The metric to check.
-        who: Beginning of the message: what needs the candidate classes.
+        who: What classifies images and therefore needs the classes. The message begins with this text.
     """
     if isinstance(metric, ClassLogit) and len(metric.weights) > 1:
         return metric

@@ -1,8 +1,7 @@
 """Set PyTorch's modes while the package computes, whatever the caller has set.
 
-A caller's autocast, inference mode, gradients, default type or default device would change results, and would change
-the caches that hold results. `own_modes` sets these modes for a block of code. As a decorator it sets them for a
-function:
+A caller's autocast, inference mode, gradients, default type or default device would change results, also results that
+are stored in caches. `own_modes` sets these modes for a ``with`` block. As a decorator it sets them for a function:
 
 - `Encoder.running`, and so `Task.running`, uses `own_modes` for runs of an image tower;
 - `own_modes` decorates functions that run a text tower, prepare images, or compute with embeddings outside of runs.
@@ -18,23 +17,23 @@ import torch
 
 
 class _Blocks:
-    """State of all blocks under `own_modes`.
+    """State that all ``with own_modes()`` blocks share, in all threads.
 
-    All threads share this state, because PyTorch has one default floating-point type for all threads.
+    It is shared because PyTorch has one default floating-point type for all threads.
     """
 
     lock = threading.Lock()
     count = 0
-    """Number of blocks that have begun and not ended yet."""
+    """Number of blocks that have begun but not ended yet."""
     outside = torch.float32
     """The caller's default type. It is restored when the last block ends."""
 
 
 @contextmanager
 def own_modes(*, gradients: bool = False) -> Iterator[None]:
-    """Set the package's own modes of PyTorch within the block, and restore the caller's modes after it.
+    """Set the package's own modes of PyTorch within a ``with`` block, and restore the caller's modes after the block.
 
-    Within the block autocast and inference mode are off. New tensors are on the CPU and in single precision.
+    Within the block autocast and inference mode are off, and new tensors are on the CPU and in single precision.
 
     Args:
         gradients: Whether PyTorch records gradients within the block.
@@ -70,7 +69,7 @@ def own_modes(*, gradients: bool = False) -> Iterator[None]:
 
 
 def _end_block() -> None:
-    """End a block. If it is the last block, restore the caller's default type."""
+    """Count the end of a ``with own_modes()`` block. If no other block goes on, restore the caller's default type."""
     with _Blocks.lock:
         _Blocks.count -= 1
         if not _Blocks.count:

@@ -1,16 +1,16 @@
-"""Stages restricted to the units of some edges, which makes edge attribution on ResNets fast.
+"""Stages that compute only the units of some edges, which makes edge attribution on ResNets fast.
 
-The score of an edge needs the value of a downstream unit (a row of weights) and its gradient with respect to an
-upstream unit (a column of weights). Often the edges join only a tenth of the units of each stage. A `NarrowStage`
-computes these units alone:
+The score of an edge needs the value of a downstream unit and the gradient of this value with respect to an upstream
+unit. The value needs a row of the weights of the stage, and the gradient needs a column. Often the edges join only a
+tenth of the units of two sites. A `NarrowStage` computes these units alone:
 
     narrow(x, delta) = the chosen downstream units of stage(x + delta at the chosen upstream units)
 
 Only ``delta`` has a gradient. Autograd does not record computations that do not depend on ``delta``. The weights are
 sliced to the chosen units. In a bottleneck only the middle 3x3 convolution keeps its full size.
 
-A stage without a narrow form of its own uses `narrow_stage`. Tests compare every narrow form with `narrow_stage`. The
-tower's own modules are never changed.
+ResNet's bottlenecks and CLIP's attention pooling have a `NarrowStage` of their own. For any other module `narrow_stage`
+runs the whole module and selects the chosen units. The modules of the tower are never changed.
 """
 
 from collections.abc import Callable
@@ -46,7 +46,7 @@ def narrow_stage(
 ) -> NarrowStage:
     """Return the `NarrowStage` of any function between two sites.
 
-    It runs the whole function, and then selects the downstream units.
+    The `NarrowStage` runs the whole function, and then selects the chosen downstream units.
 
     Args:
         run: The function.
@@ -65,7 +65,9 @@ def narrow_stage(
 def narrowest(
     stages: tuple[Stage, ...], up: Tensor, down: Tensor, up_dim: int
 ) -> NarrowStage:
-    """Return the cheapest `NarrowStage` for the stages between two sites.
+    """Return the cheapest `NarrowStage` of the stages between two sites.
+
+    This is the stage's own `NarrowStage` if there is a single stage that has one. Otherwise it is a `narrow_stage`.
 
     Args:
         stages: The stages from the upstream site to the downstream site.
@@ -82,10 +84,15 @@ def narrowest(
 
 
 def narrow_bottleneck(block: Bottleneck, up: Tensor, down: Tensor) -> NarrowStage:
-    """Return the `NarrowStage` of a ResNet bottleneck for the units ``up`` and ``down``.
+    """Return the `NarrowStage` of a ResNet bottleneck.
 
-    It takes the steps of the block's own ``forward``, with sliced 1x1 convolutions. Batch norms are folded into the
-    convolutions before them, so the values differ from the block's own values by rounding.
+    It computes what the block's ``forward`` computes, but with 1x1 convolutions that are sliced to the chosen units.
+    Batch norms are folded into the convolutions before them, so the values differ from the block's values by rounding.
+
+    Args:
+        block: The bottleneck.
+        up: Indices of the chosen upstream units, which are channels of the input.
+        down: Indices of the chosen downstream units, which are channels of the output.
     """
     first = fuse_conv_bn_eval(block.conv1, block.bn1)
     middle = fuse_conv_bn_eval(block.conv2, block.bn2)
@@ -127,7 +134,10 @@ def _some_rows(conv: nn.Conv2d, rows: Tensor) -> "partial[Tensor]":
 
 
 def pooled_tokens(x: Tensor) -> Tensor:
-    """Return feature maps [B, C, H, W] as tokens [B, 1 + H W, C]: their mean, then one token per position."""
+    """Return feature maps [B, C, H, W] as tokens [B, 1 + H W, C].
+
+    The first token is the mean over positions. After it comes one token for each position.
+    """
     sequence = rearrange(x, "batch unit h w -> batch (h w) unit")
     return torch.cat([sequence.mean(1, keepdim=True), sequence], 1)
 
@@ -136,7 +146,7 @@ def _attend(pool: AttentionPool2d, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
     """Return the result [B, head, C / heads] of attention with a single query.
 
     Args:
-        pool: The module, for the number of heads.
+        pool: The pooling module, which has the number of heads.
         q: The query [B, 1, C].
         k: The keys [B, tokens, C].
         v: The values [B, tokens, C].
@@ -155,7 +165,7 @@ def _in_heads(pool: AttentionPool2d, x: Tensor) -> Tensor:
 
 
 def pooled_heads(pool: AttentionPool2d, x: Tensor) -> Tensor:
-    """Return the result [B, head, d_head] of each head of CLIP's attention pooling."""
+    """Return the output [B, head, d_head] of each head of CLIP's attention pooling for feature maps [B, C, H, W]."""
     # The mean token is the only query, because the embedding is the result at its position.
     tokens = pooled_tokens(x) + pool.positional_embedding
     return _attend(
@@ -164,7 +174,7 @@ def pooled_heads(pool: AttentionPool2d, x: Tensor) -> Tensor:
 
 
 def project_heads(pool: AttentionPool2d, heads: Tensor) -> Tensor:
-    """Return the embedding, given the results [B, head, d_head] of the heads of CLIP's attention pooling."""
+    """Return the embedding, given the outputs [B, head, d_head] of the heads of CLIP's attention pooling."""
     embedding: Tensor = pool.c_proj(heads.flatten(1))
     return embedding
 
@@ -172,10 +182,15 @@ def project_heads(pool: AttentionPool2d, heads: Tensor) -> Tensor:
 def narrow_attention_pool(
     pool: AttentionPool2d, up: Tensor, down: Tensor
 ) -> NarrowStage:
-    """Return the `NarrowStage` of CLIP's attention pooling for the units ``up`` and ``down``.
+    """Return the `NarrowStage` of CLIP's attention pooling.
 
-    It computes a single query, the query of the mean token. The columns of the projections to q, k and v are sliced to
-    the upstream units.
+    The projections to q, k and v are sliced to the chosen upstream units. Only the query of the mean token is computed,
+    because the embedding is the output for this token.
+
+    Args:
+        pool: The pooling module.
+        up: Indices of the chosen upstream units, which are channels of the feature map.
+        down: Indices of the chosen downstream units, which are dimensions of the embedding.
     """
     q_columns = pool.q_proj.weight[:, up]
     k_columns = pool.k_proj.weight[:, up]

@@ -1,6 +1,7 @@
-"""Norms that divide their input by its scale: which towers have such norms, and their output at a constant scale.
+"""Norms that divide their input by the scale of this input, such as layer norm and RMS norm.
 
-At a constant scale a norm over the last axis is an affine map, so contributions to its input can be summed exactly.
+If the scale is held constant, a norm over the last axis is an affine map. Then the output is an exact sum of
+contributions, one for each summand of the input.
 """
 
 from typing import Any
@@ -17,12 +18,18 @@ they divide by a constant."""
 
 
 def has_rescaling_norms(tower: nn.Module) -> bool:
-    """Return whether a tower has norms whose output hardly changes if the input of the norm is scaled towards zero."""
+    """Return whether a tower has norms that divide their input by its scale, such as layer norms.
+
+    If the input of such a norm is scaled towards zero, the output hardly changes.
+    """
     return any(isinstance(module, _RESCALING) for module in tower.modules())
 
 
 def scale_of(norm: Any, x: Tensor) -> Tensor:
-    """Return the factor [..., 1] by which a norm multiplies its centred input."""
+    """Return the factor [..., 1] by which a norm multiplies its input ``x`` after centring.
+
+    A layer norm centres its input by subtracting the mean. An RMS norm does not centre its input.
+    """
     # nn.RMSNorm without eps adds the smallest step of the input's type, as PyTorch does.
     eps = torch.finfo(x.dtype).eps if norm.eps is None else norm.eps
     variance = _centred(norm, x).square().mean(-1, keepdim=True)
@@ -31,7 +38,7 @@ def scale_of(norm: Any, x: Tensor) -> Tensor:
 
 
 def normed_with(norm: Any, x: Tensor, scale: Tensor) -> Tensor:
-    """Return the output of a norm for ``x``, with ``scale`` in place of the norm's own factor."""
+    """Return the output of a norm for the input ``x`` if its factor is held at ``scale``; see `scale_of`."""
     y = _centred(norm, x) * scale
     if norm.weight is not None:
         y = y * norm.weight

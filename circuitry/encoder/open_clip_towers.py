@@ -2,7 +2,8 @@
 
 ResNet (`ModifiedResNet`): act1 act2 act3 avgpool, each layerN.i, attnpool (the embedding)
 ViT (`VisionTransformer`): ln_pre, each transformer.resblocks.i, proj (pooled and projected: the embedding)
-timm (`TimmModel`):        the stages of the trunk (`timm_nets`), head (normalised, pooled, projected: the embedding)
+timm (`TimmModel`):        the sites of a network of timm, called the trunk (`timm_nets`), and head (normalised, pooled,
+                           projected: the embedding)
 """
 
 from collections.abc import Iterator, Mapping
@@ -33,7 +34,7 @@ from circuitry.encoder.unit_kinds import CHANNEL, EMBEDDING_FEATURE, FEATURE
 
 
 def read_open_clip(tower: nn.Module) -> Chain | None:
-    """Return the chain of an image tower of open_clip; None for another tower."""
+    """Return the chain of an image tower of open_clip. Return None for any other tower."""
     if isinstance(tower, ModifiedResNet):
         return Chain(tuple(_resnet_stages(tower)), height_and_width(tower.image_size))
     if isinstance(tower, VisionTransformer):

@@ -1,16 +1,16 @@
 """Find the sites whose units count in the size of a circuit.
 
-Sites with one of two roles do not count. A circuit could be small at such a site without having found anything, for
-example by dropping the readout channels of other classes. Both roles are found by runs of the encoder, for any
-architecture:
+Sites with the role *readout* or *repeat* do not count, because a small circuit at such a site says little about the
+model. At a readout, for example, a circuit can be small only because it drops the units from which other classes are
+read. Both roles are found by runs of the encoder, so they are defined for any architecture:
 
 - *readout*: each unit of the site adds to the embedding independently of the other units, up to one factor for each
-  image (a norm). The test divides the units into four groups. In each of 16 runs of an image it scales every group by a
-  random factor. If the site is a readout, the 16 embeddings differ along at most five directions: one direction for
-  each group, and one for activations that are carried past the units. If the units are mixed before a nonlinearity, the
-  embeddings differ along more directions.
-- *repeat*: every unit of the site depends on a single unit of the site before, as a pooled channel does. The test
-  zeroes half of the units of the site before. If the site is a repeat, the units that depend on the other half do not
+  image, which a norm may apply. The test divides the units into four groups. It runs an image 16 times, and in each run
+  multiplies each group by a random factor. If the site is a readout, the 16 embeddings differ along at most five
+  directions: one direction for each group, and one for a residual stream that is carried past the units. If the units
+  pass a nonlinearity together, the embeddings differ along more directions.
+- *repeat*: each unit of the site depends on a single unit of the site before, as a pooled channel does. The test sets
+  half of the units of the site before to zero. If the site is a repeat, the units that depend on the other half do not
   change.
 """
 
@@ -33,9 +33,12 @@ IMAGE = "image"
 N_GROUPS = 4
 """Number of groups into which a site's units are divided. The units of a group are scaled together."""
 N_RUNS = 16
-"""Number of runs. Each run has other random factors."""
+"""Number of runs of the test of a readout. Each run has its own random factors."""
 TOLERANCE = 1e-3
-"""Largest change, as a share of the whole change, that is put down to rounding at a readout or a repeat."""
+"""Largest share of the change of an activation that is taken for rounding.
+
+At a readout, this is the change along further directions. At a repeat, it is the change of units that depend on the
+unchanged half."""
 N_IMAGES = 2
 """Number of noise images. A site has a role only if the test holds for all of these images."""
 _known: WeakKeyDictionary[Encoder, dict[str, str]] = WeakKeyDictionary()
@@ -45,8 +48,10 @@ _known: WeakKeyDictionary[Encoder, dict[str, str]] = WeakKeyDictionary()
 def site_roles(encoder: Encoder, *, progress: bool = True) -> dict[str, str]:
     """Return the role of each site of an encoder: ``counted``, ``readout``, ``repeat`` or ``image``.
 
-    A site that is both a readout and a repeat has the role ``readout``. The roles are computed once for each encoder,
-    with two images of noise and without hooks.
+    Only the units of ``counted`` sites count in the size of a circuit. At a ``readout`` each unit adds to the embedding
+    independently of the other units. At a ``repeat`` each unit depends on a single unit of the site before. A site that
+    is both has the role ``readout``. The role ``image`` belongs to the site ``input``. The roles are computed once for
+    each encoder, with two images of noise and without the hooks at sites.
 
     Args:
         encoder: The encoder.
@@ -62,7 +67,7 @@ def site_roles(encoder: Encoder, *, progress: bool = True) -> dict[str, str]:
         ('image', 'readout')
     """
     if encoder not in _known:
-        # A second encoder on the same tower has the same stages, but no hooks.
+        # A second encoder on the same tower has the same stages, but no hooks at sites.
         unhooked = Encoder(
             encoder.tower, encoder.stages, encoder.image_size, chain=encoder.chain
         )
@@ -119,7 +124,10 @@ def _seeded() -> torch.Generator:
 
 
 def _reads_out(encoder: Encoder, site: str, clean: Tensor) -> bool:
-    """Return whether a site is a readout; see the module. ``clean`` is the activation of the site for noise images."""
+    """Return whether each unit of a site adds to the embedding independently of the other units.
+
+    ``clean`` is the activation of the site for images of noise. The module describes the test.
+    """
     generator = _seeded()
     n_units = encoder.n_units(site, clean)
     n_groups = min(N_GROUPS, n_units)
@@ -164,9 +172,9 @@ def _units_first(encoder: Encoder, site: str, activation: Tensor) -> Tensor:
 
 
 def _scaled(encoder: Encoder, site: str, clean: Tensor, gates: Tensor) -> Tensor:
-    """Return an activation with each unit multiplied by its gate.
+    """Return the activation ``clean`` of a site with each unit multiplied by its gate.
 
-    The residual stream that is carried past the units does not change.
+    Some activations also hold a residual stream, which is carried past the units. The stream is not multiplied.
     """
     dim = encoder.unit_dim(site)
     factors = torch.ones(clean.shape[dim])

@@ -1,4 +1,4 @@
-"""Return activations of an encoder at some sites, and check that the sites exist and the activations are finite."""
+"""Compute activations of an encoder at some sites, and check that the sites exist and the activations are finite."""
 
 from collections.abc import Mapping, Sequence
 
@@ -30,7 +30,7 @@ def check_finite(activations: Mapping[str, Tensor], what: str = "Activations") -
 
     Args:
         activations: Activations by site.
-        what: Beginning of the message: what the activations are.
+        what: Word for the activations. The message begins with this word.
     """
     verdicts = [activation.isfinite().all() for activation in activations.values()]
     if not verdicts:
@@ -47,7 +47,10 @@ def check_finite(activations: Mapping[str, Tensor], what: str = "Activations") -
 
 
 def checked_sites(encoder: Encoder, sites: Names | None) -> tuple[str, ...]:
-    """Return ``sites`` after checking that all sites exist and are in the encoder's order. None means all sites."""
+    """Return ``sites`` if all of them exist and are in the encoder's order. Otherwise raise `InputError`.
+
+    If ``sites`` is None, return all sites of the encoder.
+    """
     if sites is None:
         return encoder.sites
     order = [encoder.position(site) for site in sites]

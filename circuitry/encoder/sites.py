@@ -1,4 +1,4 @@
-"""Names of sites that every encoder has. No torch."""
+"""The names of the first site of an encoder and of the first layer of a residual stream. Does not import torch."""
 
 INPUT = "input"
 """Name of the first site, the image itself."""

@@ -1,4 +1,4 @@
-"""The stages of an encoder, and the blocks that some of them run."""
+"""`Stage`, one step of an encoder, and wrappers for the blocks of networks that a stage may run."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -18,7 +18,7 @@ downstream units of ``stage(x + delta)``, with gradients with respect to ``delta
 
 
 def _no_block(given: object) -> str | None:
-    """Return None for a block, and a description of any other value."""
+    """Check a value for the field ``block`` of a `Stage`: return None for a `Block`, otherwise describe the value."""
     # `Block` is in bases, above this room, so it cannot be imported here.
     return None if hasattr(given, "n_neurons") else shown(given)
 
@@ -72,7 +72,7 @@ class Stage:
 
 
 def nowhere() -> None:
-    """Return None. A `PlacedBlock` whose second argument is None has this function as its ``places``."""
+    """Return None. This is the field ``places`` of a `PlacedBlock` whose second argument is None."""
 
 
 @dataclass(frozen=True)
@@ -84,7 +84,7 @@ class PlacedBlock:
     """Name of the second argument."""
     places: Callable[[], Any]
     """Function that returns the second argument, which may be None. Each run calls this function, because the argument
-    may be a learned weight, and moves to another device together with the trunk."""
+    may be a weight of the tower, which changes in training and moves to another device together with the tower."""
 
     def __call__(self, x: Tensor) -> Tensor:
         """Run the block."""
@@ -94,13 +94,18 @@ class PlacedBlock:
 
 @dataclass(frozen=True)
 class EnteredBlock:
-    """The first block of a level, together with the step that the level runs before it, such as a down-sampling."""
+    """The first block of a level, together with the step that runs before this block, such as a down-sampling.
+
+    A level is a group of blocks at one resolution. timm calls it a stage.
+    """
 
     module: Any
+    """The block."""
     entry: Callable[[Tensor], Tensor]
+    """The step before the block."""
 
     def __call__(self, x: Tensor) -> Tensor:
-        """Run the level's step, then the block."""
+        """Run the step before the block, then the block."""
         y: Tensor = self.module(self.entry(x))
         return y
 
@@ -123,13 +128,13 @@ class ConvBlock:
     """
 
     hidden: Sequence[tuple[str, Step]]
-    """Name of each hidden activation, and the step that computes it. The first step takes the stream after ``entry``.
-    Each further step takes the hidden activation before."""
+    """Name of each hidden activation, and the step that computes this activation. The first step takes the stream after
+    ``entry``. Each further step takes the previous hidden activation."""
     add: Step
     """Step that takes the last hidden activation and returns what the block adds to the stream."""
     shortcut: tuple[str, Step] | None
-    """Name and step of the projection that takes the stream past the hidden channels. If the stream itself is the
-    shortcut, the name is empty. None for a block without a shortcut."""
+    """Name and step of the projection that takes the stream past the hidden channels. If the shortcut is the stream
+    itself, the name is empty and the step is the identity. None means that the block has no shortcut."""
     after: Step = NO_STEP
     """Step after the sum, such as a ReLU."""
     entry: Step = NO_STEP

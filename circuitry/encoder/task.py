@@ -2,8 +2,10 @@
 
 Every function that scores, patches or ablates units takes a task.
 
-1. `Task.running` makes a block of code one run of the encoder (`Encoder.running`), with the stages' fast functions.
-2. `Task.batches` is the only loop over images. It yields batches that fit memory. Each batch knows its baseline.
+1. `Task.running` makes a ``with`` block one run of the encoder (`Encoder.running`), in which stages run their faster
+   forms (`Stage.fast`).
+2. `Task.batches` is the only loop over images. It yields batches that fit memory. A `Batch` returns the activations of
+   its images and the baselines that replace them.
 3. `Task.identity` identifies everything that the results depend on, except for the images. Results are compared only if
    their identities are equal.
 """
@@ -47,7 +49,7 @@ from circuitry.runs.workers import Work
 
 
 class Batch(NamedTuple):
-    """Some images of a task."""
+    """Some images of a task, with the place of these images in the task."""
 
     images: Tensor
     """Images [batch, 3, height, width] on the encoder's device and in its precision."""
@@ -61,9 +63,10 @@ class Batch(NamedTuple):
         return clean_activations(self.task.encoder, self.images, sites)
 
     def ends(self, clean: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Return the activations ``clean`` with all units replaced by the baseline.
+        """Return the activations ``clean`` of the batch with all units replaced by the baseline.
 
-        The residual stream that a site carries past its units is not replaced, even if the baseline is counterfactual.
+        If a site carries a residual stream past its units, this stream is not replaced. This also holds if the baseline
+        is a `Counterfactual`.
         """
         encoder = self.task.encoder
         ends = self.task.baseline.activations(encoder, clean, self.start)
@@ -151,9 +154,15 @@ class Task:
 
     @contextmanager
     def running(self, *, gradients: bool = False) -> Iterator[None]:
-        """Treat the block as one run of the encoder, with the stages' fast functions; see `Encoder.running`.
+        """Treat a ``with`` block as one run of the encoder, and restore all modes after the block.
 
-        Raise `InputError` if the baseline was computed by another model.
+        Within the block the encoder is as within `Encoder.running`, and stages run their faster forms (`Stage.fast`).
+
+        Args:
+            gradients: Whether PyTorch records gradients of activations.
+
+        Raises:
+            InputError: if the baseline was computed by another model, or for a reason in `Encoder.running`.
         """
         # Memory is measured before `fast`, so that batches do not depend on which function measures it first.
         rows_that_fit(self.encoder, self.work.memory_gib)
@@ -163,7 +172,7 @@ class Task:
             yield
 
     def batches(self, rows: Count | None = None) -> Iterator[Batch]:
-        """Yield the images in batches. A batch has at most ``rows`` images, and fits the memory of ``work``."""
+        """Yield the images in batches that fit the memory of ``work``. If ``rows`` is given, it limits their size."""
         fit = rows_that_fit(self.encoder, self.work.memory_gib)
         count = 0
         for images in ImageBatches(self.images, self.encoder, min(rows or fit, fit)):
@@ -180,12 +189,13 @@ class Task:
         check_count(self.baseline, count)
 
     def bar(self, name: str, unit: str, total: int | None = None) -> Bar:
-        """Return a progress bar for a step of the computation. The bar is hidden if `work` shows no progress.
+        """Return a progress bar for a step of the computation. The bar is hidden if ``work`` shows no progress.
 
         Args:
             name: Name of the step.
-            unit: Word for the things that the bar counts.
-            total: Number of these things. None or 0 if it is not known, because images are read as they are needed.
+            unit: Word for the things that the bar counts, such as "image".
+            total: Number of these things, or None or 0 if the number is not known. It is unknown if images are read
+                only when they are needed.
         """
         desc = self.work.bar(name)
         hidden = desc is None
@@ -196,7 +206,7 @@ class Task:
         images: Tensor,
         chosen: Int[Tensor, " some"] | Bool[Tensor, " images"] | slice,
     ) -> "Task":
-        """Return the task with some of its images, and with the baseline of these images.
+        """Return a task with some of the images of this task, and with the baseline of these images.
 
         The images of other classes stay the same.
 
@@ -242,10 +252,10 @@ def _count(images: Images) -> str:
 
 
 def at_model_scale(task: Task) -> Task:
-    """Return the task with a logit scale in its metric.
+    """Return the task with a logit scale in its metric, so that probabilities can be computed.
 
-    If the metric is a `ClassLogit` without a scale, it gets the scale of the task's model. Any other task is returned
-    as it is. Reading the scale of a classifier takes a run of the model.
+    If the metric is a `ClassLogit` without a scale, the metric gets the scale of the task's model. Otherwise the task
+    is returned as it is. If the model is a classifier instead of a CLIP, reading its scale takes a run of the model.
     """
     metric = task.metric
     if isinstance(metric, ClassLogit) and metric.scale is None:
@@ -254,9 +264,9 @@ def at_model_scale(task: Task) -> Task:
 
 
 def with_others(task: Task) -> tuple[Task, int]:
-    """Return a task with the own images and the images of other classes together, and the number of own images.
+    """Return a task whose images are the images of the class followed by the images of other classes.
 
-    The own images come first. The returned task has no ``others``.
+    The returned task has no ``others``. Also return the number of images of the class.
     """
     batches = list[Tensor]()
     counts = []

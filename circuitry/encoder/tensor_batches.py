@@ -26,7 +26,7 @@ LARGEST = 20.0
 """Largest value that is accepted in images if their normalisation is not known. With CLIP's normalisation white is 2.1.
 With a standard deviation of 0.05 white is 20."""
 _SLACK = 0.02
-"""Largest change of the values of black and white by rounding."""
+"""Largest difference that rounding can make to the values of black and white."""
 _DIGESTS = "pixel_digests"
 """Name of the attribute of a tensor of images that keeps the tensor's `pixel_digests` after their first use."""
 _MARK = "times_written"
@@ -35,11 +35,12 @@ tensor at the time of the check."""
 
 
 class ImageBatches:
-    """Batches of at most ``rows`` images on the encoder's device. Every pass yields the same batches.
+    """Images in batches on the encoder's device, which can be iterated several times.
 
-    If the images come from a one-shot iterator, they stay in memory, because attribution needs all images twice (for
-    nodes, then for edges). The first pass warns about values that are not normalised. A later pass raises `InputError`
-    if it begins with other images.
+    Each pass over the object yields the same batches, and a batch has at most ``rows`` images. If the images come from
+    a one-shot iterator, they stay in memory, because attribution needs all images twice (for units, then for edges).
+    The first pass warns about values that are not normalised. A later pass raises `InputError` if it does not begin
+    with the same images as the first pass.
     """
 
     def __init__(self, images: Images, encoder: Encoder, rows: int) -> None:
@@ -73,7 +74,7 @@ class ImageBatches:
         self._digests = self._digests or tuple(digests)
 
     def _check_same_first(self, batch: Tensor) -> None:
-        """Raise `InputError` if a pass begins with other images than the pass before."""
+        """Raise `InputError` if the first batch of a pass differs from the first batch of the pass before."""
         # Eight images are cheap to compare, and enough to notice a loader that shuffles.
         before = self._first
         self._first = weights_digest({"images": batch[:8]})
@@ -85,7 +86,7 @@ class ImageBatches:
 
     @property
     def digests(self) -> tuple[str, ...]:
-        """The `pixel_digests` of all images. They are computed by the first whole pass."""
+        """The `pixel_digests` of all images. They are computed in the first pass over all images, and then kept."""
         if isinstance(self._images, ImageBatches | Tensor):
             return digests_of(self._images)
         if self._digests is None:
@@ -104,15 +105,16 @@ class ImageBatches:
 def images_of_task(
     sets: Sequence[Images | None], encoder: Encoder, memory_gib: float
 ) -> list[Any]:
-    """Return sets of images in the form in which a task holds them.
+    """Check the images of a new task, and return them in the form in which a task holds them.
 
-    A tensor becomes a checked tensor. Images of any other type become `ImageBatches`. Warn about images that are in
-    both sets, and about values that are not normalised.
+    A tensor is checked, marked as checked (`seen`), and returned. Images of any other type become `ImageBatches`. A
+    warning names images that are both in the class and in other classes (if both sets are tensors), and values that are
+    not normalised.
 
     Args:
-        sets: The images of the class and the images of other classes. None stays None.
+        sets: The images of the class, and the images of other classes or None. None stays None.
         encoder: The encoder of the task.
-        memory_gib: Memory for the batches of `ImageBatches`.
+        memory_gib: Memory in GiB that a run of a batch may use. It sets the size of the batches.
     """
     fresh: list[Any] = [images for images in sets if _is_fresh(images)]
     if len(fresh) == 2:
@@ -138,7 +140,7 @@ def images_of_task(
 
 
 def _is_fresh(images: Images | None) -> bool:
-    """Return whether images are a tensor that was not checked before and that is not on the meta device."""
+    """Return whether images are a tensor of values, not on the meta device, that was not checked before (`seen`)."""
     if not isinstance(images, Tensor) or images.dim() != 4 or images.is_meta:
         return False
     return _MARK not in vars(images)
@@ -170,7 +172,7 @@ def pixel_digests(images: Float[Tensor, "images _ _ _"]) -> tuple[str, ...]:
 def digests_of(images: Images) -> tuple[str, ...]:
     """Return the `pixel_digests` of images of any supported type.
 
-    The digests of a checked tensor are computed once and kept.
+    If the images are a checked tensor (`seen`), the digests are computed once and kept with the tensor.
     """
     if isinstance(images, ImageBatches):
         return images.digests
@@ -279,8 +281,10 @@ def _is_label(value: object, images: Tensor) -> bool:
 def name_values(images: Tensor, encoder: Encoder) -> bool:
     """Warn about images whose values seem not to be normalised, and return whether there was a warning.
 
-    The tower of a whole model knows the means and standard deviations of its preprocessing, and so the values of black
-    and white. For any other tower, values from -`LARGEST` to `LARGEST` are accepted.
+    There is a warning if values are smaller than black or larger than white. The values of black and white follow from
+    the means and standard deviations of the model's preprocessing (``image_mean`` and ``image_std`` of the tower). If
+    the tower does not have them, values from -`LARGEST` to `LARGEST` are accepted. There is also a warning if the
+    values look like pixels in [0, 1] or [-1, 1].
     """
     if not images.numel() or images.is_meta:
         return False
@@ -324,7 +328,7 @@ _measured: weakref.WeakKeyDictionary[
 
 
 def bytes_per_image(encoder: Encoder) -> int:
-    """Return how many bytes of memory one more image adds to a run with gradients."""
+    """Return by how many bytes the memory of a run with gradients grows for each further image in the run."""
     # The difference of two runs leaves out weights. It is doubled, because each saved activation gets a gradient of the
     # same size.
     with encoder.running(gradients=True):
@@ -348,7 +352,7 @@ def _bytes_kept(encoder: Encoder, n_images: int) -> int:
 
 
 def rows_that_fit(encoder: Encoder, memory_gib: float) -> int:
-    """Return how many images a run can take within ``memory_gib``.
+    """Return how many images a run with gradients can take if its activations may use ``memory_gib`` GiB of memory.
 
     The number is at least 1, even if a single image needs more memory.
     """

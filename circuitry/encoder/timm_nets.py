@@ -1,12 +1,15 @@
-"""The networks of timm as chains, by themselves or as the trunk of an open_clip tower.
+"""The networks of timm as chains.
 
-Convolutional networks and Swin are described by links (`chain`). To add such a network, add a line to `FEATURES`. In
-timm, MobileNet v1, MobileNet v2 and MNASNet are of the class EfficientNet, and MobileCLIP's FastViT is of the class
-FastVit. ViTs may have learned positions, rotary embeddings (EVA, EVA-02, PE) or biases of attention scores by relative
-position (`PlacedBlock`).
+A network of timm may be a tower by itself, or the trunk of an open_clip tower. A trunk has no classifier. Instead, the
+open_clip tower adds a head that computes the embedding.
 
-If a network is not a trunk, its last stage is its classifier, and the stage before is its pooling. Without a classifier
-the pooling is the last stage. A ViT has a single stage for its pooling and its classifier.
+Convolutional networks and Swin are described by links: module paths in the order in which they run (see `chain`). To
+add such a network, add a line to `FEATURES`. In timm, MobileNet v1, MobileNet v2 and MNASNet are of the class
+EfficientNet, and MobileCLIP's FastViT is of the class FastVit. ViTs may have learned positions, rotary embeddings (EVA,
+EVA-02, PE) or biases of attention scores by relative position (`PlacedBlock`).
+
+If a network is a tower by itself, its last stage is its classifier, and the stage before the classifier is its pooling.
+If the network has no classifier, the pooling is the last stage. A ViT has a single stage for pooling and classifier.
 """
 
 from collections.abc import Iterator
@@ -47,7 +50,7 @@ FEATURES: dict[type, tuple[Link, ...]] = {
     timm_models.SwinTransformer: ("patch_embed", "layers"),
     timm_models.SwinTransformerV2: ("patch_embed", "layers"),
 }
-"""The links of each class of networks, from the image up to the last feature map."""
+"""The links (see `chain`) of each class of networks, from the image up to the last feature map."""
 VITS = (
     timm_models.VisionTransformer,
     timm_models.Eva,
@@ -56,7 +59,7 @@ VITS = (
 
 
 def read_timm(net: nn.Module) -> Chain | None:
-    """Return the chain of a network of timm; None for another network."""
+    """Return the chain of a network of timm. Return None for any other network."""
     if not isinstance(net, VITS) and _links(net) is None:
         return None
     network: Any = net
@@ -66,11 +69,11 @@ def read_timm(net: nn.Module) -> Chain | None:
 
 
 def trunk_stages(trunk: Any, path: str) -> Iterator[Stage]:
-    """Yield the stages of a network up to its last feature map or its last block.
+    """Yield the stages of a network of timm up to its last feature map or its last block.
 
     Args:
         trunk: The network.
-        path: Prefix of the sites' names.
+        path: Prefix of the names of sites: ``"trunk."`` for a trunk of open_clip, otherwise empty.
     """
     if isinstance(trunk, timm_models.VisionTransformer):
         entry = in_order(
@@ -107,7 +110,7 @@ def trunk_blocks(trunk: Any, path: str) -> dict[str, TransformerBlock]:
 
     Args:
         trunk: The network.
-        path: Prefix of the sites' names.
+        path: Prefix of the names of sites: ``"trunk."`` for a trunk of open_clip, otherwise empty.
     """
     if not isinstance(trunk, VITS):
         return {}
@@ -125,7 +128,7 @@ def trunk_blocks(trunk: Any, path: str) -> dict[str, TransformerBlock]:
 
 
 def trunk_grid(trunk: Any) -> TokenGrid | None:
-    """Return the grid of a ViT's tokens in the image; None for a network that is not a ViT."""
+    """Return the grid of a ViT's tokens in the image. Return None for a network that is not a ViT."""
     if not isinstance(trunk, VITS):
         return None
     first = () if trunk.cls_token is None else (CLASS_TOKEN,)
@@ -142,7 +145,7 @@ def last_norm(trunk: Any) -> nn.Module:
 
 
 def _ends(net: Any) -> Iterator[Stage]:
-    """Yield the stages after the last feature map, for a network that is not a trunk."""
+    """Yield the stages after the last feature map or block of a network that is a tower by itself."""
     if isinstance(net, VITS):
         answered = in_order(last_norm(net), net.forward_head)
         yield Stage("head", answered, EMBEDDING_FEATURE)
@@ -166,7 +169,7 @@ def _links(trunk: object) -> tuple[Link, ...] | None:
 
 
 def _rotary(trunk: Any, block: int) -> Tensor | None:
-    """Return the rotary embedding that the trunk gives to the block with this index, or None."""
+    """Return the rotary embedding that the network gives to the block with index ``block``, or None."""
     if trunk.rope is None:
         return None
     # Without a fixed shape the embedding is computed for the grid of this image size, as in the trunk's own forward.

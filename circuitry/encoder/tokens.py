@@ -1,4 +1,7 @@
-"""The tokens of a transformer: first the tokens that belong to no patch, then the patches, row by row. No torch."""
+"""The tokens of a transformer: first the tokens that belong to no patch, then the patches, row by row.
+
+Does not import torch.
+"""
 
 from dataclasses import dataclass
 

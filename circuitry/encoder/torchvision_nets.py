@@ -1,4 +1,8 @@
-"""The networks of torchvision as chains: links for each convolutional network, and a function for the ViT."""
+"""The networks of torchvision as chains.
+
+Convolutional networks are described by links: module paths in the order in which they run (see `chain`). The chain of
+the ViT is made by a function.
+"""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -63,7 +67,7 @@ USUAL_SIZE = 224
 
 
 def read_torchvision(net: nn.Module) -> Chain | None:
-    """Return the chain of a network of torchvision; None for another network."""
+    """Return the chain of a network of torchvision. Return None for any other network."""
     if isinstance(net, models.VisionTransformer):
         return _vit_chain(net)
     for kind, links in NETS.items():

@@ -1,4 +1,4 @@
-"""Entries of an `Identity` that describe a tower or model: modules, weights, stages, and its outputs for noise."""
+"""Entries of an `Identity` that describe a tower or model: modules, weights, stages, and outputs for noise."""
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
@@ -30,7 +30,8 @@ _CHANGE_NO_NUMBER = {
     "_attn_implementation_autoset",
     "_gradient_checkpointing_func",
 }
-"""Settings of modules that do not change the output. They choose a way of computing, or note where a module is from."""
+"""Settings of modules that do not change the output. They choose how the output is computed, or say where a module is
+from."""
 _OF_PYTORCH = {*vars(nn.Module())} | _CHANGE_NO_NUMBER
 """Attributes of a module that are not read as settings: the settings above, and PyTorch's own attributes. The weights
 are read separately, and hooks are refused."""
@@ -93,18 +94,22 @@ def stage_digests(
     points: Mapping[str, nn.Module],
     sites: Collection[str],
 ) -> dict[str, Any]:
-    """Return digests of stages that run other code than modules of the tower and code of known libraries.
+    """Return digests of the stages that run code of a user.
+
+    Most stages run only modules of the tower, and code of installed libraries and of this package. The other entries of
+    an `Identity` describe these stages, so they get no digest.
 
     Args:
-        stages: Stages of an encoder, in the order in which they run, because a stage may hold the stages before it.
+        stages: Stages of an encoder, in the order in which they run. The order matters, because a stage may contain
+            stages before it.
         tower: The tower whose modules the stages run.
         points: Hook points inside the stages, by name.
         sites: Sites whose stages get a digest in any case.
 
     Returns:
-        A dictionary from sites to digests. If the code of a stage cannot be read and its kind of units has a
-        ``made_of`` (see `UnitKind`), the digest does not include the code. If the kind has no ``made_of``, the value
-        is instead a dictionary from the names of unreadable values to `UNKNOWN`.
+        A dictionary from sites to digests. If the code of a stage cannot be read, there are two cases. If its units
+        have a definition (`UnitKind.made_of`), the digest leaves out the code. Otherwise the value is not a digest, but
+        a dictionary from the names of the unreadable values to `UNKNOWN`.
     """
     # Modules of the tower are read as their names, because `tower_digests` has read their weights and settings.
     modules = {id(module): name for name, module in tower.named_modules()}
@@ -129,7 +134,10 @@ def stage_digests(
 
 
 def noise_numbers(*shape: int) -> np.ndarray:
-    """Return an array of whole numbers from 0 to 255 that look random: Knuth's hashes of the numbers' indices."""
+    """Return an array of whole numbers from 0 to 255 that look random.
+
+    They are Knuth's multiplicative hashes of 0, 1, 2 and so on, so they are the same on every machine.
+    """
     # Random generators differ between versions and devices. Arithmetic of whole numbers does not differ.
     places = np.arange(np.prod(shape)).reshape(shape)
     return (places * _KNUTH >> 13) % 256
@@ -149,10 +157,10 @@ def noise_image(height: int, width: int) -> np.ndarray:
 
 
 def answers_to_noise(stages: Iterable[Stage], images: Tensor) -> list[float]:
-    """Run the stages on images of noise, and return six numbers that describe the output for each image.
+    """Run the stages on images of noise, and return six numbers for each image, which describe the output.
 
     The numbers are the cosines of the output with five fixed directions, then the length of the output. They change if
-    the computation changes in any way, even in code that no digest can read. They hardly change by rounding.
+    the computation changes, even in code that no digest can read. Rounding hardly changes them.
     """
     x = images
     for stage in stages:
@@ -171,9 +179,10 @@ def answers_to_noise(stages: Iterable[Stage], images: Tensor) -> list[float]:
 
 
 def global_hooks() -> dict[str, list[str]]:
-    """Return the effects of PyTorch's hooks for all modules, in the form of `HookedSites.hook_effects`.
+    """Say whether hooks are set that PyTorch runs in all modules, in the form of `HookedSites.hook_effects`.
 
-    If such a hook is set, the effect is `UNKNOWN`. Otherwise the dictionary is empty.
+    Functions such as ``register_module_forward_hook`` set these hooks. If one is set, return a dictionary with the text
+    `UNKNOWN`, because it is not known what the hook does. Otherwise return an empty dictionary.
     """
     if any(getattr(of_all_modules, name) for name in _GLOBAL_HOOKS):
         return {"all modules": [UNKNOWN]}
@@ -194,14 +203,15 @@ def precision_of(device: torch.device) -> list[str]:
 def _settings(module: nn.Module, name: str, leaves: Leaves, packed: set[str]) -> Any:
     """Return the settings of a module in a form for `digest`.
 
-    Settings are the attributes of the object and the attributes of its classes. Classes of libraries are left out. If
-    the module has a text ``identity``, this text is returned instead.
+    The settings are the attributes of the module and of its classes, without classes that belong to libraries. If the
+    module has an attribute ``identity`` that is a text, this text is returned instead.
 
     Args:
         module: The module.
         name: Name of the module in the tower.
-        leaves: Reader of the values, which collects the values that it cannot read.
-        packed: Names of attributes that are read as weights.
+        leaves: Object that reads the values of attributes. It also collects the names of values that cannot be read.
+        packed: Names of attributes that hold weights although they are neither parameters nor buffers, as in quantised
+            layers. They are not settings.
     """
     # A module may identify itself by a text.
     own = getattr(module, "identity", None)

@@ -1,12 +1,12 @@
-"""Runs of a tower: who may run it, and what is certain within a run.
+"""Runs of a tower: which thread may run it, and what does not change within a run.
 
-1. Threads take turns: a run holds the lock of its tower. All encoders on a tower share its lock.
+1. Threads take turns: each tower has a lock, which all encoders on the tower share, and a run holds this lock.
 2. Weights do not change within a run. So values that depend on the weights are computed once in a run
    (`TowerRuns.once`) and forgotten when the run ends. No such value is used after a change of the weights, however the
    weights were changed.
-3. Stages run the modules that the tower had when the stages were made, without the containers of these modules. A run
-   raises `InputError` if a module was replaced, has hooks, or has another ``forward`` (`check_modules`). Such changes
-   would act in some stages and not in other stages.
+3. Stages run the modules that the tower had when the encoder was made, without the containers of these modules. If a
+   module was replaced, has hooks of PyTorch, or has another ``forward``, a run raises `InputError` (`check_modules`).
+   Such changes would act in some stages and not in other stages.
 """
 
 import weakref
@@ -34,7 +34,7 @@ _HOOKS = (
 
 
 class TowerRuns:
-    """The runs of one tower."""
+    """The lock of a tower, and the values that the current run of the tower has computed."""
 
     def __init__(self) -> None:
         self.lock = RLock()
@@ -53,7 +53,7 @@ class TowerRuns:
 
     @contextmanager
     def evaluating(self, tower: nn.Module) -> Iterator[None]:
-        """Keep the tower in evaluation mode within the block, and restore the mode of each module after it."""
+        """Keep the tower in evaluation mode within a ``with`` block, and restore the mode of each module after it."""
         with self.lock:
             # The mode is restored module by module, because a caller may train a head above frozen layers. Within a run
             # all modules are in evaluation mode already.
@@ -76,7 +76,9 @@ class TowerRuns:
         *,
         gradients: bool = False,
     ) -> Iterator[None]:
-        """Treat the block as one run; see `Encoder.running`. A run within a run only switches gradients on or off.
+        """Treat a ``with`` block as one run; see `Encoder.running`.
+
+        If the block lies within another run, it only switches gradients on or off.
 
         Args:
             tower: The tower that runs.
@@ -112,9 +114,10 @@ class TowerRuns:
                 )
 
     def once(self, name: Hashable, make: Callable[[], T]) -> T:
-        """Return the result of ``make``, which may depend on the weights only.
+        """Return the result of ``make``, a function whose result depends on the weights of the tower only.
 
-        Within a run, ``make`` is called once for each ``name``, and its result is kept until the run ends.
+        Within a run, ``make`` is called once for each ``name``, and its result is kept until the run ends. Outside of a
+        run, ``make`` is called each time.
         """
         if not self.go_on:
             return make()
@@ -125,7 +128,7 @@ class TowerRuns:
 
 
 def _check_followed(tower: nn.Module) -> None:
-    """Raise `InputError` if weights or layers of a tower pass no gradients.
+    """Raise `InputError` if PyTorch cannot compute gradients through weights or layers of a tower.
 
     Scores would miss all paths through such layers.
     """
@@ -144,7 +147,7 @@ def _check_followed(tower: nn.Module) -> None:
 
 
 def weight_sums(tower: nn.Module) -> list[str]:
-    """Return the sum of each parameter and buffer as text.
+    """Return the sum of each parameter and buffer as text, to notice changes of the weights.
 
     Computing the sums takes a tenth of the time of a digest of the weights.
     """
@@ -160,7 +163,7 @@ _RUNS: weakref.WeakKeyDictionary[nn.Module, TowerRuns] = weakref.WeakKeyDictiona
 
 
 def check_modules(tower: nn.Module, made_of: Mapping[str, nn.Module]) -> None:
-    """Raise `InputError` if a module of a tower was replaced, has hooks, or has another ``forward``.
+    """Raise `InputError` if a module of a tower was replaced, has hooks of PyTorch, or has another ``forward``.
 
     Args:
         tower: The tower to check.

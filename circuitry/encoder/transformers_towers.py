@@ -1,12 +1,12 @@
-"""The vision transformers of the library transformers as chains. Modules are found by their roles.
+"""The vision transformers of the library transformers as chains.
 
 The stages are the embeddings (for CLIP with the norm before the blocks), each block, and a last stage. The last stage
-is the last norm, then the class token or attention pooling, then the projection or classifier if there is one. The
-library renames modules even within one major version, so a module may have one of several names. When an encoder is
-made, the output of the chain is compared with the model's own output.
+is the last norm, then the class token or a pooling, then the projection or classifier if there is one. The library
+renames modules even within one major version, so modules are looked up under all names that they have in some version
+(`found_by_role`). When an encoder is made, the output of the chain is compared with the model's own output.
 
-The embedding is the model's own image features or pooled output. For a ViT it is the class token after the last norm,
-because the pooler of a ViT is often not trained.
+The embedding is the model's own image features, class logits or pooled output. For a ViT without a classifier it is the
+class token after the last norm, because the pooler of a ViT is often not trained.
 """
 
 from collections.abc import Callable
@@ -43,7 +43,7 @@ _KINDS = {
     "dinov3_vit": "dinov3",
     "vit": "vit",
 }
-"""Kind of a model by the ``model_type`` of its configuration."""
+"""Kind of a model, by the ``model_type`` of the configuration of the model."""
 _VISION = ("vision_model", "vit", "dinov2", "dinov2_with_registers")
 _BLOCKS = ("encoder.layers", "encoder.layer", "layers", "model.layer", "layer")
 _NORMS = ("post_layernorm", "layernorm", "norm")
@@ -64,9 +64,9 @@ def from_transformers(module: nn.Module) -> bool:
 
 
 def vision_kind(config: Any) -> str:
-    """Return the kind of vision tower that a configuration of the library transformers describes.
+    """Return the kind of vision tower that a configuration of the library transformers describes, such as ``"clip"``.
 
-    The kind is a value of `_KINDS`. Raise `InputError` if the type of the model is not known.
+    Raise `InputError` if the package does not know the type of the model.
     """
     name = str(getattr(config, "model_type", type(config).__name__))
     if name in _KINDS:
@@ -83,7 +83,7 @@ def vision_kind(config: Any) -> str:
 
 
 def read_transformers(tower: nn.Module) -> Chain | None:
-    """Return the chain of a vision model of the library transformers; None for a model of another library."""
+    """Return the chain of a vision model of the library transformers. Return None for any other model."""
     model: Any = tower
     if not from_transformers(tower) or not hasattr(tower, "config"):
         return None
@@ -106,15 +106,18 @@ def read_transformers(tower: nn.Module) -> Chain | None:
 
 
 def found_by_role(module: nn.Module, role: str, *names: str) -> tuple[str, Any]:
-    """Return the path and the object of a submodule that has one of several paths.
+    """Find an attribute of a module, such as a submodule, whose path differs between versions of the library.
 
     Args:
-        module: The module that has the submodule.
-        role: What the submodule does, for the message.
-        names: Paths of the submodule in different versions of the library. The first path that exists is used.
+        module: The module that has the attribute.
+        role: What the attribute is, for the message.
+        names: Paths of the attribute in different versions. The first path that exists is used.
+
+    Returns:
+        (path, value) of the attribute.
 
     Raises:
-        InputError: if the module has no submodule under these paths.
+        InputError: if the module has an attribute under none of these paths.
     """
     for name in names:
         with suppress(AttributeError):
@@ -128,12 +131,12 @@ def found_by_role(module: nn.Module, role: str, *names: str) -> tuple[str, Any]:
 
 
 def member_by_role(module: nn.Module, role: str, *names: str) -> Any:
-    """Return the object of a submodule that has one of several paths; see `found_by_role`."""
+    """Return an attribute of a module whose path differs between versions of the library; see `found_by_role`."""
     return found_by_role(module, role, *names)[1]
 
 
 def _vision(model: Any) -> tuple[str, Any]:
-    """Return (path, vision model) for the vision model inside a model. The path ends with a dot.
+    """Return (path, vision model): the vision model inside a model, and the path to it with a dot at its end.
 
     If there is no vision model inside the model, return an empty path and the model itself.
     """
@@ -151,7 +154,7 @@ def _blocks(
     Args:
         path: Path of the vision model in the model, with a dot at its end.
         vision: The vision model.
-        kind: Kind of the model; a value of `_KINDS`.
+        kind: Kind of the model, such as ``"clip"`` (a value of `_KINDS`).
         size: Height and width of images.
     """
     name, modules = found_by_role(vision, "list of blocks", *_BLOCKS)
@@ -177,7 +180,7 @@ def _rotary(vision: Any, size: tuple[int, int]) -> tuple[Tensor, Tensor]:
 
 
 def _last_stage(model: Any, path: str, vision: Any, kind: str) -> Stage:
-    """Return the stage from the last block to the embedding, named after the last module that it runs."""
+    """Return the stage from the last block to the embedding. It is named after the last module that it runs."""
     name, norm = found_by_role(vision, "last norm", *_NORMS)
     head = getattr(vision, "head", None)
     projection = getattr(model, "visual_projection", None)
@@ -218,9 +221,9 @@ def _grid(config: Any, kind: str, height: int, width: int) -> TokenGrid:
 
 
 def pooled_output(out: Any) -> Tensor:
-    """Return the pooled output from the result of a method of a model of the library transformers.
+    """Return the pooled output, given what a method of a model of the library transformers has returned.
 
-    The result is either the pooled output itself or an object that holds it.
+    The method has returned either the pooled output itself or an object that holds the pooled output.
     """
     # Version 5 returns an object where version 4 returned a tensor.
     output: Tensor = out if isinstance(out, Tensor) else out.pooler_output

@@ -1,8 +1,8 @@
 """Kinds of units. Each `Stage` has a `UnitKind`, which says what the units of its output are.
 
-To add a kind, give a `UnitKind` with a name and an axis to the stage whose output has such units. If the units are not
-entries of the network's own activation, such as directions in this activation, they need a definition in ``made_of``.
-Two encoders count as the same only if the definitions of their units are equal.
+To add a kind, give a `UnitKind` with a name and an axis to the stage whose output has such units. Units that are not
+entries of the network's own activation, for example directions in this activation, need a definition in ``made_of``.
+Results of two encoders are compared only if the definitions of their units are equal.
 """
 
 from dataclasses import dataclass, field
@@ -33,15 +33,15 @@ class UnitKind:
     """Whether a unit is a vector at each position, along the last axis. A head is such a unit. The strength of such a
     unit is the length of the vector."""
     made_of: Any = field(default=None, repr=False, compare=False)
-    """Definition of the units, such as a rotation or an autoencoder. None for the network's own units. To have a
-    `digest`, the definition consists of numbers, arrays, tensors, functions and objects of these types, or it has a
-    text ``identity``."""
+    """Definition of the units, such as a rotation or an autoencoder. None for the network's own units. The definition
+    needs a `digest`. So it either consists of numbers, arrays, tensors, functions and objects that hold these, or has
+    an attribute ``identity`` that is a text."""
 
     @property
     def layout(self) -> tuple[int, bool]:
         """How units lie in an activation: their axis, and whether a unit is a vector.
 
-        Two kinds with equal layouts describe the same units, even if the names of the kinds differ.
+        If two kinds have equal layouts, they divide an activation in the same way, even if their names differ.
         """
         return self.axis, self.is_vector
 
@@ -49,7 +49,7 @@ class UnitKind:
     def digest(self) -> Any:
         """Digest of ``made_of`` for an `Identity`.
 
-        If ``made_of`` cannot be read, the digest is unknown, and an unknown digest equals no other digest.
+        If ``made_of`` cannot be read, the digest is marked as unknown. An unknown digest equals no other digest.
         """
         own = getattr(self.made_of, "identity", self.made_of)
         if isinstance(own, str):
@@ -69,7 +69,7 @@ NEURON = UnitKind("neuron", -1)
 
 
 def kind_along(axis: int) -> UnitKind:
-    """Return a kind for units if only their axis is known."""
+    """Return a kind for units if only their axis is known: channels, features of tokens, or otherwise "unit"."""
     for kind in (CHANNEL, FEATURE):
         if kind.axis == axis:
             return kind
