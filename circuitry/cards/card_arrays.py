@@ -1,5 +1,4 @@
-"""Join scores, top images and exact effects of units into arrays, which hold the cards of a site. Does not import
-torch.
+"""Join the scores, top images and exact effects of units into the arrays of a site's cards. Does not import torch.
 
 The exact effect of a unit is measured: it is the change of the metric if the unit is replaced.
 """
@@ -32,8 +31,9 @@ def site_arrays(
     activations: Sequence[Float[np.ndarray, "images units"]],
     exact: Mapping[Key, Mapping[str, np.ndarray]],
 ) -> dict[str, np.ndarray]:
-    """Return the arrays that hold the cards of a site. Each array has a row for each unit that at least one circuit
-    keeps.
+    """Return the arrays that hold the cards of a site.
+
+    Each array has a row for each unit that at least one circuit keeps.
 
     Args:
         circuits: The units of all circuits.
@@ -45,9 +45,10 @@ def site_arrays(
 
     Returns:
         The arrays by name. ``heat_scale`` [units] is the largest activation of a unit. ``bin_edges`` and ``counts`` are
-        its `histograms`. ``effects`` and ``kept`` [units, classes, domains] are its score in each circuit, and whether
-        the circuit keeps it. ``<ranking>/<array>`` are its top images. ``exact/<replacement>`` [units, classes,
-        domains] are its exact effects, or NaN if they were not measured.
+        the unit's `histograms`. ``effects`` and ``kept`` [units, classes, domains] are the unit's score in each
+        circuit, and whether the circuit keeps the unit. ``<ranking>/<array>`` are the unit's top images
+        (`_top_arrays`). ``exact/<replacement>`` [units, classes, domains] are the unit's exact effects, or NaN if they
+        were not measured.
     """
     # Rows of all arrays: the units with a card, in ascending order.
     units = circuits.kept_by_any(site)

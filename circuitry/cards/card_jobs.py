@@ -152,11 +152,11 @@ class CardJobs:
 
     @cached_property
     def selection(self) -> dict[Key, tuple[ImageRecord, ...]]:
-        """The images in which activations of units are recorded, by class and domain. Classes without a circuit have
-        images, too.
+        """The images in which activations of units are recorded, by class and domain.
 
-        Images used to find the circuit come first. Next come the unseen images on which `CausalChecks` tests the
-        circuit, so that the explorer can show the model's answers for these images.
+        Classes without a circuit have images, too. Images used to find the circuit come first. Next come the unseen
+        images on which `CausalChecks` tests the circuit, so that the explorer can show the model's answers for these
+        images.
         """
         chosen = self.checks.chosen
         # Enough images to include the images used to find the circuits, and after them the images of causal checks.

@@ -28,8 +28,7 @@ class CircuitUnits:
         """Whether each circuit keeps each unit: masks [units, circuits] by site."""
 
     def add(self, key: Key, graph: AttributionGraph) -> None:
-        """Fill the column of a circuit: the scores of all units in the circuit's graph, and which units the circuit
-        keeps.
+        """Fill the column of a circuit with the scores of its graph, and mark the units that the circuit keeps.
 
         Args:
             key: Class and domain of the circuit.
@@ -51,8 +50,9 @@ class CircuitUnits:
         return np.flatnonzero(self.kept[site].any(1))
 
     def units(self) -> dict[str, np.ndarray]:
-        """Return the indices of the units that at least one circuit keeps, by site. Sites without such units are left
-        out.
+        """Return the indices of the units that at least one circuit keeps, by site.
+
+        Sites without such units are left out.
         """
         units: dict[str, np.ndarray] = {}
         for site in self.kept:

@@ -1,5 +1,6 @@
-"""Names of units, made of words. Names are fitted on one half of the images and tested on the other half. Does not
-import torch.
+"""Names of units, made of words. Does not import torch.
+
+Names are fitted on one half of the images and tested on the other half.
 
 A model's text encoder gives the probability of each word of a vocabulary in each image. For the units of one site:
 

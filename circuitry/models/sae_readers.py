@@ -1,4 +1,7 @@
-"""Load sparse autoencoders and transcoders. The first reader that recognises the layout of a file reads it."""
+"""Load sparse autoencoders and transcoders.
+
+A reader can read files of one layout. The first reader that recognises the layout of a file reads the file.
+"""
 
 import logging
 import os
@@ -127,8 +130,8 @@ def register_sae_reader(
 
     Args:
         name: Name of the layout, for messages. An earlier reader of the same name is replaced.
-        recognises: Function that returns whether a file has the layout, judging by the names and settings of its
-            weights.
+        recognises: Function that returns whether a file has the layout, judging by the names of its weights and by its
+            settings.
         read: Function that returns the autoencoder in a file with this layout.
 
     Example:
