@@ -18,7 +18,7 @@ REPLACED_BY = {
     "mean": "mean-position",
     "other-domains": "other-domains",
 }
-"""Ways to replace a unit when its exact effect is measured. Each way has the name of the baseline that gives the new
+"""Ways to replace a unit when its exact effect is measured. The values are the names of the baselines that give the new
 activation of the unit."""
 BINS = 30
 """Number of bins of a histogram."""

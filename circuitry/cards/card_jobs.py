@@ -83,7 +83,7 @@ def unit_cards(
 
     Args:
         clip: The model in which the circuits were found, with the same units, such as channels or heads.
-        images: The images to show on cards. Circuits are left out if their class or domain is not among these images.
+        images: The images to show on cards. Circuits are left out if their class or domain is not selected here.
         graphs: The circuits.
         out: Folder of the cards.
         work: Processes, memory and progress. They do not change results.

@@ -117,8 +117,8 @@ class UnitName:
 class WordCheck:
     """Result of a test whether a model's words work, so that they can name units.
 
-    In this test the model classifies images by the names of classes (zero-shot). Its words work if its accuracy is
-    above chance level.
+    In this test the model classifies images by the names of classes (zero-shot). The words work if the lower end of the
+    accuracy's confidence interval is above chance level.
 
     Example:
         >>> from circuitry.cards import WordCheck

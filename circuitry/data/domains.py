@@ -170,9 +170,10 @@ class DomainFolder:
         return sorted(group, key=lambda record: drawn_by_name(seed, record.relative))
 
     def following(self, class_name: str) -> tuple[str, ...]:
-        """Return the selected classes except this class, beginning after it.
+        """Return the selected classes without the given class: first the classes after it, then the classes before it.
 
-        The classes before this class come last.
+        Args:
+            class_name: The given class.
         """
         place = self.classes.index(class_name)
         return (*self.classes[place + 1 :], *self.classes[:place])

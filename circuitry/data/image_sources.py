@@ -64,7 +64,7 @@ TABLE_COLUMNS = ("path", "class", "domain")
 
 @runtime_checkable
 class ListedImages(Protocol):
-    """The interface of torchvision's ``ImageFolder``."""
+    """The two attributes of torchvision's ``ImageFolder`` that are read."""
 
     samples: Sequence[tuple[str, int]]
     """Path of each file, and the index of its class."""

@@ -82,8 +82,8 @@ class Classifier(Clip):
     ) -> Float[Tensor, "classes d"]:
         """Return the weight of each class [K, D].
 
-        The weight of a class is the normalised row of its output in the last layer. If a class has several outputs, it
-        is the normalised mean of their normalised rows.
+        Each output of the classifier has a row in the last layer, which is normalised. The weight of a class is the row
+        of its output. If a class has several outputs, its weight is the mean of their rows, normalised again.
 
         Args:
             class_names: Names of K classes, which must be among the `classes` of this classifier.

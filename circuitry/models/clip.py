@@ -187,7 +187,7 @@ class Clip:
     def scale(self) -> float:
         """Factor from cosines to logits: the model's own scale, or CLIP's usual scale if the model has no scale.
 
-        The encoder has the same scale. Tasks and metrics read it from the encoder, so it needs no setting.
+        The encoder has the same scale. Tasks and metrics read the scale from the encoder.
         """
         return self.encoder.scale
 

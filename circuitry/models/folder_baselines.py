@@ -1,20 +1,20 @@
 """Baselines for a data set: the values that replace ablated activations, for every class and domain.
 
-The user gives a baseline itself, or the name of a baseline that is computed from the data. In the second case some
-images of each class in each domain are chosen: at most ``n_images``, by the random order of ``seed``, as
-`DomainFolder.select` chooses them. The names are:
+The user gives a baseline itself, or one of these names:
 
 - ``zero``: all values are zero.
 - ``mean-position``: the mean activation of each unit at each position, over the chosen images of all classes and
   domains. This is the default.
-- ``mean-unit``: the mean activation of each unit over all positions and over the same images.
+- ``mean-unit``: the mean activation of each unit, over all positions and over the chosen images of all classes and
+  domains.
 - ``other-domains``: the mean activation of each unit at each position, over the chosen images of the same class in the
   other domains.
-- ``counterfactual``: the activation in an image of another class in the same domain. Each image of a task gets such an
-  image. The seed puts the other classes in an order. The first image of each of these classes is taken, then the second
-  image of each of these classes, and so on, at most ``n_images`` in all.
+- ``counterfactual``: the activation in an image of another class in the same domain. Each ablated image has its own
+  such image. The seed puts the other classes in an order. The first image of each of these classes is taken, then the
+  second image of each of these classes, and so on, at most ``n_images`` in all.
 
-``other-domains`` and ``counterfactual`` differ by class and domain.
+For the means, at most ``n_images`` images are chosen of each class in each domain, with the seed, as in
+`DomainFolder.select`. ``other-domains`` and ``counterfactual`` differ by class and domain.
 """
 
 import hashlib

@@ -102,10 +102,7 @@ class FolderWork:
         return self._metric(self.weights(domain), self.images.label(class_name))
 
     def baseline_called(self, name: str) -> FolderBaseline:
-        """Return the `FolderBaseline` with this name.
-
-        If it is computed from the data, it uses the same images as `baseline` would: the same number and seed.
-        """
+        """Return the baseline with this name. Its model, number of images and seed are the same as in `baseline`."""
         return replace(self.baseline, choice=name)
 
     def task(

@@ -1,6 +1,6 @@
 """Load a model of open_clip.
 
-It is given by the name of a model of open_clip or of this package, or by a model-config JSON.
+The model is given by its name, in open_clip or in this package, or by a model-config JSON.
 """
 
 import json

@@ -199,11 +199,13 @@ def read_prisma(file: SaeFile) -> SparseAutoencoder:
 def read_saev(file: SaeFile) -> SparseAutoencoder:
     """Read a file of saev, an autoencoder for the patches of a ViT, not for its class token.
 
-    Files state a schema, a number from 1 to 5. With a schema, the features of an activation x are f = act(x W_enc +
-    b_enc).
+    Files state a schema, a number from 1 to 5; older files state none. The features f of an activation x are:
 
-    Older files state no schema. In these files f = act((z - b_dec) W_enc + b_enc) with z = (x - mean) / scale. The
-    files do not store mean and scale, so a warning asks for them.
+        with a schema      f = act(x W_enc + b_enc)
+        without a schema   f = act((z - b_dec) W_enc + b_enc)  with  z = (x - mean) / scale
+
+    Older files do not store mean and scale. A warning asks for these values if the user has not given them to
+    `load_sae`.
     """
     config = file.config
     schema = config.get("schema")
@@ -258,7 +260,7 @@ def read_clipscope(file: SaeFile) -> SparseAutoencoder:
 
 
 def read_patch_sae(file: SaeFile) -> SparseAutoencoder:
-    """Read a file of PatchSAE, or of Hugo Fry's code, from which PatchSAE was made. Both have the same layout.
+    """Read a file of PatchSAE, or a file of Hugo Fry's code, which PatchSAE extends. Both have the same layout.
 
     The features of an activation x are f = relu((x - b_dec) W_enc + b_enc), unless the autoencoder is gated. In a gated
     autoencoder, b_enc is the bias of the gates. The index of the block may be negative: -1 is the last block.
@@ -277,7 +279,7 @@ def read_patch_sae(file: SaeFile) -> SparseAutoencoder:
 def read_dictionary_learning(file: SaeFile) -> SparseAutoencoder:
     """Read a file ae.pt of dictionary_learning. The settings of the training are in a JSON file in the same folder.
 
-    The library's class of the autoencoder must be in `DICTIONARIES`.
+    The class that the autoencoder has in the library must be in `DICTIONARIES`.
     """
     trainer = file.config["trainer"]
     stored = file.tensors
@@ -314,9 +316,11 @@ def read_dictionary_learning(file: SaeFile) -> SparseAutoencoder:
 def read_msae(file: SaeFile) -> SparseAutoencoder:
     """Read a file of MSAE (Zaigrajew et al. 2025), an autoencoder of embeddings.
 
-    The features of an embedding x are f = cap tanh(act(h) / cap), with h = (z - pre_bias) encoder + latent_bias and z =
-    (x - mean) scale. If cap is 0, then f = act(h). The name of the file states cap, the activation function act, and
-    further settings.
+    The features f of an embedding x are:
+
+        f = cap tanh(act(h) / cap)  with  h = (z - pre_bias) encoder + latent_bias  and  z = (x - mean) scale
+
+    If cap is 0, then f = act(h). The name of the file states cap, the activation function act, and further settings.
     """
     name = _MSAE_NAME.match(file.path.name)
     if name is None:

@@ -182,7 +182,7 @@ class SaeFile:
 def _only(names: Iterable[str], path: str | os.PathLike[str]) -> str:
     """Return the path of the only weights file of a folder.
 
-    If several files hold weights, files with a name in `PREFERRED` are considered first. Of the remaining files, only
+    If several files hold weights, files with a name in `PREFERRED` are preferred to all other files. After that, only
     the files in the fewest nested folders are considered.
 
     Args:
@@ -190,7 +190,7 @@ def _only(names: Iterable[str], path: str | os.PathLike[str]) -> str:
         path: The folder, for the message.
 
     Raises:
-        InputError: if the result is no weights file, or more than one.
+        InputError: if no weights file is left, or more than one.
     """
     # SAELens stores a file of sparsity statistics beside the weights.
     weights = [

@@ -40,8 +40,8 @@ def load_sae(
     """Read a sparse autoencoder or a transcoder without running code in its file.
 
     Supported are files of this package, ViT-Prisma, saev, clipscope, PatchSAE, dictionary_learning, MSAE and SAELens
-    (versions 2 to 6), and layouts added by `register_sae_reader`. The name of the reader is logged. For a file of
-    another library it is also stored in ``about["reader"]``.
+    (versions 2 to 6), and layouts added by `register_sae_reader`. Each layout has a reader. The name of the reader that
+    was used is logged. For a file of another library it is also stored in ``about["reader"]``.
 
     Args:
         path: One of: a weights file, perhaps with settings beside it (``config.json``, ``cfg.json``); a folder with a
