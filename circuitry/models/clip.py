@@ -151,9 +151,13 @@ class Clip:
 
     @own_modes()
     def tokens_digest(self, class_names: Names, templates: Sequence[Template]) -> str:
-        """Return a short digest of the tokens that `text_weights` would encode for class names in templates.
+        """Return a short digest of the tokens of all prompts that `text_weights` would encode.
 
         For a model that reads no text, return the words "reads no text".
+
+        Args:
+            class_names: Names of the classes.
+            templates: Templates that make a prompt of each name.
         """
         _, prompts = _prompts(class_names, templates)
         try:
@@ -209,7 +213,7 @@ class Clip:
         return replace(self, preprocess=with_decoding(self.preprocess, decoding))
 
     def in_basis(self, saes: Mapping[str, SparseAutoencoder]) -> "Clip":
-        """Return the same model, with features of autoencoders as the units of some sites; see `in_feature_basis`.
+        """Return the same model, whose units at some sites are features of autoencoders; see `in_feature_basis`.
 
         Args:
             saes: The autoencoders by site of the encoder.

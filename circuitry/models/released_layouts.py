@@ -436,8 +436,8 @@ def _plain_or_gated(
 
     Args:
         file: The file.
-        is_gated: Whether the file holds a gated autoencoder; see `_gated`. If False, its weights have the names in
-            `_PLAIN`.
+        is_gated: Whether the file holds a gated autoencoder, which becomes a JumpReLU autoencoder (`_gated`). If False,
+            the weights have the names in `_PLAIN`.
         gate: Name of the bias of the gates in the file of a gated autoencoder.
     """
     if is_gated:
