@@ -1,4 +1,7 @@
-"""Cards of units: the images that activate a unit in every domain, its exact effects, and a tested name."""
+"""Cards of units: the images that activate a unit most in each domain, the unit's effects, and its name.
+
+The exact effect of a unit is the change of the metric if the unit is replaced.
+"""
 
 import lazy_loader
 

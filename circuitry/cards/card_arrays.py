@@ -1,4 +1,7 @@
-"""The cards of a site as arrays, joined from the circuits, the images and the exact effects. No torch."""
+"""Join the scores, top images and exact effects of units into the arrays of a site's cards. Does not import torch.
+
+The exact effect of a unit is measured: it is the change of the metric if the unit is replaced.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -15,7 +18,8 @@ REPLACED_BY = {
     "mean": "mean-position",
     "other-domains": "other-domains",
 }
-"""Replacements of a unit for which exact effects are measured, with the name of the baseline that replaces the unit."""
+"""Ways to replace a unit when its exact effect is measured. The values are the names of the baselines that give the new
+activation of the unit."""
 BINS = 30
 """Number of bins of a histogram."""
 
@@ -27,14 +31,24 @@ def site_arrays(
     activations: Sequence[Float[np.ndarray, "images units"]],
     exact: Mapping[Key, Mapping[str, np.ndarray]],
 ) -> dict[str, np.ndarray]:
-    """Return the arrays of a site's cards by name. An array has a row for each unit that any circuit keeps.
+    """Return the arrays that hold the cards of a site.
+
+    Each array has a row for each unit that at least one circuit keeps.
 
     Args:
         circuits: The units of all circuits.
         site: The site.
-        seen: The images of each domain.
-        activations: Activations [images, units] for each domain, of the units that any circuit keeps.
-        exact: Arrays of exact effects by name, for each circuit.
+        seen: The images of each domain, with the top images of the units.
+        activations: For each domain, the activations [images, units] of the units that at least one circuit keeps.
+        exact: For each circuit, its exact effects: arrays ``<replacement>/<site>``, and the indices of the measured
+            units as ``units/<site>``.
+
+    Returns:
+        The arrays by name. ``heat_scale`` [units] is the largest activation of a unit. ``bin_edges`` and ``counts`` are
+        the unit's `histograms`. ``effects`` and ``kept`` [units, classes, domains] are the unit's score in each
+        circuit, and whether the circuit keeps the unit. ``<ranking>/<array>`` are the unit's top images
+        (`_top_arrays`). ``exact/<replacement>`` [units, classes, domains] are the unit's exact effects, or NaN if they
+        were not measured.
     """
     # Rows of all arrays: the units with a card, in ascending order.
     units = circuits.kept_by_any(site)
@@ -72,15 +86,18 @@ def _top_arrays(
 ) -> dict[str, np.ndarray]:
     """Return the top images of a site's units, as arrays [units, domains, images, ...] by name.
 
+    The top images of a unit are the images in which the unit is strongest.
+
     Args:
         seen: The images of each domain.
         ranking: How images are ranked; one of `RANKINGS_OF_IMAGES`.
         site: The site.
 
     Returns:
-        ``places`` holds the indices of the top images among the images of all domains, or -1 if there is no further
-        image. ``values`` holds the activation or effect of the unit in each image, by which images are ranked. ``heat``
-        holds the map of the unit's activation over each image. ``heat`` is missing if the units have no maps.
+        Three arrays. ``places`` holds the indices of the top images among the images of all domains, or -1 if there is
+        no further image. ``values`` holds the activation or effect of the unit in each image, by which images are
+        ranked. ``heat`` holds the map of the unit's activation over each image. ``heat`` is missing if the units have
+        no maps.
     """
     places: list[np.ndarray] = []
     values: list[np.ndarray] = []

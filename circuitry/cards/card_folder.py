@@ -1,13 +1,13 @@
-"""The folder of cards that `unit_cards` writes: its files, and `CardFolder`, which reads them. No torch.
+"""The folder of cards that `unit_cards` writes: its files, and `CardFolder`, which reads them. Does not import torch.
 
 images/<domain>.json         the images of a domain
-images/<domain>.npy          activation [images, units] of every unit
-images/<domain>.safetensors  top images and embeddings of the domain
-exact/<class>/<domain>.safetensors    exact effects
+images/<domain>.npy          activation [images, units] of every unit that has a card
+images/<domain>.safetensors  top images of the units, and embeddings of the images of the domain
+exact/<class>/<domain>.safetensors    exact effects: the metric's change if a unit of the circuit is replaced
 sites/<site>.safetensors     arrays of the cards of a site
-sites/<site>.json            names of its units
+sites/<site>.json            names of the units of the site
 words.json                   the `WordCheck`: how well the model classifies the images by the names of classes
-thumbnails/<id>.webp
+thumbnails/<id>.webp         thumbnail of an image
 """
 
 import json
@@ -45,9 +45,15 @@ SITE = "site"
 
 
 def card_file(folder: Path, job: Job, suffix: str = ".safetensors") -> Path:
-    """Return the path of a file of a job of `unit_cards`.
+    """Return the path of a file that a job of `unit_cards` writes.
 
-    A job writes its file with the default suffix last. If this file exists, the job is done.
+    A job may write several files, which differ in their suffix. The file with the default suffix is written last. If
+    this file exists, the job is done.
+
+    Args:
+        folder: The folder of the cards.
+        job: The kind of the job, followed by the names of what the job is for, such as a class and a domain.
+        suffix: The suffix of the file.
     """
     kind, *names = job
     if kind == WORDS:
@@ -62,7 +68,7 @@ def thumbnail_file(folder: Path, image_id: str) -> Path:
 
 
 def read_beside(path: Path) -> Any:
-    """Return the content of a JSON file of the folder.
+    """Read a JSON file of the folder of cards, and return its content.
 
     Raises:
         InputError: if the file is missing or damaged.
@@ -76,7 +82,10 @@ def read_beside(path: Path) -> Any:
 
 
 def read_images_beside(path: Path) -> list[CardImage]:
-    """Return the images of a domain from their JSON file. The other files of the domain list images in this order."""
+    """Read the JSON file of a domain, and return the images of the domain.
+
+    In the other files of the domain, the rows for these images have the same order.
+    """
     return [CardImage(*row) for row in read_beside(path)]
 
 
@@ -95,8 +104,8 @@ class SeenImages(NamedTuple):
     """The images of the domain."""
     arrays: dict[str, np.ndarray]
     """Arrays by name. ``embeddings`` holds the embedding of each image. For every ranking of `RANKINGS_OF_IMAGES` and
-    every site, ``ranking/places/site``, ``ranking/values/site`` and ``ranking/heat/site`` hold the top images of the
-    site's units."""
+    every site, ``ranking/places/site`` holds the indices of the top images of the site's units. ``ranking/values/site``
+    holds the activations or effects of the units in these images, and ``ranking/heat/site`` the maps of the units."""
     activations: Float[np.ndarray, "images units"]
     """Activations of all units. They are read from disk when they are used."""
 
@@ -186,11 +195,16 @@ class CardFolder:
 
     @cached_property
     def words(self) -> WordCheck:
-        """Whether the model's words work: how well the model classifies the images by the names of classes."""
+        """How well the model classifies the images by the names of classes (zero-shot).
+
+        If the model does this no better than chance, its words cannot name units.
+        """
         return WordCheck(**read_beside(self._file((WORDS,))))
 
     def thumbnail(self, image_id: str) -> bytes:
-        """Return the content of an image's thumbnail. It shows what the model sees, as WebP of 160 x 160 pixels.
+        """Return the thumbnail of an image, as the content of a WebP file of 160 x 160 pixels.
+
+        The thumbnail shows the image after the model's preprocessing, such as cropping.
 
         Raises:
             UnknownNameError: if no image has this id.
@@ -202,9 +216,9 @@ class CardFolder:
         return thumbnail_file(self.path, image_id).read_bytes()
 
     def activations(self, domain: str) -> ActivationTable:
-        """Return the ids of a domain's images, and the activations [images, units] of all units in these images.
+        """Return the ids of a domain's images, and the activations [images, units] in these images.
 
-        Units are in the order of `CardFolder.units`.
+        The columns are all units that have a card, in the order of `CardFolder.units`.
         """
         ids = tuple(image.id for image in self._images_of(domain))
         return ids, np.load(self._file((IMAGES, domain), ".npy"), mmap_mode="r")
@@ -294,7 +308,10 @@ class CardFolder:
 
 
 def _unit_name(saved: Mapping[str, Any] | None) -> UnitName | None:
-    """Return the name of a unit from its fields in a JSON file, which stores tuples as lists."""
+    """Make the name of a unit from its fields in a JSON file, or return None if the unit has no name.
+
+    JSON has no tuples, so the file stores lists in their place.
+    """
     if saved is None:
         return None
     fields = dict(saved)

@@ -1,6 +1,13 @@
-"""The jobs that make the cards of all units in a folder of circuits.
+"""The jobs that make the cards of all units that the circuits in a folder keep.
 
-There is a job for each domain, a job for each circuit, a job for words, and a job for each site.
+There are four kinds of jobs, which run in this order:
+
+1. A job for each domain writes the activations of the units in the images of the domain, and the top images of each
+   unit.
+2. A job for each circuit measures the exact effects of the circuit's strongest units: the change of the metric if a
+   unit is replaced.
+3. A single job tests whether the model classifies the images by the names of classes better than chance.
+4. A job for each site writes the cards of the site's units and the names of these units.
 """
 
 import logging
@@ -76,14 +83,14 @@ def unit_cards(
 
     Args:
         clip: The model in which the circuits were found, with the same units, such as channels or heads.
-        images: The images to show on cards. Circuits of other classes and domains are left out.
+        images: The images to show on cards. Circuits are left out if their class or domain is not selected here.
         graphs: The circuits.
         out: Folder of the cards.
         work: Processes, memory and progress. They do not change results.
         settings: Fields of `CardSettings`.
 
     Raises:
-        InputError: if the circuits are from another model or have a baseline without a name. Also if the folder of
+        InputError: if the circuits are from another model, or if their baseline has no name. Also if the folder of
             cards was made with other settings or images; the message names the difference.
 
     Example:
@@ -99,14 +106,14 @@ def unit_cards(
 
 
 def exact_baselines(checks: CausalChecks) -> dict[str, FolderBaseline]:
-    """Return the baselines for exact effects, by the names of the replacements in `REPLACED_BY`."""
+    """Return the baseline of exact effects for each way to replace a unit (the keys of `REPLACED_BY`)."""
     return {by: checks.baseline_called(name) for by, name in REPLACED_BY.items()}
 
 
 class CardJobs:
-    """The jobs of `unit_cards`. The arguments are the arguments of `unit_cards`.
+    """The jobs of `unit_cards`, which has the same arguments.
 
-    Jobs of domains and circuits write files. When all these files exist, jobs of words and sites read them.
+    Jobs for domains and circuits run first and write files. The job for words and the jobs for sites read these files.
     """
 
     def __init__(
@@ -124,7 +131,7 @@ class CardJobs:
         self.settings = settings
         self.work = work
         self.baseline = graphs.manifest["config"]["baseline"]
-        # Cards also show the images used to find the circuits. They need no images of other classes.
+        # Cards also show the images used to find the circuits. Cards need no images of other classes.
         asked = CheckSettings(seen=True, n_others=0, baseline=self.baseline)
         self.checks = CausalChecks(clip, images, graphs, asked)
         self._baselines = exact_baselines(self.checks)
@@ -134,7 +141,7 @@ class CardJobs:
         self.units = self.circuits.units()
         """Indices of the units with a card, by site."""
         self.columns: dict[str, slice] = {}
-        """Columns of these units in the table of activations of a domain, by site."""
+        """Columns of the units of a site in the table of activations of a domain, by site."""
         # The columns of a site follow the columns of the site before, in the order of `CardFolder.units`.
         n_before = 0
         for site, units in self.units.items():
@@ -145,10 +152,11 @@ class CardJobs:
 
     @cached_property
     def selection(self) -> dict[Key, tuple[ImageRecord, ...]]:
-        """The images on which units are looked at, by class and domain. Classes without a circuit have images, too.
+        """The images in which activations of units are recorded, by class and domain.
 
-        Images used to find the circuit come first. Images that causal checks use follow, so that the explorer can show
-        the model's answers for these images.
+        Classes without a circuit have images, too. Images used to find the circuit come first. Next come the unseen
+        images on which `CausalChecks` tests the circuit, so that the explorer can show the model's answers for these
+        images.
         """
         chosen = self.checks.chosen
         # Enough images to include the images used to find the circuits, and after them the images of causal checks.
@@ -164,7 +172,10 @@ class CardJobs:
 
     @cached_property
     def folder(self) -> JobFolder:
-        """The folder of jobs that make the cards, claimed for this configuration."""
+        """The `JobFolder` of the cards, which records which jobs are done.
+
+        It is claimed for this configuration: an error is raised if the folder was made with another configuration.
+        """
         jobs: list[Job] = [(IMAGES, domain) for domain in self.circuits.domains]
         jobs += [(EXACT, *key) for key in self.circuits.keys]
         jobs.append((WORDS,))
@@ -262,7 +273,16 @@ class CardJobs:
         images: Tensor,
         units: dict[str, np.ndarray],
     ) -> dict[str, np.ndarray]:
-        """Return the exact effects of units on the metric, by the name ``replacement/site``."""
+        """Return the exact effects of units on the metric of a class.
+
+        Args:
+            key: The class and the domain.
+            images: Images of the class in the domain.
+            units: Indices of the units, by site.
+
+        Returns:
+            A dictionary from ``<replacement>/<site>`` to the effects of the units of this site [units].
+        """
         of_class = [other for other in self.circuits.keys if other[0] == key[0]]
         work = replace(self.work, progress=False)
         effects: dict[str, np.ndarray] = {}
@@ -284,12 +304,12 @@ class CardJobs:
 
     @cached_property
     def _seen(self) -> list[SeenImages]:
-        """What the jobs of the domains wrote, for each domain."""
+        """For each domain, the images and top images that the job for this domain wrote."""
         return [SeenImages.read(self.out, domain) for domain in self.circuits.domains]
 
     @cached_property
     def _exact_effects(self) -> dict[Key, dict[str, np.ndarray]]:
-        """The arrays that the jobs of the circuits wrote, for each circuit."""
+        """For each circuit, the arrays of exact effects that the job for this circuit wrote."""
         effects: dict[Key, dict[str, np.ndarray]] = {}
         for key in self.circuits.keys:
             file = card_file(self.out, (EXACT, *key))

@@ -1,4 +1,4 @@
-"""Settings of unit cards. No torch."""
+"""Settings of unit cards. Does not import torch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -26,9 +26,9 @@ class CardSettings:
     """
 
     n_images: NImages = 50
-    """Number of images of each class and domain on which units are looked at. Images used to find the circuit come
-    first. If there are enough images, at least six images follow that were not used to find it. Classes without
-    circuits have images, too."""
+    """Number of images of each class and domain in which activations of units are recorded. Images used to find the
+    circuit come first. If there are enough images, at least six images follow that were not used to find the circuit.
+    Classes without circuits have images, too."""
     top: Count = TOP_IMAGES
     """Number of top images of a unit in each domain."""
     exact_units: Natural = 10

@@ -1,4 +1,7 @@
-"""The units in all circuits of a folder: the score of a unit in every circuit, and which circuits keep it. No torch."""
+"""The units in all circuits of a folder. Does not import torch.
+
+For each unit, `CircuitUnits` holds the score of the unit in every circuit, and which circuits keep the unit.
+"""
 
 from collections.abc import Sequence
 
@@ -25,7 +28,12 @@ class CircuitUnits:
         """Whether each circuit keeps each unit: masks [units, circuits] by site."""
 
     def add(self, key: Key, graph: AttributionGraph) -> None:
-        """Fill the column of the circuit with this class and domain from the circuit's graph."""
+        """Fill the column of a circuit with the scores of its graph, and mark the units that the circuit keeps.
+
+        Args:
+            key: Class and domain of the circuit.
+            graph: The graph with the scores and the kept units.
+        """
         column = self.keys.index(key)
         for site in graph.inner_sites:
             scores = graph.node_scores[site]
@@ -38,11 +46,14 @@ class CircuitUnits:
             self.kept[site][graph.kept_units[site], column] = True
 
     def kept_by_any(self, site: str) -> np.ndarray:
-        """Return the indices of the units at a site that any circuit keeps, in ascending order."""
+        """Return the indices of the units at a site that at least one circuit keeps, in ascending order."""
         return np.flatnonzero(self.kept[site].any(1))
 
     def units(self) -> dict[str, np.ndarray]:
-        """Return the indices of the units that any circuit keeps, by site. Sites without such units are left out."""
+        """Return the indices of the units that at least one circuit keeps, by site.
+
+        Sites without such units are left out.
+        """
         units: dict[str, np.ndarray] = {}
         for site in self.kept:
             numbers = self.kept_by_any(site)
@@ -51,7 +62,7 @@ class CircuitUnits:
         return units
 
     def kept_by_class(self, class_name: str) -> list[tuple[str, int]]:
-        """Return (site, unit) for each unit that any circuit of a class keeps."""
+        """Return (site, unit) for each unit that at least one circuit of a class keeps."""
         # A mask over the columns: the circuits of the class in all domains.
         of_class = [name == class_name for name, _ in self.keys]
         units: list[tuple[str, int]] = []

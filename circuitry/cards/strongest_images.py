@@ -1,14 +1,14 @@
-"""How strongly and where in an image each unit is active, and the images in which it is strongest, in a single pass.
+"""Measure, in a single pass over images, how strongly and where each unit is active, and find the unit's top images.
 
 A unit has an activation at many positions. The activation of a unit in an image is the largest activation over all
 positions. The map of a unit is its activation at each position that lies in the image. A head has a vector at every
-position. The activation of a head is the length of this vector.
+position. The activation of a head at a position is the length of this vector.
 
-Images are ranked in two ways. The first images by activation are the images that activate the unit most. The first
-images by effect are the images in which the unit contributes most to the metric, such as the logit of the image's own
-class. (This is relevance maximisation, Achtibat et al. 2023, arXiv 2206.03208, with gradient times activation in place
-of relevance.) The two rankings differ, because a unit may be most active in images where it has no effect. The memory
-of the pass does not grow with the number of images.
+Images are ranked in two ways. By activation, the first images are the images that activate the unit most. By effect,
+the first images are the images in which the unit contributes most to the metric, such as the logit of the image's own
+class. (This is relevance maximisation, Achtibat et al. 2023, arXiv 2206.03208. In place of relevance it uses the
+gradient times the difference between activation and baseline.) The two rankings differ, because a unit may be most
+active in images where it has no effect. The memory of the pass does not grow with the number of images.
 """
 
 import hashlib
@@ -50,8 +50,7 @@ from circuitry.runs.files import whole_file
 from circuitry.runs.manifest import write_json
 
 MAP_SIDE = 8
-"""Largest number of cells of a map in a row or a column. A larger map is divided into at most so many cells, and each
-cell keeps its largest activation."""
+"""Largest height and width of a map. A larger map is reduced by max pooling."""
 
 
 def unit_maps(
@@ -80,9 +79,18 @@ def map_grid(
     site: str,
     maps: Float[Tensor, "batch units positions"],
 ) -> Tensor | None:
-    """Return maps over the image [batch, units, height, width], with at most `MAP_SIDE` cells a side.
+    """Arrange activations at positions as maps over the image [batch, units, height, width].
 
-    Tokens before the patches are dropped. Return None if positions of the site do not lie in the image.
+    A map has at most `MAP_SIDE` rows and columns; a larger map is reduced by max pooling. Activations of tokens before
+    the patches, such as the class token, are left out.
+
+    Args:
+        encoder: The encoder.
+        site: The site.
+        maps: Activations of the units at all positions of the site.
+
+    Returns:
+        The maps, or None if the positions of the site do not form a grid over the image.
     """
     positions = maps.shape[-1]
     # A single position: after pooling, or a class token alone, a unit describes the whole image.
@@ -139,7 +147,8 @@ def watch_units(shown: Shown, units: UnitsBySite) -> Iterator[Watched]:
         units: Indices of the units, by site.
 
     Raises:
-        InputError: if ``shown`` does not hold pairs, or if a task has another number of images than of names.
+        InputError: if ``shown`` does not hold pairs, or if the number of names differs from the number of a task's
+            images.
     """
     for pair in shown:
         if not isinstance(pair, tuple | list) or len(pair) != 2:
@@ -199,14 +208,14 @@ class TopList:
 
     def __init__(self, n_units: int, k: int) -> None:
         self.places = torch.full((n_units, k), -1)
-        """Indices of the images [units, k]. If fewer than k images have a value above zero, -1 follows."""
+        """Indices of the images [units, k]. If fewer than k images have a value above zero, a row ends with -1."""
         self.values = torch.zeros(n_units, k)
         """Activation or effect of the unit in each of these images [units, k]."""
         self.maps: Tensor | None = None
         """Map of the unit in each of these images [units, k, height, width]. None if the units have no maps."""
 
     def add(self, places: Tensor, values: Tensor, maps: Tensor | None) -> None:
-        """Update the lists by a batch of images.
+        """Update the lists with a batch of images.
 
         Args:
             places: Indices of the images [batch].
@@ -243,7 +252,7 @@ class TopLists:
                 self.lists[ranking, site] = TopList(len(numbers), k)
 
     def add(self, watched: Watched) -> None:
-        """Update all lists by a batch."""
+        """Update all lists with a batch of images."""
         start = self.n_images
         self.n_images += len(watched.names)
         places = torch.arange(start, self.n_images)
@@ -324,8 +333,8 @@ def write_domain(
         clip: The model.
         shown: The readable images of each class, and a task on these images.
         units: Indices of the units with a card, by site.
-        path: Path of the main file. The table of activations and the list of images get the same name with other
-            suffixes.
+        path: Path of the file with the top images and embeddings. The table of activations and the list of images get
+            the same name with the suffixes ``.npy`` and ``.json``.
         found_on: Images used to find a circuit of the domain.
         top: Number of top images for each unit.
         items: Function or mapping that gives the name of the item that an image shows.

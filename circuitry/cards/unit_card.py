@@ -1,4 +1,4 @@
-"""The card of one unit: its images, activations, effects and name, as plain values. No torch."""
+"""The card of one unit: its images, activations, effects and name, as plain values. Does not import torch."""
 
 import html
 from base64 import b64encode
@@ -41,7 +41,7 @@ class CardImage(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class TopImages:
-    """The images of a domain in which a unit is strongest.
+    """The images of a domain in which a unit has its largest activations, or its largest effects.
 
     Example:
         >>> from circuitry.cards import TopImages
@@ -92,8 +92,9 @@ class UnitName:
     runner_up_correlation: float
     """Correlation of the runner-up's probability with the activation, on the same images."""
     chance: float
-    """Chance level of the correlation. It is the 95 % quantile of the correlations of names that are fitted after cells
-    are permuted as wholes. A cell is all images of a class in a domain."""
+    """Chance level of the correlation: the 95 % quantile of the correlations of names that are fitted to permuted
+    activations. In a permutation, the images of a class in a domain together get the activations of the images of
+    another class or domain."""
     style: bool
     """Whether the first word names a domain."""
     references: dict[str, tuple[str, float]]
@@ -102,7 +103,7 @@ class UnitName:
 
     @property
     def name(self) -> str:
-        """The words in one line."""
+        """The words of the name, joined by " + "."""
         return " + ".join(self.words)
 
     @property
@@ -114,9 +115,10 @@ class UnitName:
 
 @dataclass(frozen=True)
 class WordCheck:
-    """Result of a test whether a model's words work on some images.
+    """Result of a test whether a model's words work, so that they can name units.
 
-    For this test the model classifies the images by the names of classes (zero-shot).
+    In this test the model classifies images by the names of classes (zero-shot). The words work if the lower end of the
+    accuracy's confidence interval is above chance level.
 
     Example:
         >>> from circuitry.cards import WordCheck
@@ -198,7 +200,7 @@ class UnitCard:
 
     @property
     def title(self) -> str:
-        """Site and unit in the form of the names of nodes in circuits: ``site/unit``."""
+        """The text ``site/unit``, which is also the name of the unit's node in circuits."""
         return f"{self.site}/{self.unit}"
 
     def __repr__(self) -> str:
@@ -209,7 +211,7 @@ class UnitCard:
         return f"{text}, “{self.name.name}”{weak}"
 
     def _repr_html_(self) -> str:
-        """Return the HTML that shows the unit's name and the images that activate the unit most in a notebook."""
+        """Return HTML for a notebook. It shows the unit's name and the images that activate the unit most."""
         # Images are in the page itself, because a notebook may be read without the folder.
         page = f"<p>{html.escape(repr(self).removeprefix('UnitCard of '))}</p>"
         for domain, top in self.top[ACTIVATION].items():

@@ -1,4 +1,6 @@
-"""Names of units, made of words. Names are fitted on one half of the images and tested on the other half. No torch.
+"""Names of units, made of words. Does not import torch.
+
+Names are fitted on one half of the images and tested on the other half.
 
 A model's text encoder gives the probability of each word of a vocabulary in each image. For the units of one site:
 
@@ -8,12 +10,13 @@ A model's text encoder gives the probability of each word of a vocabulary in eac
 2. A name is at most three candidates. Their probabilities, with weights of zero or more, fit the activation best
    (Linear Explanations, arXiv 2405.06855). Candidates are added one by one, as long as each explains a further
    hundredth of the variance of the activation.
-3. A name is tested on the other half of the items, by the Pearson correlation and by the area under the
-   precision-recall curve. Both scores fall if labels are missing or doubled. Most scores of names do not fall in these
-   cases (NeuronEval, arXiv 2506.05774).
-4. There are two references on the same images. The first is the correlation of names that are fitted after cells are
-   permuted. A cell is all images of a class in a domain. Cells are permuted as wholes, because the images of a cell are
-   not independent. The second reference is the best class label and the best domain label.
+3. A name is tested on the other half of the items by two scores: the Pearson correlation, and the area under the
+   precision-recall curve. Both scores pass the sanity checks of NeuronEval (arXiv 2506.05774): they fall if labels of a
+   concept are missing, and if its labels are doubled. Most other scores of names fail one of these checks.
+4. Two references are computed on the same images. The first is the correlation that names reach by chance. For this,
+   names are fitted to permuted activations. All images of a class in a domain form a cell, and cells are permuted as
+   wholes, because the images of a cell are not independent. The second reference is the correlation of the best class
+   label and of the best domain label.
 
 Steps 1 and 2 use only one half of the images. All reported scores are computed on the other half.
 """
@@ -40,7 +43,7 @@ LEAST_GAIN = 0.01
 ACTIVE = 0.05
 """Share of the images that count as active for the precision-recall curve."""
 PERMUTATIONS = 100
-"""Number of random permutations of cells."""
+"""Number of random permutations for chance level."""
 QUANTILE = 0.95
 """Quantile of the correlations after permutation. A name whose correlation is not above this quantile is weak."""
 
@@ -247,17 +250,23 @@ def _chance(
     cells: Int[np.ndarray, " images"],
     rng: np.random.Generator,
 ) -> Float[np.ndarray, " units"]:
-    """Return the chance level of the correlation for each unit: the 95 % quantile over permutations of cells.
+    """Return the chance level of the correlation for each unit: the 95 % quantile over permutations.
 
-    Cells exchange their images as wholes, and the exchange is the same in both halves. A unit behaves alike in the two
-    halves of a cell, so even a name that fits the permuted unit by chance passes the test. Therefore each permuted unit
-    gets a name of its own. This name is made greedily, from all words. The weight of a word is its correlation with
-    the part of the activation that earlier words do not explain.
+    A cell is all images of a class in a domain. In each permutation the cells exchange their activations at random. The
+    exchange is the same in both halves. A name is fitted to the permuted activations of one half, and correlated with
+    the permuted activations of the other half.
+
+    A new name is fitted in each permutation, because a unit behaves alike in the two halves of a cell. So a name that
+    fits permuted activations by chance predicts them in the other half, too. The name that was fitted to the real
+    activations would not show this.
+
+    The new name is made greedily, from all words. The weight of a word is its correlation with the part of the
+    activation that earlier words do not explain.
 
     Args:
         fitted_on: The half on which names are fitted.
         tested_on: The half on which names are tested.
-        cells: Number of the cell of each image, over both halves.
+        cells: Index of the cell of each image, for the images of both halves.
         rng: Generator of the permutations.
     """
     fitting = _standardised(fitted_on.probabilities).astype(np.float32)
@@ -290,12 +299,14 @@ def _permuted_units(
 ) -> np.ndarray:
     """Return the standardised activations of a half after its cells have exchanged their images.
 
-    Each cell gets the activations of another cell. If the other cell has fewer images, its images are repeated.
+    A cell is all images of a class in a domain. Each cell gets the activations of one cell, as ``keys`` decides. If
+    this cell has fewer images, its images are repeated.
 
     Args:
         half: The half.
-        cells: Number of the cell of each image, over both halves.
-        keys: A random number for each cell. The cells, sorted by their keys, take the places of the cells in order.
+        cells: Index of the cell of each image, for the images of both halves.
+        keys: A random number for each cell. The i-th cell gets the activations of the cell with the i-th smallest
+            number.
     """
     cells = cells[half.chosen]
     present = np.unique(cells)
@@ -312,10 +323,10 @@ def fit_words(
     probabilities: Float[np.ndarray, "images words"],
     activation: Float[np.ndarray, " images"],
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Fit a standardised activation by the probabilities of at most three words with positive weights.
+    """Fit a standardised activation by a weighted sum of the probabilities of at most three words.
 
-    The word that lowers the squared error most is chosen first. Further words are added as long as each explains a
-    further hundredth of the variance.
+    All weights are positive. The word that lowers the squared error most is chosen first. Further words are added as
+    long as each explains a further hundredth of the variance.
 
     Returns:
         The columns of the chosen words in ``probabilities``, and their weights. Words are sorted by weight times
@@ -399,7 +410,7 @@ def _scores(predicted: np.ndarray, activation: np.ndarray) -> tuple[float, float
 
 
 def _auprc(predicted: np.ndarray, activation: np.ndarray) -> float:
-    """Return the average precision of a prediction for finding the most active images."""
+    """Return the average precision with which a prediction finds the images with the largest activations."""
     # Exactly this number of images is active, even if several images have the same activation.
     n = max(1, round(ACTIVE * len(activation)))
     active = np.zeros(len(activation), bool)

@@ -1,4 +1,7 @@
-"""Words for naming units: the words of this package, words from a file, and words that name domains. No torch."""
+"""Words for naming units. Does not import torch.
+
+These are the words of this package, words from a file, and words that name domains.
+"""
 
 import os
 from collections.abc import Sequence
@@ -38,7 +41,10 @@ def read_vocabulary(path: str | os.PathLike[str]) -> tuple[str, ...]:
 
 
 def words_of_domains(domains: Sequence[str]) -> frozenset[str]:
-    """Return the words that name the given domains: their names, and the style words of DomainNet's domains."""
+    """Return the words that name the given domains.
+
+    These are the names of the domains and, for domains of DomainNet, their style words.
+    """
     words = set(domains)
     for domain in domains:
         # Words that several domains share are left out, because they do not name a domain.

@@ -1,4 +1,7 @@
-"""The probability that a model gives to each word in each image, and a test whether the model's words work at all."""
+"""Compute the probability that a model gives to each word in each image, and test whether the words work at all.
+
+The words work if the model classifies images by the names of classes better than chance.
+"""
 
 from collections.abc import Mapping, Sequence
 from itertools import chain
@@ -41,7 +44,8 @@ def vocabulary_of(
 ) -> tuple[str, ...]:
     """Return the words with which units of a model are named.
 
-    For a classifier these are the names of its outputs.
+    A classifier reads no text. If it has 1000 outputs, the names of ImageNet's classes are returned; otherwise the
+    names of its own classes.
 
     Args:
         clip: A model with a text encoder, or a classifier.
@@ -83,8 +87,8 @@ def word_probabilities(
 
     Args:
         clip: The model.
-        words: The words, as from `vocabulary_of`.
-        embeddings: Embeddings of the images by the model.
+        words: The words that `vocabulary_of` returns.
+        embeddings: The model's embeddings of the images.
 
     Example:
         >>> from circuitry.cards import vocabulary_of, word_probabilities

@@ -1,4 +1,6 @@
-"""Captions of images sorted by domain and class: a sentence with a style word and the class name. No torch.
+"""Captions of images sorted by domain and class. Does not import torch.
+
+A caption is a sentence with a word for the style of the domain and the name of the class.
 
 Sentences, style words and the order of random draws are the same as in the study. If a single `random.Random` is used
 for all of the study's lists, the captions are exactly the captions of the study.

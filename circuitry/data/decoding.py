@@ -37,7 +37,11 @@ class AsStored:
 
 
 def with_decoding(preprocess: Preprocess, decoding: Decoding) -> Preprocess:
-    """Return the same preprocessing, for which image files are decoded upright or as stored; see `load_image`.
+    """Return the same preprocessing, with a mark that says how image files are decoded for it.
+
+    Args:
+        preprocess: Function of a picture that returns a tensor [3, H, W].
+        decoding: "upright" or "as-stored"; see `load_image`.
 
     Example:
         >>> as_stored = circuitry.data.with_decoding(clip.preprocess, "as-stored")

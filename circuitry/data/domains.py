@@ -1,4 +1,4 @@
-"""Images sorted by domain and class; `image_sources` reads them from folders, lists and tables. No torch.
+"""Images sorted by domain and class; `image_sources` reads them from folders, lists and tables. Does not import torch.
 
 The label of a class is its index among all classes of the data set, even if only some classes are selected.
 """
@@ -37,7 +37,7 @@ class ImageRecord:
     class_name: str  #: The class that the image shows.
     item: str | None = None
     """The item: the thing that the image shows, by a name that is the same in every domain. Tables may state it. If it
-    is None, `item_of` reads it off the name of the file."""
+    is None, `item_of` derives the item from the name of the file."""
 
 
 class DomainFolder:
@@ -49,15 +49,16 @@ class DomainFolder:
             - a folder with files ``<domain>/<class>/<file>``;
             - a folder with files ``<class>/<file>``, which is a single domain with the name of the folder;
             - a mapping from each domain to a folder with files ``<class>/<file>``;
-            - a table, or the file of a table (.csv, .tsv), with the columns path, class, domain and perhaps item;
+            - a table, or the file of a table (.csv, .tsv), with the columns path, class and domain. A column item is
+              optional; see `ImageRecord`;
             - torchvision's ``ImageFolder``.
-        split: Which lists of a folder to read, such as "test". If the folder has no lists, or if the split is None, all
-            image files of the folder are used.
+        split: Name of the split whose lists are read. "test" reads the lists ``<domain>_test.txt`` in the folder, as in
+            DomainNet. If the folder has no lists, or if the split is None, all image files of the folder are used.
         domains: Domains to keep, in this order (default: all domains).
         classes: Classes to keep (default: all classes).
-        missing_files: What to do if listed files do not exist. "refuse" raises an error, "skip" leaves them out
-            (`missing` is their number), and "unchecked" does not check whether files exist, for lists of images that
-            are on another machine.
+        missing_files: What to do if listed files do not exist. "refuse" raises an error. "skip" leaves these files out,
+            and counts them in `missing`. "unchecked" does not check whether files exist, for lists of images that are
+            on another machine.
 
     Files and folders whose names are not UTF-8 are skipped, and a message is logged.
 
@@ -169,7 +170,11 @@ class DomainFolder:
         return sorted(group, key=lambda record: drawn_by_name(seed, record.relative))
 
     def following(self, class_name: str) -> tuple[str, ...]:
-        """Return the other selected classes: first the classes after this class, then the classes before it."""
+        """Return the selected classes without the given class: first the classes after it, then the classes before it.
+
+        Args:
+            class_name: The given class.
+        """
         place = self.classes.index(class_name)
         return (*self.classes[place + 1 :], *self.classes[:place])
 

@@ -1,7 +1,7 @@
 """The drawn pictures that come with this package: 20 pictures of each of sixteen classes in each of three styles.
 
 A picture has 64 x 64 pixels. A program painted the pictures (``experiments/drawn`` in a checkout). The shipped models
-were trained on other pictures by the same program, in six styles. No torch.
+were trained on other pictures by the same program, in six styles. Does not import torch.
 """
 
 from circuitry.data.domains import DomainFolder

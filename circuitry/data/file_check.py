@@ -1,4 +1,4 @@
-"""Check that files exist, such as files that a list of images names. No torch."""
+"""Check that files exist, such as files that a list of images names. Does not import torch."""
 
 import os
 from itertools import islice
@@ -76,7 +76,9 @@ class FileCheck:
         self._room = MOST_NAMES
 
     def keeps(self, path: str) -> bool:
-        """Return whether the file exists; count it as missing if it does not. With "unchecked", return True.
+        """Return whether the file exists, and count the file as missing if it does not.
+
+        If the policy is "unchecked", the file is not looked up, and the result is True.
 
         Args:
             path: Absolute path of the file, or its path below the root.

@@ -1,16 +1,15 @@
-"""Divide the images of every class in every domain into folds, so that no two folds of a class share an item. No torch.
+"""Divide images into folds, so that no two folds of a class share an item. Does not import torch.
 
 An *item* is what several images show together, such as the same concept or the same source picture. The images of an
-item may be in several domains. All images of an item are in the same fold of their class, in every domain. So two folds
-with different numbers have different items, even if they are of two domains. The folds are made equal in size.
+item may be in several domains. All images of an item are in the same fold of their class, in every domain. So fold 0 of
+a class in one domain and fold 1 of the class in another domain have no item in common.
 
-The images of each class are divided as follows.
+The images of each class are divided as follows. The aim is that the folds within a domain have equal sizes.
 
 1. Items are ranked by their number of images, the largest first, because the largest items are the hardest to place.
    Items of equal size are ranked by a hash of their name.
 2. Each item in turn is put into the fold with the fewest images in the domains of the item.
-3. As long as this makes the sizes of the folds within a domain more equal, an item moves to another fold, or two items
-   change places.
+3. Then an item is moved to another fold, or two items change places, as long as this makes the sizes more equal.
 
 In three cases the sizes of the folds within a domain differ by at most one: if no item is in two domains, if every item
 is in all domains, and if there are at most two domains. In other cases equal sizes may be impossible. For example, if
@@ -149,7 +148,7 @@ def _cut(items: Mapping[str, Sequence[str]], n_folds: int) -> dict[str, int]:
     """Return the index of the fold of each item of a class.
 
     Args:
-        items: The items of the class's images, by domain: an entry for each image.
+        items: For each domain, the item of each image of the class.
         n_folds: Number of folds.
     """
     # For each item, the number of its images in each domain.

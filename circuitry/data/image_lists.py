@@ -1,4 +1,7 @@
-"""Read lists ``root/<domain>_<split>.txt`` with lines ``domain/class/file label``, as in DomainNet. No torch."""
+"""Read lists of images ``root/<domain>_<split>.txt``, as in DomainNet. Does not import torch.
+
+Each line of a list is ``domain/class/file label``.
+"""
 
 import logging
 import os
@@ -32,8 +35,8 @@ _UPWARDS = frozenset({".", ".."})
 def listed_splits(root: Path) -> tuple[str, ...]:
     """Return the names of the splits that have lists ``<domain>_<split>.txt``.
 
-    The names of domains and splits may both contain underscores. The name of a file is therefore divided after the name
-    of a known domain: the name of a folder in ``root``, or the domain in the first line of the list.
+    The names of domains and splits may both contain underscores. Therefore the name of a file is divided after the name
+    of a domain. Known domains are the folders in ``root``, and the domain in the first line of the list.
     """
     folders = {entry.name for entry in os.scandir(root) if entry.is_dir()}
     splits = set()

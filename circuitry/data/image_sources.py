@@ -1,4 +1,4 @@
-"""Find out which images a source names: a folder, a table, or an ``ImageFolder``. No torch.
+"""Find out which images a source names: a folder, a table, or an ``ImageFolder``. Does not import torch.
 
 For a folder ``root`` the first of these that exists is used:
 
@@ -6,8 +6,8 @@ For a folder ``root`` the first of these that exists is used:
 2. all image files ``root/<domain>/<class>/<file>``;
 3. all image files ``root/<class>/<file>``, which form a single domain with the name of the root.
 
-A source may also be a mapping from domains to folders ``<class>/<file>``, a table with a row for each image, or
-torchvision's ``ImageFolder``.
+A source may also be a mapping from domains to folders with files ``<class>/<file>``, a table with a row for each image,
+or torchvision's ``ImageFolder``.
 """
 
 import logging
@@ -64,7 +64,7 @@ TABLE_COLUMNS = ("path", "class", "domain")
 
 @runtime_checkable
 class ListedImages(Protocol):
-    """The interface of torchvision's ``ImageFolder``."""
+    """The two attributes of torchvision's ``ImageFolder`` that are read."""
 
     samples: Sequence[tuple[str, int]]
     """Path of each file, and the index of its class."""
@@ -85,9 +85,10 @@ class ImageList(NamedTuple):
     classes: tuple[str, ...]
     """Names of the classes in the order of their labels."""
     listed: bool = False
-    """Whether the images are from a list or table. If so, their files may not exist."""
+    """Whether a list or table names the images. If so, some of the files may not exist."""
     files: Mapping[str, str] = {}
-    """Files of the images that do not lie at ``root/domain/class/file``, by `ListedImage.relative`."""
+    """Path of the file of each image that does not lie at ``root/domain/class/file``. The keys are the images'
+    `ListedImage.relative`."""
 
 
 Source = (
@@ -134,8 +135,8 @@ def read_source(source: Source, split: str | None) -> ImageList:
 
     Args:
         source: The source; see `DomainFolder`.
-        split: Which lists of a folder to read. If the folder has no lists, or if the split is None, all image files of
-            the folder are used.
+        split: Name of the split whose lists ``<domain>_<split>.txt`` are read. If the folder has no lists, or if the
+            split is None, all image files of the folder are used.
 
     Raises:
         InputError: if the source cannot be read, is empty, or has no lists of this split.
@@ -173,7 +174,13 @@ def read_source(source: Source, split: str | None) -> ImageList:
 
 
 def _tell_of_unlisted(root: Path, split: str, n_listed: int) -> None:
-    """Log a warning if the lists of the only split of a folder name less than half of its images."""
+    """Log a warning if lists name less than half of the images in a folder.
+
+    Args:
+        root: The folder, which has lists of a single split.
+        split: The split.
+        n_listed: Number of images that the lists name.
+    """
     suffixes = [path.suffix.lower() for path in root.glob("*/*/*")]
     n_files = sum(suffix in IMAGE_SUFFIXES for suffix in suffixes)
     if 2 * n_listed < n_files:
@@ -235,17 +242,18 @@ def _from_domains(roots: Mapping[str, Path], root: Path) -> ImageList:
 
 
 def _images_below(root: Path, depth: int) -> list[tuple[str, ...]]:
-    """Return the images that lie a number of folders below a root, sorted by path.
+    """Return the images that lie exactly ``depth`` folders below a root, sorted by path.
 
-    If there are such images, a warning is logged, once in a process, about what was skipped: images in fewer or more
-    folders, other files beside images, and names that are not UTF-8, because tables cannot hold these names.
+    Some files are skipped: images in fewer or more folders, unexpected files beside images, and files whose names are
+    not UTF-8, because tables cannot hold these names. If images were found, a warning names a few of the skipped files.
+    It is logged once in a process.
 
     Args:
         root: The root.
         depth: Number of folders between the root and an image.
 
     Returns:
-        For each image the names of the folders below the root, and the name of the file.
+        For each image, the names of the folders below the root, followed by the name of the file.
     """
     images: list[tuple[str, ...]] = []
     left_out = Tally()

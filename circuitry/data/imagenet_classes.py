@@ -1,4 +1,4 @@
-"""Classes of DomainNet, the classes of ImageNet with the same meaning, and spellings of a class name. No torch."""
+"""Classes of DomainNet, ImageNet classes of the same meaning, and spellings of class names. Does not import torch."""
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
@@ -89,7 +89,7 @@ def class_key(name: str) -> str:
 
 
 def study_held_out(available: Sequence[str]) -> tuple[str, ...]:
-    """Return the classes of `STUDY_HELD_OUT` that the data has, spelled as in the data.
+    """Return the names of the classes of `STUDY_HELD_OUT` that are in the data, spelled as in the data.
 
     Args:
         available: Names of all classes of the data.

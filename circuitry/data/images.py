@@ -1,9 +1,10 @@
-"""Read an image file, either as an upright 8-bit RGB picture, or as it is stored. No torch.
+"""Read an image file, either as an upright 8-bit RGB picture, or as it is stored. Does not import torch.
 
 - Upright: the EXIF orientation is applied, transparent pixels are composited over white, 16-bit grey is scaled to 8
   bits (not clipped), and CMYK and palettes are converted to RGB.
 - As stored: the picture is what Pillow opens. The study read its images in this way. open_clip's transform resizes such
-  a picture in its own mode and then converts it to RGB, which ignores orientation and transparency.
+  a picture in the stored mode, for instance with a palette, and then converts it to RGB. Orientation and transparency
+  are ignored.
 
 A file that cannot be read raises an `InputError` that names the file and the reason.
 """
@@ -53,7 +54,10 @@ def picture_formats() -> tuple[str, ...]:
 
 
 def open_picture(file: Path | BytesIO) -> Image.Image:
-    """Open a picture in one of `FORMATS` without decoding its pixels. No other function opens pictures."""
+    """Open a picture in one of `FORMATS` without decoding its pixels.
+
+    All pictures are opened by this function, so that files in other formats are refused.
+    """
     return Image.open(file, formats=picture_formats())
 
 
@@ -172,11 +176,11 @@ def image_listing(records: Iterable[ImageRecord]) -> dict[str, str]:
 
 
 def _tell_of_copies(records: Sequence[ImageRecord], identities: Sequence[str]) -> None:
-    """Log a warning if images are copies: they have the content of an earlier image with another path below the root.
+    """Log a warning if an image is a copy: an earlier image with another path has the same content.
 
     Args:
         records: The images.
-        identities: The identity of each image's file.
+        identities: The identity of each image's file: its size and checksum.
     """
     first: dict[str, ImageRecord] = {}
     copies: dict[ImageRecord, ImageRecord] = {}

@@ -1,4 +1,4 @@
-"""Look up names that users give, and rank things in a random order that depends on their names. No torch."""
+"""Look up names that users give, and rank things in a random order by their names. Does not import torch."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Sequence
@@ -15,7 +15,7 @@ def chosen_names(
     """Return the given names without duplicates, after checking that they exist.
 
     Args:
-        kind: What the names are names of, for messages.
+        kind: Word for what is named, such as "class" or "domain", for messages.
         given: The names, or None for all available names.
         available: All names that exist.
         key: Function that returns the same key for all spellings of a name (default: the name itself). Names are
@@ -48,7 +48,7 @@ def in_a_sentence(class_name: str) -> str:
 
 
 def drawn_by_name(seed: int, name: str) -> bytes:
-    """Return 32 pseudo-random bytes, by which things can be ranked in a random order.
+    """Return 32 pseudo-random bytes for a name. Things that are sorted by these bytes are in a random order.
 
     The bytes depend on the seed and the name only, and not on the platform or the versions of libraries.
 

@@ -1,7 +1,7 @@
-"""Options of command lines: how words become values, and the options that many commands share. No torch.
+"""Options of command lines that many commands share, and the conversion of words to values. Does not import torch.
 
-An option that many commands share is a type annotation here, which includes its help text. So the option has the same
-type and the same help text in all commands.
+Each shared option is a type annotation, which includes the option's help text. So the option has the same type and the
+same help text in all commands.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,7 +21,9 @@ def option(
     nargs: int | Literal["*"] = 1,
     choices: Sequence[str] | None = None,
 ) -> Any:
-    """Return the annotation of a setting that a command line reads as words, while Python may pass any object.
+    """Return an annotation for the type of a setting: how the setting is read from the words of a command line.
+
+    In Python any object may be passed as the setting.
 
     Args:
         parse: Function of ``nargs`` words that returns the value.

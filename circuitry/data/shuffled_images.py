@@ -1,10 +1,12 @@
-"""The study's own choice of images: a single random stream shuffles the lists of all classes in turn. No torch.
+"""The study's own choice of images, from lists that a single random stream shuffles. Does not import torch.
 
 The study finds the circuit of a class in a domain on the first 50 images of the class's list after a shuffle. All lists
 are shuffled by one random stream, which is seeded once. The domains are shuffled in the order of `DOMAIN_ORDER`. Within
-a domain the held-out classes are shuffled first, and then the other classes in the order of the domain's list. A class
-that a domain lacks takes no random numbers. So the choice depends on the seed and the lists only. It is the choice of a
-process that finds all circuits of the study in a single run.
+a domain the held-out classes are shuffled first, and then the other classes in the order of the domain's list. If a
+domain lacks a class, no random numbers are drawn for this class.
+
+So the choice depends on the seed and the lists only. The study makes the same choice if one process finds all of its
+circuits.
 """
 
 import random

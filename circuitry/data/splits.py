@@ -1,18 +1,19 @@
-"""The rule by which images are divided: some are used to find circuits, and others to test them. No torch.
+"""The rule by which images are divided: some are used to find circuits, and others to test them. Does not import torch.
 
-The rule is the same for all questions. It divides the images of each class in each domain, which are first ranked by
-the seed (`DomainFolder.ranked`).
+The rule is the same for all questions. It divides the images of each class in each domain, after they were put into a
+random order that the seed decides (`DomainFolder.ranked`).
 
-1. The first half of the images (rounded up, and at most ``n_images``) is used to find circuits and own parts.
+1. The first half of the images (rounded up, and at most ``n_images``) is used to find circuits and own parts. If
+   `Split.leave_unseen` is False, the first ``n_images`` images are used, even if these are all images.
 2. All following images are *unseen*: they are used to test.
-3. Images of other classes are taken in turn: first the first image of each following class, then the second image of
-   each, and so on. Where a circuit is found, they are images that are used to find circuits of their own classes. Where
-   a circuit is tested, they are unseen images of their own classes.
+3. Images of other classes are taken in turn: first the first image of each other class, then the second image of each
+   other class, and so on. To find a circuit, images are taken that are also used to find the circuits of the other
+   classes. To test a circuit, unseen images of the other classes are taken.
 
-So no image is used both to find and to test, even if several questions are asked with the same number and seed. The
-rule has two exceptions. A baseline that is computed from the data (`FolderBaseline`) is the same in finding and in
-testing, and may use any image. If a class has a single image in a domain, this image is used to find circuits, but also
-to test the own parts of the class that were found in other domains.
+So no image is used both to find and to test, even if several questions are asked with the same number of images and the
+same seed. The rule has two exceptions. A baseline that is computed from the data (`FolderBaseline`) is the same in
+finding and in testing, and may use any image. If a class has a single image in a domain, this image is used to find
+circuits, but also to test the own parts of the class that were found in other domains.
 """
 
 from collections.abc import Iterable, Sequence, Set
@@ -29,7 +30,7 @@ Records = tuple[ImageRecord, ...]
 
 
 def in_turn(groups: Iterable[Sequence[ImageRecord]]) -> Records:
-    """Return the first image of each group, then the second of each, and so on."""
+    """Return the first image of each group, then the second image of each group, and so on."""
     # zip_longest gives None for a group that has no more images.
     rounds = zip_longest(*groups)
     return tuple(filter(None, chain.from_iterable(rounds)))
@@ -76,13 +77,16 @@ class Split:
         return self.found_on(key) + self.unseen(key)
 
     def others(self, key: Key, n: int | None, *, unseen: bool = False) -> Records:
-        """Return images of other classes in the same domain, as the module describes.
+        """Return images of the other classes in the same domain.
+
+        The classes are taken in turn: first the first image of each class, then the second image of each class, and so
+        on. The classes have the order of `DomainFolder.following`.
 
         Args:
             key: The class, which is left out, and the domain.
             n: Largest number of images. None means all images.
-            unseen: Whether the images are unseen images of their classes. If False, they are images that are used to
-                find circuits of their classes.
+            unseen: Whether the images are unseen images of their classes. If False, they are the images used to find
+                the circuits of their classes.
         """
         class_name, domain = key
         side = self.unseen if unseen else self.found_on
@@ -101,7 +105,7 @@ class Split:
     def known(self, key: Key) -> Set[str]:
         """Return the paths of images that are known to have been used to find a circuit of this class and domain.
 
-        The result is empty here. A subclass that knows which images were used overrides this method; `found_on` then
+        The result is empty here. A subclass overrides this method if it knows which images were used. Then `found_on`
         includes all of these images.
         """
         return frozenset()
@@ -124,5 +128,5 @@ class Split:
 
     @cached_property
     def _cuts(self) -> dict[Key, tuple[Records, Records]]:
-        """Results of `_halves` so far, by class and domain: the images of `found_on` and of `unseen`."""
+        """For each class and domain that was asked for so far: the images of `found_on` and of `unseen`."""
         return {}

@@ -1,4 +1,4 @@
-"""Whole models: load an encoder with class texts or a classifier's outputs, and run image files through it."""
+"""Load models with an image encoder and a weight for each class, and run image files through them."""
 
 import lazy_loader
 

@@ -120,8 +120,8 @@ def check_state(
         name: Name of the model in messages.
 
     Raises:
-        InputError: for the first key that only the model or only the state dict has, whose tensor has another shape
-            in the model, or whose tensor `check_numbers` refuses.
+        InputError: if a key is only in the model or only in the state dict, if a tensor has another shape in the model,
+            or if `check_numbers` refuses a tensor. The message names the first such key.
     """
     expected = model.state_dict()
     # All keys, in the model's order: the first key that differs tells most about the model that the file is of.
@@ -193,7 +193,7 @@ def _check_not_compressed(file: Path, content: Any) -> None:
 
 
 def _what(start: bytes) -> str:
-    """Return in words what a file is that torch.save did not write, given its first bytes."""
+    """Describe a file that torch.save did not write, judging by the first bytes of the file."""
     if not start:
         return "an empty file"
     if start.startswith(b"\x1f\x8b"):

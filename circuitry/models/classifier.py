@@ -80,10 +80,13 @@ class Classifier(Clip):
         templates: Sequence[Template] | None = None,
         **_: object,
     ) -> Float[Tensor, "classes d"]:
-        """Return the weight of each class [K, D]: its normalised row, or the normalised mean of its normalised rows.
+        """Return the weight of each class [K, D].
+
+        Each output of the classifier has a row in the last layer, which is normalised. The weight of a class is the row
+        of its output. If a class has several outputs, its weight is the mean of their rows, normalised again.
 
         Args:
-            class_names: Names of K of the `classes`.
+            class_names: Names of K classes, which must be among the `classes` of this classifier.
             templates: Ignored, because a classifier reads no text. Further arguments of `Clip.text_weights` are ignored
                 as well.
 
@@ -126,7 +129,10 @@ class Classifier(Clip):
 
 @own_modes()
 def _mean_lengths(encoder: Encoder, rows: Tensor) -> float:
-    """Return the mean length of a classifier's rows times the mean length of embeddings of noise images."""
+    """Return the product of two mean lengths: of a classifier's rows, and of the embeddings of noise images.
+
+    This product is the factor from cosines to logits, because a logit is |row| |embedding| cosine.
+    """
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(NOISE_IMAGES, 3, *encoder.image_size, generator=generator)
     lengths = encoder(noise.to(encoder.device, encoder.dtype)).norm(dim=-1)
@@ -146,7 +152,8 @@ def as_classifier(
         name: Name of the model.
         net: Network that ends in a linear layer.
         preprocess: Function of an RGB picture that returns a tensor [3, H, W].
-        made_by: What the network was made by, for the configuration of the model.
+        made_by: How the network was made, such as its library and its name there. This is stored in the model's
+            configuration.
         classes: Names of the classes, each with the indices of the outputs that belong to it.
     """
     last = _without_last_layer(net)
@@ -171,7 +178,8 @@ def read_outputs(path: Path) -> dict[str, tuple[int, ...]]:
     """Read which outputs of a classifier belong to each class.
 
     Args:
-        path: Table with tabs and the columns class and imagenet_index. An index may be a list, such as ``294,295``.
+        path: Table with tabs and the columns class and imagenet_index. The second column holds the index of an output,
+            or several indices such as ``294,295``.
 
     Returns:
         A dictionary from the name of each class to the indices of its outputs.
@@ -242,8 +250,8 @@ def _checked_outputs(
 def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
     """Fit a linear probe on the embeddings of images, and return a model with the probe's rows as class weights.
 
-    `read_images` refuses images that the probe was fitted on. So fit the probe on other images than the ones that you
-    want to explain.
+    `read_images` refuses images that the probe was fitted on. So do not fit the probe on images that you want to
+    explain.
 
     Args:
         clip: The model whose embeddings the probe reads.

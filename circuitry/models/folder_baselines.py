@@ -1,18 +1,20 @@
 """Baselines for a data set: the values that replace ablated activations, for every class and domain.
 
-The user gives a baseline itself, or the name of a baseline that is computed from the data. The names are:
+The user gives a baseline itself, or one of these names:
 
 - ``zero``: all values are zero.
-- ``mean-position``: the mean activation at each position, over the chosen images of all classes and domains. This is
-  the default.
-- ``mean-unit``: the mean activation over all positions of the same images.
-- ``other-domains``: the mean activation at each position, over the chosen images of the same class in the other
+- ``mean-position``: the mean activation of each unit at each position, over the chosen images of all classes and
+  domains. This is the default.
+- ``mean-unit``: the mean activation of each unit, over all positions and over the chosen images of all classes and
   domains.
-- ``counterfactual``: each image gets an image of another class in the same domain. The seed puts the other classes in
-  an order. The first image of each of these classes is taken, then the second image of each, and so on.
+- ``other-domains``: the mean activation of each unit at each position, over the chosen images of the same class in the
+  other domains.
+- ``counterfactual``: the activation in an image of another class in the same domain. Each ablated image has its own
+  such image. The seed puts the other classes in an order. The first image of each of these classes is taken, then the
+  second image of each of these classes, and so on, at most ``n_images`` in all.
 
-``other-domains`` and ``counterfactual`` differ by class and domain. ``n_images`` and ``seed`` decide which images are
-chosen, as in `DomainFolder.select`.
+For the means, at most ``n_images`` images are chosen of each class in each domain, with the seed, as in
+`DomainFolder.select`. ``other-domains`` and ``counterfactual`` differ by class and domain.
 """
 
 import hashlib
@@ -81,7 +83,10 @@ class FolderBaseline:
 
     @cached_property
     def given(self) -> Baseline | Counterfactual | None:
-        """The baseline if it is the same for all images and needs no data; None if it is computed from the data."""
+        """The baseline if it needs no images of the data set: ``zero``, or a baseline that the user gave.
+
+        None if the baseline is computed from the data.
+        """
         if self.choice is None:
             return None
         if isinstance(self.choice, str) and self.choice != ZERO.name:
@@ -167,7 +172,10 @@ class FolderBaseline:
         return Counterfactual(read[torch.arange(count) % len(read)])
 
     def _mean(self, strict: bool, progress: bool) -> Baseline:
-        """Return the mean over all images. It is computed once and reused as long as the encoder is the same."""
+        """Return the mean activation over the chosen images of all classes and domains.
+
+        It is computed once and reused as long as the encoder is the same.
+        """
         encoder = self.clip.encoder
         identity = encoder.identity
         # An encoder that cannot be identified has no key, so its mean is computed at every call.
@@ -184,7 +192,10 @@ class FolderBaseline:
 
     @cached_property
     def _means(self) -> dict[tuple[str, bool], Baseline]:
-        """Means over all images that were computed so far, by (key of the encoder's identity, ``strict``)."""
+        """The means that `_mean` has computed so far.
+
+        The keys are (key of the encoder's identity, ``strict``).
+        """
         return {}
 
     @cached_property
@@ -194,7 +205,10 @@ class FolderBaseline:
     def _chosen(
         self, classes: Sequence[str], domains: Sequence[str]
     ) -> tuple[ImageRecord, ...]:
-        """Return the chosen images of all pairs of a class and a domain: domain by domain, and in it class by class."""
+        """Return the chosen images of every class in every domain.
+
+        They are sorted by domain, and within a domain by class.
+        """
         records: list[ImageRecord] = []
         for domain in domains:
             for name in classes:
@@ -202,7 +216,11 @@ class FolderBaseline:
         return tuple(records)
 
     def _drawn(self, class_name: str, domain: str) -> tuple[ImageRecord, ...]:
-        """Return the counterfactual images of a class in a domain; the docstring of the module has the rule."""
+        """Return the counterfactual images of a class in a domain.
+
+        Their activations replace the ablated activations. They are images of other classes in the same domain, which
+        are taken in turn; see the module's text.
+        """
 
         def rank(other: str) -> bytes:
             # The rank is a hash, so that the order of two classes does not depend on the number of classes.
@@ -215,7 +233,7 @@ class FolderBaseline:
 
     @cached_property
     def _ranked(self) -> dict[tuple[str, str], Sequence[ImageRecord]]:
-        """All images by (class, domain), in the order that the seed gives them."""
+        """All images by (class, domain), in the random order that the seed decides."""
         ranked: dict[tuple[str, str], Sequence[ImageRecord]] = {}
         for key in product(self.images.classes, self.images.domains):
             ranked[key] = self.images.ranked(*key, self.seed)

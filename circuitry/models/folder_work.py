@@ -1,8 +1,8 @@
-"""The base class of all work on a data set: it makes tasks by class and domain, and the folder of the results.
+"""The base class of every analysis of a folder of images, such as an analysis that finds circuits or tests them.
 
-`FolderWork` joins a model, images by class and domain, and `FolderSettings`. It makes text weights, metrics, baselines
-and tasks, reads images, and claims the `JobFolder` of the results. Every question that is asked of a folder of images
-is a subclass of `FolderWork`.
+`FolderWork` has a model, images by class and domain, and `FolderSettings`. From these it makes text weights, metrics,
+baselines and tasks for each class and domain. It also reads images, and claims the `JobFolder`, the folder in which the
+analysis stores its results.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +33,7 @@ from circuitry.runs.workers import Work
 
 
 class FolderWork:
-    """A model, images by class and domain, and settings: the base class of all work on a data set.
+    """A model, images by class and domain, and settings: the base class of every analysis of a folder of images.
 
     Example:
         >>> from circuitry.models import FolderSettings, FolderWork
@@ -51,14 +51,14 @@ class FolderWork:
         settings: FolderSettings,
         split: Split | None = None,
     ) -> None:
-        """Check the settings before any work is done.
+        """Check the settings before any image is read.
 
         Args:
             clip: The model.
             images: The images, sorted by domain and class.
             settings: Number of images, seed, metric, texts and baseline.
-            split: Which images are used to find circuits, and which to test them (default: the `Split` by the number
-                of images and the seed of ``settings``). A baseline that is computed from the data uses the number of
+            split: Which images are used to find circuits, and which to test them (default: a `Split` with the number of
+                images and the seed of ``settings``). A baseline that is computed from the data uses the number of
                 images and the seed of the split.
 
         Raises:
@@ -98,11 +98,11 @@ class FolderWork:
         return self._weights[templates]
 
     def metric_of(self, class_name: str, domain: str) -> Metric:
-        """Return the metric of a class for images of a domain."""
+        """Return the metric of a class, with the text weights for images of a domain."""
         return self._metric(self.weights(domain), self.images.label(class_name))
 
     def baseline_called(self, name: str) -> FolderBaseline:
-        """Return the baseline with this name, computed from the same images as `baseline`."""
+        """Return the baseline with this name. Its model, number of images and seed are the same as in `baseline`."""
         return replace(self.baseline, choice=name)
 
     def task(
@@ -120,7 +120,7 @@ class FolderWork:
             images: Images [B, 3, H, W] of the class.
             others: Images of other classes (default: no images).
             sites: Sites of the task (default: as in `Task`).
-            work: How the work is carried out. If it shows progress, computing a mean baseline shows a bar.
+            work: Processes, memory and progress. If progress is shown, a bar appears while a mean baseline is computed.
         """
         # A counterfactual baseline gives one image for each image of the task, also for each image of other classes.
         count = len(images)
@@ -146,14 +146,18 @@ class FolderWork:
             strict: Whether an unreadable image file raises an error. If False, the file is skipped with a warning.
 
         Raises:
-            InputError: as `read_images`, and if the weights or hooks of the model have changed.
+            InputError: for images that the model's linear probe was fitted on; if the weights or hooks of the model
+                have changed since this object was made; and for an unreadable file if ``strict``.
         """
         self._same_model()
         return read_images(self.clip, records, strict=strict)[1]
 
     @property
     def asked(self) -> dict[str, Any]:
-        """The names ``metric``, ``texts`` and ``baseline``, with their settings as values that JSON can hold."""
+        """The chosen metric, class texts and baseline, as values that JSON can hold.
+
+        The keys of the dictionary are ``metric``, ``texts`` and ``baseline``.
+        """
         texts = self.settings.texts
         if not isinstance(texts, str):
             texts = list(as_patterns(texts or ()))
@@ -183,7 +187,10 @@ class FolderWork:
 
     @cached_property
     def _tokens(self) -> str | dict[str, str]:
-        """Digest of the tokens of all texts. If domains have different texts, a dictionary of digests by domain."""
+        """Digest of the tokens of all class texts.
+
+        If the texts differ between domains, it is a dictionary from each domain to a digest.
+        """
         classes = self.images.all_classes
         digests = {
             texts: self.clip.tokens_digest(classes, texts)
@@ -214,7 +221,10 @@ class FolderWork:
         listings: Mapping[str, Mapping[str, str]] | None = None,
         **shaped_by: Any,
     ) -> JobFolder:
-        """Claim a folder for the results of jobs with this configuration and these images, and return it.
+        """Claim a folder for the results of jobs, and return it.
+
+        The configuration and the images are written to a new folder. A folder with results of earlier jobs must have
+        the same configuration and images.
 
         Args:
             out: Path of the folder.
@@ -226,8 +236,8 @@ class FolderWork:
                 same name in the `identity`.
 
         Raises:
-            InputError: for a folder that was made with another configuration or other images (the message names the
-                difference), and if the weights or hooks of the model have changed.
+            InputError: if the folder was made with another configuration or other images (the message names the
+                difference), or if the weights or hooks of the model have changed since this object was made.
         """
         # Several classes may use the same image; it is listed once.
         looked_at = {record for group in records.values() for record in group}

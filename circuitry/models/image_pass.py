@@ -126,8 +126,8 @@ def read_images(
         strict: Whether an unreadable file raises an error. If False, the file is skipped with a warning.
 
     Raises:
-        InputError: for pictures that the model's linear probe was fitted on, also if they are copied into other files;
-            and for an unreadable file if ``strict``.
+        InputError: for images that the model's linear probe was fitted on, and for copies of these images in other
+            files. If ``strict``, also for an unreadable file.
 
     Example:
         >>> from circuitry.models import read_images

@@ -46,10 +46,10 @@ def load_clip(
 
     Raises:
         InputError: for an unknown name or tag, weights that cannot be downloaded, a folder without a configuration, a
-            model of texts, or a device that is not there; and for a checkpoint that is missing, holds other objects
-            than tensors, has values that are not finite, or belongs to another model (the message names the first key
-            that differs). A model of open_clip without weights is refused, too: for random weights, give the tower of
-            ``open_clip.create_model`` to `Encoder.from_tower`.
+            model without an image encoder, or a device that does not exist. Also for a checkpoint that is missing,
+            holds other objects than tensors, has values that are not finite, or belongs to another model (the message
+            names the first key that differs). Also for a model of open_clip without weights: for random weights, give
+            the tower of ``open_clip.create_model`` to `Encoder.from_tower`.
 
     Example:
         >>> model = circuitry.load_clip("rn-tiny")    # the quickstart's, with its weights

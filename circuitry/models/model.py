@@ -71,13 +71,13 @@ def from_encoder(
     Args:
         encoder: An encoder. `Encoder.from_stages` makes one from a tower of a library that this package does not know.
         preprocess: Function of an RGB picture that returns a tensor [3, H, W], as in the training of the tower.
-        rows: Weight [D] of each class, by name. These may be the rows of a network's last, linear layer, which the
-            encoder leaves out. Without rows (the default) the model has no class weights until you fit a
+        rows: Weight [D] of each class, by name. These may be the rows of a network's last, linear layer. The encoder
+            must not include this layer. Without rows (the default) the model has no class weights until you fit a
             `linear_probe`; commands do this with ``--probe``.
         name: Name of the model in tables and reports (default: the name of the tower's class).
 
     Raises:
-        InputError: for rows that are not as wide as the embedding, or no row at all.
+        InputError: if a row is not as wide as the embedding, or if ``rows`` is empty.
 
     Example:
         >>> from torchvision.transforms.functional import pil_to_tensor

@@ -1,4 +1,7 @@
-"""Load an open_clip model: a model of open_clip or of this package by its name, or a model by its model-config JSON."""
+"""Load a model of open_clip.
+
+The model is given by its name, in open_clip or in this package, or by a model-config JSON.
+"""
 
 import json
 import logging
@@ -120,10 +123,12 @@ def load_open_clip(
 
 
 def _name_normalisation(clip: Clip, model_name: str, tags: list[str]) -> None:
-    """Warn if a model with a checkpoint normalises images differently than all released weights of the model.
+    """Warn if no released weights of a model were trained with the normalisation of images that the model uses.
+
+    A checkpoint does not say how its images were normalised, so a model with a checkpoint uses open_clip's default.
 
     Args:
-        clip: The model, whose preprocessing is open_clip's default for the architecture.
+        clip: The model with its preprocessing.
         model_name: Name of the model in open_clip.
         tags: The tags of the released weights.
     """
@@ -168,7 +173,10 @@ def _built(name: str, pretrained: str | None, *, random: bool) -> Clip:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Silence the logging of open_clip within the block. It would warn about missing weights, which are loaded next."""
+    """Silence the logging of open_clip within the block.
+
+    Otherwise open_clip would warn about missing weights, although they are loaded next.
+    """
     root = logging.getLogger()
     silent = logging.NullHandler()
     level = logging.root.manager.disable

@@ -1,4 +1,4 @@
-"""Options of command lines that name a model, its images, and the metric and texts of a class. No torch.
+"""Options of command lines that name a model, its images, and the metric and texts of a class. Does not import torch.
 
 The `Config` of a command inherits from the classes of options that the command needs. So an option has the same name,
 default and meaning in all commands. Other options are in `data.shared_options`, `runs.WorkSettings` and
@@ -50,12 +50,13 @@ class ModelOptions:
     pretrained: str | None = None
     """The library's tag of pretrained weights, instead of a checkpoint."""
     probe: str | None = None
-    """The list of DomainNet on whose images a linear probe is fitted, such as train. The probe replaces the class texts
-    of a model that reads no text."""
+    """The split whose images are used to fit a linear probe, such as train for the lists <domain>_train.txt. The probe
+    replaces the class texts of a model that reads no text."""
     data: Path
     """Folder of the images, which lie in <domain>/<class>/<file>."""
     split: str | None = "test"
-    """The list of DomainNet whose images are used. It is ignored if the folder has no lists."""
+    """The split whose images are used, such as test for the lists <domain>_test.txt. It is ignored if the folder has no
+    lists."""
     classes: Annotated[tuple[str, ...] | None, DISTINCT] = None
     """Classes to look at (default: all classes)."""
     domains: Annotated[tuple[str, ...] | None, DISTINCT] = None
@@ -77,8 +78,8 @@ class ModelOptions:
         """Load the model on the device of this process, with the units and autoencoders that the options name.
 
         Args:
-            rank: Which of the processes of this machine this is.
-            components: Whether components are the units if the option ``units`` was not given.
+            rank: Which of the processes of this machine this process is.
+            components: Whether heads, neurons and hidden channels are the units if the option ``units`` was not given.
         """
         device = rank.device(self.device)
         clip = models.load_clip(
@@ -121,18 +122,26 @@ class ModelOptions:
         return fitted
 
     def images(self) -> "circuitry.DomainFolder":
-        """Return the images of the list ``split``."""
+        """Return the images of the option ``split``, of the classes and domains that the options name."""
         return self.images_of(self.split)
 
     def images_of(self, split: str | None) -> "circuitry.DomainFolder":
-        """Return the images of a list, or of the whole folder if ``split`` is None; classes and domains as chosen."""
+        """Return the images of a split, of the classes and domains that the options name.
+
+        Args:
+            split: The split, such as "test" for the lists ``<domain>_test.txt``. If it is None, or if the folder has no
+                lists, all images of the folder are returned.
+        """
         return circuitry.DomainFolder(
             self.data, split=split, domains=self.domains, classes=self.classes
         )
 
 
 def _texts(*words: str) -> str | tuple[str, ...]:
-    """Return the words of the option for class texts as a value of `FolderSettings.texts`: a name, or templates."""
+    """Return the value of `FolderSettings.texts` for the words of a command line.
+
+    A single word without braces is the name of class texts. Other words are templates.
+    """
     # A single word with braces is a template, not a name of class texts.
     return words[0] if len(words) == 1 and "{}" not in words[0] else words
 
@@ -181,7 +190,9 @@ BaselineChoice = Annotated[
 @checked
 @dataclass(frozen=True, kw_only=True)
 class FolderSettings:
-    """Settings of a question that is asked of a model about every class and domain.
+    """Settings of an analysis that treats every class and domain of a folder of images.
+
+    They are the number of images, the seed, the metric, the class texts and the baseline.
 
     Example:
         >>> from circuitry.models import FolderSettings

@@ -21,12 +21,13 @@ transformers, also take ``context_length``."""
 def prompt_tokens(
     tokenizer: Tokenizer, names: Sequence[str], prompts: Sequence[str]
 ) -> Tensor:
-    """Return the tokens of prompts [prompts, context], after two checks.
+    """Return the tokens of prompts [prompts, context], after checking that they are not cut and that names differ.
 
     Args:
         tokenizer: The model's tokenizer.
         names: Class names.
-        prompts: Prompts, equally many for each name: all prompts of the first name, then of the second name, and so on.
+        prompts: Prompts, equally many for each name: all prompts of the first name, then all prompts of the second
+            name, and so on.
 
     Raises:
         InputError: for a prompt that does not fit the context of the text encoder, and for two names with the same
@@ -53,12 +54,14 @@ def prompt_tokens(
 
 
 def _check_length(tokenizer: Tokenizer, prompts: Sequence[str], tokens: Tensor) -> None:
-    """Raise `InputError` for a prompt that was cut. A prompt was cut if it has other tokens in a longer context.
+    """Raise `InputError` for a prompt that is longer than the context, so that its tokens are cut.
+
+    This is the case if the prompt has other tokens in a longer context.
 
     Args:
         tokenizer: The model's tokenizer.
         prompts: The prompts.
-        tokens: Their tokens [prompts, context].
+        tokens: Tokens of the prompts [prompts, context].
     """
     # The most frequent token of an empty text is the padding. A prompt with two or more padding tokens does not fill
     # the context, so it was not cut.

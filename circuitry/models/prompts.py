@@ -1,4 +1,4 @@
-"""Prompt templates of zero-shot classification, and the names of sets of templates. No torch."""
+"""Prompt templates of zero-shot classification, and the names of sets of templates. Does not import torch."""
 
 from collections.abc import Callable, Sequence
 
@@ -56,8 +56,8 @@ def templates_of(texts: str | Sequence[Template], domain: str) -> tuple[str, ...
 def style_word(domain: str) -> str:
     """Return a word for the style of a domain.
 
-    This is the first of the domain's `STYLE_WORDS` that is not shared by all domains. A domain without such words gets
-    its own name.
+    This is the first of the domain's `STYLE_WORDS` that is not shared by all domains. For a domain without such words,
+    the name of the domain is returned.
     """
     for word in STYLE_WORDS.get(domain, ()):
         # A word that all domains share says nothing about the style.
@@ -84,7 +84,7 @@ def as_patterns(templates: Sequence[Template]) -> tuple[str, ...]:
     """Return templates as strings with ``{}`` for the class name. A template that is a function becomes a string.
 
     Raises:
-        InputError: for a function that does more than insert the name into one sentence.
+        InputError: for a function that no string can replace, such as a function that chooses an article for the name.
     """
     patterns = []
     for template in templates:

@@ -1,8 +1,12 @@
-"""Read sparse autoencoders and transcoders in the layouts of other libraries: `LAYOUTS` has a reader for each layout.
+"""Read sparse autoencoders and transcoders in the layouts of other libraries. `LAYOUTS` has a reader for each layout.
 
-The names of weights below are the names in the library. W_enc is [d, features] and W_dec [features, d], unless the code
-transposes them. A gated autoencoder becomes a JumpReLU autoencoder. Linear scales of inputs and features are multiplied
-into the weights.
+A reader is a function that makes an autoencoder from a file. The docstrings of the readers give the formula of the
+library: x is the activation at a site, f are the features, act is the activation function, and the weights have the
+library's names. W_enc is [d, features] and W_dec [features, d]. If a library stores the transpose, the reader
+transposes the weight.
+
+A gated autoencoder becomes a JumpReLU autoencoder. Linear scales of inputs and features are multiplied into the
+weights.
 """
 
 import logging
@@ -60,7 +64,8 @@ DICTIONARIES = {
     "BatchTopKSAE": (*_LINEAR, "b_dec"),
     "MatryoshkaBatchTopKSAE": _PLAIN,
 }
-"""For each class of dictionary_learning, the names of four weights: encoder, its bias, decoder, and its bias."""
+"""For each class of dictionary_learning, the names of four weights: encoder, bias of the encoder, decoder, and bias of
+the decoder."""
 _MSAE_NAME = re.compile(
     r"(?P<features>\d+)_(?P<d>\d+)_(?P<act>[A-Za-z0-9]+)(_(?P<k>\d+))?(_[UR]W)?_(?P<tied>True|False)_"
     r"(?P<norm>True|False)_(?P<cap>\d+(\.\d+)?)"
@@ -68,7 +73,10 @@ _MSAE_NAME = re.compile(
 
 
 def read_saelens(file: SaeFile) -> SparseAutoencoder:
-    """Read an autoencoder or transcoder of SAELens 2 to 6: sae_weights.safetensors with cfg.json beside it."""
+    """Read an autoencoder or transcoder of SAELens 2 to 6.
+
+    The weights are in sae_weights.safetensors, and the settings are in cfg.json in the same folder.
+    """
     if not file.config:
         raise file.refuse(
             "SAELens' weights, but no cfg.json lies beside it, so that their activation is not known"
@@ -137,9 +145,11 @@ def read_saelens(file: SaeFile) -> SparseAutoencoder:
 
 
 def read_prisma(file: SaeFile) -> SparseAutoencoder:
-    """Read a file of ViT-Prisma: a state dict with config.json beside it, or a file that holds both.
+    """Read a file of ViT-Prisma: a state dict with config.json in the same folder, or a file that holds both.
 
-    N is the normalisation that the setting ``normalize_activations`` names, and [...] is 1 if its condition holds:
+    The features f and the output are computed from an activation x. N is the normalisation that the setting
+    ``normalize_activations`` names, act is the activation function, and [...] is 1 if the condition in it holds, and
+    otherwise 0:
 
         autoencoder   z = N(x) - b_dec;  f = act(z W_enc + b_enc);  out = N^-1(f W_dec + b_dec)
         gated         f = [z W_enc + b_gate > 0] act(z W_enc exp(r_mag) + b_mag)
@@ -187,10 +197,15 @@ def read_prisma(file: SaeFile) -> SparseAutoencoder:
 
 
 def read_saev(file: SaeFile) -> SparseAutoencoder:
-    """Read a file of saev: f = act(x W_enc + b_enc), on the patches of a ViT but not on its class token.
+    """Read a file of saev, an autoencoder for the patches of a ViT, not for its class token.
 
-    The schema of a file is a number from 1 to 5. An autoencoder in an older file, which has no schema, subtracts b_dec
-    from its inputs. Its inputs are (x - mean) / scale, but the file does not store mean and scale.
+    Files state a schema, a number from 1 to 5; older files state none. The features f of an activation x are:
+
+        with a schema      f = act(x W_enc + b_enc)
+        without a schema   f = act((z - b_dec) W_enc + b_enc)  with  z = (x - mean) / scale
+
+    Older files do not store mean and scale. A warning asks for these values if the user has not given them to
+    `load_sae`.
     """
     config = file.config
     schema = config.get("schema")
@@ -226,9 +241,10 @@ def read_saev(file: SaeFile) -> SparseAutoencoder:
 
 
 def read_clipscope(file: SaeFile) -> SparseAutoencoder:
-    """Read a file of clipscope: f keeps the k largest entries of (x - pre_b) enc, even if they are negative.
+    """Read a file of clipscope.
 
-    The number of the block is read from the name of the file's folder.
+    The features of an activation x are the k largest entries of (x - pre_b) enc, even if they are negative. All other
+    features are 0. The index of the block is read from the name of the file's folder.
     """
     w_enc, w_dec, b_dec = file.take("enc", "dec", "pre_b")
     block = re.search(r"(\d+)_resid", str(file.path))
@@ -244,10 +260,10 @@ def read_clipscope(file: SaeFile) -> SparseAutoencoder:
 
 
 def read_patch_sae(file: SaeFile) -> SparseAutoencoder:
-    """Read a file of PatchSAE: f = relu((x - b_dec) W_enc + b_enc), or a gated autoencoder.
+    """Read a file of PatchSAE, or a file of Hugo Fry's code, which PatchSAE extends. Both have the same layout.
 
-    In a gated autoencoder, b_enc is the bias of the gates. PatchSAE extends the code of Hugo Fry, whose files have the
-    same layout. The number of a block may be negative: -1 is the last block.
+    The features of an activation x are f = relu((x - b_dec) W_enc + b_enc), unless the autoencoder is gated. In a gated
+    autoencoder, b_enc is the bias of the gates. The index of the block may be negative: -1 is the last block.
     """
     config = file.config
     _check(file, "module_name", config.get("module_name", "resid"), ("resid",))
@@ -261,9 +277,9 @@ def read_patch_sae(file: SaeFile) -> SparseAutoencoder:
 
 
 def read_dictionary_learning(file: SaeFile) -> SparseAutoencoder:
-    """Read a file ae.pt of dictionary_learning, with the trainer's config beside it.
+    """Read a file ae.pt of dictionary_learning. The settings of the training are in a JSON file in the same folder.
 
-    The class of the dictionary must be in `DICTIONARIES`.
+    The class that the autoencoder has in the library must be in `DICTIONARIES`.
     """
     trainer = file.config["trainer"]
     stored = file.tensors
@@ -298,10 +314,13 @@ def read_dictionary_learning(file: SaeFile) -> SparseAutoencoder:
 
 
 def read_msae(file: SaeFile) -> SparseAutoencoder:
-    """Read a file of MSAE (Zaigrajew et al. 2025): f = cap tanh(act(h) / cap).
+    """Read a file of MSAE (Zaigrajew et al. 2025), an autoencoder of embeddings.
 
-    Here h = (z - pre_bias) encoder + latent_bias, and z = (x - mean) scale. If cap is 0, then f = act(h). The settings
-    are read from the name of the file.
+    The features f of an embedding x are:
+
+        f = cap tanh(act(h) / cap)  with  h = (z - pre_bias) encoder + latent_bias  and  z = (x - mean) scale
+
+    If cap is 0, then f = act(h). The name of the file states cap, the activation function act, and further settings.
     """
     name = _MSAE_NAME.match(file.path.name)
     if name is None:
@@ -404,7 +423,7 @@ def _of_names(file: SaeFile, *names: str) -> SaeArguments:
 
     Args:
         file: The file.
-        names: Names of the weights in the file: encoder, its bias, decoder, and its bias.
+        names: Names of the weights in the file: encoder, bias of the encoder, decoder, and bias of the decoder.
     """
     weights = zip(("w_enc", "b_enc", "w_dec", "b_dec"), file.take(*names), strict=True)
     return {**dict(weights), "about": {"config": file.config}}
@@ -417,8 +436,8 @@ def _plain_or_gated(
 
     Args:
         file: The file.
-        is_gated: Whether the file holds a gated autoencoder; see `_gated`. If False, its weights have the names in
-            `_PLAIN`.
+        is_gated: Whether the file holds a gated autoencoder, which becomes a JumpReLU autoencoder (`_gated`). If False,
+            the weights have the names in `_PLAIN`.
         gate: Name of the bias of the gates in the file of a gated autoencoder.
     """
     if is_gated:
@@ -448,7 +467,7 @@ def _above(threshold: Tensor, b_enc: Tensor) -> SaeArguments:
 
     Args:
         threshold: One threshold for all features, or a threshold for each feature. Negative thresholds become 0.
-        b_enc: Bias of the encoder [features].
+        b_enc: Bias of the encoder [features]. It is used only for the number of features.
     """
     return {
         "activation": "jumprelu",
@@ -457,7 +476,12 @@ def _above(threshold: Tensor, b_enc: Tensor) -> SaeArguments:
 
 
 def _normalised(sae: Sae, how: object) -> Sae:
-    """Return an autoencoder that normalises its inputs as a value of ``normalize_activations`` says."""
+    """Return an autoencoder that normalises its inputs as in ViT-Prisma or SAELens.
+
+    Args:
+        sae: The autoencoder, which does not normalise its inputs yet.
+        how: The value of the setting ``normalize_activations``; a key of `NORMALISATIONS`.
+    """
     ours: Any = NORMALISATIONS[how]  # type: ignore[index]
     if ours != "length":
         return replace(sae, normalised=ours)

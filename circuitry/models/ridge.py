@@ -1,4 +1,4 @@
-"""The linear probe: a ridge classifier of standardised features. No torch."""
+"""The linear probe: a ridge classifier of standardised features. Does not import torch."""
 
 from typing import TYPE_CHECKING
 

@@ -32,10 +32,13 @@ _HUB_ID = re.compile(r"[\w.-]+/[\w.-]+(/.+)?")
 
 
 class StoredSettings:
-    """A settings object in a weights file, without its own class: it has the fields of the object and no methods."""
+    """A settings object that was read from a weights file without the code of its class.
+
+    It has the fields of the stored object and no methods.
+    """
 
     def __init__(self, *arguments: object) -> None:
-        """Ignore all arguments, which were written for the object's own class."""
+        """Ignore all arguments, which the file holds for the class of the stored object."""
 
     def __new__(cls, *arguments: object) -> "StoredSettings":
         """Make an object without fields. The code that reads the file adds the fields later."""
@@ -81,7 +84,7 @@ class SaeFile:
 
         Args:
             path: Path of a weights file; path of a folder with a single weights file; or a place on the hub.
-            is_shifted: Value of the field `is_shifted`.
+            is_shifted: Whether the user gives the mean or the scale of the inputs to `load_sae`.
 
         Raises:
             InputError: if there is no weights file, or more than one.
@@ -177,13 +180,13 @@ class SaeFile:
 
 
 def _only(names: Iterable[str], path: str | os.PathLike[str]) -> str:
-    """Return the name of the weights file among the names of the files of a folder.
+    """Return the path of the only weights file of a folder.
 
-    If several files hold weights, those with a name in `PREFERRED` are considered first, and among these the files in
-    the fewest nested folders.
+    If several files hold weights, files with a name in `PREFERRED` are preferred to all other files. After that, only
+    the files in the fewest nested folders are considered.
 
     Args:
-        names: Paths of the files, relative to the folder.
+        names: Paths of all files, relative to the folder.
         path: The folder, for the message.
 
     Raises:
@@ -208,7 +211,10 @@ def _only(names: Iterable[str], path: str | os.PathLike[str]) -> str:
 
 
 def _local(path: str | os.PathLike[str]) -> Path:
-    """Return the path of weights on this machine. If they are on the hub, they are downloaded with their settings."""
+    """Return the path of a weights file, or of its folder, on this machine.
+
+    If the weights are on the hub, they are downloaded together with their settings.
+    """
     name = os.fspath(path)
     here = Path(name)
     if not name.startswith(HUB):

@@ -1,4 +1,7 @@
-"""Load sparse autoencoders and transcoders. The first reader that recognises the layout of a file reads it."""
+"""Load sparse autoencoders and transcoders.
+
+A reader can read files of one layout. The first reader that recognises the layout of a file reads the file.
+"""
 
 import logging
 import os
@@ -37,8 +40,8 @@ def load_sae(
     """Read a sparse autoencoder or a transcoder without running code in its file.
 
     Supported are files of this package, ViT-Prisma, saev, clipscope, PatchSAE, dictionary_learning, MSAE and SAELens
-    (versions 2 to 6), and layouts added by `register_sae_reader`. The name of the reader is logged. For a file of
-    another library it is also stored in ``about["reader"]``.
+    (versions 2 to 6), and layouts added by `register_sae_reader`. Each layout has a reader. The name of the reader that
+    was used is logged. For a file of another library it is also stored in ``about["reader"]``.
 
     Args:
         path: One of: a weights file, perhaps with settings beside it (``config.json``, ``cfg.json``); a folder with a
@@ -127,8 +130,8 @@ def register_sae_reader(
 
     Args:
         name: Name of the layout, for messages. An earlier reader of the same name is replaced.
-        recognises: Function that returns whether a file has the layout, judging by the names and settings of its
-            weights.
+        recognises: Function that returns whether a file has the layout, judging by the names of its weights and by its
+            settings.
         read: Function that returns the autoencoder in a file with this layout.
 
     Example:

@@ -63,7 +63,7 @@ def _about(name: str) -> dict[str, Any]:
 def write_packed(
     state: Mapping[str, Tensor], tokens: Tensor, path: Path, made_by: Mapping[str, Any]
 ) -> None:
-    """Write a state dict with packed token embeddings, and a JSON file beside it.
+    """Write a state dict that has the embeddings of some tokens only, and a JSON file beside it.
 
     Args:
         state: The weights by name.
@@ -84,7 +84,7 @@ def write_packed(
 
 
 def unpacked(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return a state dict with an unpacked token embedding, where rows that were not stored are zero.
+    """Return a state dict with an embedding for every token. Embeddings that were not stored are zero.
 
     A state dict without a packed embedding is returned as it is.
     """

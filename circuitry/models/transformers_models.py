@@ -100,7 +100,11 @@ def _from(place: str, what: str, auto: Any, **options: Any) -> Any:
 
 
 def _weights(place: str, config: Any) -> Any:
-    """Return a model of the Python class that its configuration names; raise `InputError` if weights are missing."""
+    """Load the weights of a model, and return the model. Its Python class is the class that its configuration names.
+
+    Raises:
+        InputError: if weights are missing.
+    """
     # AutoModel would drop a classifier or a projection, even if the checkpoint has weights for it.
     name, *_ = config.architectures or ("AutoModel",)
     auto: Any = getattr(transformers, name, transformers.AutoModel)
@@ -161,7 +165,7 @@ def _shown(
 def _tokenizer(place: str, length: int) -> Callable[[Sequence[str]], Tensor]:
     """Return a function that takes texts and returns their tokens [texts, length].
 
-    The tokens are padded to ``length``, as in the training of these models.
+    Shorter texts are padded to ``length`` tokens, as in the training of these models. Longer texts are cut.
     """
 
     # The tokenizer is read when the first text is encoded, because work with images alone needs no tokenizer.
