@@ -93,7 +93,8 @@ def draw_resamples(
     class_inflation = n / (n - 1) if n > 1 else np.inf
     fold_inflation = np.inf
     if n_folds > 2:
-        # The variance of a mean of n folds, divided by that of the draws: each fold has a share of a draw's pairs.
+        # The variance of a mean of n folds, divided by the variance of this mean over the draws. In a draw, the weight
+        # of a fold is its share of the pairs of folds.
         pairs = _pair_weights(folds)
         n_pairs = pairs.sum((1, 2))
         shares = pairs.sum(2) / n_pairs[:, None]

@@ -147,7 +147,7 @@ def pair_ratios(
     every_class = np.ones((1, len(cells.values)))
     every_fold = np.ones((1, cells.values.shape[-1]))
     means = resampled_means(cells.values, every_class, every_fold)[0]
-    # The spread of the ceilings is of their distance from chance, the note of the ceilings themselves.
+    # The intervals in ``above`` are of distances from chance. The note gives the intervals of the ceilings themselves.
     low, high = spread.interval()
     ceiling_ends = np.stack(above.interval()) + chance
     weak = ~_well_above(above)

@@ -70,7 +70,7 @@ def class_by_domain(folds: FoldTable, *, seed: Seed = 0) -> pd.DataFrame:
     if not classes:
         return pd.DataFrame(columns=list(_COLUMNS))
     draws = draw_resamples(classes, values.shape[-1], seed=seed)
-    # A pair of classes counts as often as both were drawn, one class as often as it was.
+    # The weight of a pair of two classes is the product of their counts. For a class with itself, it is the count.
     count_a = draws.classes[:, a]
     count_b = draws.classes[:, b]
     weights = count_a * np.where(a == b, 1.0, count_b)
@@ -88,7 +88,7 @@ def class_by_domain(folds: FoldTable, *, seed: Seed = 0) -> pd.DataFrame:
     results = _contrast(of_class, contrasts)
     n_classes = (~np.isnan(results)).sum(0)
     p = np.full(len(contrasts), np.nan)
-    # Cells come first; a p value is of an effect alone.
+    # Cells come first. Only effects have a p value.
     for i in range(len(CELLS), len(contrasts)):
         effect = results[:, i]
         p[i] = sign_flip_p(effect[~np.isnan(effect)], seed=seed)

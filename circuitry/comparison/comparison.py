@@ -231,13 +231,13 @@ class Comparison:
         Args:
             group: Name of the group of classes.
             normalise: Whether to return the ratios to the ceiling (`ratios`) instead. A ratio of 1 means that two
-                domains are as similar as two folds of one domain. If the comparison has ``directions``, each column is
-                divided by its number on the diagonal instead.
+                domains are as similar as two folds of one domain. If the comparison has ``directions``, there are no
+                such ratios. Then each column is divided by its number on the diagonal.
         """
         of_group = self.among(group)
         if self.directions is None:
             if normalise:
-                # A ratio is of all classes together; `domain_matrix` asks for the column.
+                # A ratio is computed from all classes together, but `domain_matrix` needs a column of classes.
                 return domain_matrix(of_group.ratios().assign(**{"class": ""}))
             return domain_matrix(of_group._counted(of_group.values))
         by_pair = of_group._counted(of_group.values).groupby(["domain_a", "domain_b"])

@@ -118,11 +118,15 @@ def domain_tests(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def fold_tests(folds: FoldArray, draws: Draws) -> pd.DataFrame:
-    """Test, for each pair of domains, whether their mean similarities with the other domains differ, between folds.
+    """Test, for each pair of domains, whether their mean similarities with the other domains differ.
 
-    This is `domain_tests` for similarities between folds. The variance comes from the dual bootstrap over classes and
-    folds. The two domains are paired by class and site: a class and site is ignored unless both domains have a value
-    there. Means over sites are computed first, and then means over classes.
+    Unlike `domain_tests`, this function takes similarities between folds. The variance comes from the dual bootstrap
+    over classes and folds. The two domains are paired by class and site: a class and site is ignored unless both
+    domains have a value there. Means over sites are computed first, and then means over classes.
+
+    Args:
+        folds: Similarities between folds.
+        draws: From `draw_resamples`, for the same classes and folds.
 
     Returns:
         The columns of `domain_tests`.
@@ -202,7 +206,7 @@ def too_few(n_classes: int, n_domains: int) -> str:
 
 
 def could_find(tests: pd.DataFrame) -> str:
-    """Return a sentence that says how large a difference the tests could have found that are not significant.
+    """Return a sentence on the tests that are not significant: how large a difference could they have found?
 
     The sentence begins with a space. If all tests are significant, the text is empty.
     """

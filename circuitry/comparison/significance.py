@@ -42,7 +42,8 @@ def holm(p: Annotated[pd.Series, _IN_RANGE]) -> pd.Series:
         >>> holm(pd.Series([0.01, 0.04, 0.03])).tolist()
         [0.03, 0.06, 0.06]
     """
-    # Each p, in ascending order, is multiplied by the number of tests that are left, and is no smaller than the last.
+    # In ascending order, each p is multiplied by the number of tests that are left. No corrected p is smaller than the
+    # corrected p before it.
     tested = p.astype(float).dropna().sort_values(kind="stable")
     n_left = np.arange(len(tested), 0, -1)
     return (tested * n_left).clip(upper=1).cummax().reindex(p.index)
@@ -184,7 +185,7 @@ def _complete(matrices: Sequence[np.ndarray]) -> list[int]:
     unknown = np.asarray(np.isnan(matrices).any(0))
     unknown |= unknown.T
     np.fill_diagonal(unknown, False)
-    # The domain with the most unknown pairs goes until none is left.
+    # Leave out the domain with the most unknown pairs, until all pairs are known.
     left = list(range(len(unknown)))
     while unknown[np.ix_(left, left)].any():
         n_unknown = unknown[np.ix_(left, left)].sum(0)

@@ -199,8 +199,8 @@ def write_named_table(
 ) -> None:
     """Write a table as a CSV file, with all digits unless ``float_format`` is given.
 
-    A spreadsheet would run a name that begins with =, +, - or @ as a formula. So an apostrophe is written before such a
-    name. `read_named_table` removes the apostrophe.
+    A spreadsheet would run a name that begins with =, +, -, @, a tab or a carriage return as a formula. So an
+    apostrophe is written before such a name. `read_named_table` removes the apostrophe.
 
     Example:
         >>> write_named_table(Path("table.csv"), pd.DataFrame({"class": ["=clock"], "value": [0.5]}))
