@@ -50,8 +50,8 @@ def circuit_pair(
 ) -> go.Figure:
     """Draw the circuits of one class in two domains on top of each other.
 
-    Shared units and edges are drawn in the middle. Units and edges of only one circuit are drawn above or below, in the
-    colour of the domain of this circuit.
+    Shared units are drawn in the middle, units of the first circuit alone above them, and units of the second circuit
+    alone below them. Units and edges of one circuit alone have the colour of the domain of this circuit.
 
     Args:
         sites: The columns of the drawing, from the image to the embedding.
@@ -316,7 +316,8 @@ def _draw_axes(
     lanes: Mapping[str, tuple[float, float]],
     kinds: Kinds,
 ) -> None:
-    # Labels lean to the left: plotly turns crowded ones to the right and hides the last, which leaves the picture.
+    # Crowded labels lean to the left. By default plotly turns them to the right, and hides the last label, because it
+    # would not fit into the figure.
     figure.update_xaxes(
         tickvals=list(range(len(ticks))),
         ticktext=ticks,

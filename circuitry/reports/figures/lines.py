@@ -87,7 +87,7 @@ def overlap_over_depth(
     domains = sorted(set(depth["domain"]))
     for i, domain in enumerate(domains):
         own = depth.loc[depth["domain"] == domain, list(columns[1:])]
-        # Lines are shifted against each other by a fraction of a site's room, the middle one by nothing.
+        # Lines are shifted against each other by a fraction of the distance between sites, symmetrically around zero.
         rows = _along(own, sites, LINES_SHARE * ((i + 0.5) / len(domains) - 0.5))
         mark = looks[domain]
         add_line(rows, domain, style.marked(domain, mark), **mark.line(rows))

@@ -109,9 +109,9 @@ def add_circuit_pair(
 def circuit_findings(comparisons: Mapping[str, Comparison]) -> list[Finding | None]:
     """Return the findings on the circuits of domains.
 
-    The three findings answer: How much do the circuits of two domains have in common? Does this depend on the class or
-    on the domain? Which domain differs from the other domains? A finding is None if the comparisons cannot answer its
-    question.
+    The three findings answer: How much do the circuits of two domains have in common? Does a common class or a common
+    domain make circuits similar? Which domain differs from the other domains? A finding is None if the comparisons
+    cannot answer its question.
 
     Args:
         comparisons: From `compare_domains`.

@@ -1,6 +1,6 @@
 """The sections on a `Comparison`: its figures and tables, and a text on how to read them.
 
-All numbers in captions are values of the figure or table, or numbers of rows. Nothing else is computed here.
+All numbers in captions are values of the figure or table, or counts of rows. Nothing else is computed here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -121,11 +121,9 @@ def add_over_depth(
 ) -> None:
     """Add two figures over the sites: each domain's mean similarity with the other domains, and the mean ratio.
 
-    The ratio is the similarity relative to the ceiling (`Comparison.ratios`).
-
-    If there are folds of two domains, the means in the first figure are over pairs of folds. Ceilings compare folds,
-    too, so means and ceilings are based on equally many images. If there are no folds, the means are of all images, and
-    there is no second figure.
+    The ratio is the similarity relative to the ceiling (`Comparison.ratios`). If there are folds of two domains, the
+    means in the first figure are over pairs of folds. Ceilings compare folds, too, so means and ceilings are based on
+    equally many images. If there are no folds, the means are of all images, and there is no second figure.
 
     Args:
         more: Last sentence of the first caption.
@@ -415,7 +413,7 @@ def _depth_words(comparison: Comparison, depth: pd.DataFrame) -> str:
     ends = depth_ends(known)
     if len(comparison.domains) < 3:
         return ends
-    # The last domain is the least similar one: of distances that with the highest value.
+    # The last domain is the least similar domain. If values are distances, it has the highest value.
     by_site = known.groupby("site", sort=False)["value"]
     rows = by_site.idxmin() if comparison.alike else by_site.idxmax()
     last = known.loc[rows, "domain"].value_counts()
