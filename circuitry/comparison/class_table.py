@@ -82,7 +82,7 @@ def class_by_domain(folds: FoldTable, *, seed: Seed = 0) -> pd.DataFrame:
         draws._replace(classes=weights),
     )
     low, high = spread.interval()
-    # p exchanges "same" and "other" class by class, so it needs each class's own effect.
+    # The sign-flip test needs the effect of each class.
     of_pairs = mean_known(values, (-2, -1))
     of_class = _by_class(of_pairs, a, b, len(classes))
     results = _contrast(of_class, contrasts)
@@ -92,7 +92,7 @@ def class_by_domain(folds: FoldTable, *, seed: Seed = 0) -> pd.DataFrame:
     for i in range(len(CELLS), len(contrasts)):
         effect = results[:, i]
         p[i] = sign_flip_p(effect[~np.isnan(effect)], seed=seed)
-    # With fewer classes no exchange can give a p below the level, however large the effect.
+    # With fewer classes the sign-flip test cannot give a p below the level, however large the effect is.
     detectable = spread.detectable(LEVEL)
     detectable = np.where(n_classes >= fewest_units(1), detectable, np.inf)
     table = pd.DataFrame(

@@ -256,7 +256,7 @@ def corrected_tests(
     detectable = spread.detectable(LEVEL / n_tests)
     detectable = np.where(n_classes < fewest_units(n_tests), np.inf, detectable)
     low, high = spread.interval()
-    # With few classes no exchange of signs could give so small a p as Student's t claims.
+    # With few classes, p of Student's t may be smaller than any p that a sign-flip test can give.
     least = [smallest_p(int(n)) for n in n_classes]
     tests = pd.DataFrame(pairs, columns=["domain_a", "domain_b"]).assign(
         difference=spread.value,
