@@ -1,27 +1,33 @@
-"""The dual bootstrap: how much a mean would vary with other classes and other images.
+"""The dual bootstrap: how much would a mean vary with other classes and other images?
 
-The images of each class are cut into folds, and every value compares two folds. The method is that of Schuett et al.
-(2023, eLife 12, e82566):
+The images of each class are cut into folds, and every value compares two folds. The method is the dual bootstrap of
+Schuett et al. (2023, eLife 12, e82566):
 
-1. Draw classes and folds with replacement in three ways: both together, only classes, and only folds.
-2. Compute the statistic of each draw. Its variances over the three kinds of draws are v12 (both), v1 (classes) and v2
-   (folds). A fold compared with itself does not count.
-3. Drawing from n members shrinks a variance by the factor (n - 1) / n. The inflations f1 (classes) and f2 (folds) undo
-   this: var = f1 v1 + f2 v2 - f1 f2 (v12 - v1 - v2). The result is at least f1 v1 and at most v12.
-4. The interval is the value plus and minus Student's quantile times the root of var.
+1. Draw classes and folds with replacement in three ways: both together, only classes, and only folds. If a draw has a
+   fold twice, the pair of the fold with itself is ignored.
+2. Compute the statistic in each draw. Its variances over the three kinds of draws are v12 (both), v1 (classes) and v2
+   (folds).
+3. If n members are drawn with replacement, variances are too small by the factor (n - 1) / n. Multiply by correction
+   factors f1 (classes) and f2 (folds): var = f1 v1 + f2 v2 - f1 f2 (v12 - v1 - v2). The code calls these factors
+   inflations. If the result is above v12, it becomes v12. If it is below f1 v1, it becomes f1 v1.
+4. The interval is the value plus and minus t sqrt(var), where t is Student's quantile.
 
-Three things differ from the paper, for two reasons: each class has its own images, so v1 includes the noise of images,
-and few folds are compared in pairs. With the rules of the paper, 95 % intervals cover the truth in 97 to 100 % of the
-simulations in `experiments/simulate_trust.py`. The differences are:
+The code differs from the paper in three ways. There are two reasons: each class has its own images, so v1 includes the
+noise of images; and there are few folds, which are compared in pairs. With the rules of the paper, the intervals are
+too wide: 95 % intervals cover the truth in 97 to 100 % of the simulations in `experiments/simulate_trust.py`. The
+differences are:
 
-- The degrees of freedom are Satterthwaite's. With n1 classes and n2 folds, f1 v1 has n1 - 1 degrees, and what remains
-  of var has n2 - 1. The result is min(n1, n2) - 1 only if all variance comes from the factor with fewer members.
+- The degrees of freedom come from Satterthwaite's formula. With n1 classes and n2 folds, the term f1 v1 has n1 - 1
+  degrees of freedom, and the remainder var - f1 v1 has n2 - 1. The formula gives min(n1, n2) - 1 only if all variance
+  comes from the factor with fewer members.
 - The variance may be smaller than f2 v2, because drawing folds gives the noise of individual pairs too much weight.
-- A fold compared with itself is dropped, which shrinks the variance further. So f2 is computed from the weights of the
-  folds in the draws: it is the variance of a mean of n2 folds, divided by the variance of this mean over the draws. For
-  two folds every usable draw is the same. Then f2 is infinite, and only classes are drawn.
+- Pairs of a fold with itself are ignored, which shrinks the variance further. Therefore f2 is not n2 / (n2 - 1). It is
+  computed from the weights of the folds in the draws: f2 is the variance of a mean of n2 folds, divided by the variance
+  of this mean over the draws. With two folds all usable draws are equal. Then f2 is infinite, and only classes are
+  drawn.
 
-If few classes share much and most classes share little, the mean is skewed, and Student's intervals lie too low.
+If few classes share much and most classes share little, the distribution of the mean is skewed. Then Student's
+intervals lie too low.
 """
 
 from collections.abc import Callable, Sequence
@@ -42,7 +48,11 @@ _CHUNK = 64
 
 
 class Draws(NamedTuple):
-    """How often each draw has each class and each fold, and the inflations that undo the shrinkage of variances."""
+    """Draws of the bootstrap: how often each draw has each class and each fold.
+
+    Variances over such draws are too small. The two inflations are the factors by which variances are multiplied to
+    correct this.
+    """
 
     classes: Float[np.ndarray, "draws classes"]
     """How often each class was drawn, in each draw."""
@@ -51,9 +61,10 @@ class Draws(NamedTuple):
     n_classes: int
     """Number of classes. It differs from the number of columns of ``classes`` if these columns are pairs of classes."""
     class_inflation: float
-    """n / (n - 1) for n classes; infinite for a single class."""
+    """Factor for variances over draws of classes: n / (n - 1) for n classes, infinite for a single class."""
     fold_inflation: float
-    """The inflation for folds, from their weights in the draws; infinite if all draws are the same."""
+    """Factor for variances over draws of folds, computed from the weights of the folds in the draws. It is infinite if
+    all draws are the same."""
 
 
 def draw_resamples(
@@ -82,7 +93,8 @@ def draw_resamples(
     class_inflation = n / (n - 1) if n > 1 else np.inf
     fold_inflation = np.inf
     if n_folds > 2:
-        # The variance of a mean of n folds, divided by that of the draws: each fold has a share of a draw's pairs.
+        # The variance of a mean of n folds, divided by the variance of this mean over the draws. In a draw, the weight
+        # of a fold is its share of the pairs of folds.
         pairs = _pair_weights(folds)
         n_pairs = pairs.sum((1, 2))
         shares = pairs.sum(2) / n_pairs[:, None]
@@ -131,12 +143,14 @@ def resampled_means(
     classes: Float[np.ndarray, "#draws classes"],
     folds: Float[np.ndarray, "#draws folds"],
 ) -> Float[np.ndarray, "_ *cells"]:
-    """Return for every draw the weighted mean over classes and over pairs of different folds.
+    """For every draw, return the mean over classes and over pairs of different folds.
 
-    Unknown values are ignored. If ``classes`` or ``folds`` has a single row, this row is used for all draws.
+    A class or a pair of folds has a larger weight if it was drawn more often. Unknown values are ignored. If
+    ``classes`` or ``folds`` has a single row, this row is used for all draws.
 
     Args:
-        values: Similarities by class, cell and two folds; NaN for unknown values.
+        values: Similarities by class, any further axes (``*cells``, such as sites), and two folds; NaN for unknown
+            values.
         classes: How often each draw has each class.
         folds: How often each draw has each fold.
     """
@@ -163,7 +177,10 @@ def _weighted(
     classes: Float[np.ndarray, "#draws classes"],
     pairs: Float[np.ndarray, "#draws pairs"],
 ) -> Float[np.ndarray, "_ cells"]:
-    """Return for every draw the sum over classes and pairs of folds, weighted by their counts in the draw."""
+    """For every draw, return the sum of values over classes and pairs of folds.
+
+    The weight of a class, and of a pair of folds, is how often the draw has it.
+    """
     # A factor with one row is the same in all draws: it is summed first, which saves most of the work.
     if len(pairs) == 1:
         over_pairs = values @ pairs[0]
@@ -189,7 +206,8 @@ def dual_bootstrap(
     """Return a statistic of means over classes and folds, with its variance and its degrees of freedom.
 
     Args:
-        values: Similarities by class, cell and two folds. Unknown values, and values of a fold with itself, are NaN.
+        values: Similarities by class, any further axes (``*cells``, such as sites), and two folds. Unknown values, and
+            values of a fold with itself, are NaN.
         statistic: Function that takes means ``[draws, *cells]`` and returns results ``[draws, *results]``.
         draws: From `draw_resamples`, for the same classes and folds.
 
@@ -259,16 +277,16 @@ def dual_variance(
     class_inflation: float,
     fold_inflation: float,
 ) -> Float[np.ndarray, "*results"]:
-    """Return the corrected variance of a dual bootstrap; see the module's text.
+    """Return the variance of a statistic, corrected for drawing with replacement (step 3 of the module's text).
 
-    If both inflations are 1, as for very many classes and folds, this is 2 (by_class + by_fold) - both.
+    With very many classes and folds, both inflations are 1. Then the variance is 2 (by_class + by_fold) - both.
 
     Args:
         both: Variance over draws of classes and folds together.
         by_class: Variance over draws of classes alone.
         by_fold: Variance over draws of folds alone.
-        class_inflation: Factor that undoes the shrinkage of ``by_class``; see `Draws`.
-        fold_inflation: Factor that undoes the shrinkage of ``by_fold``.
+        class_inflation: Factor that corrects ``by_class``, which is too small; see `Draws`.
+        fold_inflation: Factor that corrects ``by_fold``, which is too small.
     """
     classes = class_inflation * by_class
     folds = fold_inflation * by_fold

@@ -10,7 +10,7 @@ equally many images on each side. So two identical domains give 1 in expectation
 before the ratio, over the classes and sites at which S_ab, R_a and R_b are all known. Similarity differs between sites,
 so means over different sites would not give 1.
 
-If a ceiling is not well above chance (`LEAST_ABOVE`), the ratio could be any number. Therefore no table has it.
+If a ceiling is not well above chance (`LEAST_ABOVE`), the ratio could be any number. Therefore tables have NaN instead.
 """
 
 from collections.abc import Callable
@@ -39,16 +39,20 @@ RATIOS = (
     "ceiling_b",
     "note",
 )
-"""Columns of `pair_ratios`."""
+"""Columns of the table that `pair_ratios` returns."""
 
 LEAST_ABOVE = 0.25
-"""How far above chance a ceiling must be to be well above chance.
+"""A share that decides whether a ceiling is well above chance.
 
-The lower end of its 95 % interval must keep at least this share of the ceiling's distance from chance."""
+The distance from the chance level to the lower end of the ceiling's 95 % interval must be at least this share of the
+distance from the chance level to the ceiling."""
 
 
 class PairCells(NamedTuple):
-    """The similarity of each pair of domains and their two ceilings, over the same classes and sites."""
+    """For each pair of domains: the similarity of the two domains, and the ceiling of each domain.
+
+    The three values of a pair are known for the same classes and sites, so their means can be compared.
+    """
 
     domains: tuple[str, ...]
     """Names of the domains."""
@@ -57,7 +61,8 @@ class PairCells(NamedTuple):
     pairs: tuple[tuple[int, int], ...]
     """Indices in ``domains`` of the two domains of each pair."""
     values: Float[np.ndarray, "classes 3 pairs sites folds folds"]
-    """Axis 1 has the similarity, the ceiling of the first domain, and the ceiling of the second domain."""
+    """Axis 1 has the similarity, the ceiling of the first domain, and the ceiling of the second domain. For a class and
+    site at which one of the three is unknown, all three are NaN."""
 
     @property
     def complete(self) -> Bool[np.ndarray, "classes pairs sites"]:
@@ -76,7 +81,7 @@ class PairCells(NamedTuple):
 
 
 def pair_cells(folds: FoldArray) -> PairCells:
-    """Arrange the similarity and the two ceilings of each pair of domains.
+    """Collect the similarity and the two ceilings of each pair of domains in one array.
 
     If one of the three is unknown for a class and site, all three become NaN there.
     """
@@ -101,7 +106,9 @@ def ratio(
     means: Float[np.ndarray, "draws 3 pairs sites"],
     chance: Float[np.ndarray, " sites"],
 ) -> Float[np.ndarray, "draws pairs sites"]:
-    """Return (S - chance) / sqrt((R_a - chance) (R_b - chance)); NaN unless both ceilings exceed chance.
+    """Return the ratio to the ceiling: (S - chance) / sqrt((R_a - chance) (R_b - chance)).
+
+    The ratio is NaN unless both ceilings exceed chance.
 
     Args:
         means: Axis 1 has the similarity S and the ceilings R_a and R_b.
@@ -132,14 +139,15 @@ def pair_ratios(
         draws: From `draw_resamples`, for the same classes and folds.
 
     Returns:
-        Columns `RATIOS`. The column value is the ratio. The columns similarity, ceiling_a and ceiling_b are the means
-        from which it is computed. The column note names the ceilings that are not well above chance.
+        Columns domain_a, domain_b, site, value (the ratio), low, high (its 95 % interval), n_classes, similarity,
+        ceiling_a, ceiling_b (the means from which the ratio is computed), note. The note names the ceilings that are
+        not well above chance. If there are such ceilings, the ratio is NaN.
     """
     spread, above = _ratio_spread(cells, chance, draws, lambda ratios: ratios)
     every_class = np.ones((1, len(cells.values)))
     every_fold = np.ones((1, cells.values.shape[-1]))
     means = resampled_means(cells.values, every_class, every_fold)[0]
-    # The spread of the ceilings is of their distance from chance, the note of the ceilings themselves.
+    # The intervals in ``above`` are of distances from chance. The note gives the intervals of the ceilings themselves.
     low, high = spread.interval()
     ceiling_ends = np.stack(above.interval()) + chance
     weak = ~_well_above(above)
@@ -202,7 +210,15 @@ def mean_ratio(
     chance: Float[np.ndarray, " sites"],
     draws: Draws,
 ) -> Spread:
-    """Return the mean ratio [sites] over the pairs of domains that have a ratio."""
+    """Return the mean over pairs of domains of the ratio to the ceiling, with its variance, for each site.
+
+    A pair is left out at a site if one of its two ceilings is not well above chance.
+
+    Args:
+        cells: Similarities and ceilings of pairs of domains, from `pair_cells`.
+        chance: Chance level of each site.
+        draws: From `draw_resamples`, for the same classes and folds.
+    """
     return _ratio_spread(cells, chance, draws, lambda ratios: mean_known(ratios, 1))[0]
 
 
@@ -212,7 +228,18 @@ def domain_ratios(
     chance: Float[np.ndarray, " sites"],
     draws: Draws,
 ) -> Spread:
-    """Return the mean ratio [domains, sites] of each domain with the other domains."""
+    """Return the mean ratio to the ceiling of each domain with the other domains, with its variance.
+
+    A pair is left out at a site if one of its two ceilings is not well above chance.
+
+    Args:
+        cells: Similarities and ceilings of pairs of domains, from `pair_cells`.
+        chance: Chance level of each site.
+        draws: From `draw_resamples`, for the same classes and folds.
+
+    Returns:
+        Means with the shape [domains, sites].
+    """
     # [domains, pairs]: 1 where the domain is one of the pair.
     member = np.zeros((len(cells.domains), len(cells.pairs)))
     for i, pair in enumerate(cells.pairs):
@@ -230,15 +257,16 @@ def _ratio_spread(
     draws: Draws,
     reduced: Callable[[np.ndarray], np.ndarray],
 ) -> tuple[Spread, Spread]:
-    """Return results that are computed from the ratios, with their variance.
+    """Compute a statistic of the ratios to the ceiling, with its variance from the dual bootstrap.
 
-    A pair has no ratio if one of its ceilings is not well above chance.
+    The ratio of a pair is NaN if one of the two ceilings is not well above chance.
 
     Args:
-        reduced: Function that takes ratios [draws, pairs, sites] and returns results, such as means over pairs.
+        reduced: Function that computes the statistic. It takes ratios [draws, pairs, sites] and returns one result for
+            each draw, such as a mean over pairs.
 
     Returns:
-        The results, and the distances of the two ceilings of each pair from chance.
+        Two spreads: the statistic, and how far the two ceilings of each pair are above chance [2, pairs, sites].
     """
     above = dual_bootstrap(cells.values[:, 1:], lambda means: means - chance, draws)
     # Pairs without a ratio are chosen once, from all classes and folds, so that every draw is of the same pairs.

@@ -1,13 +1,17 @@
 """Does the class or the domain make circuits similar?
 
-The table has four cells: circuits of the same class or of two classes, each in the same domain or in two domains. All
-cells compare different folds, with equally many images. An effect is a difference of cells. Its interval comes from the
-dual bootstrap, in which the weight of a pair of classes is the product of the counts of both classes. Its p value comes
-from exchanging "same" and "other", class by class.
+Two circuits are of the same class or of two classes, and of the same domain or of two domains. The mean similarities in
+these four cases are the cells of a table with two rows and two columns. In all four cells, circuits of two different
+folds are compared, with equally many images.
 
-The intervals are conservative: they cover the truth in more than 95 % of cases. If two classes have only one pair of
-folds, drawing folds mostly removes pairs of classes. In simulations with 4 to 30 classes, each compared with 2 or 6
-other classes, intervals of the class effect were 1.2 to 2.4 times as wide as Student's intervals over fresh draws.
+An effect is a difference of cells. Its interval comes from the dual bootstrap. In a draw, the weight of a pair of
+classes is the product of how often the two classes were drawn. The p value of an effect comes from a sign-flip test
+over classes: if "same" and "other" are exchanged for a class, the effect of this class changes its sign.
+
+The intervals are conservative: they cover the truth in more than 95 % of cases. The reason is that two classes may be
+compared on only one pair of folds. If a draw of folds lacks this pair, the pair of classes is missing, too. In
+simulations with 4 to 30 classes, each compared with 2 or 6 other classes, intervals of the class effect were 1.2 to 2.4
+times as wide as Student's intervals over newly simulated data.
 """
 
 import numpy as np
@@ -38,7 +42,7 @@ EFFECTS = {
     "domain effect within a class": (1, -1, 0, 0),
     "class effect across domains": (0, 1, 0, -1),
 }
-"""Weights of the cells in each effect.
+"""Each effect is a weighted sum of the four cells. These are the weights, in the order of `CELLS`.
 
 The last effect is the similarity of one class in two domains minus the similarity of two classes in two domains."""
 
@@ -47,24 +51,26 @@ _COLUMNS = ("what", "value", "low", "high", "n_classes", "p", "detectable", "abo
 
 @checked
 def class_by_domain(folds: FoldTable, *, seed: Seed = 0) -> pd.DataFrame:
-    """Return the mean similarity in each of the four cells, and the effects of class and domain.
+    """Return the mean similarity within and between classes and domains, and the effects of class and domain.
 
-    Means are over classes, domains and sites.
+    There are four mean similarities (`CELLS`): of the same class or of two classes, in the same domain or in two
+    domains. An effect is a difference of these means. Means are over classes, domains and sites.
 
     Args:
-        folds: A table of folds; see `FOLDS`. If it has no rows for a cell, the result lacks this cell and its effects.
+        folds: A table of similarities between folds, with the columns `FOLDS`. If the table has no rows for one of the
+            four means, the result lacks this mean and the effects that need the mean.
 
     Returns:
-        Columns what (of `CELLS` and `EFFECTS`), value, low, high (95 %), n_classes, p (of effects; NaN for cells),
-        detectable (the effect that four of five studies like this would find; infinite if there are too few classes),
-        about (the scope of p). If ``folds`` is empty, the result has no rows.
+        Columns what (name of the mean or effect), value, low, high (95 % interval), n_classes, p (NaN for means),
+        detectable (the size of the effect that four of five studies like this would find; infinite if there are too
+        few classes), about (a phrase that says what p is about). If ``folds`` is empty, the result has no rows.
     """
     pairs, values = _pair_array(folds)
     classes, a, b = places_of(pairs, "class")
     if not classes:
         return pd.DataFrame(columns=list(_COLUMNS))
     draws = draw_resamples(classes, values.shape[-1], seed=seed)
-    # A pair of classes counts as often as both were drawn, one class as often as it was.
+    # The weight of a pair of two classes is the product of their counts. For a class with itself, it is the count.
     count_a = draws.classes[:, a]
     count_b = draws.classes[:, b]
     weights = count_a * np.where(a == b, 1.0, count_b)
@@ -76,17 +82,17 @@ def class_by_domain(folds: FoldTable, *, seed: Seed = 0) -> pd.DataFrame:
         draws._replace(classes=weights),
     )
     low, high = spread.interval()
-    # p exchanges "same" and "other" class by class, so it needs each class's own effect.
+    # The sign-flip test needs the effect of each class.
     of_pairs = mean_known(values, (-2, -1))
     of_class = _by_class(of_pairs, a, b, len(classes))
     results = _contrast(of_class, contrasts)
     n_classes = (~np.isnan(results)).sum(0)
     p = np.full(len(contrasts), np.nan)
-    # Cells come first; a p value is of an effect alone.
+    # Cells come first. Only effects have a p value.
     for i in range(len(CELLS), len(contrasts)):
         effect = results[:, i]
         p[i] = sign_flip_p(effect[~np.isnan(effect)], seed=seed)
-    # With fewer classes no exchange can give a p below the level, however large the effect.
+    # With fewer classes the sign-flip test cannot give a p below the level, however large the effect is.
     detectable = spread.detectable(LEVEL)
     detectable = np.where(n_classes >= fewest_units(1), detectable, np.inf)
     table = pd.DataFrame(
@@ -110,8 +116,9 @@ def _pair_array(
     """Return the pairs of classes, and their mean similarities over domains and sites.
 
     Returns:
-        A table of the pairs with the columns class_a and class_b, and the means by pair, cell (of `CELLS`) and two
-        folds. A mean is NaN if the pair has no row of this cell.
+        A table of the pairs with the columns class_a and class_b, and an array of means [pairs, cells, folds, folds].
+        The cells are the four cases of `CELLS`. A mean is NaN if the table of folds has no row for this pair of
+        classes, cell and pair of folds.
     """
     rows = folds[~of_whole(folds)].dropna(subset="value")
     other_class = rows["class_a"] != rows["class_b"]
@@ -140,7 +147,10 @@ def _contrast(
     cells: Float[np.ndarray, "rows cells"],
     weights: Float[np.ndarray, "results cells"],
 ) -> np.ndarray:
-    """Return weighted sums of cells; NaN if a cell with a weight other than zero is unknown."""
+    """Return weighted sums of the four cells.
+
+    A sum is NaN if an unknown cell has a weight other than zero in this sum.
+    """
     # An unknown cell without a weight must not make the sum unknown, as 0 * NaN would.
     has_weight = weights != 0
     n_unknown = np.isnan(cells).astype(float) @ has_weight.T
@@ -154,7 +164,7 @@ def _by_class(
     b: np.ndarray,
     n_classes: int,
 ) -> Float[np.ndarray, "classes cells"]:
-    """Return the mean of each class over the pairs that it belongs to.
+    """For each class and cell, return the mean over the pairs that contain the class.
 
     Args:
         a: Index of the first class of each pair.

@@ -1,6 +1,7 @@
-"""How similar is a class in two domains? `Comparison` has the values of one measure, and their reference levels.
+"""How similar is a class in two domains? `Comparison` has the values of one measure, with ceilings and chance levels.
 
-Circuits, features, representations and embeddings can be compared, and so can the transfer of circuits.
+Circuits, features, representations and embeddings can be compared. A comparison can also say how well the circuits of
+one domain work on images of another domain (transfer).
 """
 
 import logging
@@ -66,7 +67,7 @@ def _empty(columns: tuple[str, ...]) -> pd.DataFrame:
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
 class Comparison:
-    """The values of one measure by class, pair of domains and site, with their reference levels.
+    """The values of one measure by class, pair of domains and site, with their ceilings and chance levels.
 
     Example:
         >>> overlap = circuitry.compare_domains(graphs)["node_overlap"]
@@ -96,8 +97,8 @@ class Comparison:
     intervals: Annotated[pd.DataFrame, with_columns(*INTERVALS)] = field(
         default_factory=lambda: _empty(INTERVALS)
     )
-    """Each domain's mean with the other domains, if the measure has its own intervals. Columns domain, site, value,
-    low, high, n_classes. For other measures this table is empty."""
+    """Each domain's mean value with the other domains, for a measure that computes intervals of its own. Columns
+    domain, site, value, low, high, n_classes. For other measures this table is empty."""
     groups: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """Classes by the name of their group. The group ``all`` is added."""
     alike: bool = True
@@ -106,14 +107,14 @@ class Comparison:
     """The roles of ``domain_a`` and ``domain_b``, such as ("circuit of", "images of"). None if their order does not
     matter."""
     chance_of: str = "random units"
-    """The random objects whose value is the chance level."""
+    """Name of the random objects, such as random units. Their value is the chance level."""
     about: Mapping[str, Any] = field(default_factory=dict)
     """Settings and models, as plain values. ``n`` is the number of images on each side of a value, ``n_per_fold`` the
     number of images of a fold."""
     seed: Seed = 0
     """Seed of the bootstraps and permutations."""
     left_out: Mapping[str, str] = field(default_factory=dict)
-    """Sites that do not count in means over sites, with the reason, such as that a site repeats another site."""
+    """Sites that means over sites ignore. The values are the reasons, such as that a site repeats another site."""
 
     def __post_init__(self) -> None:
         if self.values.empty:
@@ -160,7 +161,10 @@ class Comparison:
 
     @property
     def n_classes(self) -> int:
-        """Number of classes. If the measure has its own intervals, the largest number of classes behind one of them."""
+        """Number of classes.
+
+        For a measure with ``intervals``, this is the largest number in the column n_classes of this table.
+        """
         if len(self.intervals):
             return int(self.intervals["n_classes"].max())
         return self.values["class"].nunique()
@@ -219,21 +223,21 @@ class Comparison:
         )
 
     def matrix(self, group: str = "all", *, normalise: bool = False) -> pd.DataFrame:
-        """Return the mean value of each pair of domains over classes and sites, on all images.
+        """Return the mean value of each pair of domains over classes and sites, from all images (not from folds).
 
-        The matrix is symmetric, and its diagonal is NaN. With ``directions``, rows are ``domain_a`` and columns are
-        ``domain_b``, and the diagonal has the value of each domain with itself.
+        The matrix is symmetric, and its diagonal is NaN. If the comparison has ``directions``, rows are ``domain_a``,
+        columns are ``domain_b``, and the diagonal has the value of each domain with itself.
 
         Args:
             group: Name of the group of classes.
             normalise: Whether to return the ratios to the ceiling (`ratios`) instead. A ratio of 1 means that two
-                domains are as similar as two folds of one domain. With ``directions``, each column is divided by its
-                number on the diagonal.
+                domains are as similar as two folds of one domain. If the comparison has ``directions``, there are no
+                such ratios. Then each column is divided by its number on the diagonal.
         """
         of_group = self.among(group)
         if self.directions is None:
             if normalise:
-                # A ratio is of all classes together; `domain_matrix` asks for the column.
+                # A ratio is computed from all classes together, but `domain_matrix` needs a column of classes.
                 return domain_matrix(of_group.ratios().assign(**{"class": ""}))
             return domain_matrix(of_group._counted(of_group.values))
         by_pair = of_group._counted(of_group.values).groupby(["domain_a", "domain_b"])
@@ -251,14 +255,16 @@ class Comparison:
         return matrix
 
     def ratios(self) -> pd.DataFrame:
-        """Return the ratio to the ceiling of each pair of domains, from means over sites.
+        """Return the ratio to the ceiling for each pair of domains.
 
-        All similarities behind a ratio are between folds, so they compare equally many images.
+        The ceiling of a domain is the similarity of two folds of its images. The ratio divides the similarity of two
+        domains by the geometric mean of their ceilings, after the chance level was subtracted from all three. The three
+        are means over classes and sites. They all compare folds, so they are based on equally many images.
 
         Returns:
-            Columns domain_a, domain_b, site (None), value, low, high (95 %), n_classes, similarity, ceiling_a,
-            ceiling_b (the means from which the ratio is computed), note (why there is no ratio), n_per_fold (images of
-            a fold).
+            Columns domain_a, domain_b, site (None), value (the ratio), low, high (95 % interval), n_classes,
+            similarity, ceiling_a, ceiling_b (the means from which the ratio is computed), note (why there is no ratio),
+            n_per_fold (number of images of a fold).
 
         Raises:
             InputError: if there are no folds of two domains.
@@ -267,7 +273,9 @@ class Comparison:
         return table.assign(n_per_fold=self.about.get("n_per_fold"))
 
     def mean_ratio(self) -> tuple[float, tuple[float, float]]:
-        """Return the mean of the ratios over pairs of domains, and its 95 % interval.
+        """Return the mean over pairs of domains of the ratio to the ceiling (see `ratios`), and its 95 % interval.
+
+        Pairs without a ratio are left out.
 
         Raises:
             InputError: if there are no folds of two domains.
@@ -278,10 +286,10 @@ class Comparison:
         return float(spread.value[0]), interval
 
     def over_depth(self) -> pd.DataFrame:
-        """Return each domain's mean with the other domains at each site, on all images.
+        """For each domain and site, return the mean value with the other domains, from all images (not from folds).
 
-        The 95 % intervals are the measure's own. If it has no intervals, they are Student's over classes. Each class
-        has its own images, so these intervals include the variation of images.
+        If the comparison has ``intervals``, this table is returned. Otherwise the 95 % intervals are Student's over
+        classes. Each class has its own images, so these intervals include the variation of images.
 
         Returns:
             Columns domain, site, value, low, high, n_classes.
@@ -291,9 +299,12 @@ class Comparison:
         return per_domain(self._with_others(self.values))
 
     def folds_over_depth(self) -> pd.DataFrame:
-        """Return a table like `over_depth`, of similarities between folds.
+        """For each domain and site, return the mean similarity with the other domains, from folds (not all images).
 
-        The similarities compare as many images as the ceiling does.
+        Ceilings are computed from folds, too. So the means and the ceilings are based on equally many images.
+
+        Returns:
+            Columns domain, site, value, low, high (95 % interval over classes and images), n_classes.
 
         Raises:
             InputError: if there are no folds of two domains.
@@ -302,7 +313,10 @@ class Comparison:
         return fold_means(array, domain_spread(array, self._draws(array)))
 
     def ratios_over_depth(self) -> pd.DataFrame:
-        """Return a table like `over_depth` of ratios to the ceiling: each domain's mean ratio with the other domains.
+        """For each domain and site, return the mean ratio to the ceiling (see `ratios`) with the other domains.
+
+        Returns:
+            Columns domain, site, value, low, high (95 % interval over classes and images), n_classes.
 
         Raises:
             InputError: if there are no folds of two domains.
@@ -314,7 +328,8 @@ class Comparison:
         """Return the mean ceilings over classes and domains at each site.
 
         Returns:
-            Columns site, value (similarity of two folds), upper (similarity of a fold and all images).
+            Columns site, value (similarity of two folds), upper (similarity of a fold and all images, which include
+            the fold).
         """
         lower = self.ceilings.groupby("site", sort=False)["value"].mean()
         of_all = ceilings_of(self.folds, upper=True)
@@ -325,15 +340,24 @@ class Comparison:
     def class_by_domain(self) -> pd.DataFrame:
         """Return the mean similarity within and between classes and domains, and the effects of class and domain.
 
-        The columns are those of `circuitry.comparison.class_table.class_by_domain`.
+        There are four mean similarities: of the same class or of two classes, in the same domain or in two domains. An
+        effect is a difference of these means. All similarities are between folds.
+
+        Returns:
+            Columns what (name of the mean or effect), value, low, high (95 % interval), n_classes, p (NaN for means),
+            detectable (the size of the effect that four of five studies like this would find), about (a phrase that
+            says what p is about).
         """
         return class_by_domain(self._counted(self.folds), seed=self.seed)
 
     def summary(self) -> pd.DataFrame:
-        """Return each domain's mean over sites with the other domains, for each group of classes.
+        """For each group of classes and each domain, return the mean value with the other domains.
+
+        Means are over sites and classes, from all images (not from folds).
 
         Returns:
-            Columns group, domain, value, low, high, n_classes.
+            Columns group, domain, value, low, high (95 % interval over classes), n_classes. For a measure with
+            ``intervals`` and at most one site, the intervals of the measure are used, and the only group is ``all``.
         """
         columns = ["group", "domain", "value", "low", "high", "n_classes"]
         if len(self.intervals) and len(self.sites) < 2:
@@ -353,17 +377,26 @@ class Comparison:
         return pd.concat(tables, ignore_index=True)[columns]
 
     def tests(self) -> pd.DataFrame:
-        """Test for each pair of domains whether one of them is more similar to the other domains.
+        """Test, for each pair of domains, whether their mean similarities with the other domains differ.
 
-        If there are folds of two domains, similarities between folds are tested (`fold_tests`). Otherwise the values on
-        all images are tested (`domain_tests`).
+        If there are folds of two domains, similarities between folds are tested (`fold_tests`). Otherwise, or if the
+        comparison has ``directions``, the values from all images are tested (`domain_tests`).
+
+        Returns:
+            Columns domain_a, domain_b, difference (mean of domain_a minus mean of domain_b), low, high (95 %
+            interval), n_classes, p, p_holm (p corrected for the number of tests), detectable (the difference that four
+            of five studies like this would find), about (a phrase that says what p is about).
         """
         if self.directions is None and self.has_ratios:
             return fold_tests(self._array, self._draws(self._array))
         return domain_tests(self._with_others(self._counted(self.values)))
 
     def ceiling_tests(self) -> pd.DataFrame:
-        """Test, for each pair of domains, whether their similarity differs from the mean of their ceilings.
+        """Test, for each pair of domains, whether their similarity differs from the mean of their two ceilings.
+
+        Returns:
+            The columns of `tests`. A positive difference means that the two domains are less similar than two folds of
+            one domain.
 
         Raises:
             InputError: if there are no folds of two domains.
@@ -372,10 +405,13 @@ class Comparison:
         return ceiling_tests(array, self._draws(array), self.alike)
 
     def levels(self) -> pd.DataFrame:
-        """Return the mean of the values, and of each reference level.
+        """Return the mean of the values, and the levels to compare this mean with.
+
+        These levels are the mean similarities of folds, within and between classes and domains, and the chance level.
 
         Returns:
-            Columns what, value, n_images (number of images on each side).
+            Columns what (name of the level), value, n_images (number of images from which each of the two compared
+            objects was computed, if it is known).
         """
         n = self.about.get("n")
         # Each level: its name, its table, and the images on either side of a value.
@@ -465,10 +501,11 @@ class Comparison:
         return self
 
     def _cells(self, by_site: bool) -> tuple[PairCells, np.ndarray, Draws]:
-        """Return the arguments of `pair_ratios`: pairs of domains, chance levels and draws.
+        """Return the arguments of `pair_ratios`: similarities and ceilings, chance levels, and draws of the bootstrap.
 
         Args:
-            by_site: Whether to return them for every site. Otherwise they are for the means over the sites that count.
+            by_site: If True, the arguments have every site. If False, they have means over the sites that are not in
+                ``left_out``.
         """
         if not by_site:
             array = self._array
@@ -490,13 +527,17 @@ class Comparison:
         return draw_resamples(array.classes, array.n_folds, seed=self.seed)
 
     def _counted(self, table: pd.DataFrame) -> pd.DataFrame:
-        """Return the rows of the sites that count in means over sites."""
+        """Return a table without the rows of the sites that means over sites ignore (``left_out``)."""
         if not self.left_out:
             return table
         return table[~table["site"].isin(list(self.left_out))]
 
     def _with_others(self, values: pd.DataFrame) -> pd.DataFrame:
-        """Return the values of each domain with each other domain. Columns class, domain, other, site, value."""
+        """Return the values of all ordered pairs of two different domains.
+
+        Returns:
+            Columns class, domain, other (the second domain), site, value.
+        """
         if self.directions is None:
             return both_directions(values)
         off = values[values["domain_a"] != values["domain_b"]]

@@ -1,4 +1,7 @@
-"""Compare one domain with the other domains, as the study does with quickdraw. No torch."""
+"""Compare one domain with the other domains, as the ICML paper ("the study") does with the domain quickdraw.
+
+Does not import torch.
+"""
 
 from collections.abc import Mapping
 from itertools import combinations
@@ -14,15 +17,16 @@ from circuitry.runs.errors import unknown_name
 def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
     """Return each domain's mean similarity with the other domains, and the same mean without one domain.
 
-    The domain ``all`` has the means over all ordered pairs of domains. To leave out quickdraw, the study leaves out the
-    ordered pairs whose second domain is quickdraw. Of the 30 ordered pairs of six domains, 25 pairs stay. Five of these
-    have quickdraw as their first domain.
+    In each group, the last row has the domain ``all`` and the means over all ordered pairs of domains. To leave out a
+    domain such as quickdraw, only the ordered pairs are left out whose second domain is quickdraw, as in the study. Of
+    the 30 ordered pairs of six domains, 25 pairs stay. Five of these have quickdraw as their first domain.
 
     Args:
         apart: The domain to leave out.
 
     Returns:
-        Columns group, domain, value, without (NaN if there is no third domain).
+        Columns group, domain, value (mean with the other domains), without (the same mean without ``apart``; NaN if
+        no other domain is left).
     """
     _check(comparison, apart)
     tables = []
@@ -73,8 +77,8 @@ def apart_over_depth(comparison: Comparison, apart: str) -> pd.DataFrame:
     Means are over the classes of a group, at every site.
 
     Returns:
-        Columns of `per_domain`, and group. The column domain has a phrase, such as "quickdraw with the others" or
-        "without quickdraw". The 95 % intervals are over classes.
+        Columns domain, site, value, low, high (95 % interval over classes), n_classes, group. The column domain has one
+        of two phrases in place of a domain, such as "quickdraw with the others" and "without quickdraw".
     """
     _check(comparison, apart)
     values = comparison.values

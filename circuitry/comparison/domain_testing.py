@@ -3,9 +3,10 @@
 A test between two domains asks whether one of them has a larger mean similarity with the other domains. A test against
 the ceiling asks whether two domains are less similar than two folds of one domain.
 
-The variance of a difference comes from the dual bootstrap over classes and folds. Without folds, it is the variance
-over classes. The p values are Student's, but at least the smallest p that exchanging the signs of classes can give
-(`smallest_p`). They are corrected for the number of tests (Holm).
+The variance of a difference comes from the dual bootstrap over classes and folds. If there are no folds, it is the
+variance over classes. The p values come from Student's t distribution. With few classes these p values may be too
+small. Therefore every p value is at least the smallest p that a sign-flip test over the classes could give
+(`smallest_p`). The p values are corrected for the number of tests (Holm).
 """
 
 from collections.abc import Sequence
@@ -25,7 +26,7 @@ from circuitry.runs.arguments import checked
 from circuitry.runs.errors import number_of
 
 THIS_MODEL = "this trained model"
-"""What a p value over classes and images is about."""
+"""The scope of a p value over classes and images. It says nothing about other trainings of the model."""
 
 TESTS = (
     "domain_a",
@@ -43,21 +44,24 @@ TESTS = (
 
 
 def domain_spread(folds: FoldArray, draws: Draws) -> Spread:
-    """Return each domain's mean similarity with the other domains, between folds.
+    """Return each domain's mean similarity with the other domains, from similarities between folds.
 
     Returns:
-        The mean, with its variance, by domain and site.
+        The means [domains, sites], with their variances.
     """
     values = without_own(folds.values)
     return dual_bootstrap(values, lambda means: mean_known(means, 2), draws)
 
 
 def fold_means(folds: FoldArray, spread: Spread) -> pd.DataFrame:
-    """Return results by domain and site as a table with the columns `INTERVALS`.
+    """Return results by domain and site as a table.
 
     Args:
         folds: The similarities between folds from which the results were computed.
         spread: Results [domains, sites], such as the means of `domain_spread`.
+
+    Returns:
+        Columns domain, site, value, low, high (95 % interval), n_classes.
     """
     low, high = spread.interval()
     # A class counts if any pair of folds with any other domain is known.
@@ -82,14 +86,16 @@ def fold_means(folds: FoldArray, spread: Spread) -> pd.DataFrame:
 def domain_tests(values: pd.DataFrame) -> pd.DataFrame:
     """Test, for each pair of domains, whether their mean similarities with the other domains differ.
 
-    The score of a domain in a class is its mean similarity with the other domains. The scores of two domains are paired
-    by class.
+    The score of a domain in a class is its mean similarity with the other domains. Student's t test compares the scores
+    of two domains, paired by class.
 
     Args:
-        values: Table with the columns `VALUES`, such as from `compare`.
+        values: Table with the columns class, domain_a, domain_b, site, value, such as from `compare`.
 
     Returns:
-        Columns `TESTS`. The column difference is the mean score of domain_a minus the mean score of domain_b.
+        Columns domain_a, domain_b, difference (mean score of domain_a minus mean score of domain_b), low, high (95 %
+        interval), n_classes, p, p_holm (p corrected for the number of tests), detectable (the difference that four of
+        five studies like this would find), about (a phrase that says what p is about).
 
     Example:
         >>> pairs = [("real", "sketch", 0.8), ("clipart", "real", 0.4), ("clipart", "sketch", 0.6)]
@@ -112,13 +118,18 @@ def domain_tests(values: pd.DataFrame) -> pd.DataFrame:
 
 
 def fold_tests(folds: FoldArray, draws: Draws) -> pd.DataFrame:
-    """Test the same differences as `domain_tests`, but of similarities between folds.
+    """Test, for each pair of domains, whether their mean similarities with the other domains differ.
 
-    The variance comes from the dual bootstrap over classes and folds. The two domains are paired by class and site: a
-    class and site counts only if both domains have a value there. The mean over sites is taken first.
+    Unlike `domain_tests`, this function takes similarities between folds. The variance comes from the dual bootstrap
+    over classes and folds. The two domains are paired by class and site: a class and site is ignored unless both
+    domains have a value there. Means over sites are computed first, and then means over classes.
+
+    Args:
+        folds: Similarities between folds.
+        draws: From `draw_resamples`, for the same classes and folds.
 
     Returns:
-        Columns `TESTS`.
+        The columns of `domain_tests`.
 
     Example:
         >>> from circuitry.comparison import FOLDS, FoldArray, draw_resamples
@@ -155,16 +166,16 @@ def fold_tests(folds: FoldArray, draws: Draws) -> pd.DataFrame:
 def ceiling_tests(folds: FoldArray, draws: Draws, alike: bool) -> pd.DataFrame:
     """Test, for each pair of domains, whether their similarity differs from the mean of their two ceilings.
 
-    The ceiling of a domain is the similarity of two different folds of it. Similarities and ceilings compare equally
-    many images.
+    The ceiling of a domain is the similarity of two different folds of its images. Similarities and ceilings compare
+    equally many images.
 
     Args:
         alike: Whether large values mean similar. False for distances.
 
     Returns:
-        Columns `TESTS`. The column difference is the ceiling minus the similarity, or for distances the similarity
-        minus the ceiling. If it is zero, the two domains are as similar as two folds of one domain. If it is positive,
-        they are less similar; see `below_ceiling`.
+        The columns of `domain_tests`. The column difference is the mean ceiling minus the similarity, or for distances
+        the distance of the two domains minus the mean ceiling. If the difference is zero, the two domains are as
+        similar as two folds of one domain. If it is positive, they are less similar; see `below_ceiling`.
     """
     cells = pair_cells(folds).over_sites()
     # Of distances the ceiling is the smaller number.
@@ -195,7 +206,7 @@ def too_few(n_classes: int, n_domains: int) -> str:
 
 
 def could_find(tests: pd.DataFrame) -> str:
-    """Return a sentence on the differences that the tests without a significant result could have found.
+    """Return a sentence on the tests that are not significant: how large a difference could they have found?
 
     The sentence begins with a space. If all tests are significant, the text is empty.
     """
@@ -229,12 +240,14 @@ def corrected_tests(
         pairs: The two domains of each test.
         spread: The difference of each test, with its variance.
         n_classes: Number of classes of each test.
-        p: The p values (default: Student's). Smaller values are raised to `smallest_p`.
+        p: The p values (default: Student's). A value below `smallest_p` of the number of classes is replaced by
+            `smallest_p`.
 
     Returns:
         Columns `TESTS`. The column p_holm is p corrected for the number of tests. The column detectable is the
-        difference that the corrected test would find in four of five studies like this. It is infinite if even the
-        smallest p, corrected, exceeds 0.05.
+        difference that the corrected test would find in four of five studies like this. It is infinite if there are so
+        few classes that the smallest possible p exceeds 0.05 after the correction. The column about is a phrase that
+        says what p is about.
     """
     # NaN where nothing varies: such a pair is no test, and does not count in the correction.
     raw = spread.p() if p is None else p
@@ -243,7 +256,7 @@ def corrected_tests(
     detectable = spread.detectable(LEVEL / n_tests)
     detectable = np.where(n_classes < fewest_units(n_tests), np.inf, detectable)
     low, high = spread.interval()
-    # With few classes no exchange of signs could give so small a p as Student's t claims.
+    # With few classes, p of Student's t may be smaller than any p that a sign-flip test can give.
     least = [smallest_p(int(n)) for n in n_classes]
     tests = pd.DataFrame(pairs, columns=["domain_a", "domain_b"]).assign(
         difference=spread.value,

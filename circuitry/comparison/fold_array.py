@@ -1,9 +1,11 @@
 """Similarities between folds of images: a tidy table, and an array with the same values.
 
-The images of a class in a domain are cut into K folds of equal size. Images of one item are in the same fold in every
-domain. Only different folds are compared. Therefore both sides have different items and equally many images. The
-similarity of two folds of the same class and domain is a ceiling. Ceilings, and pairs of two classes, are rows of the
-same table.
+The images of a class in a domain are cut into K folds of equal size. An item is what several images show together, such
+as one source picture in several styles. Images of one item are in the same fold in every domain. Only different folds
+are compared, so the two sides of a comparison have different items and equally many images.
+
+The table has three kinds of rows: similarities of one class in two domains, similarities of two folds of the same class
+and domain (ceilings), and similarities of two classes.
 """
 
 from typing import Annotated, Any, NamedTuple
@@ -30,9 +32,9 @@ FOLDS = (
 other pairs, both orders of the folds have a row."""
 
 WHOLE = -1
-"""Number of a fold that stands for all images of the class and domain.
+"""Fold number that means all images of the class and domain, instead of a fold.
 
-A row that compares a fold with all images is an upper ceiling."""
+A row that compares a fold with all images is an upper ceiling, because all images include the fold."""
 
 
 FoldTable = Annotated[pd.DataFrame, with_columns(*FOLDS)]
@@ -40,7 +42,7 @@ FoldTable = Annotated[pd.DataFrame, with_columns(*FOLDS)]
 
 
 def check_folds(folds: pd.DataFrame) -> None:
-    """Raise `InputError` if a table compares a fold with itself, or holds a row twice."""
+    """Raise `InputError` if a table of folds compares a fold with itself, or has a row twice."""
     keys = list(FOLDS[:-1])
     mistakes = {
         "compares a fold with itself": folds["fold_a"] == folds["fold_b"],
@@ -60,7 +62,8 @@ def ceilings_of(folds: FoldTable, *, upper: bool = False) -> pd.DataFrame:
     """Return the ceilings: the mean similarity of two folds of the same class and domain.
 
     Args:
-        upper: Whether to compare each fold with all images, including the fold. Otherwise two folds are compared.
+        upper: If True, each fold is compared with all images of the class and domain. They include the fold, so the
+            value is an upper bound. If False, two different folds are compared.
 
     Returns:
         Columns class, domain, site, value.
@@ -77,7 +80,7 @@ def ceilings_of(folds: FoldTable, *, upper: bool = False) -> pd.DataFrame:
 
 
 def _sites(sites: "pd.Series[Any]") -> "pd.Series[Any]":
-    """Return a column of sites with None in place of NaN, for similarities of whole circuits."""
+    """Return a column of sites in which NaN is replaced by None, the site of similarities of whole circuits."""
     # pandas makes NaN of None when it groups or reads rows.
     return sites.astype(object).where(sites.notna(), None)
 
@@ -88,7 +91,10 @@ def of_whole(folds: FoldTable) -> "pd.Series[bool]":
 
 
 def fold_kinds(folds: FoldTable) -> dict[str, pd.DataFrame]:
-    """Return the rows that compare two folds, by the name of their kind: one class or two, in one domain or two."""
+    """Return the rows that compare two folds, as four tables by the name of their kind.
+
+    The kinds are: one class or two classes, in one domain or in two domains.
+    """
     one_class = folds["class_a"] == folds["class_b"]
     one_domain = folds["domain_a"] == folds["domain_b"]
     # Rows with all images are upper ceilings, of more images than folds have.
@@ -156,13 +162,14 @@ def places_of(
     table: pd.DataFrame,
     kind: str,
 ) -> tuple[list[Any], np.ndarray, np.ndarray]:
-    """Return the sorted names of both sides of a table, and the indices of the names of each row.
+    """Return the names that occur in two columns of a table, and the indices of the two names of each row.
 
     Args:
-        kind: The names are in the columns ``<kind>_a`` and ``<kind>_b``, such as class_a and class_b.
+        kind: The two columns are ``<kind>_a`` and ``<kind>_b``, such as class_a and class_b.
 
     Returns:
-        The names, and for each row the indices of its first and of its second name.
+        A sorted list of the names, and two arrays with an entry for each row: the index of the name in the first
+        column, and the index of the name in the second column.
     """
     a = table[f"{kind}_a"]
     b = table[f"{kind}_b"]
@@ -174,7 +181,7 @@ def places_of(
 def without_own(
     values: Float[np.ndarray, "classes domains domains *cells"],
 ) -> Float[np.ndarray, "classes domains domains *cells"]:
-    """Return the similarities of different domains. A domain with itself becomes NaN."""
+    """Return the similarities of different domains. Similarities of a domain with itself become NaN."""
     # The mean over the other domains then skips the domain's own ceiling.
     others = values.copy()
     same = np.arange(values.shape[1])
@@ -189,11 +196,11 @@ def mean_known(values: np.ndarray, axis: int | tuple[int, ...]) -> np.ndarray:
 
 
 def mean_of_members(member: np.ndarray, values: np.ndarray) -> np.ndarray:
-    """Return for each row of ``member`` the mean of the known values of its members; NaN if no value is known.
+    """Return the mean of the known values in each of several sets; NaN if a set has no known value.
 
     Args:
-        member: Array [rows, values] that is 1 if the value is a member of the row, and 0 otherwise.
-        values: Values along the first axis.
+        member: Array [sets, values] that is 1 if the value is in the set, and 0 otherwise.
+        values: The values along the first axis; NaN for unknown values. Further axes are kept.
     """
     # Sums of known values, divided by how many are known.
     totals = member @ np.nan_to_num(values)
@@ -202,7 +209,7 @@ def mean_of_members(member: np.ndarray, values: np.ndarray) -> np.ndarray:
 
 
 def known_ratio(total: np.ndarray, n: np.ndarray) -> np.ndarray:
-    """Return a total divided by a number or weight; NaN, without a warning, if this number is not positive."""
+    """Return ``total`` divided by ``n``, elementwise; NaN, without a warning, if ``n`` is not positive."""
     # np.divide with where leaves the rest of its output as it was: NaN.
     shape = np.broadcast_shapes(np.shape(total), np.shape(n))
     ratio = np.full(shape, np.nan)

@@ -1,8 +1,11 @@
-"""Summaries and verdicts from tables of lesions. No torch.
+"""Summaries and verdicts from tables of lesions.
 
 An own part is a set of units that the model needs to recognise a class, and does not need for other classes. A lesion
-ablates an own part and measures which right answers are left. The style of an image is its domain. The tables answer
-three questions. Is the class lost? Are other classes spared? Is the part of a class the same in two styles?
+ablates an own part and measures how many right answers are left. As a control, another lesion ablates equally many
+random units. The style of an image is its domain. The tables answer three questions. Does the model lose the class? Are
+other classes spared? Is the part of a class the same in two styles?
+
+Does not import torch.
 """
 
 from collections.abc import Sequence
@@ -23,7 +26,7 @@ SPARED = 0.9
 EVERYWHERE = "everywhere"
 """Value of the column ``sites`` for parts whose units may lie at any site that counts."""
 BY_STYLE = ("part_domain", "domain")
-"""Columns of the style in which a part was found, and of the style of the images that test it."""
+"""Two columns: the style in which a part was found, and the style of the images that test the part."""
 # Values of the column answers.
 OWN = "own class"
 OTHERS = "other classes"
@@ -40,7 +43,9 @@ IN_COMMON = {
     (False, False): "two classes in one style",
     (False, True): "two classes in two styles",
 }
-"""Names of the kinds of pairs of parts, by (same class, two styles). A class has only one part in a style."""
+"""Kinds of pairs of own parts. Keys say whether both parts are of the same class, and whether they are of two styles.
+
+Two parts of one class are always of two styles, because a class has only one part in a style."""
 
 _VERDICT_COLUMNS = (
     "class",
@@ -70,10 +75,11 @@ LesionTable = Annotated[
 
 
 def known_cells(lesions: LesionTable) -> pd.DataFrame:
-    """Return the rows in which the model knows the class of the images and the class of the part, each in its style.
+    """Return the rows of two classes that the model knows: the class of the images, and the class of the own part.
 
-    The model knows a class in a style if at least the share `KNOWN` of its answers is right. If no image tests this for
-    a part, its class counts as known.
+    The model knows a class in a style if at least the share `KNOWN` of its answers is right. The class of the images
+    must be known in the style of the images, and the class of the part in the style in which the part was found. If no
+    image tests whether the class of the part is known, it counts as known.
     """
     known = lesions[lesions["whole_right"] >= KNOWN]
     part_cells = pd.MultiIndex.from_frame(known[["part_class", "part_domain"]])
@@ -86,18 +92,20 @@ def known_cells(lesions: LesionTable) -> pd.DataFrame:
 def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.DataFrame:
     """Return the share of right answers that is left after lesions, for the own class and for other classes.
 
-    The share is the number of right answers after the lesion divided by the number of the whole model. Only classes
-    that the model knows count. A share above 1 means that the lesion made images right.
+    The share is the number of right answers after the lesion divided by the number of right answers of the whole model.
+    Classes that the model does not know are left out. A share above 1 means that more answers are right after the
+    lesion than before.
 
     Args:
-        lesions: From `lesion`, perhaps with further columns such as share and sites.
-        by: Columns that define the groups of the summary. The column ``styles`` is added for this: it says whether the
-            images have the style in which the part was found, or another style.
+        lesions: Table from `lesion`. It may have further columns, such as share and sites, for use in ``by``.
+        by: Columns that define the groups of the summary. Besides the columns of ``lesions``, ``styles`` can be given:
+            it says whether the images have the style in which the part was found, or another style.
 
     Returns:
-        The columns ``by``, then cut, answers (``own class`` or ``other classes``), value (the mean over classes), low,
-        high (Student's 95 % interval over classes), n_classes. The interval is cut off at 0 and, unless the value is
-        above 1, at 1.
+        The columns ``by``, then cut (``part`` if own parts were ablated, ``random`` if random units were ablated),
+        answers (``own class`` or ``other classes``), value (the mean share over classes), low, high (Student's 95 %
+        interval over classes), n_classes. The interval is cut off at 0. It is also cut off at 1, unless the value is
+        above 1.
 
     Example:
         >>> part = {"part_class": "clock", "part_domain": "real", "domain": "real", "cut": "part"}
@@ -129,10 +137,14 @@ def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.Dat
 
 
 def told_share(lesions: pd.DataFrame) -> float:
-    """Return the share of units at which a report gives the results of lesions.
+    """Return the size of own parts, as a share of all units, for which a report gives the results of lesions.
 
-    This is the smallest share whose lesions take the classes, on images of the style in which the parts were found. If
-    no share does, it is the largest share in the table.
+    This is the smallest share at which lesions take the classes: at most `TAKEN` of the right answers are left, on
+    images of the style in which the parts were found. If no share is large enough, the largest share in the table is
+    returned.
+
+    Args:
+        lesions: Table from `lesion`, with the further columns share (of the units that are ablated) and sites.
 
     Example:
         >>> part = {"part_class": "clock", "part_domain": "real", "domain": "real", "cut": "part", "class": "clock"}
@@ -156,11 +168,11 @@ def left_by_style(
     answers: str = OWN,
     cut: str = "part",
 ) -> pd.DataFrame:
-    """Return the rows of `lesion_summary` for one kind of answers and one cut.
+    """Return the rows of `lesion_summary` for one kind of answers and one kind of ablated units, by style.
 
     Args:
         answers: ``own class`` or ``other classes``.
-        cut: ``part`` for own parts, or ``random`` for random units.
+        cut: ``part`` if own parts were ablated, or ``random`` if random units were ablated.
     """
     table = lesion_summary(lesions)
     chosen = table[(table["answers"] == answers) & (table["cut"] == cut)]
@@ -177,9 +189,9 @@ def lesion_matrix(
 
     Args:
         answers: ``own class`` or ``other classes``.
-        cut: ``part`` for own parts, or ``random`` for random units.
-        values: ``value`` fills the matrix with the share of right answers that is left, ``n_classes`` with the number
-            of classes.
+        cut: ``part`` if own parts were ablated, or ``random`` if random units were ablated.
+        values: If ``value``, the matrix has the share of right answers that is left. If ``n_classes``, it has the
+            number of classes.
 
     Example:
         >>> part = {"part_class": "clock", "part_domain": "real", "cut": "part", "class": "clock"}
@@ -195,12 +207,13 @@ def lesion_matrix(
 
 
 def overlap_summary(overlaps: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean overlap of two own parts, for each kind of pair in `IN_COMMON`.
+    """Return the mean overlap of two own parts, for each kind of pair of parts.
 
-    The 95 % interval is over classes. A pair of two classes counts for its first class.
+    The two parts are of one class in two styles, of two classes in one style, or of two classes in two styles. The 95 %
+    interval is over classes. In this interval, a pair of two classes belongs to its first class.
 
     Args:
-        overlaps: From `part_overlaps`.
+        overlaps: Table from `part_overlaps`.
 
     Returns:
         Columns parts (the kind of pair), value, low, high (overlap of units), chance (the overlap of random units),
@@ -234,9 +247,11 @@ def overlap_summary(overlaps: pd.DataFrame) -> pd.DataFrame:
 
 
 def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame:
-    """Decide for each class and each two styles whether the model uses the same part in both styles.
+    """Decide for each class and each pair of styles whether the model uses the same part in both styles.
 
-    A part is found for each class and style. The verdicts are:
+    An own part was found for each class and style. A part takes its class in a style if at most the share `TAKEN` of
+    the right answers is left after the lesion. A part spares the other classes if at least the share `SPARED` of their
+    right answers is left. The verdicts are:
 
     - ``the same part``: Both parts take the class in both styles, and spare the other classes. They also overlap more
       than random units do, and more than the parts of two classes in one style do on average.
@@ -247,14 +262,15 @@ def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame
       tests do not refute the parts.
 
     Args:
-        lesions: From `lesion`.
-        overlaps: From `part_overlaps`, for the same parts.
+        lesions: Table from `lesion`.
+        overlaps: Table from `part_overlaps`, for the same parts.
 
     Returns:
-        Columns class, domain_a, domain_b, own_a, own_b (share of right answers that each part leaves in its own style;
-        NaN without unseen images), a_on_b, b_on_a (share that each part leaves in the other style), others (share that
-        is left of other classes; the smaller share of the two parts), overlap, verdict. Only classes that the model
-        knows in both styles have rows.
+        Columns class, domain_a, domain_b (the two styles, a and b), own_a, own_b, a_on_b, b_on_a, others, overlap,
+        verdict. own_a and own_b are the shares of right answers that are left after the lesion of each part, in its own
+        style (NaN if there are no unseen images). a_on_b is this share after the lesion of part a on images of style b;
+        b_on_a is the reverse. others is the share that is left of the right answers of other classes; of the two parts,
+        the smaller share is given. Only classes that the model knows in both styles have rows.
 
     Example:
         >>> rows = [(a, b, 0.0) for a in ("real", "sketch") for b in ("real", "sketch")]

@@ -28,7 +28,8 @@ _IN_RANGE = Condition(
     "correct them",
 )
 ROUNDING = 1e-12
-"""Tolerance for rounding, so that the given order counts among the permutations that are at least as large."""
+"""Tolerance for rounding errors when statistics are compared. Without it, a permutation that equals the given order
+might be counted as smaller."""
 
 
 @checked
@@ -41,21 +42,25 @@ def holm(p: Annotated[pd.Series, _IN_RANGE]) -> pd.Series:
         >>> holm(pd.Series([0.01, 0.04, 0.03])).tolist()
         [0.03, 0.06, 0.06]
     """
-    # Each p, in ascending order, is multiplied by the number of tests that are left, and is no smaller than the last.
+    # In ascending order, each p is multiplied by the number of tests that are left. No corrected p is smaller than the
+    # corrected p before it.
     tested = p.astype(float).dropna().sort_values(kind="stable")
     n_left = np.arange(len(tested), 0, -1)
     return (tested * n_left).clip(upper=1).cummax().reindex(p.index)
 
 
 def smallest_p(n: int) -> float:
-    """Return the smallest two-sided p value that a test by exchanging the signs of n values can give: 2 / 2^n."""
+    """Return the smallest two-sided p value that a sign-flip test of n values (`sign_flip_p`) can give: 2 / 2^n."""
     return min(1.0, 2.0 ** (1 - n))
 
 
 def fewest_units(n_tests: int) -> int:
-    """Return how many values a test by exchanging signs needs, so that it can be significant.
+    """Return how many values a sign-flip test needs at least, so that its result can be significant.
 
-    From this number on, the smallest p, corrected for ``n_tests`` tests, is at most `LEVEL`.
+    With this number of values, the smallest possible p, multiplied by ``n_tests``, is at most `LEVEL`.
+
+    Args:
+        n_tests: Number of tests for which the p values are corrected.
     """
     # 2 / 2^n * n_tests <= LEVEL, solved for n.
     return math.ceil(1 + math.log2(n_tests / LEVEL))
@@ -67,12 +72,12 @@ def sign_flip_p(
     *,
     seed: Seed = 0,
 ) -> float:
-    """Test whether a mean is zero by exchanging the signs of its values; return the two-sided p value.
+    """Test whether a mean is zero by flipping the signs of the values; return the two-sided p value.
 
-    The p value is the share of combinations of signs that give at least as large an absolute mean. For at most twelve
-    values it is exact, because all 2^n combinations are tried. For more values, 10,000 random combinations and the
-    given one are tried, so p is at least 1 / 10,001. The result is NaN if there are no values, or if all values are
-    zero.
+    The p value is the share of combinations of signs that give at least as large an absolute mean as the given signs.
+    For at most twelve values p is exact, because all 2^n combinations are tried. For more values, the given signs and
+    10,000 random combinations are tried, so p is at least 1 / 10,001. The result is NaN if there are no values, or if
+    all values are zero.
 
     Example:
         >>> sign_flip_p(np.array([1.0, 2.0, 3.0]))
@@ -108,17 +113,19 @@ def mantel(
 ) -> tuple[float, float]:
     """Return Spearman's correlation of two symmetric matrices over pairs of domains, and its p value (Mantel 1967).
 
-    Two pairs may share a domain, so pairs are not independent. Therefore the domains of ``y`` are put into other
-    orders, and p is the share of orders that give at least as large an absolute correlation. For at most eight domains,
-    all orders are tried. For more domains, random orders and the given one are tried.
+    Two pairs may share a domain, so pairs are not independent. Therefore the domains of ``y`` are permuted. The p value
+    is the share of permutations that give at least as large an absolute correlation. For at most eight domains, all
+    permutations are tried. For more domains, random permutations and the given order are tried.
 
-    Domains are left out one by one until all pairs are known, starting with the domain that has the most unknown pairs.
-    The result is NaN for fewer than three domains, or if all pairs of a matrix are equal.
+    A value may be unknown (NaN). Then domains are left out one by one until all pairs are known. The domain with the
+    most unknown pairs is left out first. The result is NaN for fewer than three domains, or if all pairs of a matrix
+    are equal.
 
     Args:
-        given: A third matrix, for a partial correlation. By least squares, its ranks are taken out of the ranks of
-            ``x`` and ``y``, and again out of each new order of what is left of ``y`` (Freedman and Lane 1983).
-        draws: Number of random orders.
+        given: A third matrix, for a partial correlation. The ranks of this matrix are regressed out of the ranks of
+            ``x`` and ``y``. The residuals of ``y`` are permuted, and regressed on the third matrix again after each
+            permutation (Freedman and Lane 1983).
+        draws: Number of random permutations.
 
     Example:
         >>> x = np.array([[0.0, 1.0, 2.0], [1.0, 0.0, 3.0], [2.0, 3.0, 0.0]])
@@ -173,12 +180,12 @@ def mantel(
 def _complete(matrices: Sequence[np.ndarray]) -> list[int]:
     """Return the indices of domains whose pairs are all known in all matrices.
 
-    Domains are left out one by one, starting with the domain that has the most unknown pairs.
+    Domains are left out one by one. The domain with the most unknown pairs is left out first.
     """
     unknown = np.asarray(np.isnan(matrices).any(0))
     unknown |= unknown.T
     np.fill_diagonal(unknown, False)
-    # The domain with the most unknown pairs goes until none is left.
+    # Leave out the domain with the most unknown pairs, until all pairs are known.
     left = list(range(len(unknown)))
     while unknown[np.ix_(left, left)].any():
         n_unknown = unknown[np.ix_(left, left)].sum(0)
@@ -187,9 +194,9 @@ def _complete(matrices: Sequence[np.ndarray]) -> list[int]:
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:
-    """Return values with mean 0 and length 1, or zeros if all values are equal.
+    """Shift and scale values so that their mean is 0 and their Euclidean norm is 1; return zeros if all are equal.
 
-    The product of two such vectors is their correlation.
+    The dot product of two such vectors is their correlation.
     """
     centred = values - values.mean() if len(values) else values
     length = float(np.linalg.norm(centred))

@@ -1,4 +1,7 @@
-"""Means over classes with Student's intervals, the jackknife, and the variance behind all intervals and tests."""
+"""Means over classes with Student's intervals, and the jackknife.
+
+All intervals and tests are computed from a `Spread`: a statistic with its variance and degrees of freedom.
+"""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -19,14 +22,14 @@ STUDENT_QUANTILE = (1 + 0.95) / 2
 """Probability of the quantile of Student's t that gives 95 % intervals."""
 
 _POWER = 0.8
-"""A difference is detectable if this share of all studies finds it."""
+"""A difference is detectable if this share of all studies finds it to be significant (the power of a test)."""
 
 
 class Spread(NamedTuple):
     """A statistic with its variance, and with the degrees of freedom for Student's t."""
 
     value: Float[np.ndarray, "*results"]
-    """The statistic over all classes and images."""
+    """The statistic, computed from all classes and images."""
     variance: Float[np.ndarray, "*results"]
     """Variance of the statistic if other classes and images were drawn; NaN if it cannot be estimated."""
     degrees: Float[np.ndarray, "*results"]
@@ -65,11 +68,12 @@ def mean_spread(
     values: Float[np.ndarray, " n"],
     families: Sequence[object] | None = None,
 ) -> Spread:
-    """Return the mean of the known values, with its variance over values or over families of values.
+    """Return the mean of the known values, with the variance of this mean.
 
-    Let N values be in F families, and let D_f be the sum of the deviations of family f from the mean. The variance is F
-    / (F - 1) * (sum over f of D_f^2) / N^2, with F - 1 degrees of freedom. If every family has one value, this gives
-    Student's t.
+    Values may be in families. Values of one family may depend on each other, and values of two families are
+    independent. Let N values be in F families, and let D_f be the sum of the deviations of family f from the mean. The
+    variance is F / (F - 1) * (sum over f of D_f^2) / N^2, with F - 1 degrees of freedom. If every family has one value,
+    the interval is Student's.
 
     Args:
         values: The values; NaN for unknown values.
@@ -114,9 +118,14 @@ def mean_interval(
     values: Float[np.ndarray, " n"],
     families: Sequence[object] | None = None,
 ) -> tuple[float, float, float]:
-    """Return the mean of the known values, and the bounds of Student's 95 % interval; see `mean_spread`.
+    """Return the mean of the known values, and the bounds of its 95 % interval (Student's).
 
     The bounds are NaN for fewer than two values or families.
+
+    Args:
+        values: The values; NaN for unknown values.
+        families: The family of each value. Values of one family may depend on each other; see `mean_spread`. By default
+            all values are independent.
 
     Example:
         >>> mean_interval(np.array([1.0, 2.0, 3.0]))

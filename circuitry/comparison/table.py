@@ -36,9 +36,9 @@ CHANCE = ("site", "value")
 
 
 def with_columns(*columns: str) -> Condition:
-    """Return the condition that a table has some columns.
+    """Return a condition on a table: it must have the given columns.
 
-    The columns of the table that are in `NUMBERS` must hold numbers. Wanted columns that are in `NAMES` must have a
+    All columns of the table that are in `NUMBERS` must also hold numbers. Given columns that are in `NAMES` must have a
     name in each row.
     """
 
@@ -58,7 +58,7 @@ def with_columns(*columns: str) -> Condition:
 
 
 def _words_in(table: pd.DataFrame) -> str:
-    """Return the columns in `NUMBERS` that do not hold numbers, joined by commas."""
+    """Return the names of the columns that should hold numbers (`NUMBERS`) but hold words, joined by commas."""
     if table.empty:
         return ""
     # A column of objects may still hold only numbers, for example in an empty table, or beside None.
@@ -74,7 +74,7 @@ def domain_matrix(table: pd.DataFrame) -> pd.DataFrame:
     """Return the mean over classes and sites for every two domains, as a symmetric matrix with NaN on the diagonal.
 
     Args:
-        table: From `compare`.
+        table: Table from `compare`, with the columns class, domain_a, domain_b, site, value.
 
     Example:
         >>> row = {"class": "clock", "domain_a": "real", "domain_b": "sketch", "site": "conv", "value": 0.5}
@@ -92,7 +92,10 @@ def domain_matrix(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def both_directions(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a `compare` table with every pair of domains in both orders.
+    """Return a table with every pair of domains in both orders.
+
+    Args:
+        table: Table from `compare`, with the columns class, domain_a, domain_b, site, value.
 
     Returns:
         Columns class, domain, other, site, value. If the table has these columns already, it is returned unchanged.
@@ -136,10 +139,10 @@ def class_groups(
     classes: Iterable[str],
     groups: Mapping[str, Sequence[str]] | None = None,
 ) -> dict[str, tuple[str, ...]]:
-    """Return the classes of each group by its name.
+    """Return a dictionary from the name of a group to the classes in this group.
 
-    The group ``all`` has all classes, sorted. A given group has only its members that are among ``classes``. A group
-    without such a member is left out.
+    The group ``all`` is added, and has all classes, sorted. Members of the given groups that are not in ``classes`` are
+    left out. Groups that then have no members are left out, too.
     """
     fitting(list(groups or ()), list[str], "the names of groups")
     known = set(classes)
@@ -196,8 +199,8 @@ def write_named_table(
 ) -> None:
     """Write a table as a CSV file, with all digits unless ``float_format`` is given.
 
-    A spreadsheet takes a name that begins with =, +, - or @ for a formula, and runs it. So such a name is written with
-    an apostrophe before it. `read_named_table` removes the apostrophe.
+    A spreadsheet would run a name that begins with =, +, -, @, a tab or a carriage return as a formula. So an
+    apostrophe is written before such a name. `read_named_table` removes the apostrophe.
 
     Example:
         >>> write_named_table(Path("table.csv"), pd.DataFrame({"class": ["=clock"], "value": [0.5]}))
@@ -243,7 +246,7 @@ def _unquoted(name: object) -> object:
 
 
 def _renamed(table: pd.DataFrame, rename: Callable[[object], object]) -> pd.DataFrame:
-    """Return a table in which all column names and all values of columns without numbers are renamed."""
+    """Return a table in which ``rename`` was applied to the names of columns, and to values that are not numbers."""
     renamed = table.copy()
     for name in table:
         if not pd.api.types.is_numeric_dtype(table[name]):

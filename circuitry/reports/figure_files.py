@@ -1,4 +1,7 @@
-"""Write figures as files of their own: as PNG with kaleido and a browser, or as HTML. No torch."""
+"""Write figures to files: as PNG (with kaleido and a browser), or as HTML.
+
+Does not import torch.
+"""
 
 import importlib.util
 import logging
@@ -38,8 +41,8 @@ def write_static(
 ) -> list[Path]:
     """Write each figure to ``folder/<name>.png``, and return the paths.
 
-    If kaleido is not installed, nothing is written, because PNG figures are an optional extra. If no browser works,
-    nothing is written either, and a warning says why.
+    If kaleido is not installed, nothing is written and the list is empty, because PNG figures are an optional extra. If
+    no browser works, the list is empty, too, and a warning says why.
     """
     if importlib.util.find_spec("kaleido") is None:
         return []
@@ -82,15 +85,16 @@ def write_static(
 
 @cache
 def _without(why: str) -> list[Path]:
-    """Log the reason why there are no PNG figures, once in a process, and return an empty list."""
+    """Log why there are no PNG figures, and return an empty list. Each reason is logged once in a process."""
     log.warning("no PNG figures: %s", why)
     return []
 
 
 def write_figure(figure: go.Figure, stem: str | PathLike[str]) -> list[Path]:
-    """Write a figure to ``stem.html`` and, if `write_static` can, to ``stem.png``; return the paths.
+    """Write a figure to ``stem.html`` and to ``stem.png``, and return the paths.
 
-    The HTML file contains plotly.js, so it needs no other file.
+    The HTML file contains plotly.js, so it needs no other file. The PNG file is left out if kaleido or a browser is
+    missing; see `write_static`.
 
     Example:
         >>> write_figure(circuitry.plot(circuit), "clock")[0].name

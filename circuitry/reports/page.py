@@ -37,7 +37,7 @@ OPEN_TABLES = 4
 
 
 class Finding(NamedTuple):
-    """One sentence that answers the question in a report's title, with its evidence.
+    """One result at the top of a report: a claim, the evidence for the claim, and what would change it.
 
     All numbers in a finding come from tables.
 
@@ -86,13 +86,14 @@ class Report:
         dictionary."""
 
     def summary(self, findings: Sequence[Finding | None]) -> None:
-        """Put findings at the top of the page, where they answer its title; entries that are None are left out."""
+        """Put findings at the top of the page, below the title. Entries that are None are left out."""
         self._findings = [finding for finding in findings if finding is not None]
 
     def section(self, heading: str, *, folded: bool = False) -> None:
         """Start a section, and list it in the table of contents.
 
         Args:
+            heading: Heading of the section.
             folded: Whether only the heading is shown until the reader opens the section.
         """
         name = f"section-{len(self._sections)}"
@@ -184,11 +185,11 @@ class Report:
         )
 
     def provenance(self, facts: Mapping[str, object]) -> None:
-        """Set the checkpoint, settings, versions and seeds that stand at the end of the page."""
+        """Set the facts at the end of the page, such as the checkpoint, settings, versions and seeds."""
         self._provenance = {name: str(value) for name, value in facts.items()}
 
     def write(self, path: str | PathLike[str]) -> Path:
-        """Write the page, and return its path. If writing fails, an earlier page at this path stays whole."""
+        """Write the page to a file, and return the path. If writing fails, an earlier file at this path is kept."""
         target = Path(path)
         # The first section has no heading to link to.
         named = self._sections[1:]
@@ -225,8 +226,9 @@ def _counts(column: "pd.Series[Any]") -> bool:
 def _cell(value: object, spec: str | None = None) -> str:
     """Return the text of a cell.
 
-    A missing value becomes a dash. If ``spec`` is given, the value is formatted by it. Otherwise whole numbers have no
-    decimals, and other numbers have three decimals, or an exponent if they are very small or very large.
+    A missing value becomes a dash. If the format specification ``spec`` is given, it is used for all other values.
+    Otherwise integers have no decimals. Other numbers have three decimals, or an exponent if they are very small or
+    very large.
     """
     # pd.isna would return an array for a list.
     if value is None or value is pd.NA or value is pd.NaT:
@@ -249,7 +251,9 @@ def _cell(value: object, spec: str | None = None) -> str:
 
 
 class Written(NamedTuple):
-    """The paths that `write_results` wrote; printed, they are the lines that a command shows.
+    """What `write_results` wrote: paths of files, and the claims of the report.
+
+    If this object is printed, the text is what a command prints at its end.
 
     Example:
         >>> from circuitry.reports import Written
@@ -298,17 +302,20 @@ def write_results(
     listings: Mapping[str, Sequence[str]] | None = None,
     comparisons: Mapping[str, Comparison] | None = None,
 ) -> Written:
-    """Write a report, its tables and its PNG figures into a folder, and the small tables into a second folder.
+    """Write a report, its tables and its PNG figures into a folder, and small tables also into a second folder.
 
-    The first folder also gets an index of its pages, and the report links to the other pages in the folder; see
-    `link_pages`. Tables that an earlier run of the same command left there are removed, unless this call writes them
-    again. The folder of a finished run may be read-only. In this case nothing is written, and the result says why.
+    The first folder also gets an index of its pages, and the report links to the other pages in this folder; see
+    `link_pages`. If an earlier run of the same command wrote tables into the first folder that this call does not
+    write, they are removed. If the first folder is read-only, such as the folder of a finished run, nothing is written,
+    and the result says why.
 
     Args:
-        out: Folder for ``report.html``, ``tables`` and ``figures``.
-        results: Folder for the small tables, which also gets ``provenance.json``. None: there is no second folder.
-        provenance: Facts for ``provenance.json`` and for the end of the page. The command is added.
-        small: Names of the tables that are written into ``results`` because they are small enough to be committed
+        report: The page. Its provenance is set before the page is written.
+        tables: Tables by name.
+        out: The first folder. It gets ``report.html``, ``tables``, ``figures`` and ``comparisons``.
+        results: The second folder, for small tables and ``provenance.json``. If it is None, there is no second folder.
+        provenance: Facts for ``provenance.json`` and for the end of the page. The command line is added.
+        small: Names of the tables that are written into ``results``, because they are small enough to be committed
             (default: all tables).
         listings: Lists of names to write beside the tables, as in `write_with_provenance`.
         comparisons: Comparisons to save. The key of a comparison is the name of its folder in ``out/comparisons``.

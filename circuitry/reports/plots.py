@@ -39,10 +39,11 @@ def plot(result: Plotted) -> go.Figure:
         result: The result to draw. Its type decides what the figure shows:
 
             - `Circuit` or `AttributionGraph`: the units by site, and the strongest edges between them.
-            - `FaithfulnessCurve`: selectivity by size, or faithfulness if there are no images of other classes.
-            - `DirectEffects`: a heatmap of the heads and MLPs by layer.
-            - `Comparison`: the matrix of domains.
-            - `AttributionCheck`: attributed scores against exact effects.
+            - `FaithfulnessCurve`: selectivity over the size of the circuit. If there are no images of other classes,
+              faithfulness over the size.
+            - `DirectEffects`: a heat map of the direct effects of heads and MLPs, by layer.
+            - `Comparison`: a heat map of the similarity of all pairs of domains.
+            - `AttributionCheck`: attributed scores of units against their exact effects.
 
     Returns:
         The figure. ``.show()`` opens the figure. ``.write_html(path)`` and ``.write_image(path)`` write it to a file.

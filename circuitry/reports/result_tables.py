@@ -1,4 +1,7 @@
-"""Write the files of an experiment: its tables, their provenance, and lists of its classes and images. No torch."""
+"""Write the files of an experiment: tables, their provenance, and lists of the classes and images.
+
+Does not import torch.
+"""
 
 import json
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -17,9 +20,10 @@ TABLES = "tables"
 
 
 def remove_stale_tables(folder: Path, written: Collection[str]) -> None:
-    """Remove the tables that an earlier run of the same command left in a folder, unless they are in ``written``.
+    """Remove old tables from a folder, if an earlier run of the same command wrote them and this run does not.
 
-    Tables of another command stay. If the folder has no readable record of its command and tables, all tables stay.
+    Tables of another command are kept. If the folder has no readable record of the command and the tables, all tables
+    are kept.
 
     Args:
         folder: Folder of the tables, with ``provenance.json`` and ``tables.txt``.
@@ -42,7 +46,7 @@ def remove_stale_tables(folder: Path, written: Collection[str]) -> None:
 
 
 def _program(line: str) -> list[str]:
-    """Return the program and the subcommand of a command line."""
+    """Return the program and the subcommand of a command line: the first two words, without options."""
     return [word for word in line.split()[:2] if not word.startswith("-")]
 
 
@@ -52,9 +56,9 @@ def write_with_provenance(
     provenance: Mapping[str, object],
     listings: Mapping[str, Sequence[str]] | None = None,
 ) -> list[Path]:
-    """Write tables with their provenance into a folder, and return the paths of the tables.
+    """Write tables into a folder as CSV files, and return their paths.
 
-    Beside the tables, this writes ``provenance.json`` and a text file for each listing.
+    The files ``provenance.json``, and a text file for each listing, are written into the same folder.
 
     Args:
         provenance: Facts for ``provenance.json``. The command line of the script is added.
@@ -83,10 +87,12 @@ def write_with_provenance(
 def listings_of(
     images: DomainFolder, n_images: int | None = None, seed: int = 0
 ) -> dict[str, list[str]]:
-    """Return the names of the classes, and of the images that `DomainFolder.select` draws.
+    """Return the names of the classes and images that `DomainFolder.select` draws from a folder of images.
 
     Args:
+        images: The folder of images.
         n_images: Number of images to draw for each class in each domain (default: all images).
+        seed: Seed of the draw.
 
     Returns:
         Dictionary with the sorted lists ``classes`` and ``images``.

@@ -16,7 +16,7 @@ REPORT_PAGE = "report.html"
 PAGES = (REPORT_PAGE, "explorer/index.html")
 """Paths of the pages that scripts write into the folder of a run, or into a folder inside this folder."""
 BESIDE = "<!-- beside -->"
-"""Marker that stands twice in a report. Between the two markers are the links to the pages in the same folder."""
+"""Marker that occurs twice in a report. Between the two markers are the links to the pages in the same folder."""
 TEMPLATES = jinja2.Environment(
     loader=jinja2.PackageLoader("circuitry.reports", ""), autoescape=True
 )
@@ -28,11 +28,11 @@ _HEAD = 1 << 14
 def link_pages(folder: Path) -> Path | None:
     """Write an index of the pages in the folder of a run, and add links to the report in this folder.
 
-    The report then links to the explorer and to the tables beside it.
+    The links in the report lead to the explorer and to the tables in the same folder. If the folder has an
+    ``index.html`` that this function did not write, the file is left unchanged, and no index is written.
 
     Returns:
-        Path of the index. None if the folder has an ``index.html`` that this function did not write. This file is left
-        unchanged.
+        Path of the index, or None if no index was written.
 
     Example:
         >>> Path("run").mkdir()

@@ -1,6 +1,7 @@
 """Bars of accuracies on seen and held-out classes, from tables of `accuracy_kinds`.
 
-The colour of a bar stands for its domain. Bars of seen classes are solid, and bars of held-out classes are hatched.
+Images of held-out classes were left out of training, perhaps in one domain only. Bars of seen classes are solid, and
+bars of held-out classes are hatched. The colour of a bar shows the domain, or the panel if there are several panels.
 """
 
 from collections.abc import Callable, Mapping
@@ -44,11 +45,12 @@ def accuracy_bars(
 ) -> go.Figure:
     """Draw the accuracy of every domain as bars: one bar for seen classes, and one for held-out classes.
 
-    The columns `KINDS` are drawn as points on the bars of held-out classes, because they explain the accuracy on these.
-    If no class is held out, there is one bar for all classes.
+    Points on the bars of held-out classes show three more accuracies on these classes (`KINDS`): if only held-out
+    classes compete, with class texts in the style of the images, and after the scores of each class were centred within
+    the domain. If no class is held out, there is one bar for all classes.
 
     Args:
-        table: From `accuracy_kinds`, with one row for each domain.
+        table: Table from `accuracy_kinds`, with one row for each domain.
 
     Example:
         >>> columns = ["all", "seen", "held_out", "alone", "own_style", "centred", "chance", "chance_alone"]
@@ -83,7 +85,8 @@ def accuracy_panels(
 
     Args:
         panels: Tables of `accuracy_kinds` by the title of their panel. Each row becomes a group of bars. The index has
-            the names of the rows, and is the same in all tables. Values in the column ``sd`` are drawn as whiskers.
+            the names of the rows, and is the same in all tables. Values in the column ``sd`` (standard deviations over
+            seeds) are drawn as error bars of held-out classes.
         colours: The colour of each panel, by its title.
         columns: Largest number of panels in a row.
 
@@ -129,7 +132,7 @@ def _add_bars(
     Each row of the table becomes a group of bars. The groups stand at the places 0, 1, 2, ... of the axis.
 
     Args:
-        orientation: ``v`` for upright bars, ``h`` for bars from left to right.
+        orientation: ``v`` for vertical bars, ``h`` for horizontal bars.
     """
     # Names of plotly's options along the groups and along the values, and where the numbers of the bars stand.
     at = "x"
@@ -178,7 +181,7 @@ def _add_bars(
 
 
 def _bars(table: pd.DataFrame) -> dict[str, str]:
-    """Return the columns that are drawn as bars, each with the kind of its classes: seen or held-out.
+    """Return a dictionary from each column that is drawn as bars to a word for its classes: seen or held-out.
 
     If no class is held out, all classes were seen, and there is one bar for all classes.
     """
@@ -195,12 +198,10 @@ def _point(symbol: str) -> dict[str, object]:
 def _finish_accuracies(
     figure: go.Figure, table: pd.DataFrame, title: str, add_line: Callable[..., object]
 ) -> go.Figure:
-    """Add the lines at chance level and the layout of a figure.
-
-    Below the panels, a legend explains the bars, points and lines.
+    """Add lines at chance level, a legend below the panels, and the common layout to a figure of accuracies.
 
     Args:
-        add_line: Method of the figure that draws a line across the panels.
+        add_line: Method of the figure that draws a line across all panels: ``add_hline`` or ``add_vline``.
     """
     for column, classes in _bars(table).items():
         name = "all classes" if column == "all" else f"{classes} classes"

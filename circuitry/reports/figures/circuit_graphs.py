@@ -1,8 +1,10 @@
 """Circuits drawn as graphs over depth: a single circuit, or a pair of circuits of one class in two domains.
 
-The circuits of a pair are drawn on top of each other. Every node and edge has a kind, and each kind has its own lane.
-In a pair, a node or an edge is shared, is only in A, or is only in B. In a single circuit, it works for the metric or
-against the metric. The numbers of nodes and edges in the legend include nodes and edges that are not drawn.
+The two circuits of a pair are drawn on top of each other. Nodes are units. Every node and edge has a kind, shown by the
+colour. In a pair, the kinds are: in both circuits, only in the first, only in the second. In a single circuit, a node
+raises the metric or lowers the metric, and an edge has the kind of the unit that it leads into. The nodes of each kind
+lie in a horizontal band, called a lane in the code. The numbers of nodes and edges in the legend include nodes and
+edges that are not drawn.
 """
 
 import re
@@ -24,7 +26,7 @@ MOST_OF_PAIR = 300
 MOST_ALONE = 30
 """Largest number of nodes in the drawing of a single circuit. It is smaller because these nodes are larger."""
 
-# Kinds of nodes and edges. Their values say in which lane they are drawn.
+# Kinds of nodes and edges, by the place of the lane in which the nodes are drawn.
 ABOVE = "a"
 BELOW = "b"
 MIDDLE = "shared"
@@ -48,12 +50,13 @@ def circuit_pair(
 ) -> go.Figure:
     """Draw the circuits of one class in two domains on top of each other.
 
-    The drawing separates shared units and edges from units and edges that are in one of the circuits alone.
+    Shared units are drawn in the middle, units of the first circuit alone above them, and units of the second circuit
+    alone below them. Units and edges of one circuit alone have the colour of the domain of this circuit.
 
     Args:
         sites: The columns of the drawing, from the image to the embedding.
-        name_a, name_b: Names of the two domains. Units and edges of one circuit alone have the colour of its domain in
-            ``marks``.
+        name_a, name_b: Names of the two domains.
+        marks: Colours and symbols by the name of the domain.
 
     Example:
         >>> a, b = graphs["clock", "real"].circuit(), graphs["clock", "sketch"].circuit()
@@ -172,11 +175,12 @@ def _draw(
 def _nodes_and_edges(
     circuits: Mapping[str, Circuit],
 ) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Return the nodes and the edges of all circuits as two tables, nodes with the largest scores first.
+    """Return the nodes and the edges of all circuits as two tables. Nodes with large absolute scores come first.
 
     Returns:
-        Nodes with the columns name, site, kind, strength (largest absolute score) and text (under the pointer). Edges
-        with the columns upper, lower (the two units), kind and text.
+        The table of nodes has the columns name, site, kind, strength (the absolute score; in two circuits the larger
+        one) and text (hover text). The table of edges has the columns upper, lower (names of the two units, in the
+        direction of the edge), kind and text.
     """
     # Values by node or edge, and then by circuit. A node or edge with two values is shared.
     scores: dict[str, dict[str, float]] = {}
@@ -215,9 +219,10 @@ def _nodes_and_edges(
 
 
 def _hover_text(heading: str, what: str, values: Mapping[str, float]) -> str:
-    """Return the text of a node or an edge under the pointer: its name, and its value in each circuit that has it.
+    """Return the hover text of a node or an edge: a heading, and the value in each circuit that has the node or edge.
 
     Args:
+        heading: Name of the node or edge.
         what: Name of the values, such as "score".
         values: Values by the name of the circuit.
     """
@@ -228,10 +233,18 @@ def _hover_text(heading: str, what: str, values: Mapping[str, float]) -> str:
 def _placed(
     nodes: pd.DataFrame, sites: Sequence[str], is_pair: bool
 ) -> tuple[pd.DataFrame, dict[str, tuple[float, float]]]:
-    """Stack the nodes of every site in the lane of their kind, with the strongest nodes nearest to the middle.
+    """Compute where nodes are drawn: stacked by site and kind, with the strongest nodes nearest to the middle.
+
+    The nodes of one kind lie in a horizontal band (a lane).
+
+    Args:
+        nodes: From `_nodes_and_edges`, strongest nodes first.
+        sites: The columns of the drawing.
+        is_pair: Whether the nodes are of two circuits. Then there is a lane for shared nodes in the middle.
 
     Returns:
-        The nodes with their column ``x`` and their row ``y``, and the lowest and the highest row of each lane.
+        The table of nodes with the further columns ``x`` and ``y``, and a dictionary from each kind to the lowest and
+        the highest ``y`` of its lane.
     """
     stacks = nodes.groupby(["site", "kind"])["name"]
     height = stacks.transform("size")
@@ -259,9 +272,10 @@ def _placed(
 def _draw_edges(
     figure: go.Figure, edges: pd.DataFrame, places: pd.DataFrame, kind: str, colour: str
 ) -> None:
-    """Draw every edge as a curve from node to node that is level at both ends.
+    """Draw every edge of one kind as a curve between its two nodes. Each curve is horizontal at both ends.
 
-    All curves of a kind are one line, and None makes the gaps between them. The inner points of a curve have the text.
+    All curves of a kind are a single plotly trace, in which a None separates each curve from the next curve. The hover
+    text of an edge is attached to the points between the two ends. Edges of nodes that are not drawn are left out.
     """
     xs: list[float | None] = []
     ys: list[float | None] = []
@@ -302,7 +316,8 @@ def _draw_axes(
     lanes: Mapping[str, tuple[float, float]],
     kinds: Kinds,
 ) -> None:
-    # Labels lean to the left: plotly turns crowded ones to the right and hides the last, which leaves the picture.
+    # Crowded labels lean to the left. By default plotly turns them to the right, and hides the last label, because it
+    # would not fit into the figure.
     figure.update_xaxes(
         tickvals=list(range(len(ticks))),
         ticktext=ticks,

@@ -33,15 +33,17 @@ def similarity_heatmap(
     marks: Mapping[str, style.Mark] | None = None,
     counts: pd.DataFrame | None = None,
 ) -> go.Figure:
-    """Draw a square matrix over domains with its numbers. The cells on the diagonal get a dotted frame.
+    """Draw a matrix over domains as a heat map with a number in each cell.
+
+    The cells on the diagonal get a dotted frame, unless the diagonal has no numbers.
 
     Args:
-        matrix: A row and a column for each domain. If the diagonal has no numbers, it gets no frames. The names of
-            index and columns become the titles of the axes, such as "circuit of" and "images of".
+        matrix: A row and a column for each domain. The names of the index and of the columns become the titles of the
+            axes, such as "circuit of" and "images of".
         measure: Meaning of the numbers, for the line under the heading.
         diagonal: Meaning of the numbers on the diagonal, for the same line.
-        counts: Number of values behind each number of the matrix, with the same rows and columns. It becomes a second
-            line of the cell.
+        counts: For each cell, the number of values whose mean the cell shows, as a matrix with the same rows and
+            columns. It is written as a second line in the cell.
 
     Example:
         >>> names = ["real", "sketch"]
@@ -75,11 +77,11 @@ def transfer_beside_similarity(
     title: str = "Do circuits transfer between similar domains?",
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
-    """Draw a `transfer_matrix` beside the structural similarity of circuits.
+    """Draw two heat maps side by side: how well circuits work in other domains, and how similar the circuits are.
 
     Args:
-        transfer: Rows are the domains of the circuits, columns the domains of the images.
-        similarity: From `domain_matrix`, with the same domains.
+        transfer: From `transfer_matrix`. Rows are the domains of the circuits, columns the domains of the images.
+        similarity: Matrix of the similarity of circuits from `domain_matrix`, with the same domains.
         measure: Name of the numbers in ``transfer``.
         similarity_measure: Name of the numbers in ``similarity``.
         similarity_diagonal: Meaning of the numbers on the diagonal of ``similarity``.
@@ -178,7 +180,7 @@ def add_cells(
     width: int,
     top: float | None = None,
 ) -> None:
-    """Draw a matrix into a panel as cells with numbers, with a colour bar to the right of the panel.
+    """Draw a matrix into a panel as a heat map with numbers, with a colour bar to the right of the panel.
 
     Args:
         measure: Name of the numbers.
@@ -240,7 +242,7 @@ def _grid(
     Args:
         top: Number that has the strongest colour.
         signed: Whether the colour scale begins at -``top``. Otherwise it begins at 0.
-        hover: Text of a cell under the pointer, in plotly's format.
+        hover: Hover text of a cell, as a plotly template.
         looks: Further options of plotly's heatmap.
     """
     unsigned = [(0.0, style.NEUTRAL), (1.0, style.POSITIVE)]

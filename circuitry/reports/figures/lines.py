@@ -21,7 +21,7 @@ LINES_SHARE = 0.3
 The lines are shifted against each other, so that their intervals do not overlap."""
 
 LABELS_BELOW_EACH_OTHER = 21
-"""Number of labels that fit beside the axis. If the ends of two lines are closer, their labels are moved apart."""
+"""Number of labels that fit below each other beside the axis. Labels that would overlap are moved apart."""
 
 
 def overlap_over_depth(
@@ -35,7 +35,7 @@ def overlap_over_depth(
     title: str | None = None,
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
-    """Draw one line per domain over the sites, with its intervals as bars.
+    """Draw one line per domain over the sites, with error bars for the intervals.
 
     Args:
         depth: Columns ``domain``, ``site``, ``value``, ``low``, ``high`` (95 % interval). Rows of sites that are not in
@@ -43,7 +43,7 @@ def overlap_over_depth(
         sites: The sites to draw, from the image to the embedding.
         ceiling: Columns ``site``, ``value``: the similarity of two folds of one domain's images, as a dashed line.
         chance: Columns ``site``, ``value``: the chance level, such as the similarity of random units, as a dotted line.
-        measure: Meaning of ``value`` with its unit. It is the title of the vertical axis.
+        measure: Meaning of ``value``, for the title of the vertical axis.
         chance_label: Label of the dotted line.
 
     Example:
@@ -87,7 +87,7 @@ def overlap_over_depth(
     domains = sorted(set(depth["domain"]))
     for i, domain in enumerate(domains):
         own = depth.loc[depth["domain"] == domain, list(columns[1:])]
-        # Lines are shifted against each other by a fraction of a site's room, the middle one by nothing.
+        # Lines are shifted against each other by a fraction of the distance between sites, symmetrically around zero.
         rows = _along(own, sites, LINES_SHARE * ((i + 0.5) / len(domains) - 0.5))
         mark = looks[domain]
         add_line(rows, domain, style.marked(domain, mark), **mark.line(rows))
@@ -112,10 +112,10 @@ def overlap_over_depth(
 def _along(
     table: pd.DataFrame, sites: Sequence[str], shift: float = 0.0
 ) -> pd.DataFrame:
-    """Return the rows in the order of the sites, with the place of each site on the axis as ``place``.
+    """Return a table with one row for each site, in the order of the sites.
 
-    Args:
-        shift: Distance to add to every place.
+    A site that the given table lacks has NaN. The new column ``place`` has the place of the site on the axis: 0, 1,
+    2, ..., plus ``shift``.
     """
     rows = table.set_index("site").reindex(list(sites)).reset_index()
     return rows.assign(place=np.arange(len(sites)) + shift)
@@ -127,7 +127,7 @@ def _name_sites(
     """Label the places 0, 1, 2, ... of the axis with the names of the sites.
 
     Args:
-        notes: Notes by site. The note on a site is written below its name.
+        notes: Notes by site. A note is written below the name of the site.
     """
     names = []
     for site in sites:
@@ -143,7 +143,10 @@ def _name_sites(
 
 
 def _repeats(depth: pd.DataFrame, sites: Sequence[str]) -> dict[str, str]:
-    """Return a note for each site whose numbers equal the numbers of the site before, as happens after pooling."""
+    """Return a note for each site that has the same numbers as the site before, by the name of the site.
+
+    Two sites have the same numbers, for example, if the second only pools the first.
+    """
     numbers = ["value", "low", "high"]
     wide = depth.pivot(index="site", columns="domain", values=numbers)
     wide = wide.reindex(list(sites))
@@ -193,11 +196,14 @@ def faithfulness_curves(
 ) -> go.Figure:
     """Draw faithfulness or selectivity over the size of the circuit.
 
-    Each domain has a line with intervals, and a dotted line for as many random units.
+    Each domain has a line with intervals. A dotted line shows the same measure for as many random units as the circuit
+    has.
 
     Args:
-        curves: Columns ``domain``, ``circuit``, ``fraction``, ``value``, ``low``, ``high``, for one ranking and one
-            measure; see `curves_by_domain`. Only the circuits ``kept`` and ``random`` are drawn.
+        curves: Columns ``domain``, ``circuit``, ``fraction``, ``value``, ``low``, ``high``, for one ranking of units
+            and one measure; see `curves_by_domain`. Rows are drawn if their ``circuit`` is ``kept`` (the circuit
+            itself) or ``random`` (random units). Other rows are ignored.
+        measure: Name of the measure in ``value``.
 
     Example:
         >>> sizes = {"domain": "real", "circuit": "kept", "fraction": [0.1, 1.0], "value": [0.6, 1.0]}
@@ -240,11 +246,11 @@ def faithfulness_curves(
 
 
 def lesion_lines(lines: pd.DataFrame, axis: str, title: str) -> go.Figure:
-    """Draw the right answers that are left after lesions, with a line and its intervals for each kind of answers.
+    """Draw lines with intervals that show the share of right answers that is left after lesions.
 
     Args:
-        lines: Columns ``line`` (name of the line), ``place`` (on the horizontal axis: numbers, or words in order),
-            ``value``, ``low``, ``high``.
+        lines: Columns ``line`` (name of the line that the row belongs to), ``place`` (value on the horizontal axis: a
+            number, or a word), ``value``, ``low``, ``high``. Words are drawn in the order of the rows.
         axis: Title of the horizontal axis.
 
     Example:
@@ -274,16 +280,17 @@ def attribution_against_patching(
     sites: Annotated[Names, SOME],
     correlations: pd.DataFrame | None = None,
 ) -> go.Figure:
-    """Draw attributed scores against exact effects, in a panel for each site.
+    """Draw the attributed scores of units against their exact effects, in a panel for each site.
 
-    A point on the grey line has a score that equals its exact effect.
+    The exact effect of a unit is measured by activation patching. For a point on the grey line, the score equals the
+    exact effect.
 
     Args:
         points: Columns ``site``, ``unit``, ``top``, ``attributed``, ``exact``, from `AttributionCheck`. Units with the
-            largest scores (``top``) are filled points, and random units are hollow points.
+            largest scores (``top`` is True) are filled points, and random units are hollow points.
         sites: The sites to draw. Each site has a panel.
-        correlations: Columns ``site``, ``sample``, ``spearman``, ``pearson``. The correlations in the random sample are
-            written above the panel of the site.
+        correlations: Columns ``site``, ``sample``, ``spearman``, ``pearson``. The correlations of the random units
+            (``sample`` is ``random``) are written above the panel of the site.
 
     Example:
         >>> points = pd.DataFrame({"site": "conv", "unit": [0, 1], "top": [True, False]})

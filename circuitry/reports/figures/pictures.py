@@ -26,13 +26,13 @@ def pixel_maps(
 ) -> go.Figure:
     """Draw pixel attributions beside their images.
 
-    Each image has a row, and each kind of map has a column. Every single map has its own colour scale.
+    Each image has a row, and each kind of map has a column. Every map has its own colour scale.
 
     Args:
         images: Images as bytes [images, height, width, 3]. They are drawn with at most 112 pixels a side.
-        maps: Maps of all images [images, height, width], by the title of their column. A map is averaged over blocks,
-            so that it has at most 32 pixels a side. Without this average, strides and kinks of the network leave a grid
-            that hides the picture.
+        maps: Pixel attributions of all images [images, height, width], by the title of their column. A map is averaged
+            over square blocks, so that it has at most 32 pixels a side. Without this average, a grid would hide the
+            picture, because the gradients of a network vary with its strides.
         names: The name of each image.
 
     Example:
@@ -116,7 +116,7 @@ def contact_sheet(
 ) -> Image.Image:
     """Return a grid of images, with labels for its rows and columns.
 
-    Each image is scaled to fit into a square, and keeps its shape. A place without an image shows a dash.
+    Each image is scaled to fit into a square without distortion. A place without an image shows a dash.
 
     Args:
         cells: Images, or paths of images, by (row, column). The first ``per_cell`` images of a cell are shown.

@@ -40,7 +40,7 @@ class Mark(NamedTuple):
     glyph: str  #: The symbol as a character, for use in text.
 
     def marker(self, size: int, **more: object) -> dict[str, object]:
-        """Return the mark as a marker of plotly, for points; ``more`` are further options of this marker."""
+        """Return plotly's marker options for points in the look of this mark. ``more`` are further options."""
         return {"symbol": self.symbol, "color": self.colour, "size": size, **more}
 
     def line(self, rows: pd.DataFrame) -> dict[str, object]:
@@ -73,10 +73,10 @@ MARKS = (
 
 
 def domain_marks(domains: Iterable[str]) -> dict[str, Mark]:
-    """Return a mark for every domain, so that one set of domains always looks the same.
+    """Return a mark (colour and symbol) for every domain.
 
-    Marks are assigned in alphabetical order. A figure of some of the domains keeps their looks if it is given the marks
-    of all domains.
+    Marks are assigned to the domains in alphabetical order, so the same set of domains always has the same marks. To
+    draw only some of the domains with the same marks, compute the marks of all domains, and give them to the figure.
 
     Example:
         >>> domain_marks(["sketch", "real"])["real"].symbol
@@ -88,9 +88,11 @@ def domain_marks(domains: Iterable[str]) -> dict[str, Mark]:
 def assign_looks(
     names: Iterable[str], looks: Sequence[_Look], what: str
 ) -> dict[str, _Look]:
-    """Return a look for every distinct name, in the order of the names.
+    """Return a dictionary from each distinct name to one of the looks, in the order of the names.
 
     Args:
+        names: Names of the things to draw, such as domains or lines.
+        looks: How the things can be drawn, such as marks or colours.
         what: What the names are, in the plural, for the error message.
 
     Raises:
@@ -135,7 +137,7 @@ def group_filling(group: str, colour: str | list[str]) -> dict[str, object]:
     """Return the plotly marker of bars: solid for seen classes, hatched for held-out classes.
 
     Args:
-        group: ``seen``, or another word for held-out classes.
+        group: ``seen`` for seen classes. Every other word means held-out classes.
         colour: One colour, or the colour of each bar.
     """
     pattern = {"shape": "/", "fgcolor": colour, "size": 6, "solidity": 0.35}
@@ -146,7 +148,7 @@ def group_filling(group: str, colour: str | list[str]) -> dict[str, object]:
 
 
 def whiskers(rows: pd.DataFrame, colour: str) -> dict[str, object]:
-    """Return plotly's error bars from ``low`` to ``high`` around ``value``.
+    """Return plotly's options for error bars that reach from ``low`` to ``high`` around ``value``.
 
     A row with unknown bounds has no error bar.
     """
@@ -169,10 +171,11 @@ def interval_note(rows: pd.DataFrame) -> str | None:
 def need_values(
     table: pd.DataFrame, name: str, column: str, wanted: Iterable[str]
 ) -> None:
-    """Raise `InputError` if a column lacks a wanted value. The message lists the values of the column.
+    """Raise `InputError` if a wanted value does not occur in a column. The message lists the values of the column.
 
     Args:
         name: Name of the table in the message.
+        wanted: The values that must occur.
     """
     values = list(dict.fromkeys(map(str, table[column])))
     if absent := [value for value in wanted if value not in values]:
@@ -217,7 +220,14 @@ def small_multiples(
 
 
 def apart(values: Sequence[float], gap: float) -> list[float]:
-    """Move ascending values until neighbours are at least ``gap`` apart, as little as possible in least squares."""
+    """Move values so that neighbours are at least ``gap`` apart, and return the moved values.
+
+    The sum of the squared distances by which values are moved is as small as possible.
+
+    Args:
+        values: Values in ascending order.
+        gap: Smallest distance between two neighbours.
+    """
     if not values:
         return []
     # After subtracting i * gap from value i, the values must not decrease: this is isotonic regression.
@@ -240,8 +250,8 @@ def add_points(
     Args:
         x: Column with the horizontal places.
         y: Column with the vertical places.
-        more: Further columns. ``hover`` can show them as ``customdata``.
-        hover: Text of a point under the pointer, in plotly's format.
+        more: Further columns. The hover text can show them as ``customdata``.
+        hover: Hover text of a point, as a plotly template.
         looks: Options of plotly's ``add_scatter``, such as the row and column of a panel.
     """
     options = {"mode": "markers", "showlegend": False} | looks
@@ -255,7 +265,7 @@ def add_points(
 def add_key(
     figure: go.Figure, name: str, kind: str = "scatter", **looks: object
 ) -> None:
-    """Add an entry to the legend that belongs to no single trace.
+    """Add an entry to the legend that does not belong to a single trace of the figure.
 
     Args:
         name: Text of the entry.
@@ -278,8 +288,8 @@ def lay_out(
     """Apply the common layout to a figure in place, and return the figure. The width adapts to the page.
 
     Args:
-        height: Height in pixels. By default the panels of `small_multiples` keep their height, and room for the heading
-            and the legend is added.
+        height: Height of the figure in pixels. By default, room for the heading and the legend is added to the height
+            of the panels, which `small_multiples` has set.
         subtitle: Second line of the heading.
         legend: Whether to show a legend below the axes.
     """

@@ -1,6 +1,7 @@
 """The section on accuracy.
 
-Accuracy on held-out classes mixes two things. The section also shows each of them alone; see `READING`.
+Accuracy on held-out classes mixes two things: how well the features separate these classes, and how often the model
+predicts one of these classes at all. The section also shows each of the two alone; see `READING`.
 """
 
 from collections.abc import Mapping
@@ -39,7 +40,8 @@ SHARES = (
 def recognised(by_class: pd.DataFrame, accuracy: pd.DataFrame) -> Finding:
     """Return the finding on whether the model recognises the classes in every domain.
 
-    The finding names the classes and domains that are left out because the model does not know the class there.
+    The model does not know a class in a domain if too few of its answers are right. The finding names these classes and
+    domains. They are left out of own parts and comparisons.
 
     Args:
         by_class: A row for each class and domain, with the columns class, domain, right (share of right answers),
@@ -82,8 +84,8 @@ def add_accuracy(
 
     Args:
         accuracy: From `accuracy_kinds`.
-        test_domain: The domain in which classes were held out of training. If given, the caption compares the accuracy
-            on held-out classes in this domain and in the other domains.
+        test_domain: The domain in which classes were held out of training. If it is given, the caption compares the
+            accuracy on held-out classes in this domain with the accuracy on them in the other domains.
     """
     report.section("Does the model recognise the classes?")
     caption = (
@@ -118,7 +120,9 @@ def _in_the_test_domain(accuracy: pd.DataFrame, test_domain: str) -> str:
 def add_told_apart(report: Report, table: pd.DataFrame, caption: str) -> None:
     """Add a table of `accuracy_kinds` with a caption on how to read it.
 
-    Columns without a value are left out. A column of words is left out if it has the same word in all rows.
+    The caption says what two things accuracy on held-out classes mixes, and which columns show each of the two alone
+    (`READING`). Columns without a value are left out. A column of words is left out if it has the same word in all
+    rows.
 
     Example:
         >>> page = circuitry.reports.Report("Accuracies")

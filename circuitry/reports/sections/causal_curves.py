@@ -1,4 +1,8 @@
-"""The sections on faithfulness and selectivity, over the size of the circuit and at each site alone."""
+"""The sections on faithfulness and selectivity of circuits.
+
+For curves over the size of the circuit, units outside the circuit are ablated at all sites together. For a further
+figure over the sites, they are ablated at one site at a time.
+"""
 
 from collections.abc import Mapping, Sequence
 
@@ -44,7 +48,10 @@ ABOVE_ONE = "Above 1 is more than the whole model: the units outside the circuit
 def faithfulness_findings(
     curves: Sequence[FaithfulnessCurve], alone: Sequence[FaithfulnessCurve]
 ) -> list[Finding]:
-    """Return the findings on whether circuits work: with all sites ablated, and at the most selective site.
+    """Return the findings on whether circuits work.
+
+    In the first finding, units outside the circuit are ablated at all sites. In the second, they are ablated only at
+    the site at which circuits are most selective.
 
     Args:
         curves: Curves with all sites ablated together.
@@ -67,7 +74,8 @@ def circuits_work(
 ) -> Finding:
     """Return the finding on whether circuits of one size work.
 
-    The finding counts the verdicts on the circuits. It also gives the means over the circuits whose verdict is known.
+    The finding says how many circuits have each verdict. It also gives means over the circuits whose verdict is known,
+    or over all circuits if no verdict is known.
 
     Args:
         size: Share of the units that the circuits keep; one of the sizes of the curves.
@@ -126,9 +134,10 @@ def _share_answer(n: int, of: int) -> str:
 
 
 def _whose(verdicts: "pd.Series[str]") -> str:
-    """Say how many of the circuits that work are the class's own, if this is known of at least one circuit.
+    """Return a sentence that says how many of the circuits that work are the class's own.
 
-    Otherwise return an empty text.
+    A circuit is not the class's own if a circuit of another class works as well. If this is unknown for all circuits,
+    the text is empty.
     """
     own = int((verdicts == OWN).sum())
     anothers = int((verdicts == AS_ANOTHERS).sum())
@@ -224,10 +233,10 @@ def add_selectivity_over_depth(
     marks: Mapping[str, Mark],
     sites: Sequence[str],
 ) -> None:
-    """Add the figure on the selectivity of circuits that are kept at one site at a time.
+    """Add the figure of the selectivity of circuits at each site: one site is ablated except for the circuit's units.
 
     Args:
-        curves: Curves with one site ablated at a time, all of one ranking. They are drawn at their first size.
+        curves: Curves with one site ablated at a time, all of one ranking of units. They are drawn at their first size.
         sites: The sites to draw, from the image to the embedding.
     """
     size = curves[0].sizes[0]

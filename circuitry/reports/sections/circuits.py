@@ -109,8 +109,9 @@ def add_circuit_pair(
 def circuit_findings(comparisons: Mapping[str, Comparison]) -> list[Finding | None]:
     """Return the findings on the circuits of domains.
 
-    The findings say how much of their circuits domains share, whether the class or the domain decides this, and which
-    domain differs. A finding is None if the comparisons cannot answer its question.
+    The three findings answer: How much do the circuits of two domains have in common? Does a common class or a common
+    domain make circuits similar? Which domain differs from the other domains? A finding is None if the comparisons
+    cannot answer its question.
 
     Args:
         comparisons: From `compare_domains`.
@@ -125,8 +126,8 @@ def add_guide(
     """Add the section on how to read the report.
 
     Args:
-        settings: Settings of a graph, for the description of the method, the budget and the edges.
-        tested_on: Name of the images on which circuits are tested; None if they are not tested.
+        settings: Settings of a graph. The section describes the method, the budget and the edges of these settings.
+        tested_on: Name of the images on which circuits are tested; None if circuits are not tested.
     """
     report.section("How to read this", folded=True)
     report.text(
@@ -156,7 +157,8 @@ def add_circuit_stability(report: Report, stability: pd.DataFrame) -> None:
     """Add the section on whether other images would give the same circuits.
 
     Args:
-        stability: From `circuit_stability`, for which the images were drawn again many times.
+        stability: Table from `circuit_stability`. The stability is estimated by drawing the folds of the images again
+            with replacement.
     """
     report.section("Would other images give the same circuits?", folded=True)
     report.table(
@@ -235,9 +237,9 @@ def add_domain_apart(
     apart: str,
     marks: Mapping[str, Mark],
 ) -> None:
-    """Add the section that the study has: one domain against the other domains.
+    """Add the section that compares one domain with the other domains, as the ICML paper ("the study") does.
 
-    It also shows each group of classes alone.
+    Figures and tables are for all classes, and for each group of classes alone.
 
     Args:
         comparisons: From `compare_domains`.
@@ -276,12 +278,13 @@ def add_two_lines(
     name: str,
     title: str | None = None,
 ) -> None:
-    """Add the figure of one domain with the other domains, and of the other domains with each other, over depth.
+    """Add a figure with two lines over the sites, from `apart_over_depth`.
 
-    If no value is known, nothing is added.
+    The first line is the mean similarity of one domain with the other domains. The second line is the mean similarity
+    of the other domains with each other. If no value is known, nothing is added.
 
     Args:
-        depth: Columns domain (the name of a line), site, value, low, high. The line of the one domain comes first.
+        depth: Columns domain (the name of a line), site, value, low, high. Rows of the first line come first.
         sites: The sites to draw, from the image to the embedding.
         name: Name of the measure.
 

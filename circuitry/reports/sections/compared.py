@@ -1,6 +1,6 @@
 """The sections on a `Comparison`: its figures and tables, and a text on how to read them.
 
-A caption explains a figure or a table, names some of its values, and counts its rows. It computes nothing else.
+All numbers in captions are values of the figure or table, or counts of rows. Nothing else is computed here.
 """
 
 from collections.abc import Mapping, Sequence
@@ -119,10 +119,11 @@ def add_reading(report: Report, comparison: Comparison) -> None:
 def add_over_depth(
     report: Report, comparison: Comparison, marks: Mapping[str, Mark], more: str = ""
 ) -> None:
-    """Add two figures over the sites: each domain's mean with the other domains, and its ratio to the ceiling.
+    """Add two figures over the sites: each domain's mean similarity with the other domains, and the mean ratio.
 
-    If the images are cut into folds, the means are over pairs of folds. Then the mean and the ceiling in the figure
-    have equally many images. Without folds, there is no second figure.
+    The ratio is the similarity relative to the ceiling (`Comparison.ratios`). If there are folds of two domains, the
+    means in the first figure are over pairs of folds. Ceilings compare folds, too, so means and ceilings are based on
+    equally many images. If there are no folds, the means are of all images, and there is no second figure.
 
     Args:
         more: Last sentence of the first caption.
@@ -181,7 +182,7 @@ def add_over_depth(
 def draw_matrix(
     comparison: Comparison, *, title: str, marks: Mapping[str, Mark] | None = None
 ) -> go.Figure:
-    """Draw the heat map of the similarity of all pairs of domains, from all images."""
+    """Draw the heat map of the similarity of all pairs of domains, computed from all images (not from folds)."""
     return similarity_heatmap(
         comparison.matrix(),
         title=title,
@@ -200,11 +201,12 @@ def add_matrix(
     top: float | None = None,
     more: str = "",
 ) -> None:
-    """Add the heat map of the similarity of all pairs of domains, from all images.
+    """Add the heat map of the similarity of all pairs of domains, computed from all images (not from folds).
 
     Args:
         title: Heading of the map.
-        top: Value of the strongest colour, so that several maps can have one scale (default: the largest value).
+        top: Value that has the strongest colour (default: the largest value). Several maps with the same ``top`` have
+            the same colour scale.
         more: Last sentence of the caption.
 
     Example:
@@ -234,10 +236,10 @@ def add_ratios(
 ) -> None:
     """Add the heat map and the table of the ratios to the ceiling.
 
-    Nothing is added unless there are folds of two domains.
+    If there are no folds of two domains, nothing is added.
 
     Args:
-        title: Heading of the map, before "ratio to the ceiling".
+        title: Beginning of the heading of the map. The words ": ratio to the ceiling" are appended.
     """
     if not comparison.has_ratios:
         return
@@ -286,7 +288,7 @@ def add_ratios(
 
 
 def add_levels(report: Report, comparison: Comparison) -> None:
-    """Add the table of reference levels.
+    """Add the table of the levels to compare the values with, such as similarities of folds and the chance level.
 
     If there are folds of several classes, also add the table that compares the effects of class and domain.
     """
@@ -308,9 +310,10 @@ def add_levels(report: Report, comparison: Comparison) -> None:
 
 
 def _with_cells(tests: pd.DataFrame, spec: str, column: str) -> pd.DataFrame:
-    """Return a table of tests for readers.
+    """Return a table of tests in a form for readers of a report.
 
-    The value and its interval are in one cell, the scope of p is left out, and the columns have plain names.
+    The value and its interval are in one cell. The column ``about``, which says what p is about, is left out. Columns
+    have plain names.
 
     Args:
         spec: Format specification of the value and its interval.
@@ -323,7 +326,7 @@ def _with_cells(tests: pd.DataFrame, spec: str, column: str) -> pd.DataFrame:
 
 
 def add_summary(report: Report, comparisons: Sequence[Comparison]) -> None:
-    """Add the table of each domain's mean with the other domains, with a column for each measure.
+    """Add a table of each domain's mean similarity with the other domains, with a column for each measure.
 
     All comparisons must have the same groups. With two domains nothing is added, because both have the same mean.
 
@@ -350,9 +353,10 @@ def add_summary(report: Report, comparisons: Sequence[Comparison]) -> None:
 
 
 def add_tests(report: Report, comparison: Comparison) -> None:
-    """Add the table of tests between domains.
+    """Add the table of tests between domains: does one have a larger mean similarity with the other domains?
 
-    With two domains nothing is added, because both have the same mean, unless the comparison has ``directions``.
+    If there are two domains and the comparison has no ``directions``, nothing is added, because both domains have the
+    same mean.
 
     Example:
         >>> page = circuitry.reports.Report("Clocks and cups")
@@ -375,10 +379,12 @@ def add_tests(report: Report, comparison: Comparison) -> None:
 
 
 def _images(comparison: Comparison, key: str) -> str:
-    """Return the number of images on either side of a value, in brackets; an empty text if it is unknown.
+    """Return a text in brackets that says from how many images each of the two compared objects was computed.
+
+    If the number is unknown, the text is empty.
 
     Args:
-        key: Key of `Comparison.about` with this number.
+        key: Key in `Comparison.about` under which the number is stored.
     """
     n = comparison.about.get(key)
     return "" if n is None else f" ({n:.3g} a side)"
@@ -398,15 +404,16 @@ def _over(comparison: Comparison, of_folds: bool) -> str:
 
 
 def _depth_words(comparison: Comparison, depth: pd.DataFrame) -> str:
-    """Return sentences on the largest and smallest value, and on the domain that is last at most sites.
+    """Return sentences on the largest value, on the smallest value, and on the least similar domain.
 
-    The last domain at a site is the domain that is least similar to the other domains.
+    The last sentence names the domain that is least similar to the other domains at the largest number of sites. With
+    two domains this sentence is left out.
     """
     known = depth.dropna(subset="value").reset_index(drop=True)
     ends = depth_ends(known)
     if len(comparison.domains) < 3:
         return ends
-    # The last domain is the least similar one: of distances that with the highest value.
+    # The last domain is the least similar domain. If values are distances, it has the highest value.
     by_site = known.groupby("site", sort=False)["value"]
     rows = by_site.idxmin() if comparison.alike else by_site.idxmax()
     last = known.loc[rows, "domain"].value_counts()
@@ -415,7 +422,7 @@ def _depth_words(comparison: Comparison, depth: pd.DataFrame) -> str:
 
 
 def _ends(matrix: pd.DataFrame, most: str, least: str) -> str:
-    """Return a sentence that names the two domains with the largest number of a matrix, and the two with the smallest.
+    """Return a sentence on the largest and the smallest number of a matrix. Both are given with their two domains.
 
     Args:
         most, least: Words before the largest number, and before the smallest number.

@@ -1,7 +1,7 @@
-"""The findings at the top of a report. Each asks a question, answers it in a word or two, and gives the numbers.
+"""The findings at the top of a report. Each finding asks a question, gives a short answer, and gives the numbers.
 
-The answer is "Yes", "Partly", "No", or "Cannot be told" if intervals or tests do not decide it. Every number comes from
-a table.
+Most answers are "Yes", "Partly" or "No". The answer is "Cannot be told" if intervals or tests do not decide the
+question. Every number comes from a table.
 """
 
 from collections.abc import Hashable, Mapping
@@ -36,7 +36,8 @@ def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
     """Return the finding on how much two domains share, as a ratio to the ceiling.
 
     The ceiling is what two samples of one domain share. The numbers come from the ratios and from the tests against the
-    ceilings. If there is no ratio, the finding gives the mean value and its reference levels.
+    ceilings. If there is no ratio, the finding gives the mean similarity, and the levels to compare it with, such as
+    the chance level.
 
     Args:
         what: What is compared, in the plural, such as "circuits".
@@ -98,9 +99,11 @@ def how_much_shared(comparison: Comparison, what: str = "circuits") -> Finding:
 
 
 def _shared(low: float, high: float) -> str:
-    """Return the answer that follows from the interval of a ratio to the ceiling.
+    """Return the answer to whether structure is shared, from the 95 % interval of the ratio to the ceiling.
 
-    If the limits of the interval are unknown, the answer is "Cannot be told".
+    The answer is "Yes" if the interval lies above `NEARLY_ALL`, and "No" if the interval lies below `HARDLY_ANY`.
+    Otherwise, the answer is "Partly" if the interval lies between 0 and 1, and "At least partly" if the interval begins
+    above 0 and ends at 1 or above. In all other cases, and if the limits are unknown, it is "Cannot be told".
     """
     if low > NEARLY_ALL:
         return YES
@@ -114,8 +117,8 @@ def _shared(low: float, high: float) -> str:
 def which_differs(comparison: Comparison) -> Finding | None:
     """Return the finding on which domain is least similar to the other domains.
 
-    The answer is "Cannot be told" unless the tests separate this domain from every other domain. With two domains the
-    result is None, because they are equally similar to each other.
+    The answer is "Yes" if the mean of this domain differs significantly from the mean of every other domain, and
+    "Cannot be told" otherwise. With two domains the result is None, because both have the same mean.
 
     Example:
         >>> which_differs(circuitry.compare_domains(graphs)["node_overlap"])    # of two domains
@@ -145,10 +148,10 @@ def which_differs(comparison: Comparison) -> Finding | None:
 
 
 def class_or_domain(comparison: Comparison) -> Finding | None:
-    """Return the finding on whether similarity follows the class or the domain.
+    """Return the finding on whether a common class or a common domain makes circuits similar.
 
-    The numbers come from `Comparison.class_by_domain`. Return None if this table lacks one of the two effects, because
-    there are no folds of other classes or of other domains.
+    The numbers are the effects of class and domain in `Comparison.class_by_domain`. If there are no folds of two
+    classes, or no folds of two domains, an effect is missing, and the result is None.
 
     Example:
         >>> class_or_domain(circuitry.compare_domains(graphs)["node_overlap"]).claim

@@ -1,4 +1,7 @@
-"""The section and the findings on one circuit: does it work, is it needed, and how sure is that? No torch."""
+"""The section and the findings on one circuit: does it work, is it needed, and how sure is that?
+
+Does not import torch.
+"""
 
 import math
 from collections.abc import Mapping
@@ -37,7 +40,9 @@ _Row = Mapping[str, Any]
 
 
 def in_cells(curves: pd.DataFrame, index: list[str]) -> pd.DataFrame:
-    """Return the known values of curves at one size as percentages with intervals.
+    """Return a table of the values of curves at one size. The values are texts: percentages with intervals.
+
+    Unknown values are left out.
 
     Args:
         curves: Rows of `FaithfulnessCurve.to_pandas` at one size.
@@ -56,10 +61,10 @@ def in_cells(curves: pd.DataFrame, index: list[str]) -> pd.DataFrame:
 
 
 def values_in_words(values: Mapping[str, Mapping[str, float]]) -> str:
-    """Return a phrase on the answers of a circuit and of the circuits that it is compared with.
+    """Return a phrase that compares a circuit with other kinds of circuits, such as random units.
 
-    The phrase says how many right and false answers each circuit gives, and how much of the model's answers it
-    recovers.
+    For each kind, the phrase gives the share of right answers, the share of false answers, and the share of the KL
+    divergence of the model's answers that is recovered.
 
     Args:
         values: Values by measure and kind of circuit, from `FaithfulnessCurve.at`.
@@ -75,9 +80,12 @@ def values_in_words(values: Mapping[str, Mapping[str, float]]) -> str:
 
 
 def weights_in_words(curve: FaithfulnessCurve, place: int) -> str:
-    """Return a phrase on the share of the weights that circuits of one size touch; an empty text if it is unknown.
+    """Return a phrase on the share of the model's weights that circuits of one size use; see `weights_touched`.
+
+    If the share is unknown, the text is empty.
 
     Args:
+        curve: The curve with the circuits.
         place: Index of the size in the curve.
     """
     return f", {curve.weights[place]:.0%} of the weights" if curve.weights else ""
@@ -100,7 +108,7 @@ def circuit_verdicts(curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Fin
     """Return the findings on one circuit: does it work, does the model need it, and how sure is that?
 
     Args:
-        curve: The curve of the circuit. Its first size is the size of the circuit.
+        curve: The faithfulness curve of the circuit. Its first size is the size of the circuit.
         tested: Table of the tests of the circuit, from `judge_circuit`.
     """
     n = int(curve.own.sum())
@@ -182,11 +190,12 @@ def _row(table: pd.DataFrame, column: str, value: str) -> _Row:
 
 
 def _needed(rest: _Row, worse: _Row, n: int, others: int) -> str:
-    """Answer whether the model needs the circuit, and needs it more than it needs as many random units.
+    """Return the answer to whether the model needs the circuit, and needs it more than as many random units.
 
     Args:
-        rest: The model without the circuit: its value, from the table of the curve.
-        worse: The test "necessity", which compares the removal of the circuit with the removal of random units.
+        rest: Row of the curve's table with the value of the model without the circuit.
+        worse: Row of the test "necessity". This test compares the ablation of the circuit with the ablation of random
+            units.
         n: Number of images of the class.
         others: Number of images of other classes.
     """

@@ -1,8 +1,8 @@
 """The sections and findings on own parts.
 
 An own part is a set of units that the model needs to recognise a class, and does not need for other classes. A lesion
-ablates an own part. Three questions are answered: does a lesion take the right answers of its class and of no other
-class, do two styles of a class have the same part, and at which depth of the model is it?
+ablates an own part. A style is a domain. Three questions are answered: Does the model lose the class of a part after
+the lesion, and no other class? Is the part of a class the same in two styles? At which depth of the model are parts?
 """
 
 from collections.abc import Hashable, Mapping, Sequence
@@ -55,25 +55,26 @@ def own_part_tables(
     """Return the tables of a report on own parts, by name.
 
     Args:
-        lesions: From `lesion`, with the further columns ``share`` (of the units that a part has) and ``sites`` (where
-            units of a part may lie).
-        overlaps: From `part_overlaps`, with the same two further columns.
+        lesions: Table from `lesion`, with two further columns: ``share`` (the size of a part, as a share of all units)
+            and ``sites`` (where units of a part may lie).
+        overlaps: Table from `part_overlaps`, with the same two further columns.
 
     Returns:
-        Dictionary of tables. All tables except lesions, overlaps and by_depth are of parts whose units may lie at any
+        Dictionary of tables. Parts of several sizes are tested. Most tables are of the size at which a report gives its
+        results (`told_share`). All tables except lesions, overlaps and by_depth are of parts whose units may lie at any
         site.
 
         - lesions, overlaps: the arguments, unchanged;
-        - told: the lesions at the share `told_share`;
-        - by_share: `lesion_summary` at every share;
+        - told: the lesions of parts of this size;
+        - by_share: `lesion_summary` for every size;
         - by_style: `lesion_summary` of ``told``, by the styles of parts and images;
         - by_class: `lesion_summary` of ``told``, by class and styles, without intervals;
-        - by_depth: `lesion_summary` at the largest share, by the sites where units may lie;
-        - overlap: `overlap_summary` at the share `told_share`;
-        - verdicts: `style_verdicts` at the share `told_share`.
+        - by_depth: `lesion_summary` for the largest size, by the sites where units may lie;
+        - overlap: `overlap_summary` of parts of this size;
+        - verdicts: `style_verdicts` on parts of this size.
 
     Raises:
-        InputError: if the model knows none of the classes, so that no lesion can take a class.
+        InputError: if the model does not know any of the classes, because then no lesion can take a class.
     """
     if known_cells(lesions).empty:
         raise InputError(
@@ -119,9 +120,9 @@ def own_part_findings(tables: dict[str, pd.DataFrame]) -> list[Finding]:
 
 
 def _cells(summary: pd.DataFrame) -> Cells:
-    """Return the rows of a summary by (styles, cut, answers).
+    """Return a dictionary from (styles, cut, answers) to the row of a summary with these values.
 
-    Each row also has its value and interval as text, under ``said``.
+    Each row is a dictionary of the other columns. The new entry ``said`` has the value and the interval as a text.
     """
     table = summary.assign(said=with_intervals(summary, ".2f"))
     return table.set_index(["styles", "cut", "answers"]).to_dict("index")
@@ -161,14 +162,14 @@ def _own_part(cells: Cells, share: float) -> Finding:
 
 
 def _left(row: Mapping[Hashable, Any], keep: str, gain: str, of_what: str = "") -> str:
-    """Return a phrase on the share of right answers that is left after a lesion.
+    """Return a phrase on the share of right answers that is left after a lesion, such as "keeps 0.25 [0.10, 0.40]".
 
-    A share above 1 means that images became right after the lesion. The phrase then says so.
+    If the share is above 1, more answers are right after the lesion than before, and the phrase says so.
 
     Args:
         row: Row of `_cells`.
-        keep, gain: Verbs of the phrase for a share up to 1, and for a share above 1.
-        of_what: What the share is of, such as " of its right answers".
+        keep, gain: Verbs of the phrase: the first for a share up to 1, the second for a share above 1.
+        of_what: End of the phrase for a share up to 1, such as " of its right answers".
     """
     if row["value"] <= 1:
         return f"{keep} {row['said']}{of_what}"
@@ -176,7 +177,10 @@ def _left(row: Mapping[Hashable, Any], keep: str, gain: str, of_what: str = "") 
 
 
 def matrix_with_counts(lesions: pd.DataFrame) -> pd.DataFrame:
-    """Return `lesion_matrix` with cells as text: the share that is left of the own class, and the number of classes."""
+    """Return `lesion_matrix` with texts such as "0.25 (9)": the share of right answers of the own class that is left.
+
+    The number in brackets is the number of classes.
+    """
     left = lesion_matrix(lesions)
     counts = lesion_matrix(lesions, values="n_classes")
     said = left.map("{:.2f}".format) + counts.map(" ({:.0f})".format)
@@ -303,7 +307,11 @@ def add_own_parts(
 
 
 def lesion_lines_of(summary: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows of a `lesion_summary` that figures draw, with the name of the line of each row as ``line``.
+    """Return the rows of a `lesion_summary` that `lesion_lines` draws. Other rows are left out.
+
+    The new column ``line`` has the name of the line to which a row belongs. There are four lines: the own class on
+    images of the style in which the part was found, the own class on images of other styles, other classes, and the own
+    class after the ablation of as many random units.
 
     Example:
         >>> keys = {"styles": "its own style", "cut": "part", "answers": ["own class", "other classes"]}
@@ -317,7 +325,7 @@ def lesion_lines_of(summary: pd.DataFrame) -> pd.DataFrame:
 
 
 def _shown(table: pd.DataFrame) -> pd.DataFrame:
-    """Return a table for readers, with each value and its interval in one cell.
+    """Return a table in a form for readers of a report, with each value and its interval in one cell.
 
     A table without rows is returned unchanged, because it may have no columns.
     """

@@ -32,7 +32,9 @@ def transfer_findings(
 ) -> list[Finding | None]:
     """Return the findings on whether circuits work in other domains, and whether shared structure predicts this.
 
-    The arguments are those of `add_transfer`.
+    Args:
+        transfer: Table from `CausalChecks.extract_transfer`.
+        similarity: Structural similarity of the circuits of all pairs of domains, such as ``comparison.matrix()``.
     """
     value = transfer_value(transfer)
     findings = []
@@ -43,20 +45,20 @@ def transfer_findings(
 
 
 def transfer_value(transfer: pd.DataFrame) -> str:
-    """Return the measure of a transfer table.
+    """Return the name of the measure by which a report judges a transfer table.
 
-    It is selectivity if the table has images of other classes, and faithfulness otherwise.
+    The measure is selectivity if circuits were also run on images of other classes, and faithfulness otherwise.
     """
     return "selectivity" if "other_metric" in transfer else "faithfulness"
 
 
 def own_circuits_lead(over_depth: pd.DataFrame, value: str) -> Finding | None:
-    """Return the finding on whether circuits of the images' own domain do better than circuits of other domains.
+    """Return the finding on whether a domain's own circuits work better on its images than circuits of other domains.
 
-    Return None if no site has a value for both groups of circuits.
+    If no site has a value for both groups of circuits, the result is None.
 
     Args:
-        over_depth: From `transfer_over_depth`.
+        over_depth: Table from `transfer_over_depth`.
         value: Name of the measure in ``over_depth``.
     """
     lead = lead_of_own_circuits(over_depth)
@@ -114,14 +116,14 @@ def add_transfer(
     marks: Mapping[str, Mark],
     sites: Sequence[str],
 ) -> None:
-    """Add the section on transfer: circuits of one domain are kept alone on images of another domain.
+    """Add the section on transfer: do circuits of one domain also work on images of another domain?
 
-    To keep a circuit alone means to put all other units to the baseline, at the ablated sites.
+    In these runs, units outside the circuit are ablated, at all sites together or at one site at a time.
 
     Args:
-        transfer: From `CausalChecks.extract_transfer`. If circuits were also kept at one site at a time (``one_site``),
-            the table has rows for each of these sites, too.
-        similarity: Structural similarity of the domains, such as ``comparison.matrix()``.
+        transfer: Table from `CausalChecks.extract_transfer`. If sites were also ablated one at a time (``one_site``),
+            the table has rows for each of these sites, too, and the section shows them.
+        similarity: Structural similarity of the circuits of all pairs of domains, such as ``comparison.matrix()``.
         sites: The sites to draw, from the image to the embedding.
     """
     report.section("Does one domain's circuit work in another?")
@@ -183,11 +185,11 @@ def add_interchange(
 ) -> None:
     """Add the section on the exchange of activations between domains.
 
-    The units of a circuit have some activations on images of one domain. These activations are put into runs on images
-    of another domain.
+    The activations of a circuit's units on images of one domain are put into runs of the model on images of another
+    domain. The section shows how the metric changes.
 
     Args:
-        exchanged: From `interchange`.
+        exchanged: Table from `interchange`.
     """
     report.section("Can activations be exchanged between domains?")
     change = transfer_matrix(exchanged, "change")
