@@ -140,8 +140,8 @@ def told_share(lesions: pd.DataFrame) -> float:
     """Return the size of own parts, as a share of all units, for which a report gives the results of lesions.
 
     This is the smallest share at which lesions take the classes: at most `TAKEN` of the right answers are left, on
-    images of the style in which the parts were found. If no share is large enough, the largest share in the table is
-    returned.
+    images of the style in which the parts were found. If no share is large enough, the largest share is returned. Only
+    lesions at all sites count.
 
     Args:
         lesions: Table from `lesion`, with the further columns share (of the units that are ablated) and sites.
@@ -152,14 +152,15 @@ def told_share(lesions: pd.DataFrame) -> float:
         >>> told_share(shares.assign(**part, whole_right=1.0, sites="everywhere"))
         0.02
     """
-    table = lesion_summary(lesions[lesions["sites"] == EVERYWHERE], ("share", "styles"))
+    everywhere = lesions[lesions["sites"] == EVERYWHERE]
+    table = lesion_summary(everywhere, ("share", "styles"))
     own = table[
         (table["styles"] == OWN_STYLE)
         & (table["cut"] == "part")
         & (table["answers"] == OWN)
     ]
     taken = own.loc[own["value"] <= TAKEN, "share"]
-    share = taken.min() if len(taken) else lesions["share"].max()
+    share = taken.min() if len(taken) else everywhere["share"].max()
     return float(share)
 
 

@@ -81,7 +81,7 @@ NImages = Annotated[
     Count,
     arg(
         help="Images of a class in a domain, at random by --seed, or fewer where there are few: at most half of a "
-        "class's images find circuits."
+        "class's images are used to find circuits."
     ),
 ]
 NOthers = Annotated[

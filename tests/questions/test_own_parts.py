@@ -320,6 +320,8 @@ def test_the_share_is_told_by_the_style_that_found_the_part_alone() -> None:
     )
     for table, share in ((elsewhere, 0.01), (not_own, 0.02)):
         shares = [table.assign(share=one, sites="everywhere") for one in (0.01, 0.02)]
+        # A larger share at some sites alone is none that a report could tell.
+        shares.append(table.assign(share=0.05, sites="layer4"))
         assert told_share(pd.concat(shares)) == share
 
 
