@@ -66,7 +66,8 @@ def _scores_by(
 ) -> dict[str, np.ndarray]:
     """Return the scores of a method by site: arrays [units], or [1 + folds, units] if ``folds`` is given.
 
-    The method may be registered from outside. So raise `InputError` unless it returns finite scores of all sites.
+    With folds, the first row has the scores on all images, and each further row the scores on a fold. The method may be
+    registered from outside. So raise `InputError` unless it returns finite scores of all sites.
 
     Args:
         method: The method.
