@@ -7,7 +7,9 @@
 
 If a class has no circuit in a domain, the table has no row for this class with this domain. Graphs are read one class
 at a time, and each graph is checked once: it must be comparable with the graphs that were read before (see
-`Comparable`). Does not import torch.
+`Comparable`).
+
+Does not import torch.
 """
 
 import logging

@@ -87,7 +87,7 @@ def check_made_with(
 ) -> None:
     """Raise `InputError` unless some graphs were made with the same settings as a task.
 
-    The settings are entries of the identity. Two entries are compared only in some cases:
+    The settings are entries of `Task.identity`, which graphs store. Two entries are compared only in some cases:
 
     - ``text_weights``: If the texts depend on the domain, text weights are not compared. Otherwise, if graph and task
       have the same label, only the weights of this class are compared. If their labels differ, the weights of all

@@ -1,4 +1,4 @@
-"""Budgets: how the size of a circuit is shared out over the sites. Does not import torch.
+"""Budgets: how the size of a circuit is shared out over the sites.
 
 | budget | units of a site |
 |---|---|
@@ -8,6 +8,8 @@
 A global budget compares the scores of units at different sites. A learned mask needs no budget, because the learning
 decides how many units each site keeps. Circuits have no nodes at the image itself. If the site ``input`` is scored all
 the same, both budgets keep the same share of its units.
+
+Does not import torch.
 """
 
 import math
@@ -26,8 +28,9 @@ BUDGETS = (SAME_SHARE, GLOBAL)
 BudgetName = Annotated[str, one_of(*BUDGETS)]
 
 RANKINGS = ("absolute", "signed")
-"""How units are ranked. ``absolute``: the units with the largest absolute scores come first (MIB's choice for CMD).
-``signed``: the units whose removal lowers the metric most come first (MIB's choice for CPR)."""
+"""How units are ranked. ``absolute``: the units with the largest absolute scores come first. ``signed``: the units
+whose removal lowers the metric most come first. The benchmark MIB uses the former for its measure CMD, and the latter
+for its measure CPR."""
 
 
 def strongest_units(

@@ -1,7 +1,9 @@
 """Direct effects of the components of a transformer on a class logit, image by image: the result of `direct_effects`.
 
 The direct effect of a component is what it adds to the logit through the residual stream alone, past all later
-components. Does not import torch.
+components.
+
+Does not import torch.
 """
 
 from dataclasses import dataclass

@@ -45,7 +45,7 @@ def conductance_effects(
     folds: Int[np.ndarray, " images"] | None = None,
     intervals: int = N_INTERVALS,
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return the mean effect of every unit on the metric: on all images, and on each fold of them, by its index.
+    """Return the mean effects of all units on the metric: on all images, and on each fold of the images.
 
     The path of the integral leads from the image to the baseline of the site `input`: zeros after normalisation, the
     mean image, or the counterfactual images. Call it within ``task.running(gradients=True)``.
@@ -54,6 +54,9 @@ def conductance_effects(
         task: Encoder, images, metric, baseline and sites.
         folds: Index of the fold of each image. If None, the second result is empty.
         intervals: Number of intervals of the path.
+
+    Returns:
+        The effects on all images, and a dictionary from the index of a fold to the effects on this fold.
     """
     sites = task.sites
     rows = rows_that_fit(task.encoder, task.work.memory_gib)

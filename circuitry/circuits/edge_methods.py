@@ -212,8 +212,8 @@ def _scorer(method: EdgeMethod) -> EdgeScorer:
 def with_edges(task: Task, circuit: Circuit) -> Circuit:
     """Return the same circuit of units, with scores of the edges between its units.
 
-    The scores are measured on the task's images of the class; see `score_edges`. They are in the ``source`` of the
-    returned circuit, which is a graph that keeps the circuit's units.
+    The scores are measured on the task's images of the class; see `score_edges`. The ``source`` of the returned circuit
+    is a graph, which keeps the circuit's units and holds these scores.
 
     Example:
         >>> part = circuitry.own_part(task)

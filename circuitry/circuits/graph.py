@@ -5,7 +5,9 @@ the scores of the edges between them. A `Circuit` is a selection of units, perha
 with the scores by which they were selected. So a graph or a circuit says which units are selected, and plain `Scores`
 never do.
 
-No model is needed here, so circuits can be studied on any laptop. Does not import torch.
+No model is needed here, so circuits can be studied on any laptop.
+
+Does not import torch.
 """
 
 import os

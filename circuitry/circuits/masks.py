@@ -7,9 +7,9 @@ A ranking that scores each unit alone does not find such a set. So all units of 
    (`UnitsUnderGates`). The mask consists of the k units with the largest scores. A mask on edges works in the same way,
    with a gate on each edge.
 2. The loss is the share of the variance of the model's answers that is lost: the squared distance between the answers
-   of the gated model and those of the whole model, on images of the class and of other classes, divided by the variance
-   of the whole model's answers (distillation of logits, Ba & Caruana 2014, arXiv 1312.6184). Labels of images are not
-   used.
+   of the gated model and the answers of the whole model, on images of the class and of other classes, divided by the
+   variance of the whole model's answers (distillation of logits, Ba & Caruana 2014, arXiv 1312.6184). Labels of images
+   are not used.
 3. The initial scores say how much the answers depend on each gate (`fisher`). If all scores started equal, the first
    units to be removed would be those whose removal happens to raise the answers on these few images. On unseen images
    this does not hold.
@@ -313,7 +313,7 @@ class _Learning:
     def _draw(self, generator: torch.Generator) -> Tensor:
         """Return the indices of images for a step: half from the class and half from other classes.
 
-        If one of the two has too few images, the other fills the batch.
+        If there are too few images of one of the two kinds, images of the other kind fill the batch.
         """
         # The smaller set comes first, so that the larger set fills the places that are left.
         left = min(self.settings.batch_size, len(self.runs))

@@ -7,7 +7,9 @@ any effect is NaN.
 
 This module compares two graphs; `similarity_matrix` computes all pairs of several graphs, and `across_domains` compares
 sets of graphs. `chance_overlap` computes the chance level of node overlap, which is the expected overlap of random
-units. `permuted_units` serves to estimate the chance level of measures without a closed form. Does not import torch.
+units. `permuted_units` serves to estimate the chance level of measures without a closed form.
+
+Does not import torch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -232,8 +234,8 @@ def similarity(
 ) -> dict[str | None, float]:
     """Return the similarity of two graphs by any of `MEASURES`, for each site or under None for the whole circuit.
 
-    The similarity is NaN where it is undefined: if all scores are equal (``spearman``, ``edge_spearman``), or all zero
-    (``cosine``).
+    The similarity is NaN where it is undefined, for example if all scores of one of the graphs are equal (``spearman``,
+    ``edge_spearman``) or zero (``cosine``).
 
     Example:
         >>> round(circuitry.circuits.similarity(graph, graph, "spearman")["layer3.0"], 6)

@@ -8,7 +8,7 @@
 | ``patching`` | exact effect of putting the unit to the baseline (`patch_effects`) | one per unit |
 | ``fisher`` | squared change of all answers, on images of the class and of others (`fisher`) | one |
 | ``iterative-fisher`` | rank in the order in which units are closed, the weakest by ``fisher`` first | eight |
-| ``contrast`` | place in the order in which `own_part` cuts units: units of this class alone first | one per cut |
+| ``contrast`` | place in the order in which `own_part` cuts units | one per cut |
 | ``learned`` | the unit's gate in a mask that is learned for all units together (`learn_masks`) | one per step |
 
 `score_units`, `attribute`, `extract` and `find_circuit` accept these names. `register_method` adds a method of units,
@@ -17,7 +17,9 @@ and `register_edge_method` a method of edges; methods of edges are described in 
 A method is a `Method` or an `EdgeMethod`. All differences between methods are fields of these objects, so no code has
 to compare names. The objects can be read without torch, for settings, command lines and reports. Therefore they do not
 contain the functions of the package's own methods: these are in `unit_methods.SCORERS` and `edge_methods.EDGE_SCORERS`,
-by the same names. Does not import torch.
+by the same names.
+
+Does not import torch.
 """
 
 import logging

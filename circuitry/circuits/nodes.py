@@ -99,14 +99,17 @@ def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
 def fold_effects(
     task: Task, rule: QuadratureRule, folds: Int[np.ndarray, " images"] | None = None
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return the mean effect of every unit on the metric: on all images, and on each fold of them, by its index.
+    """Return the mean effects of all units on the metric: on all images, and on each fold of the images.
 
-    One pass over the images computes all of them. Call it within ``task.running(gradients=True)``.
+    One pass over the images computes all of these effects. Call it within ``task.running(gradients=True)``.
 
     Args:
         task: Encoder, images, metric, baseline and sites.
         rule: Quadrature rule of the path from the clean activation to the baseline.
         folds: Index of the fold of each image. If None, the second result is empty.
+
+    Returns:
+        The effects on all images, and a dictionary from the index of a fold to the effects on this fold.
     """
     encoder = task.encoder
     metric = task.metric
@@ -202,11 +205,11 @@ def effects_of(
     folds: object | None,
     at_same: Mapping[str, float] = {},
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return the mean effects on all images, and on the images of each fold by its index (empty without folds).
+    """Return the mean effects on all images, and a dictionary from the index of a fold to the effects on this fold.
 
     Args:
-        sums: Sums of the batches, by the index of the fold; all under 0 if there are no folds.
-        folds: The argument ``folds`` that `fold_sums` got. If None, the second result is empty.
+        sums: Sums of the batches, by the index of the fold; if there are no folds, all sums are under the index 0.
+        folds: The argument ``folds`` that `fold_sums` got. If None, the dictionary is empty.
         at_same: The metric with a site at its baseline, by site. It has only the sites where this value is the same for
             all images.
     """

@@ -202,8 +202,8 @@ class ImagesOfClass:
 
     The images of the task are indexed together: images of the class come first, then images of other classes. The
     attribute ``own`` holds the indices of the images of the class that the model recognises. ``others`` holds the
-    indices of the images of other classes that the model does not classify as the class. ``answers`` holds, for each
-    image, the class as which the whole model classifies it.
+    indices of the images of other classes that the model classifies as a class other than this one. ``answers`` holds,
+    for each image, the class as which the whole model classifies it.
     """
 
     def __init__(self, task: Task) -> None:
@@ -238,8 +238,7 @@ class ImagesOfClass:
     def slopes(
         self, places: Sequence[int], opened: Float[Tensor, " gates"]
     ) -> Iterator[tuple[Float[Tensor, "some gates"], Float[Tensor, " some"]]]:
-        """Yield, chunk by chunk, two arrays: the slopes d log-odds / d gates [images, gates], and the probabilities
-        [images].
+        """Yield, for each chunk of images, the slopes d log-odds / d gates [images, gates], and probabilities [images].
 
         The log-odds and the probability of an image are those of the class as which the whole model classifies the
         image.

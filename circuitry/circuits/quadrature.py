@@ -1,8 +1,11 @@
 """Quadrature rules on [0, 1] for path integrals. A rule consists of points and weights.
 
-Integrated gradients average a gradient along the straight line from the clean activation (t = 0) to the baseline (t =
-1). The rule says at which points the gradient is evaluated. Sundararajan et al. 2017 (arXiv 1703.01365) use a Riemann
-sum. The study uses the left Riemann sum with ten points. Does not import torch.
+Integrated gradients average a gradient along the straight line from the clean activation to the baseline. A point of
+this line has a number from 0, the clean activation, to 1, the baseline. The rule says at which points the gradient is
+evaluated. Sundararajan et al. 2017 (arXiv 1703.01365) use a Riemann sum. The study uses the left Riemann sum with ten
+points.
+
+Does not import torch.
 """
 
 from dataclasses import dataclass

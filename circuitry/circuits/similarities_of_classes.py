@@ -2,8 +2,9 @@
 
 A class has, in each domain, a graph of all images and graphs of folds of the images. All graphs of a class are compared
 with each other at once, see `similarity_matrix`. A class is also compared with a few other classes: the graphs of one
-of its folds in every domain stay in memory until the next few classes have been compared with them. Does not import
-torch.
+of its folds in every domain stay in memory until the next few classes have been compared with them.
+
+Does not import torch.
 """
 
 from collections import Counter, defaultdict, deque
@@ -33,7 +34,7 @@ from circuitry.runs.errors import number_of
 Node = tuple[str, int]
 """Domain and index of the fold, which is `WHOLE` for the graph of all images."""
 ByNode = Mapping[Node, AttributionGraph]
-"""The graphs of a class."""
+"""The graphs of a class, by domain and fold."""
 
 FEWEST_KEPT = 5
 """A site counts in means over sites only if every graph keeps at least this number of units there."""

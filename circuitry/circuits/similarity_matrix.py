@@ -17,8 +17,9 @@ computed as follows:
    depths of the inner product of their histograms. It is divided by the geometric mean of the kernels of each circuit
    with itself.
 
-Two different labels get the same hash with a probability of about 1e-12 in a pair of circuits of RN50. Does not import
-torch.
+Two different labels get the same hash with a probability of about 1e-12 in a pair of circuits of RN50.
+
+Does not import torch.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -38,7 +39,10 @@ _Histogram = tuple[np.ndarray, np.ndarray]
 
 
 class CircuitArrays(NamedTuple):
-    """Nodes and edges of a circuit, with nodes given by their numbers."""
+    """Nodes and edges of a circuit, as arrays of numbers.
+
+    The number of a node is its index among all units of all sites.
+    """
 
     nodes: Int[np.ndarray, " nodes"]
     """Number of each node."""
@@ -158,7 +162,10 @@ def _numbering(scores: Scores) -> tuple[dict[str, int], int]:
 def _scored_edges(
     circuit: Circuit, left_out: Collection[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers and the scores of all scored edges, except for edges at the sites in ``left_out``."""
+    """Return the numbers of all scored edges, and their scores, except for edges at the sites in ``left_out``.
+
+    The number of an edge identifies it in every circuit, see `CircuitArrays.edges`.
+    """
     starts, n_units = _numbering(circuit.source)
     edges = circuit.scored_edges
     # The lists start with empty arrays, because numpy cannot concatenate an empty list.
@@ -256,7 +263,7 @@ def cosine_matrix(rows: Float[np.ndarray, "rows numbers"]) -> np.ndarray:
 
 
 def circuit_arrays(circuit: Circuit, without: Collection[str] = ()) -> CircuitArrays:
-    """Return the numbers of a circuit's nodes and edges.
+    """Return the nodes and edges of a circuit as numbers that identify them in every circuit.
 
     Nodes at the sites in ``without``, and edges that begin or end at these sites, are left out.
     """

@@ -178,7 +178,7 @@ def into_readers(
 def _into_neurons(
     layer: Layer, by_neuron: Tensor, at: Tensor
 ) -> Float[Tensor, "neurons batch position d_model"]:
-    """Return the gradients with respect to the normed stream that each neuron reads, for neurons of their own.
+    """Return the gradients with respect to the normed stream that each neuron in ``layer.apart`` reads.
 
     Args:
         layer: The layer; its ``apart`` neurons are readers of their own.

@@ -7,7 +7,9 @@ its last token, and the class is the token that they make likely.
 Three properties of the programs that open the files matter here. They read the probability from the label of the output
 node. They leave out a feature that is at more than two thirds of the tokens. They place the column of a token by means
 of the token before it. Because of the last two, the sentence has several tokens. The page of the explorer writes the
-same file (``exports.js``), and a test compares both. Does not import torch.
+same file (``exports.js``), and a test compares both.
+
+Does not import torch.
 """
 
 import json
