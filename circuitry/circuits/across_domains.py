@@ -1,4 +1,4 @@
-"""Are the circuits of a class the same in two domains? Sets of graphs are compared class by class. No torch.
+"""Are the circuits of a class the same in two domains? Sets of graphs are compared class by class.
 
 - `compare` compares every pair of domains of every class by one measure, and returns a tidy table.
 - `compare_domains` computes several measures in one pass. It returns a `Comparison` for each, with reference levels:
@@ -6,7 +6,10 @@
   other classes, and of random units.
 
 If a class has no circuit in a domain, the table has no row for this class with this domain. Graphs are read one class
-at a time, and each graph is checked once against the graphs before it.
+at a time, and each graph is checked once: it must be comparable with the graphs that were read before (see
+`Comparable`).
+
+Does not import torch.
 """
 
 import logging
@@ -156,14 +159,15 @@ def _compare(
     one_pass: ClassPass,
     classes: Sequence[str] | None = None,
 ) -> list[str]:
-    """Compare the graphs class by class, and collect the similarities in ``one_pass``.
+    """Compare the graphs class by class, and collect the similarities in ``one_pass``; return the names of the classes.
 
-    Classes are compared in a random order. Their names are returned in the order of ``classes`` or of the graphs.
+    Classes are compared in a random order, which depends only on the seed and the names. The returned names are in the
+    order of ``classes``, or in the order of the graphs if ``classes`` is None.
 
     Args:
         graphs: Graphs by (class, domain).
-        folds: Function that returns the graphs of folds, or None.
-        one_pass: The pass that collects the similarities.
+        folds: Function that returns the graphs of the folds of a (class, domain), or None.
+        one_pass: The object that collects the similarities.
         classes: Classes to compare (default: all).
     """
     keys: dict[str, list[Key]] = {}
@@ -213,9 +217,9 @@ def _compare(
 
 
 def _by_names(graphs: Graphs) -> Mapping[Key, AttributionGraph]:
-    """Return the graphs as a mapping from (class, domain).
+    """Return a mapping from (class, domain) to the graphs.
 
-    Raise `InputError` if a graph has no class or no domain, or if two graphs have the same.
+    Raise `InputError` if a graph has no class or no domain, or if two graphs have the same class and domain.
     """
     if isinstance(graphs, Mapping):
         return graphs

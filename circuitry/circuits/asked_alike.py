@@ -1,6 +1,8 @@
-"""Check that a task may measure a circuit (`check_made_with`): both must have the same model, metric and sites.
+"""Check that a circuit and a task, or several tasks, ask the model the same question.
 
-`check_asked_alike` checks that tasks whose results are read together ask the model the same question.
+- `check_made_with` checks that a task may measure a circuit: the circuit must have been found with the model and the
+  metric of the task, at sites that the task's encoder has.
+- `check_asked_alike` checks tasks whose results are read together, such as tasks in several domains.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +18,10 @@ from circuitry.runs.identity import OF_ENCODER, Identity, entry_differs, same_en
 
 
 def named_sites(task: Task) -> list[str] | None:
-    """Return the sites of a task without the image, or None if these are all sites of its encoder."""
+    """Return the sites of a task if they are a selection, or None if the task has all sites of its encoder.
+
+    The site of the image (`input`) is left out and makes no difference.
+    """
     named = [site for site in task.sites if site != INPUT]
     every = [site for site in task.encoder.sites if site != INPUT]
     return None if named == every else named
@@ -32,7 +37,9 @@ the task asks another question."""
 
 
 def asked_of(task: Task, who: str) -> dict[str, Any]:
-    """Return everything except for the model that the answers of a task depend on, by name.
+    """Return a dictionary of what the answers of a task depend on, except for the model.
+
+    Its keys are metric, candidates (the number of classes), text_weights, scale and baseline.
 
     Args:
         task: A task whose metric has candidate classes.
@@ -51,14 +58,14 @@ def asked_of(task: Task, who: str) -> dict[str, Any]:
 def check_asked_alike(
     asked: Mapping[str, Mapping[str, Any]], what: str, instead: str
 ) -> None:
-    """Raise `InputError` if some things, such as tasks, were asked differently.
+    """Raise `InputError` if things that are read together, such as tasks, ask the model different questions.
 
-    The error message names two of the things and the difference.
+    The error message names two of the things and what differs between them.
 
     Args:
-        asked: For each thing, by its title in the message: values by name, as `asked_of` returns them. A value that one
-            of two things lacks is not compared.
-        what: The things together, as the beginning of the message.
+        asked: For each thing, by its title in the message, a dictionary such as `asked_of` returns. An entry that is
+            missing in one of two dictionaries is not compared between them.
+        what: A name for all things together, as the beginning of the message.
         instead: Advice, as the end of the message.
     """
     first: dict[str, tuple[str, Any]] = {}
@@ -78,15 +85,22 @@ def check_asked_alike(
 def check_made_with(
     task: Task, graphs: Iterable[Scores], names: Sequence[str] = ANY_CLASS
 ) -> None:
-    """Raise `InputError` unless graphs and a task agree on the given entries of their identities, and on their sites.
+    """Raise `InputError` unless some graphs were made with the same settings as a task.
+
+    The settings are entries of `Task.identity`, which graphs store. Two entries are compared only in some cases:
+
+    - ``text_weights``: If the texts depend on the domain, text weights are not compared. Otherwise, if graph and task
+      have the same label, only the weights of this class are compared. If their labels differ, the weights of all
+      classes are compared, provided that both have equally many classes or that the metric is a margin. If neither is
+      so, text weights are not compared.
+    - ``label``: Labels are indices of classes. So they are compared only if graph and task have the same text weights.
+
+    The sites of a graph must also be sites of the task's encoder, unless they are layers of the residual stream.
 
     Args:
         task: The task that measures the circuits of the graphs.
         graphs: The graphs. A setting that a graph does not have is not checked.
-        names: Names of the entries of the identity that must agree, with two exceptions. The entry ``text_weights`` is
-            compared as follows: only for one class, if graph and task have the same label; otherwise for all classes,
-            if both have equally many classes or the metric is a margin; and not at all if texts differ by domain. The
-            entry ``label`` is compared only if both have the same text weights.
+        names: Names of the entries of the identity that must agree.
     """
     given = task.identity
     # Circuits that are cut out of one graph share its settings, which are checked once.

@@ -1,19 +1,19 @@
 """Attribution: compute an `AttributionGraph` from an encoder, images and a metric.
 
-1. A method (`methods`) ranks the units. The default method ranks them by how much they change the answers on images of
-   the class and of other classes. If a method only ranks units, the scores of the units are their effects on the metric
-   by conductance (`conductance`).
+1. A method (`methods`) ranks the units. By default the units are ranked by how much they change the model's answers on
+   images of the class and of other classes. Some methods, such as this one, only rank units. Then the scores in the
+   graph are the effects of the units on the metric, which are measured by conductance (`conductance`).
 2. The strongest units are kept; a budget (`budgets`) says how many at each site. In a feature basis the kept units are
    latents, never error units.
 3. A method of edges (`edge_methods`) scores the edges between kept units. In a chain of whole stages the edges join
-   consecutive sites, and the score is the integrated gradient of how far a kept unit moves. If the units are components
-   of blocks (`in_components`), the edges join any two sites that the residual stream joins, and the score is an effect
-   on the metric.
+   consecutive sites. The score of an edge is an integrated gradient: it says how far the later unit moves when the
+   earlier unit goes to its baseline. If the units are components of blocks (`in_components`), the edges join any two
+   sites that the residual stream joins. Then the score of an edge is an effect on the metric.
 
 The study ("When and How Does CLIP Enable Domain and Compositional Generalization?", ICML 2025) used the method
-``site-path``, the budget ``same-share`` and the rule left-10. Here a positive score means that a unit or edge helps,
-and all scores are means over images. The study's node scores have the opposite sign. Its edge scores are the scores
-here, divided by the number of images.
+``site-path``, the budget ``same-share`` and the quadrature rule left-10. Here a positive score means that a unit or
+edge helps, and all scores are means over images. The study's node scores have the opposite sign. Its edge scores are
+the scores here, divided by the number of images.
 """
 
 import logging
@@ -88,20 +88,23 @@ def attribute(
         images: Tensor [B, 3, H, W] or an iterable of such batches, of one class in one domain. How the images are cut
             into batches changes nothing but rounding.
         metric: Function that takes embeddings [B, D] and returns one number per image, such as `class_logit`.
-        rule: Quadrature rule such as ``midpoint_rule(10)``, or its name ``"midpoint-10"``; likewise ``edge_rule``.
+        rule: Quadrature rule such as ``midpoint_rule(10)``, or its name ``"midpoint-10"``. ``edge_rule`` is given in
+            the same way.
         baseline: Where the integration paths end: ``"zero"``, ``"mean-position"``, a `Baseline` such as `mean_baseline`
             makes, or counterfactual images: [1, 3, H, W] for all images, or [B, 3, H, W] with one for each image.
-            Default: ``"mean-position"`` if ``others`` are given, otherwise ``"zero"``. Give a baseline to a tower with
-            layer norms, because no rule resolves its integrals to zero; a warning is logged if zero is the default.
-        sites: Sites to score, in the encoder's order (default: all). For a circuit that is to be run, leave out the
-            sites that only read out, as `extract` does: ``sites=counted_sites(encoder)``.
-        batch_size: Number of images in a run (default: as many as fit into the memory, which also limits a given
-            number).
+            Default: ``"mean-position"`` if ``others`` are given, otherwise ``"zero"``. If the tower has layer norms,
+            give a baseline, because no quadrature rule is accurate on paths to zero there. If zero is used by default
+            in such a tower, a warning is logged.
+        sites: Sites to score, in the encoder's order (default: all). If the circuit will be run, leave out the sites
+            whose units do not count in its size (readouts, and sites that repeat an earlier site), as `extract` does:
+            ``sites=counted_sites(encoder)``.
+        batch_size: Number of images in a run (default: as many as fit into the memory; a larger number is reduced to
+            this one).
         progress: Whether to show progress bars.
         others: Images of other classes. The methods ``iterative-fisher``, ``fisher``, ``contrast`` and ``learned`` use
-            them. If there are none, ``gradient`` is used instead of the two Fisher methods, and a warning is logged. A
-            baseline with one activation per image lists the activations for ``images`` first, then those for
-            ``others``.
+            them. If there are none, ``gradient`` is used instead of the two Fisher methods, and a warning is logged. If
+            the baseline has one activation for each image, the activations for ``images`` come first, followed by the
+            activations for ``others``.
         edges: Method that scores edges, such as ``exact-readers`` in heads and neurons; see `AttributionSettings`.
         memory_gib: Memory for activations and gradients, in GiB; weights and scores need memory in addition.
         class_name, domain: What the images show, and their style. The graph carries these names; comparisons of graphs
@@ -160,7 +163,7 @@ def attribute(
 
 @dataclass(frozen=True, eq=False)
 class AttributionFolds:
-    """The graphs that `attribute_folds` returns: of all images, and of each fold of them.
+    """The graph of all images, and the graph of each fold of the images; `attribute_folds` returns them.
 
     Example:
         >>> settings = circuitry.circuits.AttributionSettings()
@@ -171,26 +174,27 @@ class AttributionFolds:
 
     whole: AttributionGraph  #: The graph of all images.
     folds: dict[int, AttributionGraph]
-    """The graph of each fold's images, by the number of the fold."""
+    """The graph of each fold's images, by the index of the fold."""
     edges: dict[tuple[str, str], np.ndarray]
-    """Scores [folds, kept downstream, kept upstream] by pair of sites, on each fold, of the edges between the units of
-    the graph of all images; `find_consensus` resamples them."""
+    """Scores of the edges between the units of the graph of all images, measured on each fold: arrays [folds, kept
+    downstream, kept upstream] by pair of sites. `find_consensus` resamples them."""
 
 
 @checked
 def attribute_folds(
     task: Task, settings: AttributionSettings, folds: Int[np.ndarray, " images"]
 ) -> AttributionFolds:
-    """Attribute all images and each fold of them, in one pass over the images.
+    """Compute the graph of all images and the graph of each fold of the images, in one pass over the images.
 
-    1. The effect of a unit on all images is the mean of its effects on the folds, weighted by their numbers of images.
+    1. The effect of a unit on all images is the mean of its effects on the folds, weighted by the numbers of images in
+       the folds.
     2. In each fold, edges are scored between the units that the graph of this fold or the graph of all images keeps.
     3. The score of an edge on all images is the mean of its scores on the folds, weighted in the same way.
 
     Args:
         task: A task whose images are a tensor. If it has images of other classes, all of them are used in every fold.
         settings: Share of units, method and rules.
-        folds: Number of each image's fold, see `fold_numbers`.
+        folds: Index of the fold of each image, see `fold_numbers`.
 
     Example:
         >>> settings = circuitry.circuits.AttributionSettings()
@@ -252,11 +256,11 @@ _Kept = Mapping[str, np.ndarray]
 def _cut(
     edges: Mapping[tuple[str, str], np.ndarray], scored: _Kept, kept: _Kept
 ) -> dict[tuple[str, str], np.ndarray]:
-    """Return the blocks of edge scores of the units in ``kept``, in the order of these units.
+    """Return the scores of the edges between the units in ``kept``, by pair of sites, in the order of these units.
 
     Args:
-        edges: Scores of the edges between the units in ``scored``, in their order.
-        scored: Units by site.
+        edges: Scores [downstream, upstream] of the edges between the units in ``scored``, by pair of sites.
+        scored: Units by site, in the order of the rows and columns of ``edges``.
         kept: Units to choose; all of them are in ``scored``.
     """
     # All kept units are scored, so no place is -1.

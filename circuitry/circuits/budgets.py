@@ -1,13 +1,15 @@
-"""Budgets: how the size of a circuit is shared out over the sites. No torch.
+"""Budgets: how the size of a circuit is shared out over the sites.
 
 | budget | units of a site |
 |---|---|
 | ``same-share`` | the same share of the units at every site, as in the study |
 | ``global`` | the units that are among the strongest units of all sites together |
 
-A global budget compares the scores of units at different sites. A learned mask determines the number of units of each
-site itself, without a budget. The image itself is not a node of circuits, and at ``input`` both budgets keep the same
-share.
+A global budget compares the scores of units at different sites. A learned mask needs no budget, because the learning
+decides how many units each site keeps. Circuits have no nodes at the image itself. If the site ``input`` is scored all
+the same, both budgets keep the same share of its units.
+
+Does not import torch.
 """
 
 import math
@@ -26,8 +28,9 @@ BUDGETS = (SAME_SHARE, GLOBAL)
 BudgetName = Annotated[str, one_of(*BUDGETS)]
 
 RANKINGS = ("absolute", "signed")
-"""How units are ranked. ``absolute``: the units with the largest absolute scores come first (MIB's choice for CMD).
-``signed``: the units whose removal lowers the metric most come first (MIB's choice for CPR)."""
+"""How units are ranked. ``absolute``: the units with the largest absolute scores come first. ``signed``: the units
+whose removal lowers the metric most come first. The benchmark MIB uses the former for its measure CMD, and the latter
+for its measure CPR."""
 
 
 def strongest_units(
@@ -64,7 +67,7 @@ def strongest_units(
 
 
 def describe_budget(settings: Mapping[str, Any]) -> str:
-    """Return a sentence for reports on the share of the units that a circuit keeps.
+    """Return a sentence for reports that says which share of the units a circuit keeps.
 
     Args:
         settings: The settings of a graph.
@@ -94,5 +97,8 @@ def _counts(
 
 
 def _ceil(share: float, n: int) -> int:
-    """Return ``share * n``, rounded up; an error of floating point does not count (0.07 * 100 = 7.000000000000001)."""
+    """Return ``share * n``, rounded up.
+
+    Errors of floating point are removed first: 0.07 * 100 is 7.000000000000001 in floating point, but the result is 7.
+    """
     return math.ceil(round(share * n, 9))

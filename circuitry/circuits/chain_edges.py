@@ -1,26 +1,30 @@
-"""Edge scores of chains: how far each kept unit moves when kept units of earlier sites go to their baseline.
+"""Edge scores of chains: how far a kept unit moves when a kept unit of an earlier site goes to its baseline.
 
-There are two methods. `reader_edges` runs each kept unit on its direct paths to later units, and weights how far a
-later unit moves with the gradient of the metric with respect to that unit. `chain_edges` is the study's method, for
-edges between neighbouring sites (the study, section 5). It takes the mean squared distance of a downstream unit d from
-its clean activation,
+There are two methods. `reader_edges` puts one unit to its baseline on the direct paths to later units. It multiplies
+the change of each later unit by the gradient of the metric with respect to this later unit.
 
-    gap_d(x) = mean over images and positions of (stage(x)_d - a_down_d)^2,
+`chain_edges` is the study's method, for edges between neighbouring sites (the study, section 5). Let x be the
+activation of the upstream site, and stage(x) the activation of the downstream site that follows from it. The method
+takes the mean squared distance of a downstream unit d from its clean activation,
 
-and the score of an edge is the integrated gradient of gap_d with respect to the upstream unit. Only the stages between
-the two sites are run:
+    gap_d(x) = mean over images and positions of (stage(x)_d - a_down_d)^2.
 
-1. One clean run per batch gives the activations at all sites.
-2. For each point t of the rule, the stage, which is narrowed to the kept units (see `narrowing`), is run from
-   a + t (b - a). This gives the residual of every downstream unit, its distance from the clean activation.
-3. Let J be the Jacobian of the stage at this point. The score of an edge is residual_d . J (b - a)_u. It is computed
-   with vector-Jacobian products (one for the residual of each downstream unit) or with Jacobian-vector products (one
-   for the step of each upstream unit), whichever side has fewer units. The products are vectorised in chunks that fit
-   into the memory.
-4. The products are multiplied with the other side, and summed over images and positions.
+The score of an edge from unit u to unit d is the integrated gradient of gap_d with respect to unit u. Only the stages
+between the two sites are run:
 
-At t = 0 the residual is zero, and so is the gradient, so this point is never computed. Scores are means over images and
-positions, and do not depend on the batches. The study's scores are these, divided by the number of images.
+1. One clean run per batch gives the activations at all sites. Let a be the clean activation of the upstream site, and b
+   its baseline.
+2. For each point t of the rule, the stage is run from a + t (b - a). It is narrowed to the kept units (see
+   `narrowing`). The residual of a downstream unit is its activation in this run minus its clean activation.
+3. Let J be the Jacobian of the stage at this point. The term of an edge is residual_d . J (b - a)_u, summed over images
+   and positions. The terms are computed with vector-Jacobian products, one for each downstream unit, or with
+   Jacobian-vector products, one for each upstream unit. The side with fewer units is chosen. The products are
+   vectorised in chunks that fit into the memory.
+4. The score is twice the weighted sum of these terms over the points of the rule, divided by the number of images and
+   positions.
+
+At t = 0 the residual is zero, and so is the gradient, so this point is never computed. The scores do not depend on how
+the images are cut into batches. The study's scores are these scores, divided by the number of images.
 """
 
 import threading
@@ -62,8 +66,8 @@ def chain_edges(
     Call it within ``task.running(gradients=True)``.
 
     Args:
-        task: Encoder, images, baseline, sites and memory. The metric is ignored. On a CPU the memory is limited to
-            `CACHED_BYTES`.
+        task: Encoder, images, baseline, sites and memory. The metric is ignored. On a CPU a chunk of products takes at
+            most `CACHED_BYTES`.
         kept_units: Indices of the kept units by site.
         rule: Quadrature rule of the path from the clean activation to the baseline.
     """
@@ -110,11 +114,18 @@ def reader_edges(
 
     The score of the edge from unit u to unit d is
 
-        score[d, u] = mean over images of  sum over positions of  g_d (d - d_u).
+        score[d, u] = mean over images of  sum over positions of  g[d] * (a[d] - a_u[d]).
 
-    Here g_d is the gradient of the metric with respect to unit d on the clean images, and d_u is the value of d if only
-    the direct path from u to d carries the baseline of u. One partial run for each kept unit scores all edges from this
-    unit. The arguments are those of `chain_edges`, but the metric is used, and ``rule`` is ignored.
+    Here a[d] is the clean activation of unit d. a_u[d] is its activation if u is replaced by its baseline on the direct
+    path from u to d, and nowhere else. g[d] is the gradient of the metric with respect to unit d on the clean images.
+    One partial run for each kept unit scores all edges from this unit.
+
+    Call it within ``task.running(gradients=True)``.
+
+    Args:
+        task: Encoder, images, metric, baseline and memory.
+        kept_units: Indices of the kept units by site.
+        rule: Ignored.
     """
     encoder = task.encoder
     pairs = joined_sites(encoder, list(kept_units))
@@ -187,7 +198,7 @@ def _check_scores(pair: Pair, scores: Float[np.ndarray, "down up"]) -> None:
 
 
 class _Joint(NamedTuple):
-    """Two sites, the stages between them, and the units whose edges are scored."""
+    """A pair of sites, the stages between the two sites, and the units whose edges are scored."""
 
     stage: NarrowStage
     """The stages between the sites, narrowed to these units."""
@@ -208,7 +219,7 @@ class _Joint(NamedTuple):
         kept_units: Mapping[str, np.ndarray],
         clean: Mapping[str, Tensor],
     ) -> "_Joint":
-        """Return the joint of a pair of sites; raise `InputError` if a site does not have one of the units.
+        """Return the `_Joint` of a pair of sites; raise `InputError` if a kept unit is not a unit of its site.
 
         Args:
             encoder: The encoder.
@@ -232,8 +243,9 @@ class _Joint(NamedTuple):
     ) -> Tensor:
         """Return the scores [kept downstream, kept upstream] of a batch, before they are averaged.
 
-        These are sum_k w_k * sum over images and positions of step_u * d/dx_u |stage(x)_d - target_d|^2 / 2 at the
-        points t_k of the rule.
+        The score of an edge from unit u to unit d is the weighted sum, over the points t of the rule, of the products
+        that `_residuals_times_jacobian` returns at the activation a + t (end - a). The factor 2 of the derivative of a
+        square is left out.
 
         Args:
             a: Clean activation of the upstream site.
@@ -273,10 +285,15 @@ def _residuals_times_jacobian(
     unit_dims: tuple[int, int],
     units_at_once: int,
 ) -> Float[Tensor, "down up"]:
-    """Return residual_d . J step_u with one vector-Jacobian product per downstream unit.
+    """Return the product residual_d . J step_u for each kept downstream unit d and each kept upstream unit u.
+
+    J is the Jacobian of ``stage`` where the change is 0. The residual is the output of ``stage`` for the change 0,
+    minus ``target``; residual_d is its part at unit d. step_u is the part of ``step`` at unit u. The product is summed
+    over images and positions. One vector-Jacobian product is computed for each downstream unit.
 
     Args:
-        stage: Function from a change of the upstream activation to the downstream activation of the kept units.
+        stage: Takes a change of the kept upstream units, which is added to their activation at a point of the path.
+            Returns the activation of the kept downstream units.
         step: Baseline minus clean activation of the kept upstream units.
         target: Clean activation of the kept downstream units.
         unit_dims: Axes of the units upstream and downstream.
@@ -352,7 +369,7 @@ def _batchable() -> Iterator[None]:
 def _one_unit_each(
     x: Tensor, unit_dim: int, units: Tensor
 ) -> Float[Tensor, "units ..."]:
-    """Return a copy of ``x`` for each of the units, which is zero except at this unit."""
+    """Return one copy of ``x`` for each of the units; each copy is zero except at its unit."""
     out = torch.zeros(len(units), *x.shape, dtype=x.dtype, device=x.device)
     copies = torch.arange(len(units), device=x.device)
     # movedim is a view, so this writes into the copies.

@@ -1,4 +1,4 @@
-"""How a circuit is found: settings of attributions, masks and own parts. No torch."""
+"""How a circuit is found: settings of attributions, masks and own parts. Does not import torch."""
 
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -81,7 +81,10 @@ class AttributionSettings:
         return self.edge_rule or self.node_rule
 
     def as_dict(self) -> dict[str, Any]:
-        """Return the settings that change scores, in plain values. What the task determines is in `Task.identity`."""
+        """Return the settings that change scores, as plain values.
+
+        What the task determines, such as the model and the metric, is not among them: see `Task.identity`.
+        """
         # Defaults are resolved, so that settings are equal whether a rule was given or is the default.
         return {
             "size": self.size,

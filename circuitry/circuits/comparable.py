@@ -1,16 +1,21 @@
-"""Which graphs may be compared? Graphs of one model, at the same sites and units, found in the same way. No torch.
+"""Which graphs may be compared? Graphs of one model, at the same sites and units, found in the same way.
 
 Circuits are compared unit by unit. So the similarity of two graphs means nothing if they differ in widths, feature
-bases, rules, kinds of edges or models. A graph stores the number of units of each site, and the entries of its identity
-that are named in `SHARED_ENTRIES`. An entry that one of the two graphs lacks is not compared, and the log names it. The
-numbers of images may differ, since domains have different numbers of images.
+bases, rules, kinds of edges or models. A graph stores the number of units of each site, and the settings that it was
+made with. Two graphs must agree on the settings that are named in `SHARED_ENTRIES`. If only one of two graphs has a
+setting, this setting is not compared, and the log names it. The numbers of images may differ, since domains have
+different numbers of images.
 
-Some entries are compared only between certain graphs:
+Some settings must agree only between certain graphs:
 
-- the text weights of all classes between graphs with equally many classes; between all graphs if the metric is a
-  margin, which depends on all text weights;
-- the text weights of one class, and the code of a metric that is a function, between graphs of the same class;
-- text weights only within a domain if the texts are in the own style of the images.
+- The text weights of all classes must agree between graphs with equally many classes. If the metric is a margin, they
+  must agree between all graphs, because a margin depends on all text weights.
+- The text weights of a single class, and the code of a metric that is a function, must agree between graphs of the same
+  class.
+- If the texts name the style of the images, they differ between domains. Then all of these settings must agree only
+  between graphs of the same domain.
+
+Does not import torch.
 """
 
 import logging
@@ -98,10 +103,10 @@ def check_comparable(a: Scores, b: Scores) -> None:
 
 
 def _settings(graph: Scores) -> dict[tuple[str, Any], Any]:
-    """Return the `SHARED_ENTRIES` of a graph by (name, scope).
+    """Return the `SHARED_ENTRIES` of a graph, by the name and the scope of the entry.
 
-    All graphs that have the same name and scope must agree on the value. The scope is None for a setting on which all
-    graphs must agree.
+    All graphs with the same name and scope must agree on the value. For example, the scope of the text weights of a
+    class is the class, because graphs of other classes may differ. The scope is None if all graphs must agree.
     """
     known = {}
     for name in SHARED_ENTRIES:

@@ -1,4 +1,7 @@
-"""How well the scores of a site add up to the metric's change. No torch."""
+"""How well the scores of a site add up to the change of the metric when the whole site goes to its baseline.
+
+Does not import torch.
+"""
 
 import math
 from collections.abc import Mapping
@@ -15,8 +18,10 @@ ROUGHLY = 0.5
 class Completeness(NamedTuple):
     """Compare the sum of a site's scores with the change of the metric that they should sum to.
 
-    With baseline zero, the gap of the last site is the whole logit: on the path from the embedding to zero the cosine
-    is constant, and drops only at the very end.
+    The change is the metric of the clean run, minus the metric with the whole site at its baseline. The `gap` between
+    the sum and the change is the error of the quadrature rule. The last site is an exception if the baseline is zero:
+    on the path from the embedding to zero the cosine is constant, and drops only at the very end. So the effects are
+    zero, and the gap is the whole logit.
 
     Example:
         >>> sums = circuitry.circuits.Completeness(effect_sum=0.9, metric_difference=1.0)
@@ -33,8 +38,8 @@ class Completeness(NamedTuple):
     def gap(self) -> float:
         """Sum of the effects minus the metric's change.
 
-        The gap is the error of the quadrature. It goes to 0 with many points, except at the embedding with baseline
-        zero.
+        The gap is the error of the quadrature rule. It goes to 0 as the number of points grows, except at the embedding
+        with baseline zero.
         """
         return self.effect_sum - self.metric_difference
 
@@ -42,7 +47,7 @@ class Completeness(NamedTuple):
     def share(self) -> float:
         """The gap as a share of the metric's change; positive if the sum of the effects is too large.
 
-        If the metric does not change, the share is 0 without a gap, and infinite with a gap.
+        If the metric does not change, the share is 0 if the gap is 0, and infinite otherwise.
         """
         if not self.metric_difference:
             # The metric does not change, so effects with any other sum than 0 are wrong by any measure.
@@ -51,9 +56,10 @@ class Completeness(NamedTuple):
 
     @property
     def verdict(self) -> str:
-        """Whether the scores add up: ``adds up``, ``roughly``, ``does not add up``, or ``unknown`` for NaN.
+        """Whether the scores add up: ``adds up``, ``roughly``, ``does not add up`` or ``unknown``.
 
-        See `ADDS_UP` and `ROUGHLY`.
+        The verdict is ``adds up`` if the size of `share` is at most `ADDS_UP`, and ``roughly`` if it is at most
+        `ROUGHLY`. It is ``unknown`` if the share is NaN.
         """
         size = abs(self.share)
         # The share is NaN if the sums were not measured.
@@ -67,7 +73,7 @@ class Completeness(NamedTuple):
 
 
 def largest_gap(completeness: Mapping[str, Completeness]) -> list[str]:
-    """Return a list with a few words on the site with the largest gap, or an empty list if no gap is known."""
+    """Return a list with a phrase that describes the largest gap and its site, or an empty list if no gap is known."""
     if not completeness:
         return []
     site = max(completeness, key=lambda name: abs(completeness[name].share))
@@ -90,8 +96,8 @@ def find_doubtful(
 
     Args:
         scores: Scores [units] by site.
-        completeness: Completeness by site; sites without an entry are not checked for their sum.
-        inner: The sites to look at, in order.
+        completeness: Completeness by site; if a site has no entry, it is unknown whether its scores add up.
+        inner: The sites to check, in the encoder's order.
     """
     reasons = {}
     before = None

@@ -1,4 +1,10 @@
-"""The result of `direct_effects`: direct effects of components on a class logit, image by image. No torch."""
+"""Direct effects of the components of a transformer on a class logit, image by image: the result of `direct_effects`.
+
+The direct effect of a component is what it adds to the logit through the residual stream alone, past all later
+components.
+
+Does not import torch.
+"""
 
 from dataclasses import dataclass
 from typing import Annotated
@@ -14,6 +20,10 @@ from circuitry.runs.arguments import DISTINCT
 class DirectEffects:
     """Direct effects of the components of a transformer on a class logit, image by image.
 
+    The components are the heads, the MLPs and ``embed``, the residual stream before the first block. They are called
+    writers, because they add to the residual stream. The direct effect of a writer is what it adds to the logit past
+    all later components.
+
     Example:
         >>> stream = circuitry.bases.ResidualStream.of(vit.encoder)
         >>> weight = vit.text_weights(folder.classes)[1]
@@ -23,7 +33,7 @@ class DirectEffects:
     """
 
     writers: Annotated[tuple[str, ...], DISTINCT]
-    """Names of heads and MLPs."""
+    """Names of ``embed``, the heads and the MLPs."""
     effects: Float[np.ndarray, "images writers"]
     """What each writer adds to the logit of each image."""
     rest: Float[np.ndarray, " images"]
@@ -34,7 +44,9 @@ class DirectEffects:
     def to_pandas(self) -> pd.DataFrame:
         """Return a table of the mean effects over images, with the columns writer and effect.
 
-        The largest absolute effect comes first; the last row is ``rest``. The effects add up to the mean logit.
+        A writer is a component that adds to the residual stream, such as a head. The writer with the largest absolute
+        effect comes first. The last row is ``rest``, the effect of all biases. The effects of all rows add up to the
+        mean logit.
         """
         table = pd.DataFrame({"writer": self.writers, "effect": self.effects.mean(0)})
         # A stable sort keeps writers with equal effects in the order of the tower.

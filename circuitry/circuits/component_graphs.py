@@ -68,7 +68,8 @@ def attribute_components(
 
     The sites of the graph are the layers: ``embed``, then for each block ``blocks.i.attn`` (its heads) and
     ``blocks.i.mlp`` (one unit), and finally ``embedding``. With ``ports`` there are also the sites ``blocks.i.attn.q``,
-    ``.k`` and ``.v``, whose units are the queries, keys and values of the heads. Nodes are scored by
+    ``.k`` and ``.v``, whose units are the queries, keys and values of the heads. A node writes if it adds to the
+    residual stream. Nodes are scored by
 
         score of a node that writes     = effect of cutting all edges out of it
         score of a node that only reads = effect of cutting all edges into it
@@ -76,8 +77,9 @@ def attribute_components(
     To first order the score of a node is the sum of the scores of these edges.
 
     Args:
-        task: A task whose encoder is a transformer, either of whole stages or in heads and neurons. A cut edge carries
-            what the writer adds to the stream at the baseline. The sites of the task are ignored: all edges are scored.
+        task: A task whose encoder is a transformer, either of whole stages or in heads and neurons. If an edge is cut,
+            the later node receives what the earlier node adds to the stream at the baseline. The sites of the task are
+            ignored: all edges are scored.
         method: One of `EDGE_METHODS` except for ``squared``. ``cuts`` runs the model once for every edge, and ignores
             ``rule``.
         rule: Points of the path, or the name of a rule. The default `PLAIN` is attribution patching.
@@ -109,7 +111,7 @@ def as_graph(
     """Return the graph of all heads and whole MLPs with the edges between them.
 
     Args:
-        of_stream: Scores of a stream in which no neurons are components of their own.
+        of_stream: Scores of all edges. Single neurons must not be components of their own.
         settings: Settings that the graph stores.
         ports: See `attribute_components`.
     """
@@ -157,9 +159,14 @@ def as_graph(
 
 
 def _places(components: Sequence[Component], ports: bool) -> dict[str, list[list[int]]]:
-    """Return, by site, a list with the indices of the components of each unit, in the order of the units.
+    """Return, for each site, a list with an entry for each unit: the indices of the components that belong to the unit.
 
-    A head has a reader for each of its ports, unless ``ports`` gives each port a site of its own.
+    A head that reads the stream consists of three components: its query, its key and its value. If ``ports`` is true,
+    each of the three is a unit at a site of its own.
+
+    Args:
+        components: The components that read the residual stream, or those components that write to it.
+        ports: See `attribute_components`.
     """
     by_unit: dict[str, dict[int, list[int]]] = {}
     for place, component in enumerate(components):

@@ -12,9 +12,9 @@ gradients g_k and the activations a_k of all sites:
 
     effect[unit] = - mean over images of  sum over positions and k of  (g_k + g_(k+1)) / 2 * (a_(k+1) - a_k)
 
-At every site the effects sum to m(image) - m(baseline image), up to the error of the rule. But if a stream is carried
-past the units of a site, it has a share of this sum without being a unit. So the completeness of such a site is
-unknown.
+At every site the effects sum to m(image) - m(baseline image), up to the error of the rule. There is one exception: if a
+residual stream is carried past the units of a site, a part of the change passes through the stream instead of a unit.
+So the completeness of such a site is unknown.
 """
 
 from collections import defaultdict
@@ -45,7 +45,7 @@ def conductance_effects(
     folds: Int[np.ndarray, " images"] | None = None,
     intervals: int = N_INTERVALS,
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return the mean effect of every unit on the metric: on all images, and on each fold of them, by its index.
+    """Return the mean effects of all units on the metric: on all images, and on each fold of the images.
 
     The path of the integral leads from the image to the baseline of the site `input`: zeros after normalisation, the
     mean image, or the counterfactual images. Call it within ``task.running(gradients=True)``.
@@ -54,6 +54,9 @@ def conductance_effects(
         task: Encoder, images, metric, baseline and sites.
         folds: Index of the fold of each image. If None, the second result is empty.
         intervals: Number of intervals of the path.
+
+    Returns:
+        The effects on all images, and a dictionary from the index of a fold to the effects on this fold.
     """
     sites = task.sites
     rows = rows_that_fit(task.encoder, task.work.memory_gib)
@@ -89,6 +92,9 @@ def conductance_effects(
 def path_effects(
     task: Task, folds: Int[np.ndarray, " images"] | None = None
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return the result of `conductance_effects` on the task's images of the class, without the image as a site."""
+    """Return the result of `conductance_effects` on the images of the class.
+
+    The task's images of other classes are ignored, and the pixels of the image are not scored.
+    """
     with task.running(gradients=True):
         return conductance_effects(without_image(own_images(task)), folds)

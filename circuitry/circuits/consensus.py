@@ -1,12 +1,15 @@
-"""Which units and edges of a circuit would be found again on other images? The images are resampled in folds. No torch.
+"""Which units and edges of a circuit would be found again on other images? The images are resampled in folds.
 
 1. The images are cut into n folds. A draw takes n of these folds with replacement. If there are few folds, every
    possible draw is used with its probability; otherwise random draws are used.
 2. The scores of a draw are the means over its folds, weighted by the folds' numbers of images.
-3. A unit holds in a draw if the draw keeps this unit, by the budget of the circuit, and if its effect has the same sign
-   as on all images. An edge holds in a draw if it is among the strongest edges into its unit.
-4. The *stability* of a unit or an edge is the probability that it holds in a draw. The stabilities of a circuit are the
+3. A unit holds in a draw under two conditions: the draw keeps this unit, by the budget of the circuit, and the effect
+   of the unit has the same sign as on all images. An edge holds in a draw if the scores of the draw put it among the
+   strongest edges into its downstream unit.
+4. The *stability* of a unit or an edge is the probability that it holds in a draw. A circuit has two stabilities: the
    mean over its units and the mean over its edges.
+
+Does not import torch.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -68,7 +71,10 @@ def find_consensus(
     folds: Sequence[AttributionGraph],
     edges: Mapping[tuple[str, str], Float[np.ndarray, "folds down up"]],
 ) -> Consensus:
-    """Compute the stability of a circuit by resampling the folds of its images; see the module.
+    """Compute the stability of a circuit: how probably its units and edges would be found again on other images.
+
+    The images are resampled: folds of the images are drawn with replacement. The stability of a unit or an edge is the
+    probability that it is also chosen from the scores of a draw; see the text of this module.
 
     Args:
         circuit: A circuit that was cut out of the graph of all images.
@@ -106,8 +112,13 @@ def _edge_stability(
 ) -> dict[tuple[str, str], np.ndarray]:
     """Return, by pair of sites, the probability that each edge of a circuit is among the strongest edges of a draw.
 
-    Edges are in the order of `Edges.places`. ``weights`` and ``probability`` are the weights of the folds in each draw,
-    and the probability of each draw.
+    The edges of a pair of sites are in the order of `Edges.places`.
+
+    Args:
+        circuit: The circuit.
+        edges: Scores of the circuit's edges on each fold, by pair of sites.
+        weights: Weight of each fold in each draw; the scores of a draw are the weighted means over the folds.
+        probability: Probability of each draw.
     """
     places = circuit.its_edges.places
     stability = {pair: np.zeros(len(rows)) for pair, (rows, _) in places.items()}
@@ -193,12 +204,13 @@ def _held_units(
 ) -> dict[str, Bool[np.ndarray, "draws kept"]]:
     """Return, by site, which units of the circuit hold in each draw.
 
-    A unit holds if the draw keeps it, and if its effect has the same sign in the draw as in the circuit's source.
+    A unit holds if the draw keeps it, and if its effect has the same sign in the draw as on all images. A draw keeps as
+    many units as the circuit: at each site, or at all sites together if the circuit has a global budget.
 
     Args:
-        drawn: The numbers that rank the units in each draw. A global budget ranks the units of all sites together.
-        effects: The effects in each draw.
-        circuit: The circuit.
+        drawn: The numbers that rank the units in each draw, by site.
+        effects: The effects of the units in each draw, by site.
+        circuit: The circuit, which was found on all images.
     """
     source = circuit.source
     kept = circuit.units

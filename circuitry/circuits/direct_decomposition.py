@@ -1,10 +1,11 @@
 """Decompose a class logit exactly into the direct effects of components.
 
-The direct effect of a component takes the residual connection to the embedding, past all later components. The class
-logit is the cosine of the embedding with the text weight of a class. For each image, the length of the embedding and
-the scale of the tower's last norm are held fixed. Then the logit is linear in the residual stream after the last block.
-So it is the sum, over all components, of what the last stage makes of the component's addition to the stream, plus the
-effect of the biases (Gandelsman et al. 2024, arXiv 2310.05916).
+The direct effect of a component (a head or an MLP) is what it adds to the logit through the residual stream alone, past
+all later components. The class logit is the cosine of the embedding with the text weight of a class. For each image,
+the length of the embedding and the scale of the tower's last norm are held fixed. Then the logit is linear in the
+residual stream after the last block. So the logit is a sum with a term for each component. The term is the output of
+the last stage for what the component adds to the stream, multiplied with the text weight. The biases add one more term
+(Gandelsman et al. 2024, arXiv 2310.05916).
 
 For CLIP's ResNets see `pooling_pairs`.
 """
@@ -79,9 +80,10 @@ def direct_effects(
 def direct_vectors(
     stream: ResidualStream, images: Images, work: Work = Work()
 ) -> Float[np.ndarray, "images writers d"]:
-    """Return the vector that each writer adds to the embedding directly.
+    """Return the vector that each component adds to the embedding directly, past all later components.
 
-    The product of a vector with a text weight, divided by the length of the embedding, is a direct effect; see
+    The components are the ``writers`` of the stream: ``embed``, the heads and the MLPs. The product of a vector with
+    the text weight of a class, divided by the length of the embedding, is a direct effect on the class logit; see
     `direct_effects`.
 
     Example:
@@ -97,10 +99,10 @@ def direct_vectors(
 def _added(
     stream: ResidualStream, images: Images, work: Work
 ) -> Iterator[list[np.ndarray]]:
-    """Yield, batch by batch, what makes up the embeddings.
+    """Yield, for each batch, the terms whose sum is the embedding, and the embedding itself.
 
-    These are the additions of each writer [images, writers, d], the addition of all biases [images, d], and the
-    embeddings [images, d].
+    There are three arrays: the vectors that the writers add [images, writers, d], the vector that all biases together
+    add [images, d], and the embeddings [images, d].
     """
     components = stream.components
     last = stream.encoder.stages[-1].run
@@ -130,7 +132,11 @@ def _added(
 
 @contextmanager
 def _held_norms(tower: nn.Module) -> Iterator[None]:
-    """Within the block, let each norm divide by the scale of its first input, so that it is an affine map."""
+    """Within the block, let each norm keep the scale of its first run, so that it is an affine map.
+
+    A norm divides its input by a scale. Each norm computes the scale at its first run in the block, and divides by the
+    same scale in all later runs.
+    """
     scales: dict[nn.Module, Tensor] = {}
 
     def held(norm: nn.Module, inputs: tuple[Tensor], out: Tensor) -> Tensor:
@@ -147,7 +153,7 @@ def _held_norms(tower: nn.Module) -> Iterator[None]:
 
 
 def _check_linear(stream: ResidualStream) -> int:
-    """Return the width of the embedding; raise `InputError` if it is not linear in the last residual stream.
+    """Return the width of the embedding; raise `InputError` if the embedding is not linear in the last residual stream.
 
     The scales of the norms are held fixed in this check.
     """

@@ -28,7 +28,8 @@ def cut_effects(task: Task, edges: Edges) -> Edges:
     """Return edges whose scores are the exact effects of cutting them one at a time.
 
     Every edge needs a run of its own, from the first site on. All other edges between the sites are kept in this run.
-    The edges may join neighbouring sites or, where sites carry a stream, sites further apart.
+    The edges may join neighbouring sites. They may also join sites further apart, if a residual stream is carried past
+    the units of the sites.
 
     Args:
         task: Images, metric, and the baseline that a cut edge carries.
@@ -65,10 +66,14 @@ def cut_effects(task: Task, edges: Edges) -> Edges:
 
 
 def component_cuts(stream: ResidualStream, task: Task) -> StreamScores:
-    """Return the exact effects of three kinds of cuts: each edge, all edges into a reader, all edges out of a writer.
+    """Return the exact effects of cutting edges between the components of a residual stream.
+
+    Three kinds of cuts are made: each single edge, all edges into each reader, and all edges out of each writer. A
+    writer is a component that adds to the stream, and a reader is a component that reads it.
 
     Args:
-        stream: A stream without neurons that are components of their own: each layer is one component or its heads.
+        stream: A stream in which each layer is one component, or is divided into heads. Single neurons must not be
+            components of their own.
         task: A task whose encoder is ``stream.components``.
     """
     order = [layer.name for layer in stream.layers]
@@ -101,11 +106,11 @@ def component_cuts(stream: ResidualStream, task: Task) -> StreamScores:
 def _effects(
     task: Task, gated: GatedEdges, cuts: Sequence[Cut]
 ) -> tuple[Float[np.ndarray, " cuts"], int]:
-    """Return the mean decrease of the metric by each cut, and the number of images.
+    """Return how much each cut lowers the metric, as a mean over images, and the number of images.
 
     Args:
         task: Images, metric and baseline.
-        gated: The edges of the task's encoder, with gates.
+        gated: The task's encoder, which is run with gates on its edges.
         cuts: The cuts; each is made in a run of its own.
     """
     # The first value is the metric of the whole model, followed by the metric after each cut.

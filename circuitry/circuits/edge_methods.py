@@ -3,16 +3,19 @@
 The methods are the values of `methods.EDGE_METHODS`. Which one is the default depends on the encoder:
 
 - ``squared``, the study's method, scores how far a unit of the next site moves (`chain_edges`). It is the default of a
-  chain of sites that carry nothing past their units. All other methods score effects on the metric.
+  chain of sites without a residual stream that is carried past their units. All other methods score effects on the
+  metric.
 - ``gradient`` scores edges through the residual stream to first order (`stream_edges`). It is the default of heads and
   neurons that add up in the stream.
-- ``exact-readers`` runs the later unit exactly, which needs a partial run for every unit. It is the default where sites
-  carry a stream but units do not add up in it: hidden channels, or heads with a norm after them. On ViT-B/32 with 399
-  kept units it takes 26 s of one processor for an image, where ``gradient`` takes 4 s.
-- ``cuts`` measures every edge in a run of its own (`edge_cuts`). ``exact-readers`` agrees best with these values.
+- ``exact-readers`` computes the later unit of an edge exactly, and takes only the network after this unit as linear.
+  This needs a partial run for every earlier unit. It is the default if a stream is carried past the units, but the
+  units do not add up in it: hidden channels, or heads with a norm after them. On ViT-B/32 with 399 kept units it takes
+  26 s of one processor for an image, where ``gradient`` takes 4 s.
+- ``cuts`` measures every edge in a run of its own (`edge_cuts`). Of the other methods, ``exact-readers`` agrees best
+  with the measured values.
 
-The scores of ``cuts`` are what the metric loses when an edge is cut. The scores of all other methods only rank edges:
-even if they order edges as exact cuts do, their sizes are not the loss by a cut.
+The score of an edge by ``cuts`` is what the metric loses if the edge is cut. The scores of all other methods only rank
+edges. Even if they order edges as exact cuts do, their sizes are not the loss by a cut.
 """
 
 from collections.abc import Mapping
@@ -67,9 +70,10 @@ SomeUnits = Mapping[str, Int[np.ndarray, " kept"]]
 def exact_readers(
     task: Task, units: SomeUnits, rule: QuadratureRule
 ) -> Mapping[Pair, np.ndarray]:
-    """Score edges by exact runs of the later unit, whether units add to a residual stream or not.
+    """Score edges by the exact change of the later unit, multiplied with the gradient of the metric.
 
-    If they do not, ``rule`` is ignored.
+    If the units add to a residual stream, `unit_edges` scores the edges. If they do not, `reader_edges` does, and
+    ``rule`` is ignored.
     """
     if in_stream(task.encoder):
         return unit_edges(partial(attributed, exact=BY_READER), task, units, rule)
@@ -206,10 +210,10 @@ def _scorer(method: EdgeMethod) -> EdgeScorer:
 
 
 def with_edges(task: Task, circuit: Circuit) -> Circuit:
-    """Return the same circuit of units with a graph as its source.
+    """Return the same circuit of units, with scores of the edges between its units.
 
-    The graph has scores of the edges between the circuit's units. They are measured on the task's images of the class;
-    see `score_edges`.
+    The scores are measured on the task's images of the class; see `score_edges`. The ``source`` of the returned circuit
+    is a graph, which keeps the circuit's units and holds these scores.
 
     Example:
         >>> part = circuitry.own_part(task)
@@ -249,8 +253,8 @@ def edge_method(encoder: Encoder, name: str | None) -> EdgeMethod:
 def rule_of_edges(encoder: Encoder, settings: AttributionSettings) -> QuadratureRule:
     """Return the quadrature rule of edge scores.
 
-    This is the ``edge_rule`` of the settings if they have one. Otherwise, if the method of edges integrates along a
-    path, it is the rule of the nodes; if not, it is the rule of a single gradient.
+    This is the ``edge_rule`` of the settings, if it is given. Otherwise a method of edges that integrates along a path
+    gets the rule of the nodes, and any other method gets the rule of a single gradient.
     """
     if settings.edge_rule is not None:
         return settings.edge_rule
@@ -268,12 +272,12 @@ def fold_edges(
 
     Args:
         task: A task whose images are a tensor, within ``task.running(gradients=True)``.
-        units: Units by site, by the index of the fold.
+        units: For each fold, by its index: the indices of its units by site.
         settings: Settings with the method and the rule of edges.
         folds: Index of the fold of each image.
 
     Returns:
-        Scores by pair of sites, by the index of the fold.
+        For each fold, by its index: the scores by pair of sites.
     """
     images = task.images
     assert isinstance(images, Tensor)

@@ -115,11 +115,15 @@ def _as_array(x: Tensor) -> np.ndarray:
 
 
 def _read(pool: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return ``read`` [batch, head, unit] and ``rest`` [batch, d] of a batch; see `PoolingPairs`.
+    """Return what each head reads from each unit, and the part of the embedding that comes from no unit.
+
+    The first array [batch, heads, units] is the mean of a unit over positions, weighted by the attention of a head. The
+    second array [batch, d] comes from positional embeddings and biases. They are ``read`` and ``rest`` of
+    `PoolingPairs`.
 
     Args:
         pool: The attention pooling of the tower.
-        x: Activations of the last block.
+        x: Activations of the last block for a batch of images.
     """
     units = pooled_tokens(x)
     position = pool.positional_embedding

@@ -31,9 +31,9 @@ def pixels_of(*sets: Images | None) -> dict[str, Any]:
 
 
 def own_and_others(task: Task, graph: Scores) -> dict[str, Images]:
-    """Return the images of a task as two sets by title: images of the class, and images of other classes if it has any.
+    """Return a dictionary of the task's images: the images of the class, and the images of other classes if it has any.
 
-    The titles name the class and the domain of ``graph``.
+    The keys are titles for messages. They name the class and the domain of ``graph``.
     """
     title = graph.title if graph.class_name or graph.domain else "the class"
     sets = {f"images of {title}": task.images}

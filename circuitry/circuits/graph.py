@@ -1,4 +1,4 @@
-"""Scores of units, and the graphs and circuits that are cut out by them. No torch.
+"""Scores of units, graphs of scored units and edges, and circuits that are selected by scores.
 
 `Scores` holds the score of every unit by one method. An `AttributionGraph` also holds a selection of kept units, and
 the scores of the edges between them. A `Circuit` is a selection of units, perhaps with edges between them, together
@@ -6,6 +6,8 @@ with the scores by which they were selected. So a graph or a circuit says which 
 never do.
 
 No model is needed here, so circuits can be studied on any laptop.
+
+Does not import torch.
 """
 
 import os
@@ -109,7 +111,7 @@ class Scores:
 
     @property
     def ranked_by(self) -> dict[str, np.ndarray]:
-        """Numbers [units] by site that units are ranked by, the largest absolute value first.
+        """The numbers by which units are ranked: arrays [units] by site. The largest absolute number ranks first.
 
         These are the `importance` if there is one, otherwise the effects (`node_scores`).
         """
@@ -303,8 +305,8 @@ class AttributionGraph(Scores):
         Args:
             kind: ``nodes``: one row per unit with the columns site, unit, score, kept. ``edges``: one row per edge
                 between kept units with the columns upstream_site, upstream_unit, downstream_site, downstream_unit,
-                score. ``sites``: one row per site with the columns site, units and kept (their numbers), effect_sum,
-                metric_difference, gap, gap_share, verdict; see `Completeness`.
+                score. ``sites``: one row per site with the columns site, units (number of units), kept (number of kept
+                units), effect_sum, metric_difference, gap, gap_share, verdict; see `Completeness`.
         """
         if kind == "edges":
             return self.edges.to_pandas()
@@ -422,10 +424,10 @@ class Circuit:
 
     @property
     def size(self) -> float:
-        """Share of the units at the circuit's sites that it contains.
+        """The number of the circuit's units, as a share of all units at its sites.
 
-        For a circuit of edges it is the share of all edges between the same pairs of sites, including edges of error
-        units.
+        For a circuit of edges it is the number of its edges, as a share of all possible edges between the same pairs of
+        sites. Edges of error units count among the possible edges.
         """
         source = self.source
         if self.edges is None:
@@ -455,9 +457,10 @@ class Circuit:
         return replace(self, units=units, edges=edges)
 
     def nothing(self) -> "Circuit":
-        """Return an empty circuit at the same sites; its complement contains everything at these sites.
+        """Return the empty circuit at the same sites: a run of it ablates all units, or cuts all edges, at these sites.
 
-        A circuit of units loses all units, and a circuit of edges loses all edges.
+        A circuit of units loses all units. A circuit of edges loses all edges, but keeps its units as possible ends of
+        edges. Error units are not kept.
         """
         # A circuit of edges keeps its units, because they are the possible ends of edges.
         if self.edges is not None:
@@ -469,6 +472,7 @@ class Circuit:
         """Return the circuit of all other units at the same sites.
 
         For a circuit of edges, return the circuit of all other edges that can join units of the same pairs of sites.
+        Runs of the complement keep error units if runs of this circuit do not.
         """
         n_units = {site: len(self.source.node_scores[site]) for site in self.units}
         every = {site: np.arange(n) for site, n in n_units.items()}
@@ -503,7 +507,8 @@ class Circuit:
     def without_each(self) -> "Iterator[Circuit]":
         """Yield the circuit without one of its edges, for each edge in turn.
 
-        If the circuit has no edges (``edges`` is None), yield it without one of its units, for each unit.
+        If the circuit has no edges (``edges`` is None), yield the circuit without one of its units, for each unit in
+        turn.
         """
         if self.edges is not None:
             for remaining in self.edges.without_each():

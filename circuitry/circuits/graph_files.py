@@ -1,4 +1,4 @@
-"""Files of scores; a file may also hold the kept units and edges of a graph, or a circuit. No torch."""
+"""Files of scores; a file may also hold the kept units and edges of a graph, or a circuit. Does not import torch."""
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
@@ -33,7 +33,7 @@ def write_graph(
     Args:
         path: The file.
         scores: Fields of the scores or the graph, by name.
-        circuit: Fields of a circuit whose source these scores are, if the circuit is to be written, too.
+        circuit: Fields of a circuit that was cut from these scores, by name. Default: no circuit is written.
     """
     header = _picked(scores, ("sites", "completeness", *_PLAIN))
     arrays = _named("node_scores", scores["node_scores"])
@@ -102,9 +102,10 @@ def read_graph(path: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def read_cut(path: str | os.PathLike[str]) -> dict[str, Any]:
-    """Return the fields of the circuit in a file by name, except for its source.
+    """Return the fields of the circuit in a file, by the name of the field.
 
-    Raise `InputError` if the file holds no circuit.
+    The field ``source`` is absent: `read_graph` reads the scores from which the circuit was cut. Raise `InputError` if
+    the file holds no circuit.
     """
     header, arrays = read_arrays(path, FORMAT, "circuit")
     if _CUT not in header:

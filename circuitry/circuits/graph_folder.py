@@ -1,4 +1,7 @@
-"""A folder of circuits by (class, domain), which were made by an extraction or found in another way. No torch."""
+"""A folder of circuits by (class, domain), which were made by an extraction or found in another way.
+
+Does not import torch.
+"""
 
 import os
 from collections.abc import Container, Iterator, Mapping, Sequence
@@ -94,14 +97,14 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         """Write circuits to a folder that cards, the explorer, checks and comparisons can read.
 
         The circuits may be found in any way. The folder has a graph for each circuit. The graph keeps the units of the
-        circuit, strongest first. Its edges are the edges of the circuit, or if the circuit has none, the edges of its
-        source; there may be no edges at all. The folder has no graphs of folds of the images.
+        circuit, strongest first. If the circuit has edges, the graph has the same edges. Otherwise the graph has the
+        edges of the circuit's source, if the source has any. The folder has no graphs of folds of the images.
 
         Args:
             path: The folder. It must not contain other circuits.
             circuits: The circuits by (class, domain).
-            identity: Model, classes, metric, texts, baseline, and number and seed of the images, by the names of
-                `FolderWork.identity`. Further entries are stored, too.
+            identity: What the circuits depend on: model, classes, metric, texts, baseline, and number and seed of the
+                images. The entries are named as in `FolderWork.identity`. Further entries are stored, too.
             images: The images of the class and of other classes that were used to find each circuit, by (class,
                 domain).
 
@@ -183,7 +186,10 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
 
     @property
     def n_folds(self) -> int:
-        """Number of folds that the images of a (class, domain) are cut into; fewer images leave some folds empty."""
+        """Number of folds that the images of a (class, domain) are cut into.
+
+        If there are fewer images than folds, some folds are empty.
+        """
         return int(self.manifest["config"]["n_folds"])
 
     @cached_property
@@ -211,7 +217,7 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         return self._folder.whole(job, path) if self._folder.has_record(job) else path
 
     def file(self, class_name: str, domain: str, fold: int | str = WHOLE) -> Path:
-        """Return the path of a graph file; ``fold`` is the number of a fold, or ``all``."""
+        """Return the path of a graph file; ``fold`` is the index of a fold, or ``all`` for the graph of all images."""
         if not isinstance(fold, str) and fold not in range(self.n_folds):
             raise InputError(
                 f"The images of {self.path} are cut into {self.n_folds} folds, but {fold!r} was given."
@@ -219,9 +225,9 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
         return graph_file(self._place, class_name, domain, fold)
 
     def folds(self, class_name: str, domain: str) -> dict[int, AttributionGraph]:
-        """Return the graphs of the folds of the images by number; folds without images are absent.
+        """Return the graphs of the folds of the images by the index of the fold; folds without images are absent.
 
-        Equal numbers mean the same items in all domains of a class, see `circuitry.data.fold_numbers`.
+        Folds with equal indices contain the same items in all domains of a class, see `circuitry.data.fold_numbers`.
         """
         self._check((class_name, domain))
         graphs = {}
@@ -361,7 +367,10 @@ def named(
 def _check_to_write(
     graphs: Mapping[Key, AttributionGraph], images: Mapping[Key, Sequence[ImageRecord]]
 ) -> float:
-    """Return the largest share of kept units; raise `InputError` if a graph has no kept units or no images."""
+    """Return the size of the largest circuit, as a share of its units.
+
+    Raise `InputError` if there are no graphs, or if a graph has no kept units or no images.
+    """
     largest = 0.0
     for key, graph in graphs.items():
         size = graph.circuit(None).size
@@ -380,9 +389,10 @@ def _no_circuits(given: str) -> InputError:
 
 
 def _as_graph(circuit: Circuit) -> AttributionGraph:
-    """Return a graph that keeps the units of a circuit, strongest first, with the circuit's edges.
+    """Return a graph that keeps the units of a circuit, strongest first.
 
-    If the circuit has no edges, the graph has the edges of the circuit's source. Its scores are those of the source.
+    The graph takes its scores from the circuit's source, the scores from which the circuit was cut. If the circuit has
+    edges, the graph has the same edges. Otherwise it has the edges of the source, if the source is a graph.
     """
     source = circuit.source
     kept = dict[str, np.ndarray]()
@@ -412,7 +422,7 @@ def write_fold_edges(
 
 
 def _shortened(value: Any) -> Any:
-    """Return a value of a manifest in which each long list is replaced by its first three entries and its length."""
+    """Return a value of a manifest with each long list replaced by a text: its first three entries and its length."""
     if isinstance(value, dict):
         return {name: _shortened(inner) for name, inner in value.items()}
     if isinstance(value, list) and len(value) > _FEW:

@@ -1,4 +1,4 @@
-"""Tables of the units and of the sites of an attribution graph. No torch."""
+"""Tables of the units and of the sites of an attribution graph. Does not import torch."""
 
 import math
 from collections.abc import Mapping, Sequence

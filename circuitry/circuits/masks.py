@@ -6,16 +6,18 @@ A ranking that scores each unit alone does not find such a set. So all units of 
    gate of a unit is the sigmoid of its score minus the threshold. The images are run with all sites gated at once
    (`UnitsUnderGates`). The mask consists of the k units with the largest scores. A mask on edges works in the same way,
    with a gate on each edge.
-2. The loss is the share of the model's answers that is lost: the squared distance between the answers of the gated
-   model and those of the whole model, on images of the class and of other classes, divided by the variance of the whole
-   model's answers (distillation of logits, Ba & Caruana 2014, arXiv 1312.6184). Labels of images are not used.
+2. The loss is the share of the variance of the model's answers that is lost: the squared distance between the answers
+   of the gated model and the answers of the whole model, on images of the class and of other classes, divided by the
+   variance of the whole model's answers (distillation of logits, Ba & Caruana 2014, arXiv 1312.6184). Labels of images
+   are not used.
 3. The initial scores say how much the answers depend on each gate (`fisher`). If all scores started equal, the first
    units to be removed would be those whose removal happens to raise the answers on these few images. On unseen images
    this does not hold.
 4. k falls from all units to the wanted share, by the same factor at every step, and then stays constant. A mask that is
    small from the first step collapses, because no gradient passes a site whose gates are closed. If several shares are
-   wanted, they are learned one after the other, and each starts with the scores of the one before.
-5. Logistic noise on the scores drives gates apart, and lets closed units return. It fades while k falls.
+   wanted, they are learned one after the other, and each mask starts with the scores of the mask before.
+5. Logistic noise on the scores drives gates towards 0 or 1, and lets closed units open again. The noise fades while k
+   falls.
 6. A step is measured in units of the root mean square of the gradients of all scores together. Adam would divide each
    gradient by the root mean square of the gradients of the same score. Then a unit without an effect would move as fast
    as a unit that carries the answers.
@@ -253,7 +255,7 @@ class _Learning:
             descent: The optimiser.
             generator: Random numbers for noise and images.
             bar: Progress bar; it counts every step.
-            steps: Largest number of steps.
+            steps: Largest number of steps. The training ends earlier if the loss no longer falls.
         """
         best = float("inf")
         steps_since_best = 0
@@ -311,7 +313,7 @@ class _Learning:
     def _draw(self, generator: torch.Generator) -> Tensor:
         """Return the indices of images for a step: half from the class and half from other classes.
 
-        If one of the two has too few images, the other fills the batch.
+        If there are too few images of one of the two kinds, images of the other kind fill the batch.
         """
         # The smaller set comes first, so that the larger set fills the places that are left.
         left = min(self.settings.batch_size, len(self.runs))
@@ -330,7 +332,8 @@ class _Learning:
 class _Descent:
     """Gradient descent with momentum: Adam (Kingma & Ba 2015, arXiv 1412.6980) with one mean square for all scores.
 
-    See point 6 of the module.
+    Adam would divide each gradient by a mean square of its own. Then a unit without an effect would move as fast as a
+    unit that carries the answers.
     """
 
     def __init__(self) -> None:
@@ -353,10 +356,10 @@ class _Descent:
 
 
 def _schedule(larger: float, size: float, steps: int) -> Iterator[tuple[float, float]]:
-    """Yield, for each step, the share of the units that is kept, and the share of the shrinking that is left.
+    """Yield, for each step, the size of the mask as a share of the units, and the scale of the noise.
 
-    The share falls from ``larger`` to ``size``, and then stays constant. If there is only a single step, its share is
-    ``larger``.
+    The size falls from ``larger`` to ``size``, and then stays constant. The scale of the noise falls from 1 to 0 at the
+    same time. If there is only a single step, its size is ``larger``.
     """
     falling = max(1, min(round(SHRINKING * steps), steps - 1))
     for step in range(steps):

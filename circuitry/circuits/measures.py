@@ -1,4 +1,4 @@
-"""How similar are two circuits? Node overlap, edge Jaccard, Weisfeiler-Lehman kernel, rank measures. No torch.
+"""How similar are two circuits? Node overlap, edge Jaccard, Weisfeiler-Lehman kernel, rank measures.
 
 Graphs can only be compared if they have the same units and were found in the same way; `comparable` checks this. If all
 scores of a site are zero in one of two circuits, its kept units are arbitrary. Then the node overlap of the site is
@@ -8,6 +8,8 @@ any effect is NaN.
 This module compares two graphs; `similarity_matrix` computes all pairs of several graphs, and `across_domains` compares
 sets of graphs. `chance_overlap` computes the chance level of node overlap, which is the expected overlap of random
 units. `permuted_units` serves to estimate the chance level of measures without a closed form.
+
+Does not import torch.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -118,11 +120,11 @@ def register_measure(
 
 
 def measure_code(name: str) -> str | dict[str, str]:
-    """Return what identifies the code of a measure, for the identity of a comparison.
+    """Return the entry that identifies the code of a measure in the identity of a comparison.
 
     Returns:
-        For a measure of the package its name; for a registered measure the digest of its function. If some values that
-        the function uses cannot be read, a dictionary that names them.
+        For a measure of the package, its name. For a registered measure, the digest of its function; or if some values
+        that the function uses cannot be read, a dictionary that names these values.
     """
     leaves = Leaves()
     code = leaves.read(MEASURES[name], f"the measure {name!r}")
@@ -152,7 +154,11 @@ class Measure:
 
     @property
     def label(self) -> str:
-        """The name in tables and files: the name of the measure, and for the kernel a depth other than 1."""
+        """The name in tables and files.
+
+        It is the name of the measure. If the measure is the Weisfeiler-Lehman kernel and its depth is not 1, the depth
+        is appended.
+        """
         if self.name == "wl_kernel" and self.depth != 1:
             return f"{self.name}_depth_{self.depth}"
         return self.name
@@ -169,7 +175,8 @@ def node_overlap(
 ) -> dict[str, float]:
     """Return, for each site, the Jaccard index ``|A & B| / |A | B|`` of the kept units; the image itself is left out.
 
-    The index is NaN at a site at which one of the circuits (or both) has no effect.
+    The index is NaN at a site where all scores of one of the circuits (or of both) are zero, because its kept units are
+    arbitrary there.
 
     Raises:
         InputError: if the graphs cannot be compared, because they differ in sites, units, settings or model, or because
@@ -193,8 +200,8 @@ def node_overlap(
 def edge_jaccard(a: Circuit, b: Circuit) -> float:
     """Return the Jaccard index ``|E1 & E2| / |E1 | E2|`` of the edges of two circuits, in [0, 1].
 
-    Two edges are the same if they join the same two nodes. Edges at a site at which one of the circuits has no effect
-    are left out. The index is NaN if neither circuit has an edge.
+    Two edges are the same if they join the same two nodes. Edges at a site where all scores of one of the circuits are
+    zero are left out. The index is NaN if neither circuit has any edges left.
 
     Example:
         >>> photos, sketches = graphs["clock", "real"], graphs["clock", "sketch"]
@@ -210,8 +217,8 @@ def wl_kernel(a: Circuit, b: Circuit, depth: Natural = 1) -> float:
     """Return the normalised Weisfeiler-Lehman subtree kernel of two circuits, in [0, 1].
 
     The kernel counts what both circuits have: units, and trees of edges that lead onward from a unit for up to
-    ``depth`` steps (Shervashidze et al. 2011, JMLR 12; `similarity_matrix` describes the computation). A site at which
-    one of the circuits has no effect is left out. The kernel is NaN if nothing is left.
+    ``depth`` steps (Shervashidze et al. 2011, JMLR 12; `similarity_matrix` describes the computation). A site where all
+    scores of one of the circuits are zero is left out. The kernel is NaN if one of the circuits has no units left.
 
     Example:
         >>> circuitry.wl_kernel(circuit, circuit, depth=1)
@@ -227,8 +234,8 @@ def similarity(
 ) -> dict[str | None, float]:
     """Return the similarity of two graphs by any of `MEASURES`, for each site or under None for the whole circuit.
 
-    The similarity is NaN where it is undefined: if all scores are equal (``spearman``, ``edge_spearman``), or all zero
-    (``cosine``).
+    The similarity is NaN where it is undefined, for example if all scores of one of the graphs are equal (``spearman``,
+    ``edge_spearman``) or zero (``cosine``).
 
     Example:
         >>> round(circuitry.circuits.similarity(graph, graph, "spearman")["layer3.0"], 6)
@@ -245,7 +252,7 @@ def depth_bias(graph: AttributionGraph) -> float:
 
     The mass of a site is the sum of the absolute scores of its units. The image is ignored, and so is the middle site
     if the number of sites is odd. A positive value means that the circuit is deep. The value is NaN if one of the
-    halves has mass zero. It follows the dependency depth bias of arXiv 2604.08192.
+    halves has mass zero. The measure follows the dependency depth bias of arXiv 2604.08192.
 
     Example:
         >>> isinstance(circuitry.circuits.depth_bias(graph), float)
@@ -382,13 +389,14 @@ def chance_overlap(units: Natural, kept_a: int, kept_b: int) -> float:
 
 
 def mean_chance_overlap(units: int, kept: Mapping[int, int]) -> float:
-    """Return the mean of `chance_overlap` over all pairs of subsets.
+    """Return the mean of `chance_overlap` over all pairs of several subsets, such as the kept units of several graphs.
 
-    A single subset is treated as two subsets of its size. The mean is NaN if all subsets are empty.
+    If there is only one subset, the result is its `chance_overlap` with another subset of the same size. The mean is
+    NaN if all subsets are empty.
 
     Args:
         units: Number of units of the site.
-        kept: Number of subsets by their size.
+        kept: A mapping from the size of subsets to the number of subsets of this size.
     """
     total = 0.0
     n_pairs = 0

@@ -1,4 +1,4 @@
-"""The methods that score units and the methods that score edges, by name. No torch.
+"""The methods that score units and the methods that score edges, by name.
 
 | method of units | score of a unit | runs of the model |
 |---|---|---|
@@ -7,8 +7,8 @@
 | ``gradient`` | gradient x (activation - baseline), known as attribution patching | one |
 | ``patching`` | exact effect of putting the unit to the baseline (`patch_effects`) | one per unit |
 | ``fisher`` | squared change of all answers, on images of the class and of others (`fisher`) | one |
-| ``iterative-fisher`` | rank by ``fisher``, which is measured again as the weakest units close | eight |
-| ``contrast`` | rank in the order in which `own_part` cuts units that only the class needs | one per cut |
+| ``iterative-fisher`` | rank in the order in which units are closed, the weakest by ``fisher`` first | eight |
+| ``contrast`` | place in the order in which `own_part` cuts units | one per cut |
 | ``learned`` | the unit's gate in a mask that is learned for all units together (`learn_masks`) | one per step |
 
 `score_units`, `attribute`, `extract` and `find_circuit` accept these names. `register_method` adds a method of units,
@@ -18,6 +18,8 @@ A method is a `Method` or an `EdgeMethod`. All differences between methods are f
 to compare names. The objects can be read without torch, for settings, command lines and reports. Therefore they do not
 contain the functions of the package's own methods: these are in `unit_methods.SCORERS` and `edge_methods.EDGE_SCORERS`,
 by the same names.
+
+Does not import torch.
 """
 
 import logging
@@ -287,8 +289,8 @@ def without_others(name: str, where: Sequence[str] = ()) -> str:
 
     Args:
         name: Name of the requested method.
-        where: The classes without images of other classes, in words. If given, a replacement of the method is logged as
-            a warning that names these classes.
+        where: Descriptions of the sets of images, such as classes, that have no images of other classes. If they are
+            given and another method is used, a warning is logged that names them.
     """
     instead = METHODS[name].without_others
     if instead is None:
@@ -306,12 +308,12 @@ def without_others(name: str, where: Sequence[str] = ()) -> str:
 
 
 def method_code(name: str) -> str | dict[str, str]:
-    """Return what identifies the code of a method of units, as an entry for an `Identity`; see `code_of`."""
+    """Return the entry that identifies the code of a method of units in an `Identity`; see `code_of`."""
     return code_of(METHODS.get(name, Method(name)))
 
 
 def code_of(method: Method | EdgeMethod) -> str | dict[str, str]:
-    """Return what identifies the code of a method.
+    """Return the entry that identifies the code of a method in an `Identity`.
 
     For a method of the package this is its name. For a registered method this is the digest of the `Method` or
     `EdgeMethod`, including its function. If some values of a registered method cannot be read, this is a dictionary

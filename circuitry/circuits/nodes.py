@@ -99,14 +99,17 @@ def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
 def fold_effects(
     task: Task, rule: QuadratureRule, folds: Int[np.ndarray, " images"] | None = None
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return the mean effect of every unit on the metric: on all images, and on each fold of them, by its index.
+    """Return the mean effects of all units on the metric: on all images, and on each fold of the images.
 
-    One pass over the images computes all of them. Call it within ``task.running(gradients=True)``.
+    One pass over the images computes all of these effects. Call it within ``task.running(gradients=True)``.
 
     Args:
         task: Encoder, images, metric, baseline and sites.
         rule: Quadrature rule of the path from the clean activation to the baseline.
         folds: Index of the fold of each image. If None, the second result is empty.
+
+    Returns:
+        The effects on all images, and a dictionary from the index of a fold to the effects on this fold.
     """
     encoder = task.encoder
     metric = task.metric
@@ -130,9 +133,14 @@ def fold_effects(
 
 
 def unit_effects(task: Task, site: str, effects: Tensor) -> Tensor:
-    """Return the effects [batch, units] of a site's units: the sums over positions of the effects of its activation.
+    """Return the effects [batch, units] of a site's units, summed over positions.
 
     Raise `InputError` if an effect is not finite.
+
+    Args:
+        task: The task, whose encoder has the site.
+        site: The site.
+        effects: Effect of each value of the site's activation, with the shape of the activation.
     """
     units = task.encoder.units_of(site, effects)
     of_units = per_unit(units, task.encoder.unit_dim(site))
@@ -145,7 +153,7 @@ def unit_effects(task: Task, site: str, effects: Tensor) -> Tensor:
 
 
 class FoldSum(NamedTuple):
-    """Sums over the images of a fold in a batch."""
+    """Sums over those images of a batch that belong to one fold."""
 
     effects: dict[str, np.ndarray]
     """Sums of the effects [units] by site."""
@@ -197,12 +205,13 @@ def effects_of(
     folds: object | None,
     at_same: Mapping[str, float] = {},
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return the mean effects on all images, and on the images of each fold by its index (empty without folds).
+    """Return the mean effects on all images, and a dictionary from the index of a fold to the effects on this fold.
 
     Args:
-        sums: Sums of the batches, by the index of the fold; all under 0 if there are no folds.
-        folds: The argument of `fold_sums`; only whether it is None matters.
-        at_same: The metric with a site at its baseline, by site, where this value is the same for all images.
+        sums: Sums of the batches, by the index of the fold; if there are no folds, all sums are under the index 0.
+        folds: The argument ``folds`` that `fold_sums` got. If None, the dictionary is empty.
+        at_same: The metric with a site at its baseline, by site. It has only the sites where this value is the same for
+            all images.
     """
     whole = _mean_effects(list(chain.from_iterable(sums.values())), at_same)
     if folds is None:
@@ -232,7 +241,7 @@ def _mean_effects(sums: Sequence[FoldSum], at_same: Mapping[str, float]) -> Node
 def nodes_of(
     encoder: Encoder, scores: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    """Return the scores by site without those of error units, because error units cannot be nodes of a circuit."""
+    """Return the scores by site without the scores of error units, because error units cannot be nodes of a circuit."""
     nodes = dict(scores)
     for site, errors in encoder.error_units.items():
         if site in nodes:

@@ -75,8 +75,9 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
 
     Returns:
         The own part as a `Circuit`. Test it on other images with `lesion`. ``source.node_scores`` holds the cost of
-        each unit in log-odds, and ``source.importance`` the order in which units are removed. ``made_with["tried"]``
-        lists, for each cut, the share of the units that was removed and the mean probability of the class after it.
+        each unit in log-odds, and ``source.importance`` the rank of each unit in the order of removal: 1 for the first
+        unit, and less for later units. ``made_with["tried"]`` lists, for each cut, the share of the units that was
+        removed and the mean probability of the class after it.
 
     Raises:
         InputError: if the metric has no candidate classes, if there are no images of other classes, if the model
@@ -173,9 +174,9 @@ def _identity_of_all(tasks: Sequence[Task]) -> Identity:
 def ranks_by_contrast(
     task: Task, settings: AttributionSettings
 ) -> Mapping[str, np.ndarray]:
-    """Score each unit by its place in the order of removal: 1 for the first unit, less for later ones; see `own_part`.
+    """Score each unit by its place in the order in which `own_part` removes units.
 
-    Returns arrays [units] by site.
+    The first unit gets 1, and each later unit gets less. Return arrays [units] by site.
     """
     with task.running(gradients=True):
         images = ImagesOfClass(task)
@@ -183,9 +184,10 @@ def ranks_by_contrast(
 
 
 def _prepared(task: Task) -> Task:
-    """Return the task with the model's scale in its metric, at the sites that it names, without the image.
+    """Return the task as `own_part` uses it: with the model's scale in its metric, and without the site of the image.
 
-    If the task has all sites of its encoder, return it at the sites that compute (`counted_sites`).
+    If the task has all sites of its encoder, only the sites that count in the size of a circuit are kept
+    (`counted_sites`). If the sites of the task are a selection, all of them are kept.
     """
     scaled = at_model_scale(task)
     if named_sites(scaled) is not None:
@@ -198,9 +200,10 @@ def _prepared(task: Task) -> Task:
 class ImagesOfClass:
     """Images of a class and of other classes, run with gates on the units; `slopes` differentiates their log-odds.
 
-    Images of the task have indices: images of the class come first, then images of other classes. The attribute ``own``
-    holds the indices of the images of the class that are used, and ``others`` the indices of the images of other
-    classes. ``answers`` holds the label that the whole model gives to each image.
+    The images of the task are indexed together: images of the class come first, then images of other classes. The
+    attribute ``own`` holds the indices of the images of the class that the model recognises. ``others`` holds the
+    indices of the images of other classes that the model classifies as a class other than this one. ``answers`` holds,
+    for each image, the class as which the whole model classifies it.
     """
 
     def __init__(self, task: Task) -> None:
@@ -235,12 +238,13 @@ class ImagesOfClass:
     def slopes(
         self, places: Sequence[int], opened: Float[Tensor, " gates"]
     ) -> Iterator[tuple[Float[Tensor, "some gates"], Float[Tensor, " some"]]]:
-        """Yield, chunk by chunk, the slopes d log-odds / d gates on some images, and the probabilities.
+        """Yield, for each chunk of images, the slopes d log-odds / d gates [images, gates], and probabilities [images].
 
-        Both belong to the answer that the whole model gives to an image.
+        The log-odds and the probability of an image are those of the class as which the whole model classifies the
+        image.
 
         Args:
-            places: Places of the images among all images of the task.
+            places: Indices of the images among all images of the task.
             opened: Value of each gate: 1 is open, 0 is cut.
         """
         for i in range(0, len(places), self.runs.rows):
@@ -273,9 +277,10 @@ class Contrast(NamedTuple):
 
 
 def contrast(images: Sequence[ImagesOfClass], share: float | None = None) -> Contrast:
-    """Cut units in the order of contrast, in growing steps.
+    """Cut units in the order that `own_part` describes, a growing number at a time, and record the effect of each cut.
 
-    Stop at ``share``. If it is None, stop when the mean probability of the class is at chance level, or at `MOST`.
+    The cutting ends when the share of cut units reaches ``share``. If ``share`` is None, it ends when the mean
+    probability of the class is at chance level, or when the share reaches `MOST`.
     """
     most = MOST if share is None else share
     chance = 1 / len(images[0].metric.weights)
@@ -309,13 +314,21 @@ def contrast(images: Sequence[ImagesOfClass], share: float | None = None) -> Con
 
 
 def _falling(ratio: Tensor, opened: Tensor) -> Tensor:
-    """Return the indices of all gates: first the open gates by falling ratio, then the gates that are cut."""
+    """Return the indices of all gates: first the open gates by falling ratio, then the gates that are already cut.
+
+    Args:
+        ratio: For each gate, the cost of cutting its unit, divided by the damage to other classes plus a price.
+        opened: Value of each gate: 1 is open, 0 is cut.
+    """
     still_open = ratio.masked_fill(opened == 0, -torch.inf)
     return still_open.argsort(descending=True, stable=True)
 
 
 def _damage(images: ImagesOfClass, opened: Tensor) -> Tensor:
-    """Return the damage [gates]: the mean over images of other classes of the absolute slope of their answer."""
+    """Return the damage to other classes by cutting each unit [gates].
+
+    It is the mean, over images of other classes, of the absolute slope of the log-odds of the model's answer.
+    """
     sums = [slopes.abs().sum(0) for slopes, _ in images.slopes(images.others, opened)]
     return torch.stack(sums).sum(0) / len(images.others)
 

@@ -1,8 +1,11 @@
-"""Quadrature rules on [0, 1] for path integrals. A rule consists of points and weights. No torch.
+"""Quadrature rules on [0, 1] for path integrals. A rule consists of points and weights.
 
-Integrated gradients average a gradient along the straight line from the clean activation (t = 0) to the baseline
-(t = 1). The rule says at which points the gradient is evaluated. Sundararajan et al. 2017 (arXiv 1703.01365) use a
-Riemann sum. The study uses the left Riemann sum with ten points.
+Integrated gradients average a gradient along the straight line from the clean activation to the baseline. A point of
+this line has a number from 0, the clean activation, to 1, the baseline. The rule says at which points the gradient is
+evaluated. Sundararajan et al. 2017 (arXiv 1703.01365) use a Riemann sum. The study uses the left Riemann sum with ten
+points.
+
+Does not import torch.
 """
 
 from dataclasses import dataclass
@@ -105,8 +108,8 @@ def gauss_radau_rule(points: Points) -> QuadratureRule:
     """Return the Gauss-Radau rule whose first point is t = 0; it is exact for polynomials up to degree 2n - 2.
 
     The point t = 0 costs almost nothing: one backward pass gives the gradients at the clean activations of all sites,
-    and the gradient of an edge's metric is zero there. Like the Gauss-Legendre rule, it is inaccurate if a cosine logit
-    turns sharply near zero.
+    and the squared distance that scores the edges of chains (`chain_edges`) has gradient zero there. Like the
+    Gauss-Legendre rule, it is inaccurate if a cosine logit turns sharply near zero.
 
     Example:
         >>> [round(point, 3) for point in circuitry.circuits.gauss_radau_rule(2).points]

@@ -1,8 +1,10 @@
-"""One pass over the graphs of all classes, which collects the similarities by several measures. No torch.
+"""One pass over the graphs of all classes, which collects the similarities by several measures.
 
 A class has, in each domain, a graph of all images and graphs of folds of the images. All graphs of a class are compared
-with each other at once, see `similarity_matrix`. The graphs of one fold in every domain stay in memory until the next
-few classes have been compared with them.
+with each other at once, see `similarity_matrix`. A class is also compared with a few other classes: the graphs of one
+of its folds in every domain stay in memory until the next few classes have been compared with them.
+
+Does not import torch.
 """
 
 from collections import Counter, defaultdict, deque
@@ -32,7 +34,7 @@ from circuitry.runs.errors import number_of
 Node = tuple[str, int]
 """Domain and index of the fold, which is `WHOLE` for the graph of all images."""
 ByNode = Mapping[Node, AttributionGraph]
-"""The graphs of a class."""
+"""The graphs of a class, by domain and fold."""
 
 FEWEST_KEPT = 5
 """A site counts in means over sites only if every graph keeps at least this number of units there."""
@@ -74,7 +76,10 @@ class _Compared(NamedTuple):
     """The similarities: arrays [pairs] by measure and site."""
 
     def columns(self, measure: Measure) -> dict[str, np.ndarray]:
-        """Return the columns of `FOLDS` with the similarities by one measure, for all pairs at each site in turn."""
+        """Return the similarities by one measure as columns of a table, by the names in `FOLDS`.
+
+        The table has the rows of all pairs at the first site, then the rows of all pairs at the next site, and so on.
+        """
         by_site = self.values[measure]
         # An array of objects, because the site is None for measures of whole circuits.
         sites = np.array(list(by_site), object)
@@ -109,7 +114,11 @@ class ClassPass:
         self._compared: dict[str, list[_Compared]] = {}
 
     def add(self, class_name: str, graphs: ByNode) -> None:
-        """Compare the graphs of a class with each other, and with graphs of the few classes that were added before."""
+        """Compare the graphs of a class with each other and with graphs of other classes, and store the similarities.
+
+        The other classes are the classes that were added last. The setting ``other_classes`` says how many there are.
+        With other classes only graphs of folds are compared: one fold of each class, drawn at random.
+        """
         folds = {}
         for node, graph in graphs.items():
             self._checked.add(graph)
@@ -143,7 +152,9 @@ class ClassPass:
         self._draw_chance(drawn_from)
 
     def values(self, measure: Measure, order: Iterable[str]) -> pd.DataFrame:
-        """Return a table of the similarities between graphs of all images, with the columns `VALUES`.
+        """Return a table of the similarities between graphs that were found on all images, with the columns `VALUES`.
+
+        Similarities of graphs of folds are in the table of `folds`.
 
         Args:
             measure: The measure.
@@ -155,10 +166,13 @@ class ClassPass:
         return whole[list(VALUES)].reset_index(drop=True)
 
     def folds(self, measure: Measure, order: Iterable[str]) -> pd.DataFrame:
-        """Return a table of all other similarities, with the columns `FOLDS`.
+        """Return a table of the similarities of graphs of folds, with the columns `FOLDS`.
 
-        They are between graphs of two folds, or between the graph of a fold and the graph of all images. The arguments
-        are those of `values`.
+        The graph of a fold is compared with the graph of another fold, or with the graph of all images.
+
+        Args:
+            measure: The measure.
+            order: The classes, in the order of the table.
         """
         table = self._table(measure, order)
         return table[table["fold_a"] != WHOLE].reset_index(drop=True)
@@ -166,8 +180,8 @@ class ClassPass:
     def chance(self, measure: Measure) -> pd.DataFrame:
         """Return a table of the chance level of a measure, with the columns site and value.
 
-        It is the mean over draws of permuted units. For node overlap it is the mean of a closed form over pairs of
-        graphs.
+        The level is the mean similarity of a graph and a graph whose units are permuted at random, over several draws.
+        Node overlap needs no draws: its level is the expected overlap of random units, as a mean over pairs of graphs.
         """
         if measure.name == "node_overlap":
             # Node overlap has a closed form, so it needs no draws.
@@ -215,13 +229,13 @@ class ClassPass:
         pairs: Int[np.ndarray, "pairs 2"],
         graphs: Sequence[AttributionGraph],
     ) -> None:
-        """Compute the similarities of some graphs, and store those of the given pairs.
+        """Compare graphs of one or two classes, and store the similarities of the chosen pairs.
 
         Args:
-            classes: Class of the first node of each pair, and class of the second node.
-            nodes: The nodes.
-            pairs: Indices of the two nodes of each pair.
-            graphs: The graph of each node.
+            classes: Class of the first graph of each pair, and class of the second graph.
+            nodes: Domain and fold of each graph.
+            pairs: Indices of the two graphs of each chosen pair.
+            graphs: The graphs.
         """
         if not len(pairs):
             return
@@ -293,7 +307,7 @@ class SiteMarks:
     def left_out(self) -> dict[str, str]:
         """Return the sites that do not count, each with the reason.
 
-        If no site would be left, few kept units are not a reason.
+        If all sites would be left out, sites with few kept units count all the same.
         """
         repeats = self._repeats or {}
         few = {site for site, n in self._kept.items() if n < FEWEST_KEPT}
@@ -310,13 +324,14 @@ class SiteMarks:
 
 
 def _pairs_of_a_class(nodes: Sequence[Node]) -> Int[np.ndarray, "pairs 2"]:
-    """Return the indices of the two nodes of each pair of graphs to compare.
+    """Return the pairs of graphs of a class to compare, as indices [pairs, 2] of two nodes.
 
-    Three kinds of pairs are compared:
+    A node is a domain and the index of a fold, or `WHOLE` for the graph of all images. Three kinds of pairs are
+    compared:
 
     - the graphs of all images of two domains;
-    - the graphs of two folds with different indices: within a domain once, and between two domains for both
-      assignments of the indices to the domains;
+    - the graphs of two folds with different indices i and j, within a domain or between two domains. Between two
+      domains there are two such pairs: fold i of the first domain with fold j of the second, and fold j with fold i;
     - the graph of each fold with the graph of all images of its domain.
     """
     chosen = []

@@ -1,22 +1,25 @@
-"""Similarities of every pair of several graphs, as a matrix for each measure. No torch.
+"""Similarities of every pair of several graphs, as a matrix for each measure.
 
-Each graph is prepared once. Then one matrix product gives the values of all pairs. It counts common members of sets,
-multiplies counts of labels, or multiplies normalised scores. The graphs must already be checked with `Comparable`. If a
-graph has no effect at a site, its kept units are arbitrary there. So in every pair with this graph the node overlap of
-the site is NaN, and the other measures ignore the nodes and edges of the site in both circuits.
+Each graph is prepared once. Then one matrix product gives the values of all pairs. Depending on the measure, the
+product counts common members of sets, multiplies counts of labels, or multiplies normalised scores. The graphs must
+already be checked with `Comparable`. If a graph has no effect at a site, its kept units are arbitrary there. So in
+every pair with this graph the node overlap of the site is NaN, and the other measures ignore the nodes and edges of the
+site in both circuits.
 
 Nodes have numbers: the number of a node is its index among all units of all sites. So two circuits can only be compared
 if their sites have equally many units. The Weisfeiler-Lehman subtree kernel (Shervashidze et al. 2011, JMLR 12) is
 computed as follows:
 
 1. The first label of a node is its number, so only the same unit has the same label in two circuits.
-2. Then ``depth`` times, each label becomes the pair (label, unordered labels of the node's successors), hashed to
-   64 bits.
+2. Then ``depth`` times, each label becomes the pair (label, unordered labels of the node's successors), hashed to 64
+   bits.
 3. At each depth, a circuit is represented by the histogram of its labels. The kernel of two circuits is the sum over
    depths of the inner product of their histograms. It is divided by the geometric mean of the kernels of each circuit
    with itself.
 
 Two different labels get the same hash with a probability of about 1e-12 in a pair of circuits of RN50.
+
+Does not import torch.
 """
 
 from collections.abc import Callable, Collection, Sequence
@@ -36,7 +39,10 @@ _Histogram = tuple[np.ndarray, np.ndarray]
 
 
 class CircuitArrays(NamedTuple):
-    """Nodes and edges of a circuit, with nodes given by their numbers."""
+    """Nodes and edges of a circuit, as arrays of numbers.
+
+    The number of a node is its index among all units of all sites.
+    """
 
     nodes: Int[np.ndarray, " nodes"]
     """Number of each node."""
@@ -141,7 +147,10 @@ def edge_spearman_matrix(circuits: Sequence[Circuit]) -> _Matrix:
 
 
 def _numbering(scores: Scores) -> tuple[dict[str, int], int]:
-    """Return the number of the first unit of each site, by site, and the total number of units."""
+    """Return the number of the first unit of each site, and the total number of units.
+
+    Units are numbered from 0, through all sites in turn.
+    """
     starts = {}
     n_units = 0
     for site in scores.inner_sites:
@@ -153,7 +162,10 @@ def _numbering(scores: Scores) -> tuple[dict[str, int], int]:
 def _scored_edges(
     circuit: Circuit, left_out: Collection[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the numbers and the scores of all scored edges, except for edges at the sites in ``left_out``."""
+    """Return the numbers of all scored edges, and their scores, except for edges at the sites in ``left_out``.
+
+    The number of an edge identifies it in every circuit, see `CircuitArrays.edges`.
+    """
     starts, n_units = _numbering(circuit.source)
     edges = circuit.scored_edges
     # The lists start with empty arrays, because numpy cannot concatenate an empty list.
@@ -173,7 +185,14 @@ def _by_left_out(
     circuits: Sequence[Circuit],
     measure: Callable[[Sequence[CircuitArrays]], list[np.ndarray]],
 ) -> list[np.ndarray]:
-    """Return the matrices of a measure, in which each pair of circuits ignores the sites where one has no effect."""
+    """Return the matrices of a measure, in which each pair of circuits is compared without some sites.
+
+    These are the sites where one of the two circuits has no effect, because the scores of all units there are zero.
+
+    Args:
+        circuits: The circuits.
+        measure: Takes the circuits as arrays. Returns one or several matrices [circuits, circuits] of similarities.
+    """
     # Pairs of circuits by the set of sites that they leave out. Nearly always only the empty set occurs, so one call of
     # the measure gives all pairs. Each further set needs another call.
     without = [circuit.source.sites_without_effect for circuit in circuits]
@@ -214,7 +233,10 @@ def _jaccard_matrix(sets: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _normalised(kernel: np.ndarray) -> np.ndarray:
-    """Return a kernel divided by the geometric mean of the two diagonal values; NaN if one of these is zero."""
+    """Return a kernel with each entry divided by the geometric mean of the diagonal entries of its row and its column.
+
+    The result is NaN where one of these diagonal entries is zero.
+    """
     # The root of the product, not the product of the roots, so that the diagonal is divided by exactly itself.
     both = np.sqrt(np.outer(np.diag(kernel), np.diag(kernel)))
     return _quotient(kernel, both)
@@ -241,7 +263,7 @@ def cosine_matrix(rows: Float[np.ndarray, "rows numbers"]) -> np.ndarray:
 
 
 def circuit_arrays(circuit: Circuit, without: Collection[str] = ()) -> CircuitArrays:
-    """Return the numbers of a circuit's nodes and edges.
+    """Return the nodes and edges of a circuit as numbers that identify them in every circuit.
 
     Nodes at the sites in ``without``, and edges that begin or end at these sites, are left out.
     """
@@ -266,9 +288,10 @@ def circuit_arrays(circuit: Circuit, without: Collection[str] = ()) -> CircuitAr
 
 
 def label_histograms(circuit: CircuitArrays, depth: int) -> list[_Histogram]:
-    """Return the histogram of labels at each depth from 0 to ``depth``; equal labels have equal hashes everywhere.
+    """Return the histogram of the nodes' labels at each depth from 0 to ``depth``.
 
-    The labels of the successors are hashed to the sum of their hashes, so they need not be sorted.
+    Labels are hashed to 64 bits. A label has the same hash in every circuit, so histograms of several circuits can be
+    compared. The labels of a node's successors are unordered, so they enter the new label as the sum of their hashes.
     """
     # Edges refer to nodes by their numbers. A search in the sorted numbers finds the indices.
     numbers = np.sort(circuit.nodes)

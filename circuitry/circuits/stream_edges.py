@@ -1,20 +1,23 @@
 """Edges through the residual stream, scored by attribution patching (Syed et al. 2023, arXiv 2310.10348).
 
-The effect of an edge is how much the metric falls if one reader receives the baseline of one writer instead of its
+A writer is a component that adds to the residual stream: ``embed``, a head, an MLP or a neuron. A reader is a component
+that reads the stream: the query, key or value of a head, an MLP, a neuron or the embedding. Each reader has an edge
+from every writer of an earlier layer.
+
+The effect of an edge is how much the metric falls if the reader receives the baseline of this one writer instead of its
 clean value. To first order this is
 
     score[reader, writer] = mean over images of  sum over positions of  (a - b)_writer . sum_k w_k * G_reader at t_k.
 
 Here a and b are what the writer adds to the residual stream on the clean run and at the baseline. G_reader is the
 gradient of the metric with respect to the reader's own copy of the stream (`stream_gradients`). The points t_k of the
-rule lie on the straight line from the clean stream before the first block to its baseline (Hanna et al. 2024,
-arXiv 2403.17806); a rule with the single point t = 0 is plain attribution patching. A writer has no edge to an earlier
-reader. The products are computed layer by layer for all later readers, so that the additions of only one layer are in
-memory at a time. Images are taken in batches that fit into the memory.
+rule, with the weights w_k, lie on the straight line from the clean stream before the first block to its baseline (Hanna
+et al. 2024, arXiv 2403.17806). A rule with the single point t = 0 is plain attribution patching. The products are
+computed layer by layer for all later readers, so that the additions of only one layer are in memory at a time. Images
+are taken in batches that fit into the memory.
 
-With the hook points ``exact``, which the method ``exact-readers`` uses, the output of the reader is computed exactly,
-its norm and nonlinearity included. Only the network after the reader is taken as linear. This needs a partial run for
-each writer.
+The method ``exact-readers`` computes the output of the reader exactly, its norm and nonlinearity included (argument
+``exact``). Only the network after the reader is taken as linear. This needs a partial run for each writer.
 
 Corrections of the gradients (AtP*, RelP, paths layer by layer) are in ``experiments/edge_corrections.py`` of a
 checkout. No correction ranked edges better.
@@ -59,7 +62,10 @@ the changed stream."""
 
 
 class StreamScores(NamedTuple):
-    """Scores of all edges between the components of a transformer."""
+    """Scores of all edges between the components of a transformer.
+
+    A writer is a component that adds to the residual stream, and a reader is a component that reads it.
+    """
 
     readers: tuple[Component, ...]
     """Components that read the stream, in the order of the tower. The query, key and value of a head are three
@@ -92,8 +98,9 @@ def attributed(
         task: A task whose encoder is ``stream.components``, within ``task.running(gradients=True)``.
         rule: Points of the path from the clean stream to the baseline.
         gradients: Function that computes the gradients with respect to the copies of the stream that readers read.
-        exact: Hook points at the outputs of the readers that are computed exactly: `BY_READER`, or only the attention
-            patterns, or empty if all readers are taken as linear.
+        exact: Hook points at the outputs of the readers that are computed exactly. With `BY_READER`, all readers are
+            computed exactly; with only the attention patterns, queries and keys are. If empty, all readers are taken as
+            linear.
     """
     scores = torch.zeros(())
     into_readers = torch.zeros(())
@@ -193,9 +200,9 @@ def stream_of(task: Task) -> tuple[ResidualStream, Task]:
 def clean_and_baseline(
     stream: ResidualStream, task: Task, n_patterns: int = 0
 ) -> Iterator[tuple[dict[str, Tensor], dict[str, Tensor]]]:
-    """Yield the clean activations and the activations at the baseline, by site of the stream.
+    """Yield, batch by batch, the clean activations and the activations at the baseline, each by site of the stream.
 
-    Each pair is of a batch with as many images as fit into the memory. Call it within ``task.running(gradients=True)``.
+    A batch has as many images as fit into the memory. Call it within ``task.running(gradients=True)``.
 
     Args:
         stream: The stream.
@@ -261,8 +268,9 @@ def _put_exact_effects(
     Args:
         stream, metric: The stream, and the metric of its embedding.
         clean, other: Activations of the clean run and at the baseline.
-        gradients: Gradients of the metric by the names of hook points. If there are none of the neurons, only heads are
-            exact; if there are none of the values either, only queries and keys are.
+        gradients: Gradients of the metric with respect to hook points, by name. Gradients of the attention patterns are
+            needed, and make queries and keys exact. Gradients of the values make values exact. Gradients of the neurons
+            make MLPs and the embedding exact.
         edges, into: Effects of each edge, and of all edges into a reader; changed in place.
     """
     everything = any(point.endswith("mlp.hook_post") for point in gradients)
@@ -296,15 +304,16 @@ def _put_exact_effects(
 
 
 def _exact_heads(layer: Layer, x: Tensor, gradients: Mapping[str, Tensor]) -> Reader:
-    """Return the `Reader` of a layer of heads.
+    """Return a function that takes a change of the stream and returns its effects through the heads of a layer.
 
-    Changes of queries and keys are computed through the attention pattern, softmax included (Kramar et al. 2024,
-    arXiv 2403.00745). Values are included if there is a gradient with respect to them.
+    The function is a `Reader`. It returns an effect for each query, key and value. It computes the attention patterns
+    exactly, softmax included (Kramar et al. 2024, arXiv 2403.00745). Values are included if there is a gradient with
+    respect to them.
 
     Args:
-        layer: The layer.
-        x: The clean stream that it reads.
-        gradients: Gradients of the metric by the names of hook points.
+        layer: The layer of heads.
+        x: The clean stream that the layer reads.
+        gradients: Gradients of the metric with respect to hook points, by name.
     """
     block = layer.block
     assert block is not None
@@ -329,9 +338,10 @@ def _exact_heads(layer: Layer, x: Tensor, gradients: Mapping[str, Tensor]) -> Re
 
 
 def _exact_neurons(layer: Layer, x: Tensor, gradients: Mapping[str, Tensor]) -> Reader:
-    """Return the `Reader` of an MLP, which is computed through its norm and nonlinearity.
+    """Return a function that takes a change of the stream and returns its effects through the neurons of an MLP.
 
-    The arguments are those of `_exact_heads`.
+    The function is a `Reader`. It computes the norm and the nonlinearity of the MLP exactly. The arguments are those of
+    `_exact_heads`.
     """
     block = layer.block
     assert block is not None
@@ -352,9 +362,10 @@ def _exact_neurons(layer: Layer, x: Tensor, gradients: Mapping[str, Tensor]) -> 
 def _exact_embedding(
     stream: ResidualStream, metric: Metric, layer: Layer, x: Tensor
 ) -> Reader:
-    """Return the `Reader` of the embedding, which is computed through the last stage and the metric.
+    """Return a function that takes a change of the stream and returns its effect through the embedding.
 
-    If units of the embedding are readers of their own, the metric is taken as linear in each of these units.
+    The function is a `Reader`. It computes the last stage and the metric exactly. If units of the embedding are readers
+    of their own, the metric is taken as linear in each of these units.
     """
     last = stream.encoder.stages[-1].run
     units = list(layer.apart)

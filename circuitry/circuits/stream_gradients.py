@@ -91,15 +91,16 @@ def reader_gradients(
 ) -> StreamGradients:
     """Return gradients of the metric with respect to the copy of the stream that each reader reads.
 
-    The gradients are integrated along the straight line from the clean stream before the blocks to the stream of the
-    baseline.
+    A reader is the query, key or value of a head, an MLP, a neuron or the embedding. The gradients are integrated along
+    the straight line from the clean stream before the blocks to the stream of the baseline.
 
     Args:
         stream: The stream.
         metric: The metric of the embedding.
         clean, other: Activations of the clean run and at the baseline.
         rule: Points and weights of the integral.
-        points: Hook points of each block, such as ``attn.hook_pattern``, for which gradients are returned, too.
+        points: Hook points of each block, such as ``attn.hook_pattern``, with respect to which gradients are returned,
+            too.
     """
     a = clean[stream.sites[0]]
     b = other[stream.sites[0]]
@@ -119,7 +120,10 @@ def reader_gradients(
 def changes(
     stream: ResidualStream, clean: Activations, other: Activations
 ) -> Iterator[tuple[Layer, Float[Tensor, "writers batch position d_model"]]]:
-    """Yield each layer that writes, with the change of what its writers add: at the baseline minus clean."""
+    """Yield each layer that adds to the residual stream, and the change of what each of its components adds.
+
+    The change is what the component adds at the baseline, minus what it adds on the clean run.
+    """
     step = {site: other[site] - clean[site] for site in stream.sites}
     for layer in stream.layers[:-1]:
         yield layer, stream.written_by(layer, step)
@@ -174,12 +178,13 @@ def into_readers(
 def _into_neurons(
     layer: Layer, by_neuron: Tensor, at: Tensor
 ) -> Float[Tensor, "neurons batch position d_model"]:
-    """Return the gradients with respect to the normed stream that each neuron reads, for neurons that are readers.
+    """Return the gradients with respect to the normed stream that each neuron in ``layer.apart`` reads.
 
     Args:
         layer: The layer; its ``apart`` neurons are readers of their own.
         by_neuron: Gradients with respect to the pre-activations of all neurons.
-        at: The normed stream. If the map to the pre-activations is not affine, its derivative is taken there.
+        at: The normed stream. If the map from it to the pre-activations is not affine, the derivative of the map is
+            taken at this stream.
     """
     block = layer.block
     assert block is not None

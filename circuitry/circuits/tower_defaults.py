@@ -1,7 +1,7 @@
 """Defaults by kind of tower: quadrature rules and sizes. `relative_error` compares a rule with a finer rule.
 
-It depends on the tower how sharply a metric turns on the path to the baseline, and therefore how many points a rule
-needs.
+Along the path to the baseline, the metric changes more sharply in some towers than in others. So the number of points
+that a rule needs depends on the tower.
 """
 
 from collections.abc import Mapping, Sequence
@@ -67,8 +67,8 @@ def default_size(encoder: Encoder) -> float:
 def default_sites(encoder: Encoder, budget: str) -> tuple[str, ...]:
     """Return the default sites to score.
 
-    With a global budget these are the sites that compute (`counted_sites`) and the sites in a feature basis. With any
-    other budget, or if there are no such sites, these are all sites of the encoder.
+    With a global budget these are the sites whose units count in the size of a circuit (`counted_sites`), and the sites
+    in a feature basis. With any other budget, or if there are no such sites, these are all sites of the encoder.
     """
     if budget != GLOBAL:
         return encoder.sites
@@ -84,7 +84,10 @@ def with_size(settings: _Settings, encoder: Encoder) -> _Settings:
 
 
 def with_rules(settings: _Settings, encoder: Encoder) -> _Settings:
-    """Return settings with the default size, and if no rule of nodes is given, with the default rules of a folder."""
+    """Return settings with the default size, and if they have no rule of nodes, with the default rules of the tower.
+
+    The default rules are `DEFAULT_RULES`. An edge rule in the settings is not replaced.
+    """
     settings = with_size(settings, encoder)
     if settings.rule is not None:
         return settings

@@ -1,13 +1,15 @@
-"""A circuit as the JSON that circuit-tracer's page and Neuronpedia open. No torch.
+"""A circuit as the JSON that circuit-tracer's page and Neuronpedia open.
 
 Such a file describes a language model on one prompt: features at layers and tokens, and the token that they make
 likely. Here sites take the place of layers. The prompt is a sentence that names class and domain, units are features at
 its last token, and the class is the token that they make likely.
 
-The programs that read these files have three habits. They read the probability from the label of the output node. They
-leave out a feature that is at more than two thirds of the tokens. They place a column by the token before it. Therefore
-the sentence has several tokens. The page of the explorer writes the same file (``exports.js``), and a test compares
-both.
+Three properties of the programs that open the files matter here. They read the probability from the label of the output
+node. They leave out a feature that is at more than two thirds of the tokens. They place the column of a token by means
+of the token before it. Because of the last two, the sentence has several tokens. The page of the explorer writes the
+same file (``exports.js``), and a test compares both.
+
+Does not import torch.
 """
 
 import json
@@ -23,7 +25,8 @@ from circuitry.runs.arguments import Share, checked
 from circuitry.runs.files import whole_file
 
 PINNED = 10
-"""Number of the strongest units that are pinned in addition to the class. Readers first draw the pinned nodes."""
+"""Number of the strongest units that are pinned in addition to the class. The pages that open the file first draw the
+pinned nodes."""
 
 
 @checked
@@ -65,7 +68,7 @@ def tracer_graph(
     tokens = ["an", " image", " of", f" {class_name}"]
     if source.domain is not None:
         tokens += [" in", f" {source.domain}"]
-    # All nodes are at the last token. Readers leave out nodes that are at more than two thirds of the tokens.
+    # All nodes are at the last token. The pages leave out nodes that are at more than two thirds of the tokens.
     position = len(tokens) - 1
     top = len(source.inner_sites)
     units = _units_of(circuit, position)
@@ -86,7 +89,7 @@ def tracer_graph(
     last = units.loc[units["layer"] == units["layer"].max(), "id"]
     links += [_link(unit, output, scores[unit]) for unit in last]
     strongest = sorted(scores, key=lambda unit: -abs(scores[unit]))[:PINNED]
-    # Readers list pinned nodes in the given order, so they are sorted from the first layer to the class.
+    # The pages list pinned nodes in the given order, so they are sorted from the first layer to the class.
     pinned = [unit for unit in scores if unit in strongest]
     return {
         "metadata": {
@@ -153,7 +156,7 @@ def _node(layer: int, unit: int, position: int) -> dict[str, Any]:
 
 def _as_class(class_name: str, probability: float | None) -> dict[str, Any]:
     """Return the JSON entries that mark a node as the output node of the class."""
-    # Readers cut the label at the quotes and at "(p=", so the name must not contain either.
+    # The pages cut the label at the quotes and at "(p=", so the name must not contain either.
     quoted = class_name.replace('"', "'").replace("(p=", "(p ")
     said = "?" if probability is None else f"{probability:.3f}"
     return {
@@ -166,7 +169,7 @@ def _as_class(class_name: str, probability: float | None) -> dict[str, Any]:
 
 
 def _plain(name: str) -> str:
-    """Return a name with all characters replaced that readers do not accept.
+    """Return a name with an underscore for each run of characters that Neuronpedia and circuit-tracer do not accept.
 
     They accept ASCII letters, digits, dots, hyphens and underscores.
     """

@@ -51,7 +51,7 @@ def along_sites(
 def along_image(
     task: Task, settings: AttributionSettings, folds: FoldNumbers = None
 ) -> CompleteScores:
-    """Score units by their conductance as the image goes to its baseline."""
+    """Score units by their conductance on the path from the image to its baseline."""
     return path_effects(task, folds)
 
 
@@ -77,21 +77,21 @@ def exact_effects(task: Task, settings: AttributionSettings) -> UnitScores:
 def squared_changes(
     task: Task, settings: AttributionSettings, folds: FoldNumbers = None
 ) -> UnitScores:
-    """Score each unit by the squared change of all answers when its gate changes."""
+    """Score each unit by how far all answers move when its gate closes a little: the squared derivative."""
     return _by_gates(task, set_importance, folds)
 
 
 def ranks_by_rounds(
     task: Task, settings: AttributionSettings, folds: FoldNumbers = None
 ) -> UnitScores:
-    """Score each unit by its rank; units are scored again each time that the least important units have closed."""
+    """Score each unit by its rank: the weakest units are closed in rounds, and open units are scored again."""
     return _by_gates(task, iterative_ranks, folds)
 
 
 def _by_gates(
     task: Task, measure: Callable[..., Tensor], folds: FoldNumbers
 ) -> UnitScores:
-    """Return scores of units that are measured on their gates; error units have no gate and get 0.
+    """Return the scores of units by a function that scores their gates; error units have no gate and get 0.
 
     Args:
         task: Images of the class and of other classes, metric, baseline and sites.

@@ -66,7 +66,8 @@ def _scores_by(
 ) -> dict[str, np.ndarray]:
     """Return the scores of a method by site: arrays [units], or [1 + folds, units] if ``folds`` is given.
 
-    The method may be registered from outside. So raise `InputError` unless it returns finite scores of all sites.
+    With folds, the first row has the scores on all images, and each further row the scores on a fold. The method may be
+    registered from outside. So raise `InputError` unless it returns finite scores of all sites.
 
     Args:
         method: The method.
@@ -144,12 +145,13 @@ def score_folds(
     settings: AttributionSettings,
     folds: Int[np.ndarray, " images"] | None = None,
 ) -> tuple[NodeEffects, dict[int, NodeEffects]]:
-    """Return unit scores by the method of the settings: on all images, and on each fold by its index.
+    """Return the scores of all units by the method of the settings: on all images, and on each fold of the images.
 
-    ``site-path`` and ``conductance`` score all folds in one pass, and return the completeness of the scores;
-    ``site-path`` also scores the pixels. Every other method scores the images of a fold together with all images of
-    other classes: all folds in one call if `Method.takes_folds` is true, otherwise each fold in a call of its own. If a
-    method only ranks units, its scores become the importance, and the effects are measured by conductance.
+    - ``site-path`` and ``conductance`` score all folds in one pass, and also return the completeness of the scores.
+      ``site-path`` also scores the pixels.
+    - Every other method scores the images of a fold together with all images of other classes. All folds are scored in
+      one call if `Method.takes_folds` is true, otherwise each fold in a call of its own.
+    - If a method only ranks units, its scores become the importance, and the effects are measured by conductance.
 
     Call it within ``task.running(gradients=True)``.
 
@@ -157,6 +159,9 @@ def score_folds(
         task: The task. With ``folds`` its images are a tensor.
         settings: Method, size and rule.
         folds: Index of the fold of each image. If None, the second result is empty.
+
+    Returns:
+        The scores on all images, and a dictionary from the index of a fold to the scores on this fold.
     """
     method = METHODS[settings.method]
     # A registered method may have the name of a method of the package, which it then replaces.
@@ -185,7 +190,10 @@ def _scores_of_folds(
     settings: AttributionSettings,
     folds: Int[np.ndarray, " images"] | None,
 ) -> tuple[dict[str, np.ndarray], dict[int, dict[str, np.ndarray]]]:
-    """Return scores [units] by site on all images, and on each fold by its index (empty without folds)."""
+    """Return scores [units] by site on all images, and a dictionary from the index of a fold to such scores on it.
+
+    The dictionary is empty if ``folds`` is None.
+    """
     if folds is None:
         return _scores_by(method, task, settings), {}
     numbers = np.unique(folds).tolist()
