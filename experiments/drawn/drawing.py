@@ -1,4 +1,4 @@
-"""Draw an image set like DomainNet: everyday things in six styles, made by code from a seed. No torch.
+"""Draw an image set like DomainNet: everyday things in six styles, made by code from a seed. Does not import torch.
 
 The class and the seed determine a vector drawing. The style and the seed determine how it is rendered. So a seed gives
 the same thing in every style. `write_toy` takes a different seed for every image of every style, so that no image set

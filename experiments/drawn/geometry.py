@@ -1,4 +1,4 @@
-"""Pieces of a vector drawing, and the few curves that all toy drawings consist of. No torch.
+"""Pieces of a vector drawing, and the few curves that all toy drawings consist of. Does not import torch.
 
 Coordinates are unit coordinates: x points to the right and y downwards, and both run from -1 to 1 across the picture.
 """

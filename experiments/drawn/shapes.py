@@ -1,4 +1,4 @@
-"""Make a random, posed vector drawing of a class. No torch.
+"""Make a random, posed vector drawing of a class. Does not import torch.
 
 ``shapes.json`` describes every thing as a list of steps, from back to front:
 

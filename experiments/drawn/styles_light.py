@@ -1,4 +1,4 @@
-"""The two styles with light in them: a photo and a painting. No torch.
+"""The two styles with light in them: a photo and a painting. Does not import torch.
 
 The order in which a style takes random numbers must not change, because another order gives other pictures.
 """

@@ -1,4 +1,4 @@
-"""The few raster operations that the styles share, from unit coordinates to pixels. No torch."""
+"""The few raster operations that the styles share, from unit coordinates to pixels. Does not import torch."""
 
 from collections.abc import Sequence
 

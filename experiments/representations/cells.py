@@ -1,4 +1,4 @@
-"""Apply a measure to all images of a class in a domain, and to folds of these images. No torch.
+"""Apply a measure to all images of a class in a domain, and to folds of these images. Does not import torch.
 
 The images of a class in a domain are a *cell*; so are the images of one fold of them. Similarities of cells of folds
 are the input of ceilings and intervals.

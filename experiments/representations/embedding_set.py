@@ -1,4 +1,4 @@
-"""Embeddings of images or texts of one model, each with its domain and class. No torch."""
+"""Embeddings of images or texts of one model, each with its domain and class. Does not import torch."""
 
 from dataclasses import dataclass
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Do two domains show a class by the same features of a sparse autoencoder? No torch.
+"""Do two domains show a class by the same features of a sparse autoencoder? Does not import torch.
 
 Every image names its 20 strongest positive features. A class in a domain is represented by the histogram of these
 names over its images, which ranks the features by count. The similarity of two domains is the share of features that

@@ -1,4 +1,4 @@
-"""Centred kernel alignment (CKA) of two representations of the same rows, without bias. No torch.
+"""Centred kernel alignment (CKA) of two representations of the same rows, without bias. Does not import torch.
 
 1. The kernel is ``linear``, the inner products of the rows, or ``rbf``, exp(-d^2 / (2 sigma^2)) of the distances d of
    the rows. Here sigma^2 is the median of the non-zero squared distances. If their number is even, it is the lower of

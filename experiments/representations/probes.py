@@ -1,4 +1,4 @@
-"""Linear probes: can a linear classifier read the class, or the domain, from a representation? No torch.
+"""Linear probes: can a linear classifier read the class, or the domain, from a representation? Does not import torch.
 
 The method is the one of Alain & Bengio (2017, arXiv 1610.01644). The answer is no if the accuracy is near chance
 (`chance_accuracy`).

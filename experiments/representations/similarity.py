@@ -5,7 +5,7 @@ only the inner products of these rows (`Grams`), for the classes that both domai
 formulas. It gives a single value for all classes, so the class in its tables is `ALL`.
 
 The answer is no if CKA is not above its value under permuted classes (``null_mean``, ``p``). It is yes if CKA reaches
-the ceiling, which is the CKA of two folds of one domain's images (`cka_ceilings`). No torch.
+the ceiling, which is the CKA of two folds of one domain's images (`cka_ceilings`). Does not import torch.
 """
 
 from collections.abc import Sequence

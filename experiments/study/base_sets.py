@@ -1,4 +1,4 @@
-"""Base sets of captioned photos, and their validation images. No torch.
+"""Base sets of captioned photos, and their validation images. Does not import torch.
 
 A base set is a data set of photos with captions, such as ImageNet-Captions or CC12M, to which a mixture adds images of
 several domains.

@@ -1,4 +1,4 @@
-"""The register of figures: each figure has a name and is drawn from a folder of tables. No torch."""
+"""The register of figures: each figure has a name and is drawn from a folder of tables. Does not import torch."""
 
 from collections.abc import Callable
 from pathlib import Path

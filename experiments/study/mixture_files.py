@@ -1,4 +1,4 @@
-"""Files of mixtures: captions of images, tables with a JSON of the settings, and a summary of tables. No torch.
+"""Files of mixtures: captions of images, tables with a JSON of the settings, and a summary of tables. Does not import torch.
 
 A mixture is a choice of training images from several domains, which a table lists with their captions.
 """
