@@ -15,12 +15,14 @@ Does not import torch.
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations_with_replacement
+from typing import Annotated
 
 import numpy as np
 from scipy import stats
 
 from circuitry.circuits.comparable import check_comparable
 from circuitry.circuits.graph import AttributionGraph, Circuit
+from circuitry.circuits.returned_numbers import numbers_in
 from circuitry.circuits.similarity_matrix import (
     cosine_matrix,
     edge_jaccard_matrix,
@@ -30,7 +32,7 @@ from circuitry.circuits.similarity_matrix import (
     spearman_matrix,
     wl_matrices,
 )
-from circuitry.runs.arguments import Natural, checked
+from circuitry.runs.arguments import SOME, Natural, checked
 from circuitry.runs.errors import InputError, shown, unknown_name
 from circuitry.runs.leaves import Leaves
 from circuitry.runs.provenance import digest
@@ -91,8 +93,9 @@ _ROUNDING = 1e-6
 """How far rounding may move a similarity out of its bounds."""
 
 
+@checked
 def register_measure(
-    name: str,
+    name: Annotated[str, SOME],
     function: Callable[[Sequence[Circuit]], Matrices],
     *,
     bounds: tuple[float, float] = (0.0, 1.0),
@@ -103,8 +106,8 @@ def register_measure(
         name: Name of the measure. It replaces a measure of the same name.
         function: Takes a list of circuits, which are already checked to be comparable. Returns a dictionary of matrices
             [circuits, circuits] with the similarity of every pair: one matrix per site, or a single matrix with the key
-            None for whole circuits. NaN marks an undefined similarity. Comparisons with this measure store a digest of
-            the function's code, as graphs do for `register_method`.
+            None for whole circuits. A matrix is symmetric. NaN marks an undefined similarity. Comparisons with this
+            measure store a digest of the function's code, as graphs do for `register_method`.
         bounds: The smallest and the largest possible similarity, such as (-1.0, 1.0) for a correlation.
 
     Example:
@@ -115,6 +118,13 @@ def register_measure(
         >>> list(circuitry.compare(graphs, "as_many_edges").columns)
         ['class', 'domain_a', 'domain_b', 'site', 'value']
     """
+    low, high = bounds
+    # NaN is not below anything.
+    if not low < high:
+        raise InputError(
+            f"Expected the smallest and the largest similarity as bounds, but {bounds} was given for the measure "
+            f"{name!r}: give two numbers, the smaller one first."
+        )
     MEASURES[name] = _without_depth(function)
     _BOUNDS[name] = bounds
 
@@ -293,25 +303,31 @@ def similarity_matrices(
     for name, of_depths in by_name.items():
         returned = MEASURES[name](circuits, [measure.depth for measure in of_depths])
         for measure, at_depth in zip(of_depths, returned, strict=True):
-            matrices[measure] = _as_matrices(name, at_depth, len(circuits))
+            matrices[measure] = _as_matrices(name, at_depth, circuits)
     return {measure: matrices[measure] for measure in measures}
 
 
-def _as_matrices(name: str, given: object, n_circuits: int) -> Matrices:
+def _as_matrices(name: str, given: object, circuits: Sequence[Circuit]) -> Matrices:
     """Return the similarities that a measure returned, as arrays [circuits, circuits] by site.
 
     The measure may be registered from outside, and its function may return anything. So raise `InputError` unless it
     returned numbers for all pairs of circuits, within the bounds of the measure.
     """
+    n_circuits = len(circuits)
     if not isinstance(given, Mapping) or not given:
         raise _no_similarities(name, n_circuits, f"it returned {shown(given)}")
+    sites = set(circuits[0].source.node_scores)
+    if set(given) != {None} and not sites.issuperset(given):
+        elsewhere = [site for site in given if site not in sites]
+        raise _no_similarities(
+            name, n_circuits, f"it returned some for {shown(elsewhere[0])}"
+        )
     low, high = _BOUNDS.get(name, (-1.0, 1.0))
     matrices: Matrices = {}
     for site, values in given.items():
         where = "for the whole circuit" if site is None else f"at {site}"
-        matrix = np.asarray(values)
-        # The kinds b, i, u, f are truth values, integers with and without sign, and floating-point numbers.
-        if matrix.dtype.kind not in "biuf" or matrix.shape != (n_circuits, n_circuits):
+        matrix = numbers_in(values)
+        if matrix is None or matrix.shape != (n_circuits, n_circuits):
             raise _no_similarities(
                 name, n_circuits, f"{where} it returned {shown(values)}"
             )
@@ -322,16 +338,23 @@ def _as_matrices(name: str, given: object, n_circuits: int) -> Matrices:
                 name,
                 n_circuits,
                 f"{where} one is {float(outside[0]):.4g}, out of its bounds {low:g} and {high:g}",
+                ", or give register_measure its bounds",
+            )
+        if not np.allclose(matrix, matrix.T, rtol=0, atol=_ROUNDING, equal_nan=True):
+            raise _no_similarities(
+                name, n_circuits, f"{where} the two orders of a pair differ"
             )
         matrices[site] = matrix.astype(float)
     return matrices
 
 
-def _no_similarities(name: str, n_circuits: int, given: str) -> InputError:
+def _no_similarities(
+    name: str, n_circuits: int, given: str, or_else: str = ""
+) -> InputError:
     return InputError(
         f"Expected the measure {name!r} to return the similarities [{n_circuits}, {n_circuits}] of every two of "
-        f"{n_circuits} circuits by site, or under None for the whole circuit, but {given}: correct its function, or "
-        "give register_measure its bounds."
+        f"{n_circuits} circuits by site, or under None for the whole circuit, but {given}: correct its "
+        f"function{or_else}."
     )
 
 

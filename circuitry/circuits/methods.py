@@ -28,8 +28,8 @@ from dataclasses import dataclass
 from inspect import getdoc, isroutine
 from typing import Annotated, Any
 
-from circuitry.runs.arguments import Condition
-from circuitry.runs.errors import shown
+from circuitry.runs.arguments import Condition, checked
+from circuitry.runs.errors import InputError, shown
 from circuitry.runs.leaves import entry_of
 
 SITE_PATH = "site-path"
@@ -50,6 +50,7 @@ EdgeScorer = Callable[..., Mapping[tuple[str, str], Any]]
 `EdgeMethod.function`."""
 
 
+@checked
 @dataclass(frozen=True)
 class Method:
     """A method that scores units.
@@ -86,6 +87,7 @@ class Method:
     which a test compares with a circuit of this method, are found by a ranking instead."""
 
 
+@checked
 @dataclass(frozen=True)
 class EdgeMethod:
     """A method that scores edges.
@@ -225,6 +227,7 @@ MethodName = Annotated[str, _among(METHODS, "register_method")]
 EdgeMethodName = Annotated[str, _among(EDGE_METHODS, "register_edge_method")]
 
 
+@checked
 def register_method(
     method: Method | str, function: UnitScorer | None = None, *, effects: bool = True
 ) -> None:
@@ -257,9 +260,13 @@ def register_method(
         method = Method(
             method, function=function, effects=effects, takes_others=not effects
         )
+        function = None
+    if function is not None or method.function is None or not method.name:
+        raise _no_method("register_method", method.name, "scores units")
     METHODS[method.name] = method
 
 
+@checked
 def register_edge_method(
     method: EdgeMethod | str, function: EdgeScorer | None = None
 ) -> None:
@@ -279,7 +286,19 @@ def register_edge_method(
     """
     if isinstance(method, str):
         method = EdgeMethod(method, function=function)
+        function = None
+    scorer = method.function or method.components
+    if function is not None or scorer is None or not method.name:
+        raise _no_method("register_edge_method", method.name, "scores edges")
     EDGE_METHODS[method.name] = method
+
+
+def _no_method(register: str, name: str, does: str) -> InputError:
+    """Return the error for a registration that does not give a name and one function."""
+    return InputError(
+        f"Expected a name and one function that {does}, but {register} was given the name {name!r} and no function or "
+        f"two: give {register}('mine', function), or a method that has both."
+    )
 
 
 def without_others(name: str, where: Sequence[str] = ()) -> str:

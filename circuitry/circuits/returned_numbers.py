@@ -1,17 +1,23 @@
-"""Read the numbers that a registered function returned."""
+"""Read the numbers that a registered function returned. Does not import torch."""
+
+import sys
 
 import numpy as np
-import torch
 
 
 def numbers_in(values: object) -> np.ndarray | None:
-    """Return values as an array, or None if they are not numbers.
+    """Return values as an array of floating-point numbers, or None if they are not numbers.
 
     Args:
         values: Anything that numpy can turn into an array, or a tensor on any device.
     """
-    if isinstance(values, torch.Tensor):
+    # If torch was not imported, no value is a tensor.
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(values, torch.Tensor):
         values = values.detach().cpu()
+        # numpy has no bfloat16.
+        if values.dtype == torch.bfloat16:
+            values = values.float()
     try:
         array = np.asarray(values)
     # Rows of unequal lengths are no array.
@@ -19,4 +25,6 @@ def numbers_in(values: object) -> np.ndarray | None:
         return None
     # The kinds b, i, u, f are truth values, integers with and without sign, and floating-point numbers. Text and
     # objects are not accepted.
-    return array if array.dtype.kind in "biuf" else None
+    if array.dtype.kind not in "biuf":
+        return None
+    return array if array.dtype.kind == "f" else array.astype(float)

@@ -206,11 +206,9 @@ def check_chain(tower: nn.Module, chain: Chain) -> None:
                 "statistics, so it takes those of the batch: train it with track_running_stats=True."
             )
     weight = next(tower.parameters(), None)
-    # Nothing can be computed on the meta device.
-    if weight is None or weight.is_meta:
+    image = _noise(weight, chain.image_size)
+    if weight is None or image is None:
         return
-    generator = torch.Generator().manual_seed(0)
-    image = torch.randn(1, 3, *chain.image_size, generator=generator).to(weight)
     no_chain = f"This {type(tower).__name__} is no chain"
     with torch.no_grad(), torch.autocast(weight.device.type, enabled=False):
         own, calls = _own_run(tower, chain, image)
@@ -241,6 +239,45 @@ def check_chain(tower: nn.Module, chain: Chain) -> None:
             f"{parting} Its own output {_shape(own)} differs from the chain's {_shape(x)}: give the stages up to there "
             "to Encoder.from_stages."
         )
+
+
+def check_division(tower: nn.Module, chain: Chain, stages: Sequence[Stage]) -> None:
+    """Raise `InputError` if stages that divide a tower anew and the tower's chain have different outputs for noise."""
+    image = _noise(next(tower.parameters(), None), chain.image_size)
+    if image is None:
+        return
+    outputs = []
+    for of_division in (stages, chain.stages):
+        x = image
+        for stage in of_division:
+            try:
+                x = stage.run(x)
+            except (RuntimeError, TypeError, ValueError, IndexError) as error:
+                raise InputError(
+                    f"These stages of {type(tower).__name__} cannot be run one after the other up to {stage.site} "
+                    f"({' '.join(str(error).split())[:200]}): let each stage take what the stage before returns."
+                ) from error
+            if x.dim() <= max(stage.unit_dim, -stage.unit_dim - 1):
+                raise InputError(
+                    f"The units of {stage.site} lie along axis {stage.unit_dim}, but the activation is {_shape(x)}: "
+                    "give the stage a UnitKind with an axis of its activation."
+                )
+        outputs.append(x)
+    if not _same(*outputs):
+        raise InputError(
+            f"These stages of {type(tower).__name__} do not compute what the tower computes: their output "
+            f"{_shape(outputs[0])} differs from the tower's {_shape(outputs[1])}. Let the stage after new units undo "
+            "what makes them, such as a rotation."
+        )
+
+
+def _noise(weight: Tensor | None, image_size: tuple[int, int]) -> Tensor | None:
+    """Return an image of noise for a tower with this weight, or None if the tower cannot compute anything."""
+    # Nothing can be computed on the meta device.
+    if weight is None or weight.is_meta:
+        return None
+    generator = torch.Generator().manual_seed(0)
+    return torch.randn(1, 3, *image_size, generator=generator).to(weight)
 
 
 Call = tuple[Any, Any]

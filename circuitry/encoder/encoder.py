@@ -23,7 +23,14 @@ from torch import Tensor, nn
 from transformer_lens.hook_points import HookPoint
 
 from circuitry.encoder.adapters import chain_of
-from circuitry.encoder.chain import Chain, Link, ModelScale, check_chain, linked_stages
+from circuitry.encoder.chain import (
+    Chain,
+    Link,
+    ModelScale,
+    check_chain,
+    check_division,
+    linked_stages,
+)
 from circuitry.encoder.hooked_sites import HookedSites
 from circuitry.encoder.metrics import SCALE
 from circuitry.encoder.modes import own_modes
@@ -99,7 +106,10 @@ class Encoder(HookedSites):
             points: Further hook points inside the stages, by name. These hook points are not sites.
             chain: The chain of the whole tower, as an adapter returns it. Give it if ``stages`` divides the tower in
                 another way, for example more finely. Default: a chain of ``stages`` that counts as listed by a user
-                (`Chain.by_hand`).
+                (`Chain.by_hand`). An image of noise must have the same output through ``stages`` as through the chain.
+
+        Raises:
+            InputError: if ``stages`` and ``chain`` have different outputs.
         """
         super().__init__(
             tower, (INPUT, *(stage.site for stage in stages)), points or {}
@@ -122,6 +132,11 @@ class Encoder(HookedSites):
         self.carried = {s.site: s.carried for s in self.stages if s.carried}
         """Indices after the units, along their axis, that only carry the residual stream, by site. Sites that carry no
         stream are left out; see `in_components`."""
+        # Another division of a tower computes what the tower computes. Units that do not fit would give numbers of
+        # another network, without any sign of it.
+        if self.chain.stages != self.stages:
+            with self.running():
+                check_division(tower, self.chain, self.stages)
 
     def __repr__(self) -> str:
         height, width = self.image_size

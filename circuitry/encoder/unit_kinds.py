@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from circuitry.runs.arguments import checked
+from circuitry.runs.errors import InputError
 from circuitry.runs.leaves import entry_of
 
 
@@ -36,6 +37,13 @@ class UnitKind:
     """Definition of the units, such as a rotation or an autoencoder. None for the network's own units. The definition
     needs a `digest`. So it either consists of numbers, arrays, tensors, functions and objects that hold these, or has
     an attribute ``identity`` that is a text."""
+
+    def __post_init__(self) -> None:
+        if self.axis == 0:
+            raise InputError(
+                f"Expected the axis of the units {self.name!r} in an activation [images, ...], but 0, the axis of "
+                "images, was given: give 1 for channels, or -1 for features of tokens."
+            )
 
     @property
     def layout(self) -> tuple[int, bool]:

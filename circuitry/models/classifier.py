@@ -99,7 +99,7 @@ class Classifier(Clip):
             given = unknown[0] if unknown else class_names
             raise InputError(
                 f"Expected names of the {len(known)} classes that this classifier was loaded with, but {given!r} was "
-                "given: name its outputs by Classifier.with_classes."
+                "given: name its outputs by Classifier.with_classes, or give from_encoder rows of these names."
             )
         # Rows are normalised before the mean, as prompts of CLIP are, so that a longer row does not count more.
         unit = F.normalize(self.rows, dim=-1)

@@ -44,6 +44,9 @@ def image_batches(
         strict: Whether an unreadable file raises an error. If False, the file is skipped with a warning.
         progress: Name of a progress bar (default: no bar).
 
+    Raises:
+        InputError: if ``preprocess`` returns images of another size than the encoder's.
+
     Example:
         >>> from circuitry.models import image_batches
         >>> for records, batch in image_batches(encoder, clip.preprocess, folder.records[:3]):
@@ -59,6 +62,12 @@ def image_batches(
     with Bar(total=len(paths), unit="image", desc=progress, disable=is_hidden) as bar:
         for places, batch in read:
             of_batch = [records[place] for place in places]
+            if batch.shape[1:] != (3, *encoder.image_size):
+                height, width = encoder.image_size
+                raise InputError(
+                    f"This encoder takes images [3, {height}, {width}], but preprocess made {list(batch.shape[1:])} of "
+                    f"{of_batch[0].path}: let preprocess return images of the encoder's size."
+                )
             yield of_batch, batch.to(encoder.device, encoder.dtype)
             bar.update(len(batch))
 

@@ -1,6 +1,8 @@
-"""The styles without light: a clipart, an infographic with an icon, a hasty doodle and a pencil sketch. Does not import torch.
+"""The styles without light: a clipart, an infographic with an icon, a hasty doodle and a pencil sketch.
 
 The order in which a style takes random numbers must not change, because another order gives other pictures.
+
+Does not import torch.
 """
 
 import colorsys

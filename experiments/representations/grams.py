@@ -1,7 +1,9 @@
-"""The inner products (Gram matrix) of a domain's class means, which suffice to compare domains by CKA. Does not import torch.
+"""The inner products (Gram matrix) of a domain's class means, which suffice to compare domains by CKA.
 
 The class means are centred first. This changes neither their distances nor unbiased HSIC, and it avoids small
 differences of large numbers in both.
+
+Does not import torch.
 """
 
 import os

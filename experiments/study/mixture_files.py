@@ -1,6 +1,8 @@
-"""Files of mixtures: captions of images, tables with a JSON of the settings, and a summary of tables. Does not import torch.
+"""Files of mixtures: captions of images, tables with a JSON of the settings, and a summary of tables.
 
 A mixture is a choice of training images from several domains, which a table lists with their captions.
+
+Does not import torch.
 """
 
 import os

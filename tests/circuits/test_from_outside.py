@@ -256,6 +256,15 @@ GRAPHS: dict[tuple[str, str], AttributionGraph] = {
             lambda circuits: {None: -np.eye(len(circuits))},
             "one is -1, out of its bounds 0 and 1",
         ),
+        (lambda circuits: {"nowhere": np.eye(len(circuits))}, "'nowhere'"),
+        (
+            lambda circuits: dict.fromkeys((None, "nowhere"), np.eye(len(circuits))),
+            "None|'nowhere'",
+        ),
+        (
+            lambda circuits: {None: np.tri(len(circuits))},
+            "for the whole circuit the two orders of a pair differ",
+        ),
     ],
 )
 def test_what_a_measure_returns_is_refused_with_its_name(
@@ -279,8 +288,49 @@ def test_a_measure_says_its_bounds_and_may_give_tensors(
     monkeypatch.setattr("circuitry.circuits.measures.MEASURES", dict(MEASURES))
 
     def opposite(circuits: Any) -> Any:
-        return {None: -torch.ones(len(circuits), len(circuits))}
+        ones = torch.ones(len(circuits), len(circuits), requires_grad=True)
+        return {None: -ones}
 
     register_measure("apart", opposite, bounds=(-1.0, 1.0))
     a, b, _ = GRAPHS.values()
     assert similarity(a, b, "apart") == {None: -1.0}
+
+
+@pytest.mark.parametrize(
+    ("register", "words"),
+    [
+        (lambda: register_method("mine"), "'mine'.*no function"),
+        (lambda: register_method("", lambda task, settings: {}), "name ''"),
+        (lambda: register_method(Method("mine")), "'mine'.*no function"),
+        (
+            lambda: register_method(Method("mine", "", dict), lambda task: {}),
+            "'mine'.*two",
+        ),
+        (lambda: register_edge_method("mine"), "'mine'.*no function"),
+        (lambda: register_edge_method("mine", 3), "function.*3"),  # type: ignore[arg-type]
+        (lambda: register_measure("", dict), "name"),
+        (lambda: register_measure("mine", dict, bounds=(1.0, 0.0)), r"'mine'|\(1.0"),
+        (
+            lambda: register_measure("mine", dict, bounds=(0.0, float("nan"))),
+            "bounds.*nan",
+        ),
+    ],
+)
+def test_what_is_registered_has_a_name_a_function_and_bounds(
+    register: Callable[[], None], words: str
+) -> None:
+    with pytest.raises(InputError, match=words):
+        register()
+    assert "mine" not in {*METHODS, *EDGE_METHODS, *MEASURES}
+
+
+@pytest.mark.parametrize(
+    "kind", [torch.bfloat16, torch.int64, torch.bool], ids=lambda kind: str(kind)
+)
+def test_scores_of_any_number_type_are_scores(
+    kind: torch.dtype, registered: Callable[[Any], None]
+) -> None:
+    ones = {site: torch.ones(n, dtype=kind) for site, n in N_UNITS.items()}
+    registered(ones)
+    for site, scores in attributed(method="mine").node_scores.items():
+        np.testing.assert_array_equal(scores, np.ones(N_UNITS[site]))

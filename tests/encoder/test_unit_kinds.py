@@ -149,12 +149,39 @@ def test_code_tells_units_apart_whose_definition_is_equal(encoder: Encoder) -> N
     def scaled(factor: float, opened: Any = None) -> Encoder:
         stages = list(encoder.stages)
         place = encoder.sites.index(SITE) - 1
-        at = stages[place]
+        at, after = stages[place : place + 2]
         kind = UnitKind("mark", 1, made_of="mine")
         stages[place] = Stage(SITE, lambda x: (at.run(x), opened)[0] * factor, kind)
+        stages[place + 1] = replace(after, run=lambda x: after.run(x / factor))
         return Encoder(encoder.tower, stages, encoder.image_size, chain=encoder.chain)
 
     assert scaled(1.0).identity == scaled(1.0).identity
     assert scaled(1.0).identity["stages"] != scaled(2.0).identity["stages"]
     with open(__file__, encoding="utf-8") as file:
         assert scaled(1.0, file).identity.unknown == ()
+
+
+def test_units_that_make_another_network_are_refused(encoder: Encoder) -> None:
+    width = encoder(IMAGES, stop=SITE).shape[1]
+    # What is not orthogonal is not undone by its transpose.
+    with pytest.raises(InputError, match="do not compute what the tower computes"):
+        in_directions(encoder, SITE, 2 * rotation(width, 0))
+    with pytest.raises(InputError, match=rf"up to {SITE}"):
+        in_directions(encoder, SITE, rotation(width + 1, 0))
+
+
+@pytest.mark.parametrize(("axis", "words"), [(4, f"{SITE}.*axis 4"), (-5, "axis -5")])
+def test_units_lie_along_an_axis_of_the_activation(
+    encoder: Encoder, axis: int, words: str
+) -> None:
+    stages = [
+        replace(stage, units=UnitKind("unit", axis)) if stage.site == SITE else stage
+        for stage in encoder.stages
+    ]
+    with pytest.raises(InputError, match=words):
+        Encoder(encoder.tower, stages, encoder.image_size, chain=encoder.chain)
+
+
+def test_images_are_no_units() -> None:
+    with pytest.raises(InputError, match="0, the axis of images"):
+        UnitKind("image", 0)

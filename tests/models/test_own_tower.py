@@ -100,6 +100,12 @@ def test_a_tower_of_nobody_s_library_takes_fourteen_lines(place: Path) -> None:
     graphs = extract(clip, images, place / "graphs", n_images=2, work=QUIET)
     assert len(graphs) == 4
     # A random tower tells red from blue along the difference of the means, away from what all images share.
+    height, width = clip.encoder.image_size
+    halves = image_batches(
+        clip.encoder, lambda picture: torch.zeros(3, height, width // 2), images.records
+    )
+    with pytest.raises(InputError, match=rf"\[3, {height}, {width // 2}\]"):
+        next(iter(halves))
     batches = image_batches(clip.encoder, clip.preprocess, images.records)
     records, pictures = next(iter(batches))
     embeddings = clip.encoder(pictures)
