@@ -83,7 +83,11 @@ class Answer(Protocol):
         """Return the findings that answer the question of the step."""
 
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
-        """Return the tables on this step by name."""
+        """Return a dictionary from the name to the table, for each table of this result.
+
+        Args:
+            of: The images and circuits that the result is about, and how a report shows them.
+        """
 
     def add_to(self, report: Report, of: AnswerContext) -> None:
         """Add the sections on this step to a report."""
@@ -133,7 +137,7 @@ class AnalysisAnswers:
         return list(chain(*(answer.findings() for answer in self.in_order)))
 
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
-        """Return the tables on all steps by name."""
+        """Return a dictionary from the name to the table, for the tables of all steps that were taken."""
         tables: dict[str, pd.DataFrame] = {}
         for answer in self.in_order:
             tables |= answer.tables(of)

@@ -97,8 +97,11 @@ def tell_own_parts(
     """Print the results on own parts, write the own parts as a folder of circuits, and return all results.
 
     Args:
-        answers: The results that `find_own_parts` returned in the first process. The returned results also contain the
-            own parts of all processes.
+        answers: The results that `find_own_parts` returned in the first process.
+
+    Returns:
+        The same object ``answers``. Its results on own parts are replaced: they now contain the own parts that all
+        processes found.
     """
     run = analysis_of(config)
     run.answers = answers

@@ -46,7 +46,7 @@ STREAM_ITSELF = ("", NO_STEP)
 
 
 class _Pair(NamedTuple):
-    """An activation inside a block, split into the units and the tensor that is carried past them.
+    """An activation inside a block: the units of a site, and a second tensor that later steps need (``past``).
 
     Both tensors are [batch, channel, height, width].
     """
@@ -54,7 +54,11 @@ class _Pair(NamedTuple):
     units: Tensor
     """The units of the current site, which the next step reads."""
     past: Tensor | None
-    """The tensor that is carried past the units, or None if nothing is carried."""
+    """The tensor that the block passes on next to the units. It is None if the block has no shortcut.
+
+    At most sites it is the stream or its projection, which the shortcut adds at the end of the block. At the site of a
+    projection, it is the last hidden activation.
+    """
 
 
 class _Move(NamedTuple):

@@ -160,7 +160,10 @@ def site_named(encoder: Encoder, name: str) -> str:
 def _between(
     stage: Stage, before: FeatureBasis | None, after: FeatureBasis | None, up_dim: int
 ) -> Stage:
-    """Return a stage between two sites if one of the sites, or both, may be in a feature basis.
+    """Return a copy of a stage that reads and writes features at each site that has a feature basis.
+
+    At a site without a feature basis, the copy reads or writes the units of the tower, as the stage does. If neither
+    site has a feature basis, the stage itself is returned.
 
     Args:
         stage: The stage that reads and writes the units of the tower.

@@ -177,11 +177,14 @@ def joined_sites(encoder: Encoder, sites: Names) -> list[tuple[str, str]]:
 
 
 _joined: WeakKeyDictionary[Encoder, list[tuple[str, str]]] = WeakKeyDictionary()
-"""All pairs of sites that edges join, by encoder. They are stored because finding them takes a run for each site."""
+"""All pairs of sites between which there are edges, by encoder.
+
+The pairs are stored, because finding them takes a run for each site.
+"""
 
 
 def _find_joined(encoder: Encoder) -> list[tuple[str, str]]:
-    """Return all pairs of sites of an encoder that edges join."""
+    """Return all pairs (upstream site, downstream site) of an encoder between which there are edges."""
     # NaN is written into the units of each site in turn. Every operation passes NaN on, so NaN arrives exactly at the
     # sites that read these units.
     _, *sites = encoder.sites

@@ -273,7 +273,10 @@ class CardJobs:
         images: Tensor,
         units: dict[str, np.ndarray],
     ) -> dict[str, np.ndarray]:
-        """Return the exact effects of units on the metric of a class.
+        """Return the exact effect of each unit: how much the metric of the class falls if the unit is replaced.
+
+        The effect of a unit is measured for each way to replace the unit (the keys of `REPLACED_BY`). It is averaged
+        over the images.
 
         Args:
             key: The class and the domain.
@@ -281,7 +284,9 @@ class CardJobs:
             units: Indices of the units, by site.
 
         Returns:
-            A dictionary from ``<replacement>/<site>`` to the effects of the units of this site [units].
+            A dictionary from ``<replacement>/<site>``, such as ``zero/layer4.0``, to the effects of the given units of
+            this site [units]. If the class has a circuit in a single domain only, the dictionary has no keys for the
+            replacement ``other-domains``.
         """
         of_class = [other for other in self.circuits.keys if other[0] == key[0]]
         work = replace(self.work, progress=False)

@@ -253,15 +253,17 @@ def _chance(
     """Return the chance level of the correlation for each unit: the 95 % quantile over permutations.
 
     A cell is all images of a class in a domain. In each permutation the cells exchange their activations at random. The
-    exchange is the same in both halves. A name is fitted to the permuted activations of one half, and correlated with
-    the permuted activations of the other half.
+    exchange is the same in both halves. Then a new name is fitted to the permuted activations of one half. A name is a
+    weighted sum of the probabilities of words. Finally the new name is correlated with the permuted activations of the
+    other half.
 
-    A new name is fitted in each permutation, because a unit behaves alike in the two halves of a cell. So a name that
-    fits permuted activations by chance predicts them in the other half, too. The name that was fitted to the real
-    activations would not show this.
+    A new name is made greedily, from all words. The weight of a word is its correlation with the part of the activation
+    that earlier words do not explain.
 
-    The new name is made greedily, from all words. The weight of a word is its correlation with the part of the
-    activation that earlier words do not explain.
+    A new name is fitted in each permutation for this reason: a unit has similar activations in the two halves of a
+    cell. So a name that fits the permuted activations of one half by chance also fits the permuted activations of the
+    other half. The chance level must include this effect. It would not include the effect if the name that was fitted
+    to the real activations were tested on permuted activations.
 
     Args:
         fitted_on: The half on which names are fitted.

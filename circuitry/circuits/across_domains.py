@@ -58,7 +58,7 @@ def compare(
         graphs: Graphs with class and domain, such as `extract` returns.
         measure: One of `MEASURES`, or a `Measure` with another depth of the kernel.
         classes: Classes to compare (default: all).
-        edges_per_node, any_sign: How circuits are cut; see `AttributionGraph.circuit`.
+        edges_per_node, any_sign: How circuits are selected from their graphs; see `AttributionGraph.circuit`.
 
     Returns:
         A tidy table with the columns class, domain_a, domain_b, site (None for measures of whole circuits) and value.
@@ -107,12 +107,14 @@ def compare_domains(
         groups: Further groups of classes by name, such as held-out classes; empty groups are left out.
         folds: Graphs of folds of the images, for ceilings (default: the folds of a `GraphFolder`).
         measures: Measures, or their names; see `compare`.
-        settings: How circuits are cut, and how reference levels are measured (default: ``ReadingSettings()``).
+        settings: How circuits are selected from their graphs, and how reference levels are measured (default:
+            ``ReadingSettings()``).
 
     Returns:
-        A `Comparison` for each measure, by the measure's name. Two folds are only compared if their indices differ,
-        because folds with equal indices contain the same items. Sites that repeat another site or keep few units
-        (`SiteMarks`) are left out of means over sites.
+        A dictionary from the name of each measure to its `Comparison`. Fold i of a class in a domain is compared with
+        fold j of the class in the same domain or in another domain only if i and j differ. This is because folds of a
+        class with the same index contain the same items in all domains. Sites that repeat another site or keep few
+        units (`SiteMarks`) are left out of means over sites.
 
     Example:
         >>> comparisons = circuitry.compare_domains(graphs, {"time": ["clock"]})

@@ -2,7 +2,8 @@
 
 - `check_made_with` checks that a task may measure a circuit: the circuit must have been found with the model and the
   metric of the task, at sites that the task's encoder has.
-- `check_asked_alike` checks tasks whose results are read together, such as tasks in several domains.
+- `check_asked_alike` checks that several tasks have the same settings. The results of these tasks are compared with
+  each other, such as the results of tasks in several domains.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -58,14 +59,16 @@ def asked_of(task: Task, who: str) -> dict[str, Any]:
 def check_asked_alike(
     asked: Mapping[str, Mapping[str, Any]], what: str, instead: str
 ) -> None:
-    """Raise `InputError` if things that are read together, such as tasks, ask the model different questions.
+    """Raise `InputError` if the settings of several objects, such as the tasks of one table, differ.
 
-    The error message names two of the things and what differs between them.
+    The results of such objects are compared with each other. So the objects must agree in the settings on which the
+    answers of the model depend, such as the metric and the baseline. The error message names two objects that differ,
+    and a setting in which they differ.
 
     Args:
-        asked: For each thing, by its title in the message, a dictionary such as `asked_of` returns. An entry that is
-            missing in one of two dictionaries is not compared between them.
-        what: A name for all things together, as the beginning of the message.
+        asked: A dictionary from the name of each object in the message to the settings of the object, such as
+            `asked_of` returns. A setting that an object does not have is not checked for this object.
+        what: A name for all objects together, as the beginning of the message.
         instead: Advice, as the end of the message.
     """
     first: dict[str, tuple[str, Any]] = {}

@@ -327,7 +327,11 @@ def _jacobian_times_steps(
     unit_dims: tuple[int, int],
     units_at_once: int,
 ) -> Float[Tensor, "down up"]:
-    """Return the same as `_residuals_times_jacobian`, but with one Jacobian-vector product per upstream unit."""
+    """Return the product residual_d . J step_u for each kept downstream unit d and each kept upstream unit u.
+
+    The arguments and the result [down, up] are the same as in `_residuals_times_jacobian`. But one Jacobian-vector
+    product is computed for each upstream unit, and not one vector-Jacobian product for each downstream unit.
+    """
     up_dim, down_dim = unit_dims
     start = torch.zeros_like(step)
 

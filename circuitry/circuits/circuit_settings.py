@@ -41,7 +41,10 @@ Rule = Annotated[QuadratureRule | None, option(parse_rule, RULE_WORDS)]
 @checked
 @dataclass(frozen=True)
 class AttributionSettings:
-    """Settings of an attribution. The option ``--study`` of commands gives the study's settings.
+    """Settings of an attribution.
+
+    Some defaults differ from the settings of the ICML paper ("the study"). If the option ``--study`` is given, a
+    command uses the settings of the study instead of the defaults.
 
     Example:
         >>> settings = AttributionSettings(size=0.05, rule=left_rule(10))

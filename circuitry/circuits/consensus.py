@@ -144,7 +144,7 @@ def circuit_stability(
 
     Args:
         graphs: The folder.
-        edges_per_node, any_sign: How circuits are cut; see `AttributionGraph.circuit`.
+        edges_per_node, any_sign: How circuits are selected from their graphs; see `AttributionGraph.circuit`.
     """
     rows = []
     for class_name, domain in graphs:
@@ -182,7 +182,14 @@ def mean_stability(stability: pd.DataFrame) -> pd.DataFrame:
 def _draws(
     n: int,
 ) -> tuple[Float[np.ndarray, "draws folds"], Float[np.ndarray, " draws"]]:
-    """Return how often each of ``n`` folds is drawn in each draw, and the probability of each draw."""
+    """Return bootstrap draws of ``n`` folds, and the probability of each draw.
+
+    A draw takes ``n`` of the folds with replacement. If there are at most `_EXACT` folds, all possible draws are
+    returned. Otherwise `_DRAWS` random draws are returned, which have equal probabilities.
+
+    Returns:
+        How often each fold is taken in each draw [draws, folds], and the probabilities [draws].
+    """
     if n > _EXACT:
         rng = np.random.default_rng(0)
         counts = rng.multinomial(n, np.full(n, 1 / n), _DRAWS)

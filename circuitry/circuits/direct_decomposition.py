@@ -3,9 +3,10 @@
 The direct effect of a component (a head or an MLP) is what it adds to the logit through the residual stream alone, past
 all later components. The class logit is the cosine of the embedding with the text weight of a class. For each image,
 the length of the embedding and the scale of the tower's last norm are held fixed. Then the logit is linear in the
-residual stream after the last block. So the logit is a sum with a term for each component. The term is the output of
-the last stage for what the component adds to the stream, multiplied with the text weight. The biases add one more term
-(Gandelsman et al. 2024, arXiv 2310.05916).
+residual stream after the last block. So the logit is a sum with a term for each component (Gandelsman et al. 2024,
+arXiv 2310.05916). To compute the term of a component, the last stage is applied to the vector that the component adds
+to the stream. The term is the dot product of the result with the text weight, divided by the length of the embedding.
+The biases add one more term.
 
 For CLIP's ResNets see `pooling_pairs`.
 """

@@ -1,8 +1,8 @@
-"""Split the embedding of a CLIP ResNet into pairs of a head of its attention pooling and a unit of its last block.
+"""Write the embedding of a CLIP ResNet as a sum over pairs: a head of the attention pooling and a unit that it reads.
 
-The embedding is exactly a sum over pairs of a head h and a unit c, plus a rest that comes from positional embeddings
-and biases (arXiv 2509.19943). Let x[t, c] be the activation of unit c at position t, and pattern[h, t] the attention of
-head h to this position. Then
+The units are the units of the last block. The embedding is exactly a sum of one contribution for each pair of a head h
+and a unit c, plus a rest that comes from positional embeddings and biases (arXiv 2509.19943). Let x[t, c] be the
+activation of unit c at position t, and pattern[h, t] the attention of head h to this position. Then
 
     embedding  = sum over h, c of  read[h, c] direction[h, c]  +  rest
     read[h, c] = sum over positions t of  pattern[h, t] x[t, c]
@@ -73,7 +73,10 @@ class PoolingPairs:
 
 @checked
 def pooling_pairs(encoder: Encoder, images: Images) -> PoolingPairs:
-    """Decompose the embeddings of a CLIP ResNet into pairs of a head of its attention pooling and a unit it reads.
+    """Decompose the embeddings of a CLIP ResNet into sums of contributions.
+
+    There is one contribution for each pair of a head of the attention pooling and a unit of the last block, which the
+    head reads. A rest comes from positional embeddings and biases.
 
     Example:
         >>> pairs = pooling_pairs(encoder, images)

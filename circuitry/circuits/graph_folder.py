@@ -391,8 +391,9 @@ def _no_circuits(given: str) -> InputError:
 def _as_graph(circuit: Circuit) -> AttributionGraph:
     """Return a graph that keeps the units of a circuit, strongest first.
 
-    The graph takes its scores from the circuit's source, the scores from which the circuit was cut. If the circuit has
-    edges, the graph has the same edges. Otherwise it has the edges of the source, if the source is a graph.
+    A circuit is selected from scores, which are the source of the circuit. The graph has the scores of this source. If
+    the circuit has edges, the graph has the same edges. Otherwise the graph has the edges of the source, if the source
+    is a graph itself.
     """
     source = circuit.source
     kept = dict[str, np.ndarray]()

@@ -306,9 +306,10 @@ def _put_exact_effects(
 def _exact_heads(layer: Layer, x: Tensor, gradients: Mapping[str, Tensor]) -> Reader:
     """Return a function that takes a change of the stream and returns its effects through the heads of a layer.
 
-    The function is a `Reader`. It returns an effect for each query, key and value. It computes the attention patterns
-    exactly, softmax included (Kramar et al. 2024, arXiv 2403.00745). Values are included if there is a gradient with
-    respect to them.
+    The function is a `Reader`. It returns an effect for the queries of each head, and an effect for the keys of each
+    head. If ``gradients`` has the gradient with respect to the attention values, the function also returns an effect
+    for the values of each head. The attention patterns are computed exactly, softmax included (Kramar et al. 2024,
+    arXiv 2403.00745).
 
     Args:
         layer: The layer of heads.

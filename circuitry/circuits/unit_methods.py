@@ -77,7 +77,11 @@ def exact_effects(task: Task, settings: AttributionSettings) -> UnitScores:
 def squared_changes(
     task: Task, settings: AttributionSettings, folds: FoldNumbers = None
 ) -> UnitScores:
-    """Score each unit by how far all answers move when its gate closes a little: the squared derivative."""
+    """Score each unit by the squared derivative of the model's answers with respect to the gate of the unit.
+
+    The squared derivative is estimated; it is summed over the answers and averaged over the images, see
+    `set_importance`. The answers are logits of classes or the metric, see `default_answers`.
+    """
     return _by_gates(task, set_importance, folds)
 
 

@@ -533,7 +533,13 @@ class Comparison:
         return table[~table["site"].isin(list(self.left_out))]
 
     def _with_others(self, values: pd.DataFrame) -> pd.DataFrame:
-        """Return the values of all ordered pairs of two different domains.
+        """Return a table in which each pair of two different domains occurs in both orders.
+
+        If the comparison has ``directions``, ``values`` has both orders already, and only the pairs of a domain with
+        itself are removed. Otherwise each value is repeated for the second order of its pair.
+
+        Args:
+            values: A table with the columns class, domain_a, domain_b, site, value.
 
         Returns:
             Columns class, domain, other (the second domain), site, value.

@@ -17,9 +17,11 @@ from circuitry.runs.errors import unknown_name
 def means_without(comparison: Comparison, apart: str) -> pd.DataFrame:
     """Return each domain's mean similarity with the other domains, and the same mean without one domain.
 
-    In each group, the last row has the domain ``all`` and the means over all ordered pairs of domains. To leave out a
-    domain such as quickdraw, only the ordered pairs are left out whose second domain is quickdraw, as in the study. Of
-    the 30 ordered pairs of six domains, 25 pairs stay. Five of these have quickdraw as their first domain.
+    In each group, the last row has the domain ``all`` and the means over all ordered pairs of domains.
+
+    To leave out a domain such as quickdraw, the ordered pairs whose second domain is quickdraw are removed, as in the
+    study. The pairs whose first domain is quickdraw stay. For example, six domains have 30 ordered pairs, and 25 pairs
+    stay. Five of these 25 pairs have quickdraw as their first domain.
 
     Args:
         apart: The domain to leave out.

@@ -178,9 +178,9 @@ def mantel(
 
 
 def _complete(matrices: Sequence[np.ndarray]) -> list[int]:
-    """Return the indices of domains whose pairs are all known in all matrices.
+    """Return the indices of the domains to keep, so that every pair of kept domains is known in all matrices.
 
-    Domains are left out one by one. The domain with the most unknown pairs is left out first.
+    As long as the domains that are left have an unknown pair, the domain with the most unknown pairs is left out.
     """
     unknown = np.asarray(np.isnan(matrices).any(0))
     unknown |= unknown.T

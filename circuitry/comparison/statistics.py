@@ -73,7 +73,8 @@ def mean_spread(
     Values may be in families. Values of one family may depend on each other, and values of two families are
     independent. Let N values be in F families, and let D_f be the sum of the deviations of family f from the mean. The
     variance is F / (F - 1) * (sum over f of D_f^2) / N^2, with F - 1 degrees of freedom. If every family has one value,
-    the interval is Student's.
+    this is the usual variance of a mean. The confidence interval that `Spread.interval` returns is then Student's
+    interval.
 
     Args:
         values: The values; NaN for unknown values.

@@ -316,9 +316,9 @@ def checked_metric(metric: Metric, embedding: Tensor) -> Tensor:
     """Return the metric [B] of embeddings [B, D], after checking what the metric returns.
 
     Raises:
-        InputError: if the metric does not return a tensor [B] of finite numbers, or if the number of an image depends
-            on other images. If gradients are recorded, also if the metric has no gradient with respect to the
-            embeddings, or if it overwrites the embeddings.
+        InputError: if the metric does not return a tensor [B] of finite numbers, or if the value for one image depends
+            on the other images. While gradients are recorded, the error is also raised for a metric that has no
+            gradient with respect to the embeddings, and for a metric that overwrites the embeddings.
     """
     own = (
         embedding.clone()

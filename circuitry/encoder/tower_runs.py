@@ -4,9 +4,10 @@
 2. Weights do not change within a run. So values that depend on the weights are computed once in a run
    (`TowerRuns.once`) and forgotten when the run ends. No such value is used after a change of the weights, however the
    weights were changed.
-3. Stages run the modules that the tower had when the encoder was made, without the containers of these modules. If a
-   module was replaced, has hooks of PyTorch, or has another ``forward``, a run raises `InputError` (`check_modules`).
-   Such changes would act in some stages and not in other stages.
+3. Stages call modules inside the tower directly. They need not call the parents of these modules, such as the tower
+   itself. And they call the modules that the tower had when the encoder was made. So if a module is replaced, has hooks
+   of PyTorch, or has another ``forward``, this change would act in some stages and not in other stages. Therefore a run
+   raises `InputError` if there is such a change (`check_modules`).
 """
 
 import weakref

@@ -171,11 +171,11 @@ def _joined(arrays: Sequence[np.ndarray]) -> np.ndarray:
 
 
 def _small(numbers: np.ndarray, limit: int | None = None) -> np.ndarray:
-    """Return whole numbers as 16-bit integers if all numbers fit, and as 32-bit integers otherwise.
+    """Return whole numbers as 16-bit integers if ``limit`` fits into 16 bits, and as 32-bit integers otherwise.
 
     Args:
         numbers: The numbers, which are not negative.
-        limit: A number that is larger than all numbers (default: the largest of the numbers).
+        limit: A bound that no number exceeds (default: the largest number).
     """
     largest = numbers.max(initial=0) if limit is None else limit
     return numbers.astype(np.uint16 if largest < 1 << 16 else np.uint32)

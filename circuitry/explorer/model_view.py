@@ -149,10 +149,12 @@ def image_answers(
     domain: str,
     embeddings: Tensor,
 ) -> list[ImageAnswers]:
-    """Return the model's answer to each image: the likeliest classes in each run, with their probabilities.
+    """Return, for each image, the likeliest classes in each of three runs of the model, and their probabilities.
+
+    The three runs are described in `circuit_embeddings`.
 
     Args:
-        checks: The model.
+        checks: The checks, which have the model and the text weights of the classes.
         domain: Domain of the images, which decides the texts of the classes.
         embeddings: Embeddings of the images [runs, images, d], from `circuit_embeddings`.
     """

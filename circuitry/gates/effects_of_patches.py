@@ -15,9 +15,12 @@ DIRECTIONS = ("noise", "denoise")
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
 class PatchEffects:
-    """Exact effects on the metric of replacing the activation of a unit, site or position by the baseline.
+    """How much the metric changes, exactly, when the activation of a unit, a site or a position is replaced.
 
-    An effect is positive if the unit, site or position helps the metric, as in `AttributionGraph.node_scores`.
+    With the direction ``noise``, a clean activation is replaced by the baseline, and the effect is the fall of the
+    metric. With ``denoise``, the baseline is replaced by the clean activation, and the effect is the rise of the
+    metric. So in both directions the effect is positive if the unit, site or position helps the metric, as in
+    `AttributionGraph.node_scores`.
 
     Example:
         >>> exact = circuitry.patch_effects(task, units={"layer4.0": [0, 5]})

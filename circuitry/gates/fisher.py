@@ -84,7 +84,7 @@ def gate_importance(
     All gates are open. See `set_importance`.
 
     Args:
-        runs: Images under gates.
+        runs: The images of a task, held in memory and ready to be run with gates.
         answers: Function that computes the answers.
         n_images: Largest number of images of the class, and also of images of other classes (default: all images).
     """
@@ -103,14 +103,14 @@ def set_importance(
 ) -> Float[Tensor, "sets gates"]:
     """Return an estimate of the squared derivative of the answers with respect to each gate, for each set of images.
 
-    The squared derivative is summed over the answers, and averaged over the images of a set. In this mean, the images
-    of the class together weigh as much as the images of other classes, however many images there are of each. To save
-    time, only one gradient is computed for each image: the gradient of the inner product of its answers and a random
-    vector from the normal distribution. The expected square of this gradient is the sum of the squared derivatives of
-    all answers. All sets are run together.
+    The squared derivative is summed over the answers, and averaged over the images of a set. This average is weighted:
+    the images of the class together have the same weight as all images of other classes, however many images there are
+    of each. To save time, only one gradient is computed for each image: the gradient of the inner product of its
+    answers and a random vector from the normal distribution. The expected square of this gradient is the sum of the
+    squared derivatives of all answers. All sets are run together.
 
     Args:
-        runs: Images under gates.
+        runs: The images of a task, held in memory and ready to be run with gates.
         answers: Function that computes the answers.
         sets: Indices of the images of each set.
         gates: Gates of each set at which the derivative is taken (default: all gates are open).
@@ -167,7 +167,7 @@ def iterative_ranks(
     same way.
 
     Args:
-        runs: Images under gates.
+        runs: The images of a task, held in memory and ready to be run with gates.
         answers: Function that computes the answers.
         sets: Indices of the images of each set. Each set has its own gates, which close in its own order.
         bar: Progress bar.

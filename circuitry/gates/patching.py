@@ -138,8 +138,8 @@ def patch_effects(
 def _patched_axes(activation: Tensor, by: str, unit_dim: int) -> list[int]:
     """Return the axes of an activation over which patching iterates, in rising order.
 
-    ``by`` says what is patched at a time: for a unit the axis of units, for a position all axes of positions, and for a
-    site no axis.
+    If ``by`` is ``unit``, this is the axis of units. If ``by`` is ``position``, these are all axes of positions. If
+    ``by`` is ``site``, the list is empty, because the whole site is patched at once.
     """
     unit_axis = unit_dim % activation.dim()
     if by == "unit":

@@ -138,7 +138,10 @@ class CurveReading:
 
     @cached_property
     def weights(self) -> Weights:
-        """The weights of images and circuits without resampling: an array with one row."""
+        """The weights if neither the images nor the circuits are resampled; see `Weights`.
+
+        Each array of weights has a single row.
+        """
         return self._weights(lambda n: np.ones((1, n)), rows=1)
 
     def values(self, statistic: Statistic | None = None) -> dict[str, np.ndarray]:

@@ -76,7 +76,9 @@ def find_circuit(
             ``others``, the gradient replaces both methods, and the log says so. A selectivity needs ``others``, too. A
             baseline with one activation per image must list the activations of ``task.images`` first, then the
             activations of ``task.others``.
-        method: How units are chosen: ranked by one of the methods, or as a mask that is ``learned``.
+        method: Name of the method, see `METHODS`. The method ``learned`` trains a mask, which chooses the units. Every
+            other method scores the units, and the circuit consists of the units with the largest scores over all sites
+            together.
         size: Share of the units to keep, in (0, 1]. The default is the size of ``circuitry find``, which depends on the
             kind of tower.
         selectivity: Give this instead of a size to find the smallest circuit that reaches this selectivity on these
@@ -88,9 +90,9 @@ def find_circuit(
         tried, and a ``note`` if no circuit reached the selectivity.
 
     Raises:
-        InputError: for an unknown method, and if both a size and a selectivity are given. If a selectivity is given,
-            also if it is out of range, if the task has no ``others``, or if the model itself does not separate the
-            class from ``others``. The errors of the methods are raised, too.
+        InputError: if the method is unknown; if both a size and a selectivity are given; if a selectivity is out of
+            range; if a selectivity is given, but the task has no ``others``; or if a selectivity is given, but the
+            model itself does not separate the class from ``others``. The errors of the methods are raised, too.
 
     Example:
         >>> circuit = circuitry.find_circuit(task, size=0.4)

@@ -82,8 +82,10 @@ class AblationSettings:
 class CheckSettings(FolderSettings):
     """Settings of `CausalChecks`.
 
-    If a mean or counterfactual baseline is given by name, it is made of the same images as the baseline that was used
-    to find the circuits.
+    If ``baseline`` is the name of a mean baseline or ``counterfactual``, the baseline is computed from images. These
+    images are chosen with the number of images and the seed that were used to find the circuits, and not with
+    ``n_images`` and ``seed`` of these settings. `as_found` returns these settings with the metric, texts, baseline and
+    budget of the circuits in place of None.
 
     Example:
         >>> settings = CheckSettings(n_images=2, n_others=3)

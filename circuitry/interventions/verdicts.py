@@ -86,8 +86,9 @@ def verdict_of(curve: FaithfulnessCurve, place: int = 0) -> str:
 def does_work(values: Mapping[str, Mapping[str, float]], circuit: str) -> bool:
     """Return whether a circuit works.
 
-    It works if its share of right answers, its share of false answers, and the share of the KL that it recovers all
-    reach their thresholds (`RIGHT`, `FALSE_MORE`, `ANSWERS`).
+    A circuit works under three conditions. Its share of right answers is at least `RIGHT` times the whole model's
+    share. Its share of false answers is at most the whole model's share plus `FALSE_MORE`. And it recovers at least the
+    share `ANSWERS` of the KL.
 
     Args:
         values: The values of the curve at one size, as `FaithfulnessCurve.at` returns them.

@@ -65,7 +65,7 @@ class Classifier(Clip):
 
     @property
     def _own_scale(self) -> ModelScale:
-        # The logit is |row| |embedding| cosine, so these lengths are the factor from cosines to logits.
+        # The logit is |row| |embedding| cosine, so the product of these lengths turns cosines into logits.
         return ModelScale(self.rows, _mean_lengths)
 
     @property
@@ -82,8 +82,9 @@ class Classifier(Clip):
     ) -> Float[Tensor, "classes d"]:
         """Return the weight of each class [K, D].
 
-        Each output of the classifier has a row in the last layer, which is normalised. The weight of a class is the row
-        of its output. If a class has several outputs, its weight is the mean of their rows, normalised again.
+        The last layer has a row of weights for each output of the classifier. All rows are normalised first. The weight
+        of a class with one output is the normalised row of this output. The weight of a class with several outputs is
+        the mean of their normalised rows, and this mean is normalised, too.
 
         Args:
             class_names: Names of K classes, which must be among the `classes` of this classifier.
@@ -129,9 +130,10 @@ class Classifier(Clip):
 
 @own_modes()
 def _mean_lengths(encoder: Encoder, rows: Tensor) -> float:
-    """Return the product of two mean lengths: of a classifier's rows, and of the embeddings of noise images.
+    """Return the mean length of a classifier's rows, times the mean length of the embeddings of noise images.
 
-    This product is the factor from cosines to logits, because a logit is |row| |embedding| cosine.
+    A logit without bias is |row| |embedding| cosine. So a cosine multiplied by this number has about the size of a
+    logit.
     """
     generator = torch.Generator().manual_seed(0)
     noise = torch.randn(NOISE_IMAGES, 3, *encoder.image_size, generator=generator)

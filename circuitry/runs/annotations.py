@@ -110,7 +110,8 @@ def type_in_words(hint: Any, name: str) -> str:
     """Return the type of an annotation in words, such as ``a whole number``.
 
     Args:
-        name: Name of the argument. The type of a list is described as ``a list of NAME``.
+        name: Name of the argument, such as ``classes``. The type of a list is then described as ``a list of classes``.
+            For all other types the name is ignored.
     """
     kind = get_origin(hint) or hint
     if kind in LIST_TYPES:

@@ -335,7 +335,10 @@ def _unknown_argument(
 
 
 def _readable(signature: inspect.Signature) -> inspect.Signature:
-    """Return a signature whose annotations are short texts, as ``help`` shows it."""
+    """Return the given signature with each annotation replaced by a short text.
+
+    The result is the signature that ``help`` shows.
+    """
 
     def in_words(hint: Any) -> Any:
         if hint is inspect.Signature.empty:

@@ -129,7 +129,9 @@ class JobFolder:
         return self._record(job).is_file()
 
     def seal(self, job: Job, write: Callable[[Path], object], path: Path) -> None:
-        """Do a job that consists of a single file without calling `run`: write the file and the record of the job.
+        """Write the only file of a job, and the record that the job is done.
+
+        This replaces a call of `run` for a job with a single file.
 
         Args:
             write: Writes the file at the path that it is given.

@@ -282,13 +282,15 @@ class Leaves:
     def _taken(
         self, module: Any, name: str, code: types.CodeType, place: str
     ) -> dict[str, Any]:
-        """Return the content of the attributes that some code may read from a module of a user, by name.
+        """Return the attributes that some code may read from a module, as a dictionary from names to contents.
 
-        Byte code contains the names of the attributes that the code reads, but not the objects from which it reads
-        them. So every attribute of the module with one of these names is included.
+        A name in the dictionary begins with the name of the module's variable, as in ``settings.size``. Byte code
+        contains the names of the attributes that the code reads, but not the objects from which the code reads them. So
+        every attribute of the module with one of these names is included.
 
         Args:
-            module: The value of a global variable of the code. If it is not a module of a user, the result is empty.
+            module: The value of a global variable of the code. The result is empty if the value is not a module, or if
+                the module belongs to Python, to an installed package or to circuitry.
             name: Name of this global variable.
             code: The code.
             place: See `read`.

@@ -111,14 +111,14 @@ def _changed(mine: Any, other: Any) -> str:
 
 
 def _only_in(items: Sequence[Any], others: Sequence[Any], word: str) -> list[str]:
-    """Say which of some items are not among other items, in a clause of a message such as "'cat' is new".
+    """Return a clause that names the items that ``others`` does not contain, such as "'cat' is new".
 
-    Return a list with this clause as its only element, or an empty list if all items are among the other items.
+    The clause is the only element of the returned list. The list is empty if ``others`` contains all items.
 
     Args:
         items: The items.
-        others: The other items.
-        word: The word of the clause for an item that is not among the others: "new" or "gone".
+        others: The items of the other list.
+        word: The last word of the clause: "new" or "gone".
     """
     alone = [repr(item) for item in items if item not in others]
     if not alone:

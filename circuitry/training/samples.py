@@ -131,7 +131,10 @@ def _records(files: np.ndarray) -> list[ImageRecord]:
 
 
 class SampleFiles(Sequence[Tensor]):
-    """Pieces of samples on disk. A piece is read from its file each time it is accessed."""
+    """A sequence of pieces on disk. A piece is a tensor of samples [n, units], and has a file of its own.
+
+    A piece is read from its file each time it is accessed.
+    """
 
     def __init__(self, paths: Sequence[Path]) -> None:
         self._paths = list(paths)

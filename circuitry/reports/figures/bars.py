@@ -129,9 +129,13 @@ def _add_bars(
 ) -> None:
     """Add the bars and points of one panel, and the values of the bars as text.
 
-    Each row of the table becomes a group of bars. The groups stand at the places 0, 1, 2, ... of the axis.
+    Each row of the table becomes a group of bars. The groups stand at 0, 1, 2, ... on the axis.
 
     Args:
+        figure: The figure, which has the panel already.
+        place: The row and the column of the panel, as options for ``add_trace``.
+        rows: The table, with a row for each group of bars.
+        colours: The colour of each group.
         orientation: ``v`` for vertical bars, ``h`` for horizontal bars.
     """
     # Names of plotly's options along the groups and along the values, and where the numbers of the bars stand.

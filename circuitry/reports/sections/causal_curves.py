@@ -134,10 +134,10 @@ def _share_answer(n: int, of: int) -> str:
 
 
 def _whose(verdicts: "pd.Series[str]") -> str:
-    """Return a sentence that says how many of the circuits that work are the class's own.
+    """Return a sentence that says how many of the circuits that work are specific to their class.
 
-    A circuit is not the class's own if a circuit of another class works as well. If this is unknown for all circuits,
-    the text is empty.
+    A circuit that works is not specific to its class if a circuit of another class also works on the same images. If
+    it is unknown for every circuit whether the circuit is specific, the returned text is empty.
     """
     own = int((verdicts == OWN).sum())
     anothers = int((verdicts == AS_ANOTHERS).sum())
