@@ -15,7 +15,7 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "tokens of the package": 255_760,
+    "tokens of the package": 256_345,
     "tokens a line of code": 8.5,
     "comprehensions in 1,000 lines": 27.4,
     "assignments to tuples in 1,000 lines": 9.6,
@@ -25,7 +25,7 @@ CEILINGS = {
     "modules that attribute loads": 86,
     "names at the top": 38,
     "tokens of experiments": 114_960,
-    "tokens of tests": 378_870,
+    "tokens of tests": 379_640,
 }
 
 

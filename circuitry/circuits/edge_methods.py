@@ -292,9 +292,10 @@ def fold_edges(
 
 
 def edges_made_with(encoder: Encoder, settings: AttributionSettings) -> dict[str, Any]:
-    """Return the method and the rule of edges as settings in plain values.
+    """Return the settings that determine the scores of edges, as values that JSON can hold.
 
-    For a registered method the settings also contain the digest of its code.
+    These are the names of the method of edges (``edge_method``) and of the quadrature rule of edge scores
+    (``edge_rule``). For a registered method they also contain the digest of its code (``edge_method_code``).
     """
     method = edge_method(encoder, settings.edges)
     made_with: dict[str, Any] = {

@@ -147,7 +147,9 @@ def measure_code(name: str) -> str | dict[str, str]:
 @checked
 @dataclass(frozen=True)
 class Measure:
-    """Name one of `MEASURES`, with the depth of a Weisfeiler-Lehman kernel.
+    """A measure of similarity, given by its name in `MEASURES`.
+
+    The depth is used only by the Weisfeiler-Lehman kernel (``wl_kernel``). All other measures ignore it.
 
     Example:
         >>> circuitry.circuits.Measure("wl_kernel", depth=2).label

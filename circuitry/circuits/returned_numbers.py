@@ -1,6 +1,7 @@
-"""Read the numbers that a registered function returned. Does not import torch."""
+"""Convert the value that a registered function returned to an array of numbers. Does not import torch."""
 
 import sys
+from typing import Any
 
 import numpy as np
 
@@ -12,12 +13,13 @@ def numbers_in(values: object) -> np.ndarray | None:
         values: Anything that numpy can turn into an array, or a tensor on any device.
     """
     # If torch was not imported, no value is a tensor.
-    torch = sys.modules.get("torch")
+    torch: Any = sys.modules.get("torch")
     if torch is not None and isinstance(values, torch.Tensor):
-        values = values.detach().cpu()
+        tensor: Any = values
         # numpy has no bfloat16.
-        if values.dtype == torch.bfloat16:
-            values = values.float()
+        if tensor.dtype == torch.bfloat16:
+            tensor = tensor.float()
+        values = tensor.detach().cpu()
     try:
         array = np.asarray(values)
     # Rows of unequal lengths are no array.

@@ -67,7 +67,8 @@ class Encoder(HookedSites):
     While hooks are set at sites, they act in every run, also in attribution. If a hook is a `Patch`, its digest is part
     of the `identity` of all results. What any other hook does is unknown, so results that are computed with such a hook
     are neither cached nor written into folders. A tower whose modules have hooks of PyTorch is refused. Such hooks
-    would act in some stages only, because stages run modules without their containers.
+    would act in some stages only, because stages call modules inside the tower directly, and need not call the parents
+    of these modules.
 
     If you call an encoder, the run follows PyTorch's current modes, such as autocast, and the tower's training mode.
     The package's own functions set these modes themselves (`running`).
@@ -471,16 +472,16 @@ class Encoder(HookedSites):
     def running(self, *, gradients: bool = False) -> AbstractContextManager[None]:
         """Treat a ``with`` block as one run of the encoder, and restore all modes after the block.
 
-        Within the block no other thread runs the tower, the tower is in evaluation mode, its weights get no gradients,
-        and PyTorch's modes are the package's own modes (`own_modes`).
+        Within the block no other thread runs the tower, the tower is in evaluation mode, and its weights get no
+        gradients. PyTorch's global modes are set as `own_modes` sets them: for example, autocast is off.
 
         Args:
             gradients: Whether PyTorch records gradients of activations.
 
         Raises:
             InputError: if modules of the tower have changed since the encoder was made (they were replaced, have hooks
-                of PyTorch, or have another ``forward``). If ``gradients`` is True, also if weights were made under
-                ``torch.inference_mode()`` or if a layer is quantised.
+                of PyTorch, or have another ``forward``). If ``gradients`` is True, the error is also raised if weights
+                were made under ``torch.inference_mode()``, or if a layer is quantised.
         """
         return self._runs.run(self.tower, self._made_of, gradients=gradients)
 

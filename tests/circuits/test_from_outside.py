@@ -1,6 +1,6 @@
 """Methods and measures from outside: what they return is looked at once, where it comes in."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from circuitry.circuits import (
     MEASURES,
     METHODS,
     AttributionSettings,
+    Circuit,
     EdgeMethod,
     Method,
     attribute_components,
@@ -296,6 +297,10 @@ def test_a_measure_says_its_bounds_and_may_give_tensors(
     assert similarity(a, b, "apart") == {None: -1.0}
 
 
+def no_matrices(circuits: Sequence[Circuit]) -> dict[str | None, np.ndarray]:
+    return {}
+
+
 @pytest.mark.parametrize(
     ("register", "words"),
     [
@@ -308,10 +313,13 @@ def test_a_measure_says_its_bounds_and_may_give_tensors(
         ),
         (lambda: register_edge_method("mine"), "'mine'.*no function"),
         (lambda: register_edge_method("mine", 3), "function.*3"),  # type: ignore[arg-type]
-        (lambda: register_measure("", dict), "name"),
-        (lambda: register_measure("mine", dict, bounds=(1.0, 0.0)), r"'mine'|\(1.0"),
+        (lambda: register_measure("", no_matrices), "name"),
         (
-            lambda: register_measure("mine", dict, bounds=(0.0, float("nan"))),
+            lambda: register_measure("mine", no_matrices, bounds=(1.0, 0.0)),
+            r"'mine'|\(1.0",
+        ),
+        (
+            lambda: register_measure("mine", no_matrices, bounds=(0.0, float("nan"))),
             "bounds.*nan",
         ),
     ],
