@@ -25,7 +25,7 @@ CEILINGS = {
     "modules that attribute loads": 86,
     "names at the top": 38,
     "tokens of experiments": 114_960,
-    "tokens of tests": 379_640,
+    "tokens of tests": 379_871,
 }
 
 

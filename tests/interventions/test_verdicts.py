@@ -37,6 +37,7 @@ from circuitry.interventions.verdicts import (
     TO_ALL,
     WORKS,
     describe_leak,
+    does_work,
     verdict_of,
     why_open,
 )
@@ -416,3 +417,17 @@ def test_more_units_touch_more_weights(tower: str) -> None:
     ).weights
     assert (nothing, whole) == (0, 1)
     assert 0 < half < 1
+
+
+@pytest.mark.parametrize(
+    ("right", "works"), [(0.40, True), (0.39, False), (0.50, True), (0.62, True)]
+)
+def test_a_circuit_works_from_four_fifths_of_the_right_answers_of_the_model(
+    right: float, works: bool
+) -> None:
+    values = {
+        "right": {"kept": right, "full": 0.5},
+        "false": {"kept": 0.0, "full": 0.0},
+        "kl recovered": {"kept": 0.9, "full": 1.0},
+    }
+    assert does_work(values, "kept") is works

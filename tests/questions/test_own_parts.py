@@ -665,3 +665,13 @@ def test_a_folder_without_contrast_and_a_model_that_knows_no_class_are_refused(
     images = DomainFolder(config.data, classes=["car"], domains=["real"], split=None)
     with pytest.raises(InputError, match="contrast"):
         OwnParts(load_clip("rn-tiny"), images, config.out / "x")
+
+
+def test_an_interval_of_shares_ends_at_one_unless_the_share_itself_is_above() -> None:
+    part = {"part_domain": "a", "domain": "a", "cut": "part", "whole_right": 1.0}
+    classes = ["x", "y", "z"]
+    table = pd.DataFrame({**part, "part_class": classes, "class": classes})
+    within = lesion_summary(table.assign(right=[0.4, 1.0, 1.0])).iloc[0]
+    assert within["low"] < within["value"] < within["high"] == 1.0
+    above = lesion_summary(table.assign(right=[1.0, 1.2, 1.4])).iloc[0]
+    assert above["high"] > above["value"] > 1.0
