@@ -24,7 +24,7 @@ CEILINGS = {
     "classes of settings": 32,
     "modules that attribute loads": 86,
     "names at the top": 38,
-    "tokens of experiments": 114_960,
+    "tokens of experiments": 114_935,
     "tokens of tests": 379_871,
 }
 

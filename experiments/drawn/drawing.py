@@ -27,6 +27,7 @@ from circuitry.runs import (
     whole_file,
 )
 from circuitry.data import caption, chosen_names
+from circuitry.data.drawn_names import DRAWN_CLASSES
 from circuitry.runs.arguments import DISTINCT, between, checked
 from circuitry.runs.manifest import NAME
 from circuitry.runs.processes import process_pool
@@ -58,24 +59,7 @@ STYLES: tuple[str, ...] = tuple(RENDERERS)
 """The styles, by DomainNet's names, sorted."""
 DRAWN_THINGS: tuple[str, ...] = tuple(sorted(shapes()))
 """All things that can be drawn."""
-TOY_CLASSES: tuple[str, ...] = (
-    "bicycle",
-    "butterfly",
-    "car",
-    "clock",
-    "cup",
-    "fish",
-    "flower",
-    "house",
-    "ice_cream",
-    "key",
-    "ladder",
-    "mushroom",
-    "sailboat",
-    "star",
-    "tree",
-    "umbrella",
-)
+TOY_CLASSES: tuple[str, ...] = DRAWN_CLASSES
 """The default classes: the things that the shipped models know, sorted."""
 _FORMAT = "circuitry toy 3"
 Side = Annotated[int, at_least(16)]

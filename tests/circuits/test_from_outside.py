@@ -260,7 +260,7 @@ GRAPHS: dict[tuple[str, str], AttributionGraph] = {
         (lambda circuits: {"nowhere": np.eye(len(circuits))}, "'nowhere'"),
         (
             lambda circuits: dict.fromkeys((None, "nowhere"), np.eye(len(circuits))),
-            "None|'nowhere'",
+            "returned some for None",
         ),
         (
             lambda circuits: {None: np.tri(len(circuits))},

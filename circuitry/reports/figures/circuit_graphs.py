@@ -286,9 +286,9 @@ def _draw_edges(
     rise = at * at * (3 - 2 * at)
     # Edges of nodes that are not drawn have no place.
     uppers = edges.join(places.add_prefix("upper_"), "upper")
-    ends = uppers.join(places.add_prefix("lower_"), "lower").dropna()
+    ends = uppers.join(places.add_prefix("lower_"), "lower")
     columns = ["upper_x", "upper_y", "lower_x", "lower_y", "text"]
-    for x0, y0, x1, y1, text in ends[columns].to_numpy():
+    for x0, y0, x1, y1, text in ends[columns].dropna().to_numpy():
         xs += [*(x0 + (x1 - x0) * at), None]
         ys += [*(y0 + (y1 - y0) * rise), None]
         texts += [None, *[text] * (len(at) - 2), None, None]
