@@ -14,10 +14,10 @@
 `score_units`, `attribute`, `extract` and `find_circuit` accept these names. `register_method` adds a method of units,
 and `register_edge_method` a method of edges; methods of edges are described in `edge_methods`.
 
-A method is a `Method` or an `EdgeMethod`. All differences between methods that change a number are fields of these
-objects, so no code that computes has to compare names. The objects can be read without torch, for settings, command lines and reports. Therefore they do not
-contain the functions of the package's own methods: these are in `unit_methods.SCORERS` and `edge_methods.EDGE_SCORERS`,
-by the same names.
+A method is a `Method` or an `EdgeMethod`. The differences between methods are fields of these objects, so that code
+need not compare names. The exception is `OwnParts`, which finds parts by `own_part` for contrast. The objects can be
+read without torch, for settings, command lines and reports. Therefore they do not contain the functions of the
+package's own methods: these are in `unit_methods.SCORERS` and `edge_methods.EDGE_SCORERS`, by the same names.
 
 Does not import torch.
 """
