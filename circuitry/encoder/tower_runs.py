@@ -162,16 +162,25 @@ def weight_sums(tensors: Iterable[Tensor]) -> list[str]:
     tenth of the time of a digest of the weights. Tensors on the meta device are left out.
     """
     sums = list[Tensor]()
+    # Small towers have many small tensors, for which the factors take longer than the sums.
+    made = dict[tuple[torch.device, torch.dtype], Tensor]()
     for tensor in tensors:
         if not tensor.is_meta:
             flat = tensor.detach().reshape(-1)
             # Half precision would overflow.
             flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
             n_rows = len(flat) // _ROW
-            of_rows = flat[: n_rows * _ROW].view(-1, _ROW) @ _factors(_ROW, flat)
+            kind = flat.device, flat.dtype
+            needed = max(n_rows, _ROW)
+            if kind not in made or len(made[kind]) < needed:
+                made[kind] = _factors(needed, flat)
+            factors = made[kind]
             rest = flat[n_rows * _ROW :]
-            of_rest = rest @ _factors(len(rest), flat)
-            sums.append(_factors(n_rows, flat) @ of_rows + of_rest)
+            total = rest @ factors[: len(rest)]
+            if n_rows:
+                rows = flat[: n_rows * _ROW].view(-1, _ROW)
+                total = factors[:n_rows] @ (rows @ factors[:_ROW]) + total
+            sums.append(total)
     # The sums are read together, because Python waits for the GPU at each read. They are texts, because NaN as a number
     # would differ from itself.
     return [str(number) for number in torch.stack(sums).tolist()] if sums else []
