@@ -288,9 +288,9 @@ class Encoder(HookedSites):
         image of noise. Each access reads the weights and runs the image of noise. Within a run (`running`) only the
         first access does so.
         """
-        of_tower = self.once("identity", lambda: tower_digests(self.tower))
         # If the identity was read within a run, results carry it. So the end of the run compares these sums.
-        self.once(SUMS, lambda: weight_sums(weights_of(self.tower)))
+        sums = self.once(SUMS, lambda: weight_sums(weights_of(self.tower)))
+        of_tower = self.once("identity", lambda: tower_digests(self.tower, sums=sums))
         acting = {
             "behaviour": self.once(("behaviour", self), self._answers_to_noise),
             "stages": self.once(("stages", self), self._read_stages),

@@ -53,7 +53,11 @@ _GLOBAL_HOOKS = (
 )
 
 
-def tower_digests(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, Any]:
+def tower_digests(
+    tower: nn.Module,
+    without: tuple[str, ...] = (),
+    sums: list[str] | None = None,
+) -> dict[str, Any]:
     """Return the entries ``weights`` and ``modules`` of the `Identity` of a tower or model.
 
     The digest of the weights is computed once for a tower, and again after a change of the weights. A digest takes 0.1
@@ -63,6 +67,7 @@ def tower_digests(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, 
     Args:
         tower: A tower or a whole model.
         without: Prefixes, each with a dot at its end. Modules and weights whose names begin with a prefix are left out.
+        sums: The `weight_sums` of the `weights_of` the tower (default: they are computed).
 
     Returns:
         A dictionary with two keys. ``weights`` is a digest of all weights and buffers. ``modules`` is a digest of the
@@ -73,7 +78,7 @@ def tower_digests(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, 
     for name in list(tensors):
         if name.startswith(without):
             del tensors[name]
-    weights = _digest_once(tower, tensors)
+    weights = _digest_once(tower, tensors, sums or weight_sums(tensors.values()))
     # Quantised layers have weights that are neither parameters nor buffers.
     packed = tower.state_dict()
     # Shared weights have several names in the state dict. They were read above, under one of these names.
@@ -93,13 +98,15 @@ def tower_digests(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, 
     return {"weights": weights, "modules": leaves.unknown or digest(modules)}
 
 
-def _digest_once(tower: nn.Module, tensors: Mapping[str, Tensor]) -> str:
+def _digest_once(
+    tower: nn.Module, tensors: Mapping[str, Tensor], sums: list[str]
+) -> str:
     """Return the digest of a tower's tensors. If the tensors have not changed since the last call, it is remembered."""
     tensors = dict(sorted(tensors.items()))
     # PyTorch counts writes into a tensor, but not writes through ``tensor.data``. The sums show these, too.
     writes = [0 if t.is_inference() else t._version for t in tensors.values()]
     addresses = [tensor.data_ptr() for tensor in tensors.values()]
-    state = [*tensors], addresses, writes, weight_sums(tensors.values())
+    state = [*tensors], addresses, writes, sums
     known = _DIGESTS.setdefault(tower, {})
     # A digest of all tensors and a digest of some of them are remembered side by side.
     number = len(tensors)
