@@ -28,7 +28,6 @@ import numpy as np
 from jaxtyping import Bool, Float, Int
 from scipy.optimize import nnls
 from scipy.special import logsumexp
-from sklearn.metrics import average_precision_score
 
 from circuitry.cards.unit_card import FEWEST, UnitName
 from circuitry.runs.arguments import checked
@@ -417,7 +416,23 @@ def _auprc(predicted: np.ndarray, activation: np.ndarray) -> float:
     n = max(1, round(ACTIVE * len(activation)))
     active = np.zeros(len(activation), bool)
     active[np.argsort(-activation, kind="stable")[:n]] = True
-    return float(average_precision_score(active, predicted))
+    return _average_precision(active, predicted)
+
+
+def _average_precision(active: np.ndarray, predicted: np.ndarray) -> float:
+    """Return the area under the steps of the precision-recall curve.
+
+    It equals `average_precision_score` of scikit-learn, whose checks take longer than all else of a card's scores.
+    """
+    order = np.argsort(-predicted, kind="stable")
+    # Images of one prediction are found together.
+    falls = np.flatnonzero(np.diff(predicted[order]))
+    last = np.append(falls, len(order) - 1)
+    found = np.cumsum(active[order])[last]
+    precision = found / (last + 1)
+    gained = np.diff(found / found[-1], prepend=0.0)
+    # From the lowest prediction up, as scikit-learn adds, so that every bit is equal.
+    return float(np.sum(np.ascontiguousarray((gained * precision)[::-1])))
 
 
 def _standardised(values: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from open_clip import IMAGENET_CLASSNAMES
+from sklearn.metrics import average_precision_score
 
 from circuitry import Clip, load_clip
 from circuitry.cards import (
@@ -116,6 +117,15 @@ def test_only_the_other_half_is_scored() -> None:
     assert same.correlation == pytest.approx(
         names(fish, images)[0].correlation, abs=0.01
     )
+
+
+@pytest.mark.parametrize("digits", [1, 9])
+def test_average_precision_is_scikit_learns(digits: int) -> None:
+    rng = np.random.default_rng(0)
+    predicted = rng.normal(size=50).round(digits)  # with one digit many are equal
+    active: np.ndarray = rng.random(50) < 0.2
+    found = unit_names._average_precision(active, predicted)
+    assert found == average_precision_score(active, predicted)
 
 
 def test_scores_equal_numpy_and_a_count_by_hand() -> None:
