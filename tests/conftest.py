@@ -51,6 +51,14 @@ def _no_waiting_for_the_disk() -> Iterator[None]:
         yield
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _no_static_images() -> Iterator[None]:
+    """Reports have no PNG figures: a browser takes seconds for those of a report."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("circuitry.reports.page.write_static", lambda *_: [])
+        yield
+
+
 @pytest.fixture
 def unchecked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Calls go through as users have them, not checked against their annotations first."""

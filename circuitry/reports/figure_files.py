@@ -44,7 +44,8 @@ def write_static(
     If kaleido is not installed, nothing is written and the list is empty, because PNG figures are an optional extra. If
     no browser works, the list is empty, too, and a warning says why.
     """
-    if importlib.util.find_spec("kaleido") is None:
+    # A browser takes seconds to start.
+    if not figures or importlib.util.find_spec("kaleido") is None:
         return []
     # Only here, since kaleido is optional.
     import kaleido

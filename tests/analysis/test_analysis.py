@@ -118,10 +118,7 @@ def files(out: Path, *folders: str) -> dict[Path, int]:
     }
 
 
-def test_steps_are_done_once(
-    images: DomainFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("circuitry.reports.page.write_static", lambda *_: [])
+def test_steps_are_done_once(images: DomainFolder, tmp_path: Path) -> None:
     page, made = take_all_steps(begun(images, tmp_path)), files(tmp_path, *STEPS)
     tables = {
         path.name: path.read_bytes() for path in (tmp_path / "tables").glob("*.csv")
@@ -164,10 +161,7 @@ def test_steps_are_done_once(
     assert re.findall(r"<h2[^>]*>(.*?)</h2>", again) == headings
 
 
-def test_the_report_says_what_is_missing(
-    images: DomainFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("circuitry.reports.page.write_static", lambda *_: [])
+def test_the_report_says_what_is_missing(images: DomainFolder, tmp_path: Path) -> None:
     photos = DomainFolder(
         images.root, split="test", domains=("real",), classes=("fish",)
     )
@@ -206,7 +200,6 @@ def test_a_report_says_which_step_comes_first(
 def test_own_parts_are_reported_without_circuits(
     images: DomainFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("circuitry.reports.page.write_static", lambda *_: [])
     run = begun(images, tmp_path)
     run.accuracy(least=0.0001)
     run.own_parts([0.01], QUIET)

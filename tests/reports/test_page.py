@@ -283,6 +283,8 @@ def test_what_keeps_static_images_away_is_said_once_to_those_who_have_kaleido(
         failing, "write_fig_from_object_sync", lambda *_, **__: [RuntimeError("gone")]
     )
     figure_files._without.cache_clear()
+    assert write_static({}, tmp_path) == []
+    assert caplog.records == []
     assert write_static(figures(), tmp_path) == write_static(figures(), tmp_path) == []
     assert [record.getMessage().split("(")[0] for record in caplog.records] == [
         "no PNG figures: the browser that draws them failed "
@@ -307,9 +309,19 @@ def test_results_are_written_together(
         {"images": ["real/axe/1.png", "real/axe/2.png"]},
     )
     run, committed = tmp_path / "run", tmp_path / "committed"
-    done = write_results(
-        Report("t"), tables, run, committed, made_by, ["small"], looked_at
-    )
+    drawn = {"figure-1": figures()["accuracy"]}
+    report = Report("t")
+    report.figure(drawn["figure-1"], "c")
+    asked = []
+
+    def write_none(*given: object) -> list[Path]:
+        asked.append(given)
+        return [Path("figure-1.png")]
+
+    monkeypatch.setattr("circuitry.reports.page.write_static", write_none)
+    done = write_results(report, tables, run, committed, made_by, ["small"], looked_at)
+    assert asked == [(drawn, run / "figures")]
+    assert done.figures == [Path("figure-1.png")]
     small = ["images.txt", "provenance.json", "small.csv"]
     assert sorted(path.name for path in (run / "tables").iterdir()) == sorted(
         [*small, "large.csv", "tables.txt"]

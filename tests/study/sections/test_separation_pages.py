@@ -22,20 +22,18 @@ NAMES = tuple(
 def measured(tmp_path_factory: pytest.TempPathFactory, tiny: Tiny) -> Path:
     """The folder of a finished measurement of two models, one of them with two seeds."""
     out = tmp_path_factory.mktemp("separation")
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("circuitry.reports.page.write_static", lambda *_: [])
-        module = program_module("separation")
-        draw(out / "data", NAMES)
-        tiny.load()
-        weights = tiny.config.with_suffix(".safetensors")
-        models = (f"plain={weights}", f"plain={weights}", f"aligned={weights}")
-        images = {"data": out / "data", "held_out": ("cat",), "test_domain": "ink"}
-        where = {"out": out / "run", "results": out / "results"}
-        module.main(
-            module.Config(
-                models=models, model=str(tiny.config), map="pca", **images, **where
-            )
+    module = program_module("separation")
+    draw(out / "data", NAMES)
+    tiny.load()
+    weights = tiny.config.with_suffix(".safetensors")
+    models = (f"plain={weights}", f"plain={weights}", f"aligned={weights}")
+    images = {"data": out / "data", "held_out": ("cat",), "test_domain": "ink"}
+    where = {"out": out / "run", "results": out / "results"}
+    module.main(
+        module.Config(
+            models=models, model=str(tiny.config), map="pca", **images, **where
         )
+    )
     return out
 
 
