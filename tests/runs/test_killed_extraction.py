@@ -5,17 +5,19 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 from safetensors.torch import save_file
 
+from circuitry import DomainFolder, extract, load_clip
 from tests.support.noise_images import write_noise
 from tests.support.tiny_clip import NAME, Tiny
+from tests.support.work import QUIET
 
-EXTRACTION = f"""
-import os, signal, sys
+KILLED = f"""
+import os, signal
 from circuitry import DomainFolder, Work, extract, load_clip
 
 # Not in the command line, which graphs record.
-out = os.environ["OUT"]
 killed_at = int(os.environ["KILLED_AT"])
 replace = os.replace
 written = []
@@ -30,21 +32,8 @@ def replaced(source, target):
 
 clip = load_clip("{NAME}.json", "tiny.safetensors")
 os.replace = replaced
-extract(clip, DomainFolder("images"), out, rule="left-1", n_images=2, folds=2, work=Work(progress=False))
-print(len(written))
+extract(clip, DomainFolder("images"), "killed", rule="left-1", n_images=2, folds=2, work=Work(progress=False))
 """
-
-
-def run(folder: Path, out: str, killed_at: int) -> "subprocess.CompletedProcess[str]":
-    """Extract circuits in a process that is killed when it writes so many files, at 0 in none."""
-    return subprocess.run(
-        [sys.executable, "-c", EXTRACTION],
-        env=os.environ | {"OUT": out, "KILLED_AT": str(killed_at)},
-        cwd=folder,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -52,14 +41,36 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in paths}
 
 
-def test_an_extraction_that_is_killed_goes_on(tmp_path: Path) -> None:
+def test_an_extraction_that_is_killed_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_noise(tmp_path / "images", ("real", "sketch"), ("axe",), 2)
     save_file(Tiny.write(tmp_path).state, tmp_path / "tiny.safetensors")
-    undisturbed = run(tmp_path, "whole", 0)
-    assert undisturbed.returncode == 0, undisturbed.stderr
-    half = int(undisturbed.stdout.splitlines()[-1]) // 2
-    assert run(tmp_path, "killed", half).returncode == -9
-    assert contents(tmp_path / "killed") != contents(tmp_path / "whole")
-    resumed = run(tmp_path, "killed", 0)
-    assert resumed.returncode == 0, resumed.stderr
-    assert contents(tmp_path / "killed") == contents(tmp_path / "whole")
+    monkeypatch.chdir(tmp_path)
+    # The command line of the process that is killed.
+    monkeypatch.setattr(sys, "argv", ["-c"])
+    clip = load_clip(f"{NAME}.json", "tiny.safetensors")
+    written = list[str]()
+    replace = os.replace
+
+    def noted(source: str, target: str) -> None:
+        written.append(target)
+        replace(source, target)
+
+    def extracted(out: str) -> dict[str, bytes]:
+        images = DomainFolder("images")
+        extract(clip, images, out, rule="left-1", n_images=2, folds=2, work=QUIET)
+        return contents(Path(out))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "replace", noted)
+        whole = extracted("whole")
+    half = len(written) // 2
+    killed = subprocess.run(
+        [sys.executable, "-c", KILLED],
+        env=os.environ | {"KILLED_AT": str(half)},
+        check=False,
+    )
+    assert killed.returncode == -9
+    assert contents(Path("killed")) != whole
+    assert extracted("killed") == whole
