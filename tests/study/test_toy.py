@@ -22,7 +22,6 @@ from experiments.study.sharing import (
     SHARED,
     WHOLE,
     Measured,
-    SharingSettings,
 )
 from experiments.study.study_run import StudyRun, find_runs
 from experiments.study.toy_claims import BY_SET, CLAIMS, OPEN, REFUTED, judged
@@ -405,6 +404,26 @@ def test_answers_kept_are_of_classes_that_the_model_knows() -> None:
     )
 
 
+def made_up_sharing(
+    clip: object,
+    images: DomainFolder,
+    held_out: Sequence[str],
+    test_domains: Sequence[str],
+    *_: object,
+) -> pd.DataFrame:
+    """Stand for `shared_by`, whose measures of a model `test_programs` takes: whole numbers more for each measure."""
+    assert held_out == ("car", "key")
+    rows = [
+        (what, site, domain, i + 0.5 * (site == WHOLE and domain == "quickdraw"))
+        for i, what in enumerate(SHARED | LABEL_FREE)
+        for site in ("layer4.0", WHOLE)
+        for domain in images.domains
+    ]
+    table = pd.DataFrame(rows, columns=["what", "site", "domain", "value"])
+    (test_domain,) = test_domains
+    return table.assign(test_domain=test_domain)
+
+
 def test_the_study_in_small_is_written(
     quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -421,16 +440,16 @@ def test_the_study_in_small_is_written(
         Toy, "images", lambda self: DomainFolder(quickstart / "run" / "toy")
     )
     monkeypatch.setitem(toy_models.TESTED, "rn-tiny", ("quickdraw",))
-    few = SharingSettings(n_images=2, n_tested=1, sae_steps=5, n_classes=2)
-    monkeypatch.setattr(toy_command, "SHARING", few)
+    monkeypatch.setattr(sharing, "shared_by", made_up_sharing)
     config = toy_command.Config(
         out=tmp_path / "out", models=("rn-tiny",), results=tmp_path / "results"
     )
     toy_command.main(config)
     points = pd.read_csv(tmp_path / "results" / "points.csv")
     assert set(points["test_domain"]) == {"quickdraw"}
-    shared = points[["overlap", "shift", "features", "confidence", "reach"]]
-    assert shared.notna().all(axis=None)
+    assert points[[*SHARED, *LABEL_FREE]].to_numpy().tolist() == [
+        [0.5 + i for i in range(len(SHARED | LABEL_FREE))]
+    ] * len(runs)
     claims = pd.read_csv(tmp_path / "results" / "claims.csv")
     assert set(claims["claim"]) == {claim.name for claim in CLAIMS}
     assert (
