@@ -200,7 +200,7 @@ class ResidualStream:
         stream = cls(blocks, {}, encoder, components)
         apart = {}
         for layer in stream.layers:
-            if units is not None and layer.site in units:
+            if units is not None and len(units.get(layer.site, ())):
                 n_units = stream.n_units(layer)
                 chosen = _checked_units(layer.site, n_units, units[layer.site])
                 # Heads are components in any case.

@@ -226,11 +226,13 @@ def with_edges(task: Task, circuit: Circuit) -> Circuit:
         True
     """
     source = circuit.source
-    check_made_with(task, [source], (*ANY_CLASS, "baseline"))
     # A graph lists the kept units of all its sites. A circuit may lack sites without kept units.
     nothing = np.zeros(0, np.int64)
     kept = {site: circuit.units.get(site, nothing) for site in source.inner_sites}
-    edges = score_edges(own_images(task), kept)
+    # In one run, so that the identity of the model is read once.
+    with task.encoder.running():
+        check_made_with(task, [source], (*ANY_CLASS, "baseline"))
+        edges = score_edges(own_images(task), kept)
     settings = source.settings | edges_made_with(task.encoder, AttributionSettings())
     graph = replace(source, settings=settings).keeping(kept, edges.scores)
     return replace(circuit, source=graph)

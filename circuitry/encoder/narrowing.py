@@ -86,24 +86,30 @@ def units_alone(
         units: Indices of the units.
         unit_dim: Axis of the units in the output. A step with units on another axis than 1 is not narrowed.
     """
-    functions = list(in_order(step).functions)
+    functions = list[Callable[[Tensor], Tensor]]()
+    for function in in_order(step).functions:
+        # A projection of the stream is a sequence of modules.
+        if type(function) is nn.Sequential:
+            functions += function
+        else:
+            functions.append(function)
     behind = list[Callable[[Tensor], Tensor]]()
     while functions and unit_dim == 1:
-        function: Any = functions[-1]
-        if type(function) in BATCH_NORMS:
-            behind.insert(0, _of_units(function, units))
-        elif type(function) in CONVOLUTIONS and function.groups == 1:
+        last: Any = functions[-1]
+        if type(last) in BATCH_NORMS:
+            behind.insert(0, _of_units(last, units))
+        elif type(last) in CONVOLUTIONS and last.groups == 1:
             # Its rows read all channels, so everything before it is needed.
-            rows = _of_units(function, units)
+            rows = _of_units(last, units)
             return in_order(*functions[:-1], rows, *behind)
-        elif type(function) in CONVOLUTIONS and _is_depthwise(function):
-            depthwise = _of_units(function, units)
+        elif type(last) in CONVOLUTIONS and _is_depthwise(last):
+            depthwise = _of_units(last, units)
             depthwise.groups = len(units)
             behind.insert(0, depthwise)
-        elif type(function) in BY_UNIT:
-            behind.insert(0, function)
-        elif isinstance(function, partial) and function.func is pooled_heads:
-            pool = _of_heads(*function.args, units)
+        elif type(last) in BY_UNIT:
+            behind.insert(0, last)
+        elif isinstance(last, partial) and last.func is pooled_heads:
+            pool = _of_heads(last.args[0], units)
             return in_order(*functions[:-1], partial(pooled_heads, pool), *behind)
         else:
             break
@@ -138,14 +144,14 @@ def change_of_units(
         if norm.weight is not None:
             scale = scale * norm.weight.detach()
         weight = weight * scale[:, None, None, None]
-    change = copy.copy(conv)
-    change._parameters = {"weight": weight, "bias": None}
+    narrowed: Any = copy.copy(conv)
+    narrowed._parameters = {"weight": weight, "bias": None}
+    change: Callable[[Tensor], Tensor] = narrowed
     return change
 
 
 def _is_depthwise(conv: Any) -> bool:
-    n_groups: int = conv.groups
-    return n_groups == conv.in_channels == conv.out_channels
+    return {conv.groups} == {conv.in_channels, conv.out_channels}
 
 
 def _of_units(module: Any, units: Tensor) -> Any:

@@ -144,6 +144,7 @@ def steps() -> dict[str, Callable[[Tensor], Tensor]]:
     layers.double().eval().requires_grad_(False)
     return {
         "plain": in_order(conv, norms[0], nn.ReLU(), nn.AvgPool2d(2)),
+        "sequence": nn.Sequential(nn.AvgPool2d(2), project, norms[0]),
         "inverted": in_order(conv, norms[1], depthwise, norms[0]),
         "addition": in_order(conv, norms[2]),
         "alone": project,
