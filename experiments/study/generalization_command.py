@@ -13,6 +13,7 @@ model chooses among held-out classes alone.
 
     python -m experiments.study generalization --study --runs runs/study --data DomainNet --imagenet ImageNet/val
     python -m experiments.study generalization --cluster slurm --jobs 20 ...    # the same by an array of jobs
+    python -m experiments.study generalization --no-tables --runs runs/study/a ...    # only classify, one model
 """
 
 from collections.abc import Mapping

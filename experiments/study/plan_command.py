@@ -56,8 +56,6 @@ N_SHARED_IMAGES = 20
 """The same for each of the models whose circuits are related to their accuracy."""
 GPUS = 4
 """GPUs of the commands that share their work and whose number the study does not set."""
-WITH_MEMORY = ("generalization", "represent", "features", "compare", "shared-circuitry")
-"""Commands with the option --memory-gib."""
 STUDY_FIGURES = {
     "generalization": (
         "accuracy_by_setting",
@@ -158,7 +156,7 @@ class Config:
     device: str = "cuda"
     """Device of the evaluations and measurements."""
     memory_gib: Positive | None = None
-    """Memory of each GPU for the activations of evaluations and measurements, in GiB (default: of each command)."""
+    """Memory of each GPU for the activations of CKA and of circuits, in GiB (default: that of each command)."""
     machine: tyro.conf.OmitArgPrefixes[Machine] = field(default_factory=Machine)
     """What a machine has and reaches."""
 
@@ -238,6 +236,8 @@ class Plan:
             and training.mixture.settings.setting in ("cg-high", "leave-out")
         ]
         """Trainings of the CLIPs whose embeddings autoencoders describe."""
+        self.aligned = self.models(["aligned"], ALIGNED_DOMAIN)
+        """CLIPs with aligned captions, which the study looked into: one for each seed."""
 
     def blocks(self) -> Iterator[Block]:
         """Yield the blocks. A step needs only results of blocks before its block, so that no step waits for another."""
@@ -333,7 +333,7 @@ class Plan:
         line = [*program("generalization", gpus), "--data", self.config.data]
         if self.config.imagenet is not None:
             line += ["--imagenet", self.config.imagenet]
-        return line + self.memory("generalization")
+        return line
 
     def measured(self) -> Iterator[Step]:
         """Yield the steps of a GPU: autoencoders and their features, embeddings, CKA."""
@@ -353,7 +353,7 @@ class Plan:
             )
             yield Step(commands, STUDY_FIGURES["sharing"])
         # Mixtures with aligned captions equal cg-high otherwise, so that these two settings are compared.
-        aligned = self.models(["aligned"], ALIGNED_DOMAIN)
+        aligned = self.aligned
         standard = self.models(["cg-high"], ALIGNED_DOMAIN)
         line = program("separation") + self.images()
         model = clip_preset(preset(aligned[0]), study=True).model
@@ -363,16 +363,16 @@ class Plan:
         line += self.results("separation")
         cost = self.costs.embedded([*standard, *aligned])
         yield self.drawn("separation", line, cost)
-        line = self.of_model("represent", aligned[0])
+        line = self.of_model("represent", aligned[0]) + self.memory()
         line += self.results("representations")
         cost = self.costs.embedded(aligned[:1])
         yield self.drawn("representations", line, cost)
 
     def compared(self) -> Iterator[Step]:
         """Yield the steps of several GPUs: circuits of one model, and what domains share in many models."""
-        aligned = self.models(["aligned"], ALIGNED_DOMAIN)[0]
+        aligned = self.aligned[0]
         line = self.of_model("compare", aligned, GPUS)
-        line += ["--out", self.config.out / "circuits"]
+        line += [*self.memory(), "--out", self.config.out / "circuits"]
         cost = self.costs.circuits(aligned, N_CIRCUIT_IMAGES)
         yield self.drawn("circuits", line, cost)
         # Photographs alone, and the 15 settings that differ in diversity.
@@ -380,7 +380,7 @@ class Plan:
         line = [*program("shared-circuitry", GPUS), "--runs"]
         line += map(self.folder, models)
         line += [*self.images(), "--n-images", N_SHARED_IMAGES]
-        line += self.memory("shared-circuitry") + self.results("shared-circuitry")
+        line += self.memory() + self.results("shared-circuitry")
         cost = self.costs.sharing(models, N_SHARED_IMAGES)
         yield self.drawn("shared-circuitry", line, cost)
 
@@ -449,13 +449,12 @@ class Plan:
         line = command(name, gpus) if of_package else program(name, gpus)
         line += ["--model", clip_preset(preset(training), study=True).model]
         line += ["--checkpoint", self.checkpoint(training)]
-        return line + self.images() + self.memory(name)
+        return line + self.images()
 
-    def memory(self, name: str) -> Line:
-        """Return the option of a command for the memory of activations, or no words."""
-        if self.config.memory_gib is None or name not in WITH_MEMORY:
-            return []
-        return ["--memory-gib", self.config.memory_gib]
+    def memory(self) -> Line:
+        """Return the option of a command for the memory of activations."""
+        memory = self.config.memory_gib
+        return [] if memory is None else ["--memory-gib", memory]
 
     def images(self) -> Line:
         """Return the options of a command for the images that models are measured on, and for the device."""
