@@ -97,7 +97,7 @@ LABEL_FREE = {
     "distance": "distance to the other domains",
 }
 """Numbers that need no accuracy, with their names in words."""
-STUDY_CIRCUITS = {
+STUDY_CIRCUITS: Mapping[str, Any] = {
     "method": "site-path",
     "rule": "left-10",
     "baseline": "zero",

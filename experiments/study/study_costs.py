@@ -5,7 +5,7 @@ epochs. All else that a GPU does is left out, so the rates of a `Machine` are th
 """
 
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -190,7 +190,7 @@ class StudyCosts:
         operations = CIRCUIT_FORWARDS * forward * n_images * n_cells
         return Cost(single=operations, gib=CIRCUIT_BYTES * n_cells / GIB)
 
-    def sharing(self, models: Collection[StudyTraining], n_images: int) -> Cost:
+    def sharing(self, models: Sequence[StudyTraining], n_images: int) -> Cost:
         """Return the cost of what domains share in each model, by circuits and own parts of the held-out classes."""
         held_out = models[0].mixture.settings.held_out_classes
         n_cells = sum(name in held_out for _, name in self.cells)
