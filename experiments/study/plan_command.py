@@ -156,7 +156,7 @@ class Config:
     device: str = "cuda"
     """Device of the evaluations and measurements."""
     memory_gib: Positive | None = None
-    """Memory of each GPU for the activations of CKA and of circuits, in GiB (default: that of each command)."""
+    """Memory of each GPU for the activations of CKA and of circuits, in GiB (default: half of it)."""
     machine: tyro.conf.OmitArgPrefixes[Machine] = field(default_factory=Machine)
     """What a machine has and reaches."""
 
