@@ -168,6 +168,7 @@ class DirectPaths:
         # [rows, image, ...]. None means that the gates do not change them.
         units: Tensor | None = None
         past: Tensor | None = None
+        source: Tensor | None
         for up, down in pairwise(encoder.sites[positions[0] :]):
             closing = gates.get(up)
             if closing is not None:
