@@ -15,7 +15,6 @@ from circuitry.encoder.tensor_batches import (
     rows_that_fit,
 )
 
-
 LINKS: list[Any] = [(torch.square, "pool"), (torch.square, "flat"), "end"]
 
 
