@@ -157,8 +157,8 @@ class GatedUnits:
             [*indices, torch.tensor(runs)], start.device
         )
         hooks = list[tuple[str, Callable[..., Tensor]]]()
-        for site, own, parent in zip(gates, different, parents_of_sites, strict=True):
-            hooks.append((site, self._hook(own, ends[site], parent, len(start))))
+        for site, own, places in zip(gates, different, parents_of_sites, strict=True):
+            hooks.append((site, self._hook(own, ends[site], places, len(start))))
         with self.encoder.hooks(fwd_hooks=hooks):
             stacked: Tensor = self.encoder(start, start=self.start)
         embeddings: Tensor = rearrange(
