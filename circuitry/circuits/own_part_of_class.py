@@ -234,7 +234,7 @@ class ImagesOfClass:
                 "A class's own part is found by contrast with other classes, but there are no images of any that the "
                 "model tells from the class: give the task others= that it does not take for the class."
             )
-        if len(answers[others].unique()) == 1:
+        if len(set(answers[others].tolist())) == 1:
             log.warning(
                 "All images of other classes get one answer: the part is contrasted with that alone. Give more classes."
             )
@@ -251,7 +251,7 @@ class ImagesOfClass:
             places: Indices of the images among all images of the task.
             opened: Value of each gate: 1 is open, 0 is cut.
         """
-        for some in places.split(self.runs.rows):
+        for some in torch.split(places, self.runs.rows):
             # Each image has its own copy of the gates, so one backward pass gives a gradient for each image.
             gates = opened.expand(len(some), -1).detach().clone().requires_grad_()
             answers = self.metric.log_answers(self.runs.run(gates, some))
@@ -272,7 +272,7 @@ class ImagesOfClass:
             places, opened: As for `slopes`.
         """
         p = list[Tensor]()
-        for some in places.split(self.runs.rows):
+        for some in torch.split(places, self.runs.rows):
             answers = self.metric.log_answers(self.runs.run(opened, some))
             p.append(answers.gather(1, self.answers[some][:, None])[:, 0].exp())
         return torch.cat(p).mean(0)
