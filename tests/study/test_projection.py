@@ -54,7 +54,7 @@ def test_umap_is_slow_to_import_but_deterministic_and_keeps_neighbours(
     """The only test that imports umap, which takes seconds; to compile it for 24 points would take as long again."""
     monkeypatch.setenv("NUMBA_DISABLE_JIT", "1")
     umap = importlib.import_module("umap")
-    monkeypatch.setattr(umap, "UMAP", partial(umap.UMAP, n_epochs=30))
+    monkeypatch.setattr(umap, "UMAP", partial(umap.UMAP, n_epochs=100))
     rng = np.random.default_rng(0)
     vectors = np.concatenate([rng.normal(size=(12, 5)), rng.normal(size=(12, 5)) + 20])
     points, method = embedding_map(vectors, seed=1)
