@@ -9,6 +9,7 @@ import pytest
 from safetensors.torch import save_file
 
 from circuitry import DomainFolder, extract, load_clip
+from circuitry.runs import provenance
 from tests.support.noise_images import write_noise
 from tests.support.tiny_clip import NAME, Tiny
 from tests.support.work import QUIET
@@ -49,6 +50,8 @@ def test_an_extraction_that_is_killed_goes_on(
     monkeypatch.chdir(tmp_path)
     # The command line of the process that is killed.
     monkeypatch.setattr(sys, "argv", ["-c"])
+    # The process that is killed reads the commit of today; this one may remember an earlier one.
+    monkeypatch.setattr(provenance, "_commit", provenance._commit.__wrapped__)
     clip = load_clip(f"{NAME}.json", "tiny.safetensors")
     written = list[str]()
     replace = os.replace

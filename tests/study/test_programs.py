@@ -11,6 +11,7 @@ import pytest
 
 from circuitry.models import register_model
 from circuitry.runs import InputError, preset
+from circuitry.runs.command_line import read_line
 from experiments.over_models import compare_models
 from experiments.study import sharing
 from experiments.study.sharing import (
@@ -50,20 +51,14 @@ def write_runs(folder: Path, quickstart: Path, held_out: tuple[str, ...]) -> Non
 def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path) -> None:
     module = program_module("generalization")
     write_runs(tmp_path / "runs", quickstart, ("key",))
-    # As in the plan: an array by model evaluates two models before the tables of all are made.
-    evaluate = "python -m experiments.study generalization --no-tables --no-progress"
-    lines = [
-        f"{evaluate} --runs {tmp_path}/runs/{name} --data {quickstart}/run/toy "
-        f"--test-domains quickdraw --out {tmp_path}/out"
-        for name in ("cg-high-0", "natural-only-0")
-    ]
-    (tmp_path / "study.sh").write_text("## models: 2\n" + "\n".join(lines))
-    array = program_module("array")
-    array.main(
-        array.Config(
-            tmp_path / "study.sh", "models", cluster="local", logs=tmp_path / "logs"
+    # As in the plan, whose lines are an array: two models are evaluated before the tables of all are made.
+    for name in ("cg-high-0", "natural-only-0"):
+        line = (
+            f"--no-tables --no-progress --runs {tmp_path}/runs/{name} --data {quickstart}/run/toy "
+            f"--test-domains quickdraw --out {tmp_path}/out"
         )
-    )
+        alone, _ = read_line(module.Config, line.split())
+        module.main(alone)
     early = {
         path: path.stat().st_mtime_ns
         for path in tmp_path.glob("runs/*/evaluation/*/*.csv")
