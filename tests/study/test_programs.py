@@ -137,7 +137,11 @@ def test_what_domains_share_is_related_to_accuracy_over_models(
         runs=(tmp_path / "runs",),
         data=quickstart / "run" / "toy",
         sharing=SharingSettings(
-            n_images=2, n_tested=1, sae_steps=5, study_circuits=True
+            domains=("real",),
+            n_images=2,
+            n_tested=1,
+            sae_steps=5,
+            study_circuits=True,
         ),
         out=tmp_path / "out",
         results=tmp_path / "results",
