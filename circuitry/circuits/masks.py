@@ -28,7 +28,6 @@ with gates of 0 and 1.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
@@ -271,8 +270,7 @@ class _Learning:
             largest = noisy.detach().topk(min(k + 1, len(noisy))).values
             gates = torch.sigmoid(noisy - largest[k - 1 :].mean())
             chosen = self._draw(generator)
-            with self._precision():
-                embeddings = self.runs.run(gates, chosen)
+            embeddings = self.runs.run(gates, chosen)
             loss = self._lost(embeddings.to(self.target.dtype), chosen)
             descent.step(scores, torch.autograd.grad(loss, [scores])[0])
             bar.update()
@@ -291,13 +289,6 @@ class _Learning:
                 steps_since_best = 0
             if steps_since_best >= PATIENCE:
                 break
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        """Return the context of a run: autocast to the dtype of the settings, or no change if they have none."""
-        name = self.settings.autocast
-        if name is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=getattr(torch, name))
 
     def _count(self, share: float) -> int:
         return max(1, round(share * len(self.first)))
