@@ -53,7 +53,7 @@ def main(config: Config) -> "Written | None":
     # If several processes share the work, only one of them goes on to the report.
     if not config.share_out(partial(find_and_test, config), config.out / "jobs"):
         return None
-    run = find_and_test(config, config.work())
+    run = own_parts(config, config.work())
     # All processes have finished their share, so this only reads the results.
     results = run.run(config.work())
     answer = questions.OwnPartsAnswer(results["lesions"], results["overlaps"])
@@ -84,9 +84,12 @@ def main(config: Config) -> "Written | None":
     )
 
 
-def find_and_test(config: Config, work: Work) -> "OwnParts":
+def find_and_test(config: Config, work: Work) -> None:
     """Find and test one process's share of the own parts."""
+    own_parts(config, work).find_and_test(work)
+
+
+def own_parts(config: Config, work: Work) -> "OwnParts":
+    """Return the own parts of the classes and domains that are asked for."""
     clip = config.clip(work.rank, components=True)
-    run = questions.OwnParts(clip, config.images(), config.out, config)
-    run.run(work)
-    return run
+    return questions.OwnParts(clip, config.images(), config.out, config)
