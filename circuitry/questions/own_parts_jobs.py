@@ -20,7 +20,7 @@ from torch import Tensor
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.edge_methods import with_edges
 from circuitry.circuits.found_on import count_seen
-from circuitry.circuits.graph import PIXELS, Circuit, Scores
+from circuitry.circuits.graph import PIXELS, AttributionGraph, Circuit, Scores
 from circuitry.circuits.graph_folder import LESIONS, GraphFolder
 from circuitry.circuits.methods import CONTRAST, METHODS, method_code
 from circuitry.circuits.own_part_of_class import own_part
@@ -513,10 +513,11 @@ class OwnParts(FolderWork):
         largest = self._largest(key, sites)
         if share == max(self.settings.shares):
             return largest
-        part = self._strongest(largest.source, share)
-        # The score of an edge does not depend on the other units of a part.
-        edges = largest.scored_edges.onto(part.units)
-        return replace(part, source=part.source.keeping(part.units, edges.scores))
+        graph = largest.source
+        # Only parts of the largest share are found at some of the sites. At all sites the source is a graph with edges.
+        assert isinstance(graph, AttributionGraph)
+        part = self._strongest(graph, share)
+        return replace(part, source=graph.among(part.units))
 
     def _largest(self, key: Key, sites: str) -> Circuit:
         """Return the part of the largest share."""
@@ -548,6 +549,9 @@ class _ReadAtAccess(Mapping[Key, Circuit]):
         if key not in self._keys:
             raise KeyError(key)
         return self._read(key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._keys)
