@@ -1,9 +1,9 @@
 """What does ``circuitry own-parts`` cost beside the tower, at the size of DomainNet?
 
-The script makes small pictures of many classes in several domains, and a tower with as many sites and units as CLIP's
-RN50 that takes nearly no time. Several processes then run the command together, as the ranks of torchrun do. So the
-time, memory and files are those of the package alone. With ``--kill-after`` all processes are killed in the middle of
-the work, and started again.
+The script makes small pictures of many classes in several domains, and a tower that has as many units as CLIP's RN50
+and takes little time. Several processes then run the command together, as the ranks of torchrun do. So the time, memory
+and files are nearly those of the package alone. With ``--kill-after`` all processes are killed in the middle of the
+work, and started again.
 
     python experiments/simulate_scale.py --classes 20 --domains 3
     python experiments/simulate_scale.py --classes 345 --domains 6 --kill-after 1200
@@ -28,9 +28,9 @@ import torch
 from PIL.Image import Image, fromarray
 from torch import Tensor, nn
 
-N_SITES = 39
-WIDTH = 582
-"""Units of a site: 39 sites have as many units as those of RN50."""
+N_SITES = 12
+WIDTH = 1892
+"""Units of a site. All sites together have as many units as those of RN50."""
 SIZE = 8
 """Height and width of a picture."""
 NOISE = 12

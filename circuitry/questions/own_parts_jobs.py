@@ -397,23 +397,25 @@ class OwnParts(FolderWork):
 
         If the model does not know the class, there are no files.
         """
-        graphs: dict[str, Scores] = {}
+        scores_of: dict[str, Scores] = {}
         with self.clip.encoder.running():
             try:
                 for name, sites in self.sites.items():
-                    graphs[name] = self._ranked(self.task(key, *images, sites, work))
+                    scores_of[name] = self._ranked(self.task(key, *images, sites, work))
             except InputError as error:
                 log.warning("%s in %s is left out. %s", *key, error)
                 return []
         paths = []
-        for name, scores in graphs.items():
-            graph = replace(scores, class_name=key[0], domain=key[1])
-            part = self._strongest(graph, max(self.settings.shares))
+        for name, scores in scores_of.items():
+            scores = replace(scores, class_name=key[0], domain=key[1])
+            part = self._strongest(scores, max(self.settings.shares))
+            graph = scores.keeping(part.units)
             # Edges are scored for drawings only, and parts by depth are not drawn.
             if name == EVERYWHERE:
-                part = with_edges(self.task(key, *images, self.sites[name], work), part)
+                task = self.task(key, *images, self.sites[name], work)
+                graph = with_edges(task, part).source
             paths.append(self._path(key, name))
-            part.save(paths[-1])
+            graph.save(paths[-1])
         return paths
 
     def _ranked(self, task: Task) -> Scores:
@@ -481,8 +483,8 @@ class OwnParts(FolderWork):
             # Random units are drawn for all parts in turn, so that every process draws the same.
             rng = np.random.default_rng(self.settings.seed)
             for key in self._found:
-                source = self._largest(key, sites).source
-                parts = [self._strongest(source, share) for share in shares]
+                graph = self._graph(key, sites)
+                parts = [self._strongest(graph, share) for share in shares]
                 # A draw has one random part for each share.
                 drawn = draw_random(parts, self.settings.random_draws, rng)
                 for i, (share, part) in enumerate(zip(shares, parts, strict=True)):
@@ -490,9 +492,8 @@ class OwnParts(FolderWork):
                         key, part, drawn[i :: len(parts)], share=share, sites=sites
                     )
                 for site in parts[0].units:
-                    lesions.n_units[site] = source.n_units(site)
-                pixels = source.provenance.get(PIXELS, ())
-                lesions.pixels[key] = frozenset(pixels)
+                    lesions.n_units[site] = graph.n_units(site)
+                lesions.pixels[key] = frozenset(graph.provenance.get(PIXELS, ()))
         return lesions
 
     @cached_property
@@ -510,18 +511,13 @@ class OwnParts(FolderWork):
         return _ReadAtAccess(self._found, partial(self._part, share, sites))
 
     def _part(self, share: float, sites: str, key: Key) -> Circuit:
-        largest = self._largest(key, sites)
-        if share == max(self.settings.shares):
-            return largest
-        graph = largest.source
-        # Only parts of the largest share are found at some of the sites. At all sites the source is a graph with edges.
-        assert isinstance(graph, AttributionGraph)
+        graph = self._graph(key, sites)
         part = self._strongest(graph, share)
         return replace(part, source=graph.among(part.units))
 
-    def _largest(self, key: Key, sites: str) -> Circuit:
-        """Return the part of the largest share."""
-        return Circuit.load(self._path(key, sites))
+    def _graph(self, key: Key, sites: str) -> AttributionGraph:
+        """Return the graph that keeps the units of the part of the largest share."""
+        return AttributionGraph.load(self._path(key, sites))
 
     def _path(self, key: Key, sites: str) -> Path:
         return self.folder.path / FOUND / key[0] / f"{key[1]}.{sites}.safetensors"
