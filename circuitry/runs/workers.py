@@ -112,6 +112,9 @@ def run_array(
 
     Raises:
         InputError: if jobs cannot be submitted, or if a job fails.
+
+    Example:
+        >>> circuitry.runs.run_array(print, 2, Path("logs"), cluster="local")  # prints "0 2" and "1 2" into two logs
     """
     executor = cluster_executor(logs, cluster, options or {})
     jobs = executor.map_array(Requeued(task), range(workers), [workers] * workers)
@@ -214,8 +217,9 @@ class Work:
 
     rank: Rank = ALONE
     """The rank of this process among the processes that work on the same folder."""
-    memory_gib: Positive = 1.0
-    """Memory for activations and gradients, in GiB. Weights and results need memory in addition."""
+    memory_gib: Positive | None = None
+    """Memory for activations and gradients, in GiB. Weights and results need memory in addition. Default: half of the
+    memory of a GPU, and 1 GiB on any other device."""
     strict: bool = False
     """Whether an image that cannot be read raises an error. If False, the image is left out with a warning."""
     progress: bool = True
@@ -238,8 +242,9 @@ class WorkSettings:
         True
     """
 
-    memory_gib: Positive = 1.0
-    """Memory for activations and gradients, in GiB."""
+    memory_gib: Positive | None = None
+    """Memory for activations and gradients, in GiB. Default: half of the memory of a GPU, and 1 GiB on any other
+    device."""
     strict: bool = False
     """Stop at an image that cannot be read, instead of leaving it out with a warning."""
     progress: bool = True
