@@ -222,8 +222,7 @@ class OwnParts(FolderWork):
             additional columns share and sites. If each part is tested on a sample of the other classes, the overlaps
             are of parts of one class, and of each part with the parts of the sample.
         """
-        self.find_and_test(work)
-        lesions = self.lesions()
+        lesions = self._joined(self.find_and_test(work))
         pairs = self.design.pairs(self._n_waves())
         overlaps = []
         for share, sites in self.kinds:
@@ -234,8 +233,12 @@ class OwnParts(FolderWork):
             "overlaps": pd.concat(overlaps, ignore_index=True),
         }
 
-    def find_and_test(self, work: Work = Work()) -> None:
-        """Do the unfinished jobs, together with other processes, until all own parts are found and tested."""
+    def find_and_test(self, work: Work = Work()) -> list[pd.DataFrame]:
+        """Do the unfinished jobs, together with other processes, until all own parts are found and tested.
+
+        Returns:
+            The table of each wave of tests. There is none if the model recognises no class.
+        """
         # All parts are found before the first test, because a test needs the parts of many classes.
         find = partial(self._find, work=work)
         self._do(self.folder, "own parts", self._images_that_find, find, work)
@@ -245,12 +248,11 @@ class OwnParts(FolderWork):
             test = partial(self._test, number, tests, work=work)
             wave = self.wave(number)
             self._do(wave, f"lesions {number + 1}", self._images_that_test, test, work)
-            tables = self._tables_of(wave)
-            if tables:
-                waves.append(pd.concat(tables, ignore_index=True))
+            waves += self._table_of(wave)
             # All processes read the same tables, so they decide alike whether there is another wave.
             if not waves or not wants_more_cells(waves):
-                return
+                break
+        return waves
 
     def _do(
         self,
@@ -285,12 +287,13 @@ class OwnParts(FolderWork):
         return n_waves
 
     @staticmethod
-    def _tables_of(wave: JobFolder) -> list[pd.DataFrame]:
+    def _table_of(wave: JobFolder) -> list[pd.DataFrame]:
+        """Return the table of a wave, as a list that is empty if no part could be tested."""
         # A job writes one table. It writes no file if no part could be tested.
         tables = list[pd.DataFrame]()
         for job in wave.jobs:
             tables += map(read_named_table, wave.files(job))
-        return tables
+        return [pd.concat(tables, ignore_index=True)] if tables else []
 
     def lesions(self) -> pd.DataFrame:
         """Return the tables of `lesion` of all finished tests, joined, with the additional columns share and sites.
@@ -298,17 +301,21 @@ class OwnParts(FolderWork):
         Raises:
             InputError: if the model recognises no class, so that there is no own part to test.
         """
-        tables = list[pd.DataFrame]()
+        waves = list[pd.DataFrame]()
         # Without any wave the first one says that it is not done.
         for number in range(max(1, self._n_waves())):
-            tables += self._tables_of(self.wave(number))
-        if not tables:
+            waves += self._table_of(self.wave(number))
+        return self._joined(waves)
+
+    def _joined(self, waves: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """Return the tables of all waves as one table, or raise `InputError` if there are none."""
+        if not waves:
             raise InputError(
                 f"{self.clip.name} recognises no class of {self.images.root} on the images that parts are found on, so "
                 "there is no part to test: see the warnings above. Give classes that it knows (circuitry evaluate has "
                 "them in tables/accuracy_by_class.csv), other texts, or a linear probe in place of texts."
             )
-        return pd.concat(tables, ignore_index=True)
+        return pd.concat(waves, ignore_index=True)
 
     def circuits(self, share: float | None = None) -> Mapping[Key, Circuit]:
         """Return the own parts of one share by (class, domain). Each is read from its file at each access.
