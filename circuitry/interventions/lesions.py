@@ -337,9 +337,9 @@ def _read_answers(
     given = list[Tensor]()
     probability = list[Tensor]()
     is_known = list[Tensor]()
-    for some in embeddings.split(max(1, _ROWS // n_images)):
+    for some in torch.split(embeddings, max(1, _ROWS // n_images)):
         answers = metric.log_answers(some.flatten(0, 1)).cpu()
-        answers = answers.unflatten(0, (len(some), n_images))
+        answers = answers.view(len(some), n_images, -1)
         given.append(given_classes(answers))
         probability.append(answers[..., metric.label].exp().mean(-1))
         is_known.append(~answers.isnan().any(-1))

@@ -416,11 +416,11 @@ class OwnParts(FolderWork):
         for name, scores in scores_of.items():
             scores = replace(scores, class_name=key[0], domain=key[1])
             part = self._strongest(scores, max(self.settings.shares))
-            graph = scores.keeping(part.units)
             # Edges are scored for drawings only, and parts by depth are not drawn.
             if name == EVERYWHERE:
                 task = self.task(key, *images, self.sites[name], work)
-                graph = with_edges(task, part).source
+                part = with_edges(task, part)
+            graph = part.source.keeping(part.units, part.scored_edges.scores)
             paths.append(self._path(key, name))
             graph.save(paths[-1])
         return paths

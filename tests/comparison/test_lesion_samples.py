@@ -61,7 +61,8 @@ def pairs_of(design: LesionDesign, wave: int) -> list[tuple[int, int]]:
 
 def others(table: pd.DataFrame) -> "pd.Series[float]":
     summary = lesion_summary(table).set_index("answers")
-    return summary.loc["other classes", ["value", "low", "high"]].astype(float)
+    columns = ["value", "low", "high"]
+    return summary[columns].astype(float).T["other classes"]
 
 
 def value_of_all(whole: np.ndarray, right: np.ndarray) -> float:

@@ -16,6 +16,7 @@ from torch import nn
 
 from circuitry import DomainFolder, Encoder, InputError
 from circuitry.interventions import OwnPartSettings, lesion, part_overlaps
+from circuitry.interventions.lesions import lesion_cell
 from circuitry.models import Clip, from_encoder
 from circuitry.questions import OwnParts, own_parts_jobs
 from circuitry.runs import Rank
@@ -148,7 +149,7 @@ def test_a_run_that_is_killed_in_a_wave_goes_on_and_several_workers_make_one_tab
         patched.setattr(
             own_parts_jobs,
             "lesion_cell",
-            partial(killed_after, second, own_parts_jobs.lesion_cell),
+            partial(killed_after, second, lesion_cell),
         )
         killed = OwnParts(*world, tmp_path / "killed", SETTINGS)
         with pytest.raises(KeyboardInterrupt):
