@@ -49,6 +49,7 @@ from circuitry.gates.images_under_gates import UnitsUnderGates
 from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
 from circuitry.runs.identity import Identity
+from circuitry.runs.plan import Forwards
 
 log = logging.getLogger(__name__)
 
@@ -311,6 +312,23 @@ def contrast(images: Sequence[ImagesOfClass], share: float | None = None) -> Con
     ranks = torch.empty_like(opened)
     ranks[torch.cat([order, rest])] = torch.arange(n, 0, -1).to(ranks) / n
     return Contrast(costs[0], ranks, tried)
+
+
+def own_part_forwards(n_own: int, n_others: int, share: float = MOST) -> Forwards:
+    """Return what `own_part` runs at most, on images that the model all recognises.
+
+    Args:
+        n_own: Number of images of the class.
+        n_others: Number of images of other classes.
+        share: Share of the units to remove.
+    """
+    n_cuts = 1
+    size = min(FIRST, share)
+    while size < share:
+        size *= GROWTH
+        n_cuts += 1
+    # The images of the class are run before the first cut and after each, the others once.
+    return Forwards(alone=n_own + n_others, back=n_own * (1 + n_cuts) + n_others)
 
 
 def _falling(ratio: Tensor, opened: Tensor) -> Tensor:

@@ -25,11 +25,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circuitry import questions, reports
+from circuitry import models, questions, reports
 from circuitry.data.shared_options import SmallTables
 from circuitry.interventions import OwnPartSettings
 from circuitry.models import ModelOptions
-from circuitry.runs import Work, WorkSettings, versions
+from circuitry.runs import Plan, PlanSettings, Work, WorkSettings, versions
 
 if TYPE_CHECKING:
     from circuitry.questions import OwnParts
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(OwnPartSettings, WorkSettings, ModelOptions):
+class Config(OwnPartSettings, WorkSettings, PlanSettings, ModelOptions):
     """Settings of the search and of the test."""
 
     out: Path = Path("runs/own-parts")
@@ -84,9 +84,22 @@ def main(config: Config) -> "Written | None":
     )
 
 
+def plan(config: Config) -> Plan:
+    """Return what the search and the tests that are left need."""
+    work = config.work()
+    run = question_of(config, work)
+    speed = models.tower_speed(run.clip, run.images.records, work)
+    return Plan(run.steps(), speed)
+
+
 def find_and_test(config: Config, work: Work) -> "OwnParts":
     """Find and test one process's share of the own parts."""
-    clip = config.clip(work.rank, components=True)
-    run = questions.OwnParts(clip, config.images(), config.out, config)
+    run = question_of(config, work)
     run.run(work)
     return run
+
+
+def question_of(config: Config, work: Work) -> "OwnParts":
+    """Return the `OwnParts` of the model and images that the settings name, as one process runs it."""
+    clip = config.clip(work.rank, components=True)
+    return questions.OwnParts(clip, config.images(), config.out, config)

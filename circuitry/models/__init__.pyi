@@ -21,3 +21,4 @@ from .sae_files import SaeFile as SaeFile
 from .sae_readers import load_sae as load_sae
 from .sae_readers import parse_saes as parse_saes
 from .sae_readers import register_sae_reader as register_sae_reader
+from .tower_speed import tower_speed as tower_speed

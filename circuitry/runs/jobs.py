@@ -28,7 +28,7 @@ from typing import Any, TypeVar
 from circuitry.runs.arguments import Natural
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, remove_leftovers
-from circuitry.runs.manifest import claim, read_sealed, write_sealed
+from circuitry.runs.manifest import NAME, claim, read_sealed, write_sealed
 from circuitry.runs.progress import Bar
 from circuitry.runs.provenance import difference, digest, versions
 from circuitry.runs.workers import ALONE, Rank
@@ -342,6 +342,21 @@ class JobFolder:
         # Two names may have the same letters, or be too long for a file; the digest makes the result unique.
         readable = re.sub("[^0-9A-Za-z]", "_", "-".join(job))
         return f"{readable[:60]}-{digest(list(job))[:8]}"
+
+
+def jobs_left(
+    path: Path, jobs: Sequence[Job], claim_folder: Callable[[], JobFolder]
+) -> list[Job]:
+    """Return the jobs that are not done, without making a folder that is not there yet.
+
+    Args:
+        path: The folder of the results.
+        jobs: All jobs.
+        claim_folder: Returns the `JobFolder`. It is called only if the folder was claimed before.
+    """
+    if (path / NAME).is_file():
+        return claim_folder().unfinished()
+    return list(jobs)
 
 
 def _prefetch(
