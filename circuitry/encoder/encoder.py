@@ -45,7 +45,12 @@ from circuitry.encoder.tower_identity import (
     stage_digests,
     tower_digests,
 )
-from circuitry.encoder.tower_runs import SUMS, check_modules, weight_sums
+from circuitry.encoder.tower_runs import (
+    SUMS,
+    check_modules,
+    weight_sums,
+    weights_of,
+)
 from circuitry.encoder.unit_kinds import CHANNEL
 from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
@@ -285,7 +290,7 @@ class Encoder(HookedSites):
         """
         of_tower = self.once("identity", lambda: tower_digests(self.tower))
         # If the identity was read within a run, results carry it. So the end of the run compares these sums.
-        self.once(SUMS, lambda: weight_sums(self.tower))
+        self.once(SUMS, lambda: weight_sums(weights_of(self.tower)))
         acting = {
             "behaviour": self.once(("behaviour", self), self._answers_to_noise),
             "stages": self.once(("stages", self), self._read_stages),

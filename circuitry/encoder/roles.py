@@ -8,7 +8,8 @@ read. Both roles are found by runs of the encoder, so they are defined for any a
   image, which a norm may apply. The test divides the units into four groups. It runs an image 16 times, and in each run
   multiplies each group by a random factor. If the site is a readout, the 16 embeddings differ along at most five
   directions: one direction for each group, and one for a residual stream that is carried past the units. If the units
-  pass a nonlinearity together, the embeddings differ along more directions.
+  pass a nonlinearity together, the embeddings differ along more directions. Readouts lie at the end of the chain, so
+  the test goes backward from the last site, and stops at the first site that is no readout.
 - *repeat*: each unit of the site depends on a single unit of the site before, as a pooled channel does. The test sets
   half of the units of the site before to zero. If the site is a repeat, the units that depend on the other half do not
   change.
@@ -104,17 +105,25 @@ def _roles(encoder: Encoder, progress: bool) -> dict[str, str]:
         disable=not progress,
         **BRIEF,
     )
-    roles = {INPUT: IMAGE}
+    roles = {INPUT: IMAGE} | dict.fromkeys(encoder.sites[1:], COUNTED)
     with encoder.running(), encoder.fast(), bar:
-        clean = {site: encoder(images, stop=site) for site in encoder.sites[1:]}
-        for before, site in pairwise(encoder.sites):
-            # A site after the image is never a repeat, because a circuit does not choose among the three colours.
-            if _reads_out(encoder, site, clean[site]):
-                roles[site] = READOUT
-            elif before != INPUT and _repeats(encoder, before, site, clean):
+        clean = encoder.read_unhooked(images, encoder.sites[1:])
+        # Readouts lie at the end of the chain: what follows a readout adds up, too. So the test, which takes many runs
+        # from the site to the end, goes backward and stops at the first site that is no readout. Runs from early sites
+        # would cost hundreds of forward runs.
+        n_others = n_sites
+        while n_others:
+            site = encoder.sites[n_others]
+            if not _reads_out(encoder, site, clean[site]):
+                break
+            roles[site] = READOUT
+            n_others -= 1
+            bar.update()
+        # A site after the image is never a repeat, because a circuit does not choose among the three colours.
+        bar.update(min(1, n_others))
+        for before, site in pairwise(encoder.sites[1 : n_others + 1]):
+            if _repeats(encoder, before, site, clean):
                 roles[site] = REPEAT
-            else:
-                roles[site] = COUNTED
             bar.update()
     return roles
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Collection, Iterable, Mapping
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 import torch
@@ -10,6 +11,7 @@ from torch.nn.modules import module as of_all_modules
 
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.stages import Stage
+from circuitry.encoder.tower_runs import weight_sums
 from circuitry.runs.identity import UNKNOWN
 from circuitry.runs.leaves import Leaves, is_of_library
 from circuitry.runs.provenance import digest, weights_digest
@@ -41,6 +43,8 @@ _SHORTEST = 1e-12
 """Smallest length by which an output is divided, so that no output is divided by zero."""
 _KNUTH = 2654435761
 """The factor of Knuth's multiplicative hash: a prime near 2^32 divided by the golden ratio."""
+_DIGESTS: WeakKeyDictionary[nn.Module, dict[int, tuple[Any, str]]] = WeakKeyDictionary()
+"""The digests of a tower's tensors by their number, each with the state of the tensors at the time."""
 _GLOBAL_HOOKS = (
     "_global_forward_hooks",
     "_global_forward_pre_hooks",
@@ -52,8 +56,9 @@ _GLOBAL_HOOKS = (
 def tower_digests(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the entries ``weights`` and ``modules`` of the `Identity` of a tower or model.
 
-    All weights are read. This takes 0.12 seconds for the tower of RN50 and 0.24 seconds for the tower of ViT-B/32, on
-    one core.
+    The digest of the weights is computed once for a tower, and again after a change of the weights. A digest takes 0.1
+    seconds for the tower of RN50 and 0.24 seconds for the tower of ViT-B/32 on one core; seeing that the weights have
+    not changed takes a tenth of it.
 
     Args:
         tower: A tower or a whole model.
@@ -68,7 +73,7 @@ def tower_digests(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, 
     for name in list(tensors):
         if name.startswith(without):
             del tensors[name]
-    weights = weights_digest(tensors)
+    weights = _digest_once(tower, tensors)
     # Quantised layers have weights that are neither parameters nor buffers.
     packed = tower.state_dict()
     # Shared weights have several names in the state dict. They were read above, under one of these names.
@@ -86,6 +91,21 @@ def tower_digests(tower: nn.Module, without: tuple[str, ...] = ()) -> dict[str, 
     if packed:
         weights = digest([weights, leaves.read(dict(packed), "weights")])
     return {"weights": weights, "modules": leaves.unknown or digest(modules)}
+
+
+def _digest_once(tower: nn.Module, tensors: Mapping[str, Tensor]) -> str:
+    """Return the digest of a tower's tensors. If the tensors have not changed since the last call, it is remembered."""
+    tensors = dict(sorted(tensors.items()))
+    # PyTorch counts writes into a tensor, but not writes through ``tensor.data``. The sums show these, too.
+    writes = [0 if t.is_inference() else t._version for t in tensors.values()]
+    addresses = [tensor.data_ptr() for tensor in tensors.values()]
+    state = [*tensors], addresses, writes, weight_sums(tensors.values())
+    known = _DIGESTS.setdefault(tower, {})
+    # A digest of all tensors and a digest of some of them are remembered side by side.
+    number = len(tensors)
+    if number not in known or known[number][0] != state:
+        known[number] = state, weights_digest(tensors)
+    return known[number][1]
 
 
 def stage_digests(

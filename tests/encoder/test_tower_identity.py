@@ -25,9 +25,11 @@ from circuitry import (
     class_logit,
     mean_baseline,
 )
+from circuitry.encoder import tower_identity
 from circuitry.runs.arrays import cached_arrays
 from circuitry.runs.identity import UNKNOWN, Identity, same_entry
 from circuitry.runs.manifest import claim
+from circuitry.runs.provenance import weights_digest
 from tests.support.identities import identities
 
 ROOT = Path(__file__).parents[2]
@@ -268,6 +270,40 @@ def test_packed_weights_are_weights_and_give_no_gradients() -> None:
         attribute(
             one, images, class_logit(torch.eye(3), 0), method="gradient", progress=False
         )
+
+
+def test_weights_are_digested_once_and_again_after_any_change(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    torch.manual_seed(0)
+    net = nn.Sequential(nn.Conv2d(3, 40, 8), nn.Flatten(), nn.Linear(40, 200))
+    encoder = Encoder.from_stages(net, [("0", "1"), "2"], (8, 8))
+    weight = net[2].weight
+    calls = list[int]()
+
+    def digest(tensors: Any) -> str:
+        calls.append(len(tensors))
+        return weights_digest(tensors)
+
+    monkeypatch.setattr(tower_identity, "weights_digest", digest)
+
+    def digested() -> str:
+        name: str = encoder.identity["weights"]
+        assert name == weights_digest(dict(net.named_parameters()))
+        return name
+
+    digests = [digested()]
+    assert [digested(), calls] == [digests[0], [4]]
+    # PyTorch counts writes into `weight`, not into `weight.data`. Entries that change places leave a plain sum as it is.
+    for change in (
+        lambda: weight.data.copy_(weight.data.flip(0)),
+        lambda: weight.data[7:9].copy_(weight.data[7:9].flip(1)),
+        lambda: weight.data[150, 3:].mul_(1 + 1e-4),
+        lambda: setattr(net[2], "bias", nn.Parameter(net[2].bias.detach().flip(0))),
+    ):
+        change()
+        digests.append(digested())
+    assert len(set(digests)) == len(digests) == len(calls)
 
 
 def test_identities_of_towers_and_functions_are_known_and_the_same_in_another_process() -> (
