@@ -222,11 +222,15 @@ def with_edges(task: Task, circuit: Circuit) -> Circuit:
     """Return the same circuit of units, with scores of the edges between its units.
 
     The scores are measured on the task's images of the class; see `score_edges`. The ``source`` of the returned circuit
-    is a graph, which keeps the circuit's units and holds these scores.
+    is a graph, which keeps the circuit's units and holds these scores. A smaller circuit gets the same scores from this
+    graph without a run; see `AttributionGraph.among`.
 
     Example:
-        >>> part = circuitry.own_part(task)
-        >>> circuitry.circuits.with_edges(task, part).source.edges.count > 0
+        >>> part = circuitry.circuits.with_edges(task, circuitry.own_part(task, share=0.02))
+        >>> part.source.edges.count > 0
+        True
+        >>> smaller = part.source.strongest(0.01, "signed", "global")
+        >>> part.source.among(smaller.units).edges.count < part.source.edges.count
         True
     """
     source = circuit.source

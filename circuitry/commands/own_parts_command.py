@@ -53,7 +53,7 @@ def main(config: Config) -> "Written | None":
     # If several processes share the work, only one of them goes on to the report.
     if not config.share_out(partial(find_and_test, config), config.out / "jobs"):
         return None
-    run = find_and_test(config, config.work())
+    run = own_parts(config, config.work())
     # All processes have finished their share, so this only reads the results.
     results = run.run(config.work())
     answer = questions.OwnPartsAnswer(results["lesions"], results["overlaps"])
@@ -87,19 +87,17 @@ def main(config: Config) -> "Written | None":
 def plan(config: Config) -> Plan:
     """Return what the search and the tests that are left need."""
     work = config.work()
-    run = question_of(config, work)
+    run = own_parts(config, work)
     speed = models.tower_speed(run.clip, run.images.records, work)
     return Plan(run.steps(), speed)
 
 
-def find_and_test(config: Config, work: Work) -> "OwnParts":
+def find_and_test(config: Config, work: Work) -> None:
     """Find and test one process's share of the own parts."""
-    run = question_of(config, work)
-    run.run(work)
-    return run
+    own_parts(config, work).find_and_test(work)
 
 
-def question_of(config: Config, work: Work) -> "OwnParts":
-    """Return the `OwnParts` of the model and images that the settings name, as one process runs it."""
+def own_parts(config: Config, work: Work) -> "OwnParts":
+    """Return the own parts of the classes and domains that are asked for."""
     clip = config.clip(work.rank, components=True)
     return questions.OwnParts(clip, config.images(), config.out, config)

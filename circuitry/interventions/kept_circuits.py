@@ -84,6 +84,28 @@ def kept_embeddings(
     return _embeddings(task, gated, masks)
 
 
+def ablated_embeddings(
+    task: Task,
+    n_units: Mapping[str, int],
+    ablated: Sequence[Mapping[str, np.ndarray]],
+) -> Float[Tensor, "sets images d"]:
+    """Return the embeddings of a task's images with each of several sets of units ablated, and all other units kept.
+
+    Args:
+        task: The encoder, the images, and the baseline of ablated units.
+        n_units: The number of units, error units included, of each site that has ablated units.
+        ablated: Sets of units to ablate, one at a time: indices by site. An empty set is a run of the whole model.
+    """
+    kept = list[dict[str, np.ndarray]]()
+    for units in ablated:
+        masks = dict[str, np.ndarray]()
+        for site, of_site in units.items():
+            masks[site] = np.ones(n_units[site], bool)
+            masks[site][of_site] = False
+        kept.append(masks)
+    return _embeddings(task, GatedUnits.of(task, list(n_units)), kept)
+
+
 def _embeddings(
     task: Task, gated: GatedUnits | GatedEdges, kept: Sequence[Any]
 ) -> Float[Tensor, "circuits images d"]:
