@@ -50,7 +50,7 @@ from experiments.judging.scoreboard import (
     scoreboard_tables,
 )
 from experiments.kept_tables import KeepSettings
-from experiments.operations import OperationCounter
+from circuitry.encoder import OperationCounter
 from experiments.unseen_images import ClassRecords, read_class
 
 import numpy as np

@@ -216,7 +216,7 @@ class Analysis:
         return [
             self.extraction().baseline_step(left),
             # Three numbers for each circuit and image.
-            Step("curves", len(left), forwards, total, round(24 * forwards.alone)),
+            Step("curves", len(left), forwards, total, 24 * forwards.alone),
         ]
 
     def accuracy(

@@ -135,7 +135,7 @@ def fold_effects(
 
 def path_forwards(n_images: int, n_sites: int, n_points: int) -> Forwards:
     """Return about what `fold_effects` runs on a number of images: from a site on, half of the tower is left."""
-    return Forwards(back=n_images * (1 + n_sites * n_points / 2))
+    return Forwards(back=n_images * (1 + n_sites * n_points // 2))
 
 
 def unit_effects(task: Task, site: str, effects: Tensor) -> Tensor:

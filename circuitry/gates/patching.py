@@ -138,7 +138,7 @@ def patch_effects(
 
 def patching_forwards(n_images: int, n_sites: int, n_units: int) -> Forwards:
     """Return about what `patch_effects` runs on a number of images: from a site on, half of the tower is left."""
-    of_image = 2 + n_sites + n_units / 2
+    of_image = 2 + (n_sites + n_units) // 2
     return Forwards(alone=n_images * of_image)
 
 

@@ -256,7 +256,7 @@ class Extraction(FolderWork):
             partial(self._attribute, work),
             prepare=partial(self._load, work),
             rank=work.rank,
-            sizes={job: round(self._forwards(job).count) for job in self.jobs},
+            sizes={job: self._forwards(job).count for job in self.jobs},
             progress=work.bar("circuits"),
             unit="forward",
         )

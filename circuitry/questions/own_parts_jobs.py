@@ -118,6 +118,7 @@ class OwnParts(FolderWork):
                 self.found_on[key] = self.split.found_on(key)
                 self.unseen[key] = self.split.unseen(key, settings.n_images)
         self.keys = self._testable()
+        self._tests_of_waves = dict[int, dict[Key, dict[Key, bool]]]()
         if not self.keys:
             raise InputError(
                 "An own part is found by contrast with another class of the domain, on some images of the class, and "
@@ -265,7 +266,7 @@ class OwnParts(FolderWork):
                 key = (class_name, domain)
                 forwards += self._forwards_to_test(number, key)
                 n_images += len(self._tested_on(key))
-                n_rows += 2 * len(self.kinds) * len(self._tests[number][key])
+                n_rows += 2 * len(self.kinds) * len(self._tests(number)[key])
             name = f"lesions {number + 1} of at most {self.design.n_waves}"
             disk = n_rows * ROW_BYTES
             steps.append(Step(name, len(left), forwards, n_images, disk))
@@ -290,16 +291,17 @@ class OwnParts(FolderWork):
     def _forwards_to_test(self, wave: int, key: Key) -> Forwards:
         """Return what a wave of tests runs on the images of a class in a domain."""
         n_lesions = 0
-        for part, with_random in self._tests[wave][key].items():
+        for part, with_random in self._tests(wave)[key].items():
             if self._may_test(part, key):
                 n_cuts = 1 + self.settings.random_draws if with_random else 1
                 n_lesions += len(self.kinds) * n_cuts
         return lesion_forwards(len(self._tested_on(key)), n_lesions)
 
-    @cached_property
-    def _tests(self) -> list[dict[Key, dict[Key, bool]]]:
-        """The tests of each wave; see `LesionDesign.tests`."""
-        return [self.design.tests(number) for number in range(self.design.n_waves)]
+    def _tests(self, wave: int) -> dict[Key, dict[Key, bool]]:
+        """Return the tests of a wave; see `LesionDesign.tests`. They are kept, since there may be millions."""
+        if wave not in self._tests_of_waves:
+            self._tests_of_waves[wave] = self.design.tests(wave)
+        return self._tests_of_waves[wave]
 
     @cached_property
     def _n_units(self) -> dict[str, int]:
@@ -348,7 +350,7 @@ class OwnParts(FolderWork):
         )
         waves = list[pd.DataFrame]()
         for number in range(self.design.n_waves):
-            test = partial(self._test, number, self._tests[number], work=work)
+            test = partial(self._test, number, self._tests(number), work=work)
             forwards = partial(self._forwards_to_test, number)
             wave = self.wave(number)
             name = f"lesions {number + 1}"
@@ -383,7 +385,7 @@ class OwnParts(FolderWork):
             lambda job, images: do((job[1], job[2]), images),
             prepare=lambda job: read((job[1], job[2]), work),
             rank=work.rank,
-            sizes={job: round(forwards((job[1], job[2])).count) for job in folder.jobs},
+            sizes={job: forwards((job[1], job[2])).count for job in folder.jobs},
             progress=work.bar(name),
             unit="forward",
         )

@@ -21,20 +21,20 @@ class Forwards:
         50
     """
 
-    alone: float = 0
+    alone: int = 0
     """Runs forward that no run back follows."""
-    back: float = 0
+    back: int = 0
     """Runs forward and back."""
 
     @property
-    def count(self) -> float:
+    def count(self) -> int:
         """The number of forwards; a run forward and back counts twice."""
         return self.alone + 2 * self.back
 
     def __add__(self, more: "Forwards") -> "Forwards":
         return Forwards(self.alone + more.alone, self.back + more.back)
 
-    def __mul__(self, times: float) -> "Forwards":
+    def __mul__(self, times: int) -> "Forwards":
         return Forwards(self.alone * times, self.back * times)
 
 
@@ -112,7 +112,7 @@ class Plan:
             time = time_in_words(self.speed.seconds(step))
             disk = bytes_in_words(step.disk)
             lines.append(
-                f"{step.name:24}{step.jobs:8,}{step.forwards.count:14,.0f}{step.images:14,}{time:>12}{disk:>12}"
+                f"{step.name:24}{step.jobs:8,}{step.forwards.count:14,}{step.images:14,}{time:>12}{disk:>12}"
             )
         speed = self.speed
         lines.append(
@@ -163,7 +163,7 @@ def time_in_words(seconds: float) -> str:
     return f"{seconds / 3600:,.1f} h"
 
 
-def bytes_in_words(n_bytes: float) -> str:
+def bytes_in_words(n_bytes: int) -> str:
     """Return a number of bytes in words.
 
     Example:

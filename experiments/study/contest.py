@@ -53,7 +53,7 @@ from circuitry.interventions import (
     measure_circuits,
     propose_circuits,
 )
-from experiments.operations import OperationCounter
+from circuitry.encoder import OperationCounter
 from experiments.unseen_images import (
     ClassImages,
     ClassRecords,

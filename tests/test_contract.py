@@ -1,0 +1,181 @@
+"""Each main job runs what it states: operations that are counted, against forwards that a plan says beforehand.
+
+A job that does more shows here on the day it comes. What lies outside the tower is named: the products of edges.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+import torch
+
+from circuitry import (
+    Encoder,
+    Task,
+    Work,
+    class_logit,
+    find_circuit,
+    judge_circuit,
+    lesion,
+    load_clip,
+    own_part,
+)
+from circuitry.circuits import AttributionSettings
+from circuitry.circuits.edge_methods import edge_forwards, score_edges
+from circuitry.circuits.own_part_of_class import own_part_forwards
+from circuitry.circuits.unit_methods import Counts
+from circuitry.circuits.unit_scores import (
+    count_units,
+    score_folds,
+    scoring_forwards,
+)
+from circuitry.data import drawn_images
+from circuitry.encoder import OperationCounter, counted_sites, forward_operations
+from circuitry.gates import patch_effects
+from circuitry.gates.patching import patching_forwards
+from circuitry.interventions import AblationSettings, faithfulness_curve
+from circuitry.interventions.faithfulness import curve_forwards
+from circuitry.interventions.finding_circuits import search_forwards
+from circuitry.interventions.judgement import judge_forwards
+from circuitry.interventions.lesions import lesion_forwards
+from circuitry.models import read_images
+from circuitry.runs import Forwards
+
+CLASSES = ("car", "clock", "cup", "fish", "star")
+N_OWN, N_OTHERS = 3, 4
+SIZES = (0.2, 0.5)
+FOLDS = np.array([0, 0, 1])
+
+
+class World(NamedTuple):
+    """A task on images that the model recognises."""
+
+    encoder: Encoder
+    task: Task
+    one: int  #: Operations of a run of an image.
+
+
+@pytest.fixture(scope="module", params=["rn-tiny", "vit-tiny"])
+def world(request: pytest.FixtureRequest) -> World:
+    clip = load_clip(request.param).in_components()
+    weights = clip.text_weights(CLASSES)
+    images = drawn_images(domains=["real"])
+    encoder = clip.encoder
+    metric = class_logit(weights, 0)
+
+    def recognised(name: str, n: int) -> torch.Tensor:
+        _, read = read_images(clip, images.select(name, "real", 20))
+        answers = (encoder(read) @ weights.T).argmax(1)
+        return read[answers == CLASSES.index(name)][:n]
+
+    own = recognised("car", N_OWN)
+    others = torch.cat([recognised(name, 1) for name in CLASSES[1:]])
+    task = Task(
+        encoder,
+        own,
+        metric,
+        baseline="mean-position",
+        others=others,
+        sites=counted_sites(encoder, progress=False),
+        work=Work(progress=False),
+    )
+    # What a process does once: the digest of the weights, answers to noise, the mean.
+    assert task.identity
+    return World(encoder, task, forward_operations(encoder))
+
+
+Job = tuple[Callable[[World], object], Callable[[World], Forwards]]
+
+
+def counts_of(world: World) -> Counts:
+    units = count_units(world.encoder, world.task.sites)
+    return Counts(N_OWN, N_OTHERS, len(units), sum(units.values()))
+
+
+def scoring(method: str, folds: np.ndarray | None = None) -> Job:
+    settings = AttributionSettings(method=method)
+
+    def run(world: World) -> None:
+        with world.task.running(gradients=True):
+            score_folds(world.task, settings, folds)
+
+    n_folds = 0 if folds is None else len(set(folds))
+    return run, lambda world: scoring_forwards(settings, counts_of(world), n_folds)
+
+
+def some_units(world: World) -> dict[str, np.ndarray]:
+    return {site: np.arange(3) for site in world.task.sites}
+
+
+JOBS: dict[str, Job] = {
+    "gradient": scoring("gradient"),
+    "conductance": scoring("conductance"),
+    "Fisher": scoring("fisher"),
+    "Fisher in rounds": scoring("iterative-fisher"),
+    "Fisher in rounds, folds": scoring("iterative-fisher", FOLDS),
+    "gradient, folds": scoring("gradient", FOLDS),
+    "own part": (
+        lambda world: own_part(world.task, share=0.02),
+        lambda world: own_part_forwards(N_OWN, N_OTHERS, 0.02),
+    ),
+    "site path": scoring("site-path"),
+    "patching": (
+        lambda world: patch_effects(world.task, units=some_units(world)),
+        lambda world: patching_forwards(
+            N_OWN, len(world.task.sites), 3 * len(world.task.sites)
+        ),
+    ),
+    "a circuit of a selectivity": (
+        lambda world: find_circuit(world.task, selectivity=0.5),
+        lambda world: search_forwards(
+            counts_of(world), "iterative-fisher", selectivity=True
+        ),
+    ),
+    "curve": (
+        lambda world: faithfulness_curve(
+            world.task,
+            find_circuit(world.task, method="gradient").source,
+            AblationSettings(sizes=SIZES, random_draws=2),
+        ),
+        lambda world: (
+            curve_forwards(N_OWN + N_OTHERS, SIZES, 2)
+            + scoring_forwards(AttributionSettings(method="gradient"), counts_of(world))
+        ),
+    ),
+    "tests": (
+        lambda world: judge_circuit(
+            world.task, find_circuit(world.task, method="gradient"), minimality=False
+        ),
+        lambda world: (
+            judge_forwards(N_OWN + N_OTHERS)
+            + scoring_forwards(AttributionSettings(method="gradient"), counts_of(world))
+        ),
+    ),
+    "lesions": (
+        lambda world: lesion(
+            {("car", "real"): world.task},
+            {("car", "real"): find_circuit(world.task, method="gradient", size=0.02)},
+            random_draws=4,
+        ),
+        lambda world: (
+            lesion_forwards(N_OWN, 5)
+            + scoring_forwards(AttributionSettings(method="gradient"), counts_of(world))
+        ),
+    ),
+    "edges": (
+        lambda world: score_edges(world.task, some_units(world)),
+        lambda world: edge_forwards(N_OWN),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_runs_what_it_states(world: World, name: str) -> None:
+    run, stated = JOBS[name]
+    with OperationCounter() as counter:
+        run(world)
+    found = counter.total / world.one
+    print(
+        f"{name:30} {found:8.2f} {stated(world).count:8.2f} {found / stated(world).count:.3f}"
+    )
