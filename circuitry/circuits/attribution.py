@@ -73,7 +73,7 @@ def attribute(
     others: Images | None = None,
     budget: str = GLOBAL,
     method: MethodName = ITERATIVE,
-    memory_gib: Positive = 1.0,
+    memory_gib: Positive | None = None,
     class_name: str | None = None,
     domain: str | None = None,
 ) -> AttributionGraph:
@@ -106,7 +106,8 @@ def attribute(
             the baseline has one activation for each image, the activations for ``images`` come first, followed by the
             activations for ``others``.
         edges: Method that scores edges, such as ``exact-readers`` in heads and neurons; see `AttributionSettings`.
-        memory_gib: Memory for activations and gradients, in GiB; weights and scores need memory in addition.
+        memory_gib: Memory for activations and gradients, in GiB; weights and scores need memory in addition. Default:
+            half of the memory of a GPU, and 1 GiB on any other device.
         class_name, domain: What the images show, and their style. The graph carries these names; comparisons of graphs
             need them.
 

@@ -49,7 +49,7 @@ from circuitry.encoder.narrowing import narrowest
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.stages import NarrowStage
 from circuitry.encoder.task import Task
-from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
+from circuitry.encoder.tensor_batches import count_batches, memory_bytes, rows_that_fit
 from circuitry.gates.edges import Pair
 from circuitry.runs.errors import InputError
 
@@ -73,7 +73,7 @@ def chain_edges(
     """
     encoder = task.encoder
     inner = [site for site in task.sites if site != INPUT]
-    memory = int(task.work.memory_gib * 2**30)
+    memory = memory_bytes(encoder.device, task.work.memory_gib)
     budget = min(memory, CACHED_BYTES) if encoder.device.type == "cpu" else memory
     # Two consecutive sites of the encoder that no edge joins get no scores. Two sites that are consecutive only among
     # the task's sites do get scores: all stages between them are run as one.

@@ -20,7 +20,7 @@ from torch import Tensor
 from circuitry.bases.residual import PORTS, Layer, ResidualStream
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.encoder.metrics import Metric, checked_metric
-from circuitry.encoder.tensor_batches import rows_that_fit
+from circuitry.encoder.tensor_batches import memory_bytes, rows_that_fit
 
 Activations = Mapping[str, Tensor]
 """Activations by site of the stream."""
@@ -53,7 +53,10 @@ gradients; see `reader_gradients`."""
 
 
 def images_at_once(
-    stream: ResidualStream, n_gradients: int, memory_gib: float, n_patterns: int = 0
+    stream: ResidualStream,
+    n_gradients: int,
+    memory_gib: float | None,
+    n_patterns: int = 0,
 ) -> int:
     """Return the number of images that fit into the memory.
 
@@ -75,7 +78,7 @@ def images_at_once(
     # Between the first layer and the embedding, each block has two layers: heads, then neurons.
     n_of_blocks = np.add(n_readers[::2], n_readers[1::2])
     widest = 4 * int(n_of_blocks.max())
-    budget = memory_gib * 2**30
+    budget = memory_bytes(stream.components.device, memory_gib)
     run = budget / rows_that_fit(stream.components, memory_gib)
     n_values = (n_gradients + widest) * here.numel() + n_patterns * here.shape[1] ** 2
     return max(1, int(budget // (run + n_values * here.element_size())))

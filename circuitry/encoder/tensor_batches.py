@@ -4,7 +4,7 @@ import logging
 import math
 import weakref
 from collections.abc import Iterable, Iterator, Sequence, Sized
-from itertools import chain
+from itertools import chain, pairwise
 from typing import Any
 
 import torch
@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.sites import INPUT
 from circuitry.runs.arguments import lacking_values
 from circuitry.runs.errors import InputError
 from circuitry.runs.provenance import weights_digest
@@ -103,7 +104,7 @@ class ImageBatches:
 
 
 def images_of_task(
-    sets: Sequence[Images | None], encoder: Encoder, memory_gib: float
+    sets: Sequence[Images | None], encoder: Encoder, memory_gib: float | None
 ) -> list[Any]:
     """Check the images of a new task, and return them in the form in which a task holds them.
 
@@ -321,44 +322,97 @@ def _no_images(given: object) -> InputError:
     )
 
 
+PROCESSOR_GIB = 1.0
+"""Memory of runs on a processor in GiB, unless it is given. With more memory they are not faster."""
+GPU_SHARE = 0.5
+"""Share of a GPU's memory that runs use, unless it is given. Weights and the kernels' own memory come on top."""
 _measured: weakref.WeakKeyDictionary[
-    Encoder, dict[tuple[torch.device, torch.dtype], int]
+    Encoder, dict[tuple[torch.device, torch.dtype, bool], int]
 ] = weakref.WeakKeyDictionary()
-"""Bytes per image, by encoder, then by device and type. They are kept, because a measurement takes two runs."""
+"""Bytes per image, by encoder, then by device, type and gradients. They are kept, because a measurement takes runs."""
 
 
-def bytes_per_image(encoder: Encoder) -> int:
-    """Return by how many bytes the memory of a run with gradients grows for each further image in the run."""
-    # The difference of two runs leaves out weights. It is doubled, because each saved activation gets a gradient of the
-    # same size.
+def memory_bytes(device: torch.device, memory_gib: float | None) -> int:
+    """Return how many bytes the activations of a run on a device may use.
+
+    Args:
+        device: The device.
+        memory_gib: The memory in GiB. If it is None, it is half of the memory of a CUDA device (`GPU_SHARE`), and 1 GiB
+            on any other device (`PROCESSOR_GIB`).
+    """
+    if memory_gib is None and device.type == "cuda":
+        total = torch.cuda.get_device_properties(device).total_memory
+        return int(GPU_SHARE * total)
+    return int((PROCESSOR_GIB if memory_gib is None else memory_gib) * 2**30)
+
+
+def bytes_per_image(encoder: Encoder, *, gradients: bool = True) -> int:
+    """Return by how many bytes the memory of a run grows for each further image in the run.
+
+    Args:
+        encoder: The encoder.
+        gradients: Whether the run keeps what gradients need: activations of all stages, and a gradient for each. If
+            not, only the activations of one stage are in memory at a time, and the largest stage counts.
+    """
     with encoder.running(gradients=True):
-        return 2 * (_bytes_kept(encoder, 2) - _bytes_kept(encoder, 1))
+        if gradients:
+            whole = [(INPUT, encoder.sites[-1])]
+            # It is doubled, because each saved activation gets a gradient of the same size.
+            return 2 * _bytes_kept(encoder, whole)
+        return _bytes_kept(encoder, list(pairwise(encoder.sites)))
 
 
-def _bytes_kept(encoder: Encoder, n_images: int) -> int:
-    """Return the bytes of all tensors that autograd saves in a run of ``n_images`` images."""
-    # By address: several saved tensors may be views of one storage.
-    kept: dict[int, int] = {}
+def _bytes_kept(encoder: Encoder, pairs: Sequence[tuple[str, str]]) -> int:
+    """Return by how many bytes the tensors that autograd saves grow for a further image.
+
+    Args:
+        encoder: The encoder.
+        pairs: Pairs of sites, each beginning where the last one ended. The largest growth between the two sites of a
+            pair is returned.
+    """
+    kept = dict[int, int]()
 
     def keep(tensor: Tensor) -> Tensor:
+        # By address: several saved tensors may be views of one storage.
         storage = tensor.untyped_storage()
         kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    alive: list[Tensor] = []  # so that no address is used twice while counting
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        alive.append(encoder(encoder.blank(n_images).requires_grad_()))
-    return sum(kept.values())
+    growth = [0] * len(pairs)
+    # The difference of two runs leaves out weights.
+    for n_images, sign in ((1, -1), (2, 1)):
+        x = encoder.blank(n_images)
+        for place, (start, stop) in enumerate(pairs):
+            x = x.detach().requires_grad_()
+            kept.clear()
+            with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+                # The old activation stays alive, so that no address is used twice while counting.
+                after = encoder(x, start=start, stop=stop)
+            growth[place] += sign * sum(kept.values())
+            x = after
+    return max(growth)
 
 
-def rows_that_fit(encoder: Encoder, memory_gib: float) -> int:
-    """Return how many images a run with gradients can take if its activations may use ``memory_gib`` GiB of memory.
+def rows_that_fit(
+    encoder: Encoder, memory_gib: float | None, *, gradients: bool = True
+) -> int:
+    """Return how many images a run can take if its activations may use ``memory_gib`` GiB of memory.
 
     The number is at least 1, even if a single image needs more memory.
+
+    Args:
+        encoder: The encoder.
+        memory_gib: The memory in GiB; None for the default of the device (`memory_bytes`).
+        gradients: Whether the run keeps what gradients need. Runs without gradients get half of the memory, because the
+            clean activations that they are compared with or replaced by take the rest. On a processor the number is
+            that of runs with gradients, because larger batches leave its caches and are slower.
     """
+    gradients = gradients or encoder.device.type == "cpu"
     measured = _measured.setdefault(encoder, {})
-    setting = encoder.device, encoder.dtype
+    setting = encoder.device, encoder.dtype, gradients
     if setting not in measured:
-        measured[setting] = max(1, bytes_per_image(encoder))
-    rows = int(memory_gib * 2**30) // measured[setting]
+        of_image = bytes_per_image(encoder, gradients=gradients)
+        measured[setting] = max(1, of_image)
+    memory = memory_bytes(encoder.device, memory_gib)
+    rows = (memory if gradients else memory // 2) // measured[setting]
     return min(max(rows, 1), 2**31)

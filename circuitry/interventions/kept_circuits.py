@@ -24,7 +24,7 @@ from circuitry.encoder.baselines import (
 )
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.task import Task
-from circuitry.encoder.tensor_batches import count_batches
+from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
 from circuitry.gates.edge_gates import (
     EdgeMasks,
     GatedEdges,
@@ -123,8 +123,9 @@ def _embeddings(
             # Batches are the outer loop, so that the clean run of a batch is used for all circuits.
             clean = batch.clean([gated.start, *gated.sites])
             ends = batch.ends({site: clean[site] for site in gated.sites})
-            # A run has one row for each image and each circuit of a stack.
-            at_once = max(1, gated.rows // len(batch.images))
+            # A run has one row for each image and each circuit of a stack. Nothing is kept for gradients.
+            rows = rows_that_fit(task.encoder, task.work.memory_gib, gradients=False)
+            at_once = max(1, rows // len(batch.images))
             # Equal circuits are run once: `which` has the index of each circuit among the different circuits.
             stacks, which = gated.stacks(kept, clean, at_once)
             if n_batches:  # unknown if counting would read all images

@@ -214,8 +214,9 @@ class Work:
 
     rank: Rank = ALONE
     """The rank of this process among the processes that work on the same folder."""
-    memory_gib: Positive = 1.0
-    """Memory for activations and gradients, in GiB. Weights and results need memory in addition."""
+    memory_gib: Positive | None = None
+    """Memory for activations and gradients, in GiB. Weights and results need memory in addition. Default: half of the
+    memory of a GPU, and 1 GiB on any other device."""
     strict: bool = False
     """Whether an image that cannot be read raises an error. If False, the image is left out with a warning."""
     progress: bool = True
@@ -238,8 +239,9 @@ class WorkSettings:
         True
     """
 
-    memory_gib: Positive = 1.0
-    """Memory for activations and gradients, in GiB."""
+    memory_gib: Positive | None = None
+    """Memory for activations and gradients, in GiB. Default: half of the memory of a GPU, and 1 GiB on any other
+    device."""
     strict: bool = False
     """Stop at an image that cannot be read, instead of leaving it out with a warning."""
     progress: bool = True

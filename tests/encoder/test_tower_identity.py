@@ -276,9 +276,10 @@ def test_weights_are_digested_once_and_again_after_any_change(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     torch.manual_seed(0)
-    net = nn.Sequential(nn.Conv2d(3, 40, 8), nn.Flatten(), nn.Linear(40, 200))
+    linear = nn.Linear(40, 200)
+    net = nn.Sequential(nn.Conv2d(3, 40, 8), nn.Flatten(), linear)
     encoder = Encoder.from_stages(net, [("0", "1"), "2"], (8, 8))
-    weight = net[2].weight
+    weight = linear.weight
     calls = list[int]()
 
     def digest(tensors: Any) -> str:
@@ -294,12 +295,12 @@ def test_weights_are_digested_once_and_again_after_any_change(
 
     digests = [digested()]
     assert [digested(), calls] == [digests[0], [4]]
-    # PyTorch counts writes into `weight`, not into `weight.data`. Entries that change places leave a plain sum as it is.
+    # PyTorch counts writes into `weight`, not into `weight.data`. If entries change places, a plain sum stays.
     for change in (
         lambda: weight.data.copy_(weight.data.flip(0)),
         lambda: weight.data[7:9].copy_(weight.data[7:9].flip(1)),
         lambda: weight.data[150, 3:].mul_(1 + 1e-4),
-        lambda: setattr(net[2], "bias", nn.Parameter(net[2].bias.detach().flip(0))),
+        lambda: setattr(linear, "bias", nn.Parameter(linear.bias.detach().flip(0))),
     ):
         change()
         digests.append(digested())
