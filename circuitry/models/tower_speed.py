@@ -78,6 +78,7 @@ def tower_speed(
         read=seconds_to_read / len(read),
         memory=bytes_per_image(encoder),
         rows=rows,
+        rows_alone=rows_that_fit(encoder, work.memory_gib, gradients=False),
     )
 
 

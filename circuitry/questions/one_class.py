@@ -43,7 +43,7 @@ from circuitry.interventions.faithfulness import curve_forwards, measure_circuit
 from circuitry.interventions.finding_circuits import find_circuit, search_forwards
 from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.judgement import judge_circuit, judge_forwards
-from circuitry.interventions.weights_touched import weights_touched
+from circuitry.interventions.weights_touched import touched_forwards, weights_touched
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.questions.question_settings import OneClassSettings
@@ -339,7 +339,7 @@ class OneClass(FolderWork):
         return {
             "circuit": found,
             "other classes": foreign,
-            "unseen images": curve,
+            "unseen images": curve + touched_forwards(1),
             "tests": judge_forwards(n_tested),
             "edges": edge_forwards(len(self.found_on)),
         }

@@ -63,7 +63,7 @@ class Speed(NamedTuple):
     """What a tower needs on a device for one image, as measured by a few images.
 
     Example:
-        >>> speed = circuitry.runs.Speed("cpu", 0.1, 0.2, 0.01, 2**28, 4)
+        >>> speed = circuitry.runs.Speed("cpu", 0.1, 0.2, 0.01, 2**28, 4, 4)
         >>> speed.seconds(circuitry.runs.Step("curves", 1, circuitry.runs.Forwards(alone=100)))
         10.0
     """
@@ -73,7 +73,8 @@ class Speed(NamedTuple):
     back: float  #: Seconds of a run forward and back.
     read: float  #: Seconds to read and prepare an image file.
     memory: int  #: Bytes of the activations and gradients of an image.
-    rows: int  #: Number of images that fit into a run.
+    rows: int  #: Number of images that fit into a run forward and back.
+    rows_alone: int  #: Number of images that fit into a run forward.
 
     def seconds(self, step: Step) -> float:
         """Return the seconds that a step takes."""
@@ -87,7 +88,7 @@ class Plan:
 
     Example:
         >>> steps = [circuitry.runs.Step("curves", 2, circuitry.runs.Forwards(alone=600), images=6)]
-        >>> print(circuitry.runs.Plan(steps, circuitry.runs.Speed("cpu", 0.1, 0.2, 0.01, 2**28, 4)))
+        >>> print(circuitry.runs.Plan(steps, circuitry.runs.Speed("cpu", 0.1, 0.2, 0.01, 2**28, 4, 4)))
         step ...
         curves ...
     """
@@ -120,7 +121,8 @@ class Plan:
             "outside the tower, such as texts and the products of edges, is not in it.\n"
             f"Measured on {speed.device}: {speed.alone:.3g} s forward, {speed.back:.3g} s forward and back, "
             f"{speed.read:.3g} s to read an image. The time is that of one worker.\n"
-            f"Activations and gradients: {bytes_in_words(speed.memory)} an image; {speed.rows} images fit into a run."
+            f"Activations and gradients: {bytes_in_words(speed.memory)} an image; {speed.rows:,} images fit into a "
+            f"run, {speed.rows_alone:,} without gradients."
         )
         return "\n".join(lines)
 
