@@ -22,7 +22,8 @@ from circuitry import (
     own_part,
 )
 from circuitry.circuits import AttributionSettings
-from circuitry.circuits.edge_methods import edge_forwards, score_edges
+from circuitry.circuits.edge_forwards import edge_forwards
+from circuitry.circuits.edge_methods import score_edges
 from circuitry.circuits.own_part_of_class import own_part_forwards
 from circuitry.circuits.unit_methods import Counts
 from circuitry.circuits.unit_scores import (
@@ -45,6 +46,7 @@ from circuitry.runs import Forwards
 CLASSES = ("car", "clock", "cup", "fish", "star")
 N_OWN, N_OTHERS = 3, 4
 SIZES = (0.2, 0.5)
+SHARE = 0.1
 FOLDS = np.array([0, 0, 1])
 
 
@@ -108,6 +110,11 @@ def some_units(world: World) -> dict[str, np.ndarray]:
     return {site: np.arange(3) for site in world.task.sites}
 
 
+def share_of_units(world: World) -> dict[str, np.ndarray]:
+    units = count_units(world.encoder, world.task.sites)
+    return {site: np.arange(round(SHARE * n)) + 1 for site, n in units.items()}
+
+
 JOBS: dict[str, Job] = {
     "gradient": scoring("gradient"),
     "conductance": scoring("conductance"),
@@ -164,8 +171,8 @@ JOBS: dict[str, Job] = {
         ),
     ),
     "edges": (
-        lambda world: score_edges(world.task, some_units(world)),
-        lambda world: edge_forwards(N_OWN),
+        lambda world: score_edges(world.task, share_of_units(world)),
+        lambda world: edge_forwards(world.encoder, world.task.sites, SHARE) * N_OWN,
     ),
 }
 
@@ -173,9 +180,12 @@ JOBS: dict[str, Job] = {
 @pytest.mark.parametrize("name", JOBS)
 def test_a_job_runs_what_it_states(world: World, name: str) -> None:
     run, stated = JOBS[name]
-    with OperationCounter() as counter:
-        run(world)
+    with world.encoder.running(gradients=True):
+        # Each of many jobs of a process begins with it: answers to noise, which tell the tower.
+        assert world.encoder.identity
+        with OperationCounter() as counter:
+            run(world)
     found = counter.total / world.one
-    print(
-        f"{name:30} {found:8.2f} {stated(world).count:8.2f} {found / stated(world).count:.3f}"
-    )
+    # Runs under gates begin at the first site: 2 % of the tower lie before it in rn-tiny, 14 % in vit-tiny. Small
+    # circuits begin later.
+    assert 0.8 < found / stated(world).count < 1.02

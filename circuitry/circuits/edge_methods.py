@@ -62,7 +62,6 @@ from circuitry.encoder.task import Task
 from circuitry.gates.edges import Edges, Pair
 from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError, shown
-from circuitry.runs.plan import Forwards
 
 SomeUnits = Mapping[str, Int[np.ndarray, " kept"]]
 """Indices of some units by site, with the sites in the encoder's order."""
@@ -198,14 +197,6 @@ def score_edges(
     with task.running(gradients=True):
         scores = _scorer(chosen)(replace(task, sites=tuple(units)), units, given)
     return Edges(units, scores)
-
-
-def edge_forwards(n_images: int) -> Forwards:
-    """Return what `score_edges` runs of the whole tower by default.
-
-    The products of edges are not in it: they depend on the kept units.
-    """
-    return Forwards(back=n_images)
 
 
 def _scorer(method: EdgeMethod) -> EdgeScorer:

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from circuitry.bases.gated_reading import joined_sites
 from circuitry.circuits.attribution import attribute_folds
-from circuitry.circuits.edge_methods import edge_forwards
+from circuitry.circuits.edge_forwards import edge_forwards
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import (
     EDGES,
@@ -268,16 +268,22 @@ class Extraction(FolderWork):
             return []
         forwards = Forwards()
         n_images = 0
+        n_own = 0
         for class_name, domain in left:
             key = (class_name, domain)
             forwards += self._forwards(key)
+            n_own += len(self.selection[key])
             n_images += len(self.selection[key]) + len(self.others[key])
+        settings = with_rules(self.settings, self.clip.encoder)
+        share = settings.size or 1.0
+        edges = edge_forwards(self.clip.encoder, self.sites, share, settings)
+        forwards += edges * n_own
         disk = len(left) * self._bytes_of_job
         circuits = Step("circuits", len(left), forwards, n_images, disk)
         return [self.baseline_step(self.keys), circuits]
 
     def _forwards(self, key: Key) -> Forwards:
-        """Return what the job of a class in a domain runs."""
+        """Return what the job of a class in a domain runs, except for edges."""
         records = self.selection[key]
         others = self.others[key]
         settings = with_rules(self.settings, self.clip.encoder)
@@ -286,8 +292,7 @@ class Extraction(FolderWork):
         n_units = sum(self._n_units.values())
         counts = Counts(len(records), len(others), len(self.sites), n_units)
         n_folds = len({self.folds[record] for record in records})
-        ranking = scoring_forwards(settings, counts, n_folds)
-        return ranking + edge_forwards(len(records))
+        return scoring_forwards(settings, counts, n_folds)
 
     @cached_property
     def _n_units(self) -> dict[str, int]:

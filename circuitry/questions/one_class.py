@@ -22,7 +22,8 @@ import pandas as pd
 
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import MaskSettings
-from circuitry.circuits.edge_methods import edge_forwards, score_edges
+from circuitry.circuits.edge_forwards import edge_forwards
+from circuitry.circuits.edge_methods import score_edges
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.circuits.methods import ITERATIVE, METHODS, without_others
@@ -318,6 +319,7 @@ class OneClass(FolderWork):
         settings = self.settings
         sites = counted_sites(self.clip.encoder)
         n_units = sum(count_units(self.clip.encoder, sites).values())
+        share_drawn = min(1.0, len(sites) * DRAWN / n_units)
         others = len(self.others())
         method = settings.method if others else without_others(settings.method)
         n_tested = len(self.unseen) + len(self.others(unseen=True))
@@ -341,7 +343,8 @@ class OneClass(FolderWork):
             "other classes": foreign,
             "unseen images": curve + touched_forwards(1),
             "tests": judge_forwards(n_tested),
-            "edges": edge_forwards(len(self.found_on)),
+            "edges": edge_forwards(self.clip.encoder, sites, share_drawn)
+            * len(self.found_on),
         }
 
     def run(self) -> OneClassAnswer:

@@ -18,7 +18,8 @@ import pandas as pd
 from torch import Tensor
 
 from circuitry.circuits.budgets import GLOBAL
-from circuitry.circuits.edge_methods import edge_forwards, with_edges
+from circuitry.circuits.edge_forwards import edge_forwards
+from circuitry.circuits.edge_methods import with_edges
 from circuitry.circuits.found_on import count_seen
 from circuitry.circuits.graph import PIXELS, Circuit, Scores
 from circuitry.circuits.graph_folder import LESIONS, GraphFolder
@@ -245,9 +246,13 @@ class OwnParts(FolderWork):
         if left:
             forwards = Forwards()
             n_images = 0
+            encoder = self.clip.encoder
+            largest = max(self.settings.shares)
+            edges = edge_forwards(encoder, self.sites[EVERYWHERE], largest)
             for _, class_name, domain in left:
                 key = (class_name, domain)
                 forwards += self._forwards_to_find(key)
+                forwards += edges * len(self.found_on[key])
                 n_images += len(self.found_on[key]) + len(self.others(key))
             disk = len(left) * self._bytes_of_parts
             steps.append(Step("own parts", len(left), forwards, n_images, disk))
@@ -273,11 +278,11 @@ class OwnParts(FolderWork):
         return [self.baseline_step(self.keys), *steps] if steps else []
 
     def _forwards_to_find(self, key: Key) -> Forwards:
-        """Return what the search for the own parts of a class in a domain runs."""
+        """Return what the search for the own parts of a class in a domain runs, except for edges."""
         method = self.settings.method
         n_own = len(self.found_on[key])
         n_others = len(self.others(key))
-        forwards = edge_forwards(n_own)
+        forwards = Forwards()
         for sites in self.sites.values():
             if method == CONTRAST:
                 share = max(self.settings.shares)
