@@ -4,7 +4,8 @@ A job that does more shows here on the day it comes. What lies outside the tower
 """
 
 from collections.abc import Callable
-from typing import NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
@@ -32,6 +33,7 @@ from circuitry.circuits.unit_scores import (
     scoring_forwards,
 )
 from circuitry.data import drawn_images
+from circuitry.data.drawn_names import DRAWN_IMAGES
 from circuitry.encoder import OperationCounter, counted_sites, forward_operations
 from circuitry.gates import patch_effects
 from circuitry.gates.patching import patching_forwards
@@ -42,6 +44,7 @@ from circuitry.interventions.judgement import judge_forwards
 from circuitry.interventions.lesions import lesion_forwards
 from circuitry.models import read_images
 from circuitry.runs import Forwards
+from tests.support.scripts import command_module
 
 CLASSES = ("car", "clock", "cup", "fish", "star")
 N_OWN, N_OTHERS = 3, 4
@@ -187,5 +190,40 @@ def test_a_job_runs_what_it_states(world: World, name: str) -> None:
             run(world)
     found = counter.total / world.one
     # Runs under gates begin at the first site: 2 % of the tower lie before it in rn-tiny, 14 % in vit-tiny. Small
-    # circuits begin later.
-    assert 0.8 < found / stated(world).count < 1.02
+    # circuits begin later. Edges of other units and of more images take other products.
+    low, high = (0.7, 1.3) if name == "edges" else (0.8, 1.01)
+    assert low < found / stated(world).count < high
+
+
+FEW = {"model": "rn-tiny", "data": DRAWN_IMAGES, "domains": ("real", "clipart")}
+CELLS = FEW | {"classes": ("car", "clock", "cup"), "n_images": 2, "progress": False}
+
+
+def test_commands_run_what_they_plan(tmp_path: Path) -> None:
+    """Nothing is written by the plan, and after the run nothing is left."""
+    found = tmp_path / "own"
+    cards = {"circuits": found / "circuits", "exact_units": 1, "vocabulary": ("wheel",)}
+    compared = {"folds": 2, "least_accuracy": 0.0, "shares": (0.02,)}
+    one = FEW | {"class_name": "car", "domain": "real", "n_images": 2, "n_others": 2}
+    configs: dict[str, tuple[Path, dict[str, Any]]] = {
+        "own-parts": (found, CELLS | {"n_others": 4}),
+        "cards": (found / "cards", CELLS | cards),
+        "find": (tmp_path / "find", one),
+        "compare": (tmp_path / "compare", CELLS | compared),
+        "evaluate": (tmp_path / "evaluate", FEW | {"classes": ("car", "clock")}),
+    }
+    shares = dict[str, float]()
+    for name, (out, given) in configs.items():
+        module = command_module(name)
+        config = module.Config(out=out, **given)
+        plan = module.plan(config)
+        assert not out.exists()
+        encoder = config.clip(components=name != "evaluate").encoder
+        with OperationCounter() as counter:
+            module.main(config)
+        planned = sum(step.forwards.count for step in plan.steps)
+        shares[name] = counter.total / forward_operations(encoder) / planned
+        print(plan)
+        left = sum(step.jobs for step in module.plan(config).steps)
+        print(name, planned, shares[name], "left", left)
+    print(shares)

@@ -19,7 +19,7 @@ def edge_forwards(
     encoder: Encoder,
     sites: Sequence[str],
     share: float,
-    settings: AttributionSettings = AttributionSettings(),
+    settings: AttributionSettings | None = None,
 ) -> Forwards:
     """Return what `score_edges` runs for an image, if every site keeps the same share of its units.
 
@@ -30,8 +30,9 @@ def edge_forwards(
         encoder: The encoder.
         sites: The sites whose units are scored.
         share: The share of the units that are kept.
-        settings: Method and rule of the edges.
+        settings: Method and rule of the edges (default: those of `AttributionSettings`).
     """
+    settings = settings or AttributionSettings()
     units = dict[str, np.ndarray]()
     for site, n_units in count_units(encoder, sites).items():
         units[site] = np.arange(max(1, round(share * n_units)))
