@@ -50,8 +50,8 @@ def part_overlaps(
     """
     if pairs is None:
         pairs = list(combinations(parts, 2))
-    known = [pair for pair in pairs if parts.keys() >= set(pair)]
     places = {key: place for place, key in enumerate(parts)}
+    known = [pair for pair in pairs if places.keys() >= set(pair)]
     a = np.array([places[first] for first, _ in known], int)
     b = np.array([places[second] for _, second in known], int)
     comparable = Comparable()

@@ -21,7 +21,7 @@ from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.edge_forwards import edge_forwards
 from circuitry.circuits.edge_methods import with_edges
 from circuitry.circuits.found_on import count_seen
-from circuitry.circuits.graph import PIXELS, Circuit, Scores
+from circuitry.circuits.graph import PIXELS, AttributionGraph, Circuit, Scores
 from circuitry.circuits.graph_folder import LESIONS, GraphFolder
 from circuitry.circuits.methods import CONTRAST, METHODS, method_code
 from circuitry.circuits.own_part_of_class import own_part, own_part_forwards
@@ -522,23 +522,25 @@ class OwnParts(FolderWork):
 
         If the model does not know the class, there are no files.
         """
-        graphs: dict[str, Scores] = {}
+        scores_of: dict[str, Scores] = {}
         with self.clip.encoder.running():
             try:
                 for name, sites in self.sites.items():
-                    graphs[name] = self._ranked(self.task(key, *images, sites, work))
+                    scores_of[name] = self._ranked(self.task(key, *images, sites, work))
             except InputError as error:
                 log.warning("%s in %s is left out. %s", *key, error)
                 return []
         paths = []
-        for name, scores in graphs.items():
-            graph = replace(scores, class_name=key[0], domain=key[1])
-            part = self._strongest(graph, max(self.settings.shares))
+        for name, scores in scores_of.items():
+            scores = replace(scores, class_name=key[0], domain=key[1])
+            part = self._strongest(scores, max(self.settings.shares))
+            graph = scores.keeping(part.units)
             # Edges are scored for drawings only, and parts by depth are not drawn.
             if name == EVERYWHERE:
-                part = with_edges(self.task(key, *images, self.sites[name], work), part)
+                task = self.task(key, *images, self.sites[name], work)
+                graph = with_edges(task, part).source
             paths.append(self._path(key, name))
-            part.save(paths[-1])
+            graph.save(paths[-1])
         return paths
 
     def _ranked(self, task: Task) -> Scores:
@@ -605,8 +607,8 @@ class OwnParts(FolderWork):
             # Random units are drawn for all parts in turn, so that every process draws the same.
             rng = np.random.default_rng(self.settings.seed)
             for key in self._found:
-                source = self._largest(key, sites).source
-                parts = [self._strongest(source, share) for share in shares]
+                graph = self._graph(key, sites)
+                parts = [self._strongest(graph, share) for share in shares]
                 # A draw has one random part for each share.
                 drawn = draw_random(parts, self.settings.random_draws, rng)
                 for i, (share, part) in enumerate(zip(shares, parts, strict=True)):
@@ -614,9 +616,8 @@ class OwnParts(FolderWork):
                         key, part, drawn[i :: len(parts)], share=share, sites=sites
                     )
                 for site in parts[0].units:
-                    lesions.n_units[site] = source.n_units(site)
-                pixels = source.provenance.get(PIXELS, ())
-                lesions.pixels[key] = frozenset(pixels)
+                    lesions.n_units[site] = graph.n_units(site)
+                lesions.pixels[key] = frozenset(graph.provenance.get(PIXELS, ()))
         return lesions
 
     @cached_property
@@ -634,17 +635,13 @@ class OwnParts(FolderWork):
         return _ReadAtAccess(self._found, partial(self._part, share, sites))
 
     def _part(self, share: float, sites: str, key: Key) -> Circuit:
-        largest = self._largest(key, sites)
-        if share == max(self.settings.shares):
-            return largest
-        part = self._strongest(largest.source, share)
-        # The score of an edge does not depend on the other units of a part.
-        edges = largest.scored_edges.onto(part.units)
-        return replace(part, source=part.source.keeping(part.units, edges.scores))
+        graph = self._graph(key, sites)
+        part = self._strongest(graph, share)
+        return replace(part, source=graph.among(part.units))
 
-    def _largest(self, key: Key, sites: str) -> Circuit:
-        """Return the part of the largest share."""
-        return Circuit.load(self._path(key, sites))
+    def _graph(self, key: Key, sites: str) -> AttributionGraph:
+        """Return the graph that keeps the units of the part of the largest share."""
+        return AttributionGraph.load(self._path(key, sites))
 
     def _path(self, key: Key, sites: str) -> Path:
         return self.folder.path / FOUND / key[0] / f"{key[1]}.{sites}.safetensors"
@@ -672,6 +669,9 @@ class _ReadAtAccess(Mapping[Key, Circuit]):
         if key not in self._keys:
             raise KeyError(key)
         return self._read(key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
 
     def __iter__(self) -> Iterator[Key]:
         return iter(self._keys)
