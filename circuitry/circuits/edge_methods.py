@@ -56,6 +56,7 @@ from circuitry.circuits.stream_edges import (
     attributed,
     unit_edges,
 )
+from circuitry.circuits.unit_gradients import unit_gradients
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
@@ -90,7 +91,7 @@ def exact_cuts(
 
 EDGE_SCORERS: Mapping[str, EdgeScorer] = {
     SQUARED: chain_edges,
-    GRADIENT: partial(unit_edges, attributed),
+    GRADIENT: unit_gradients,
     EXACT_READERS: exact_readers,
     CUTS: exact_cuts,
 }

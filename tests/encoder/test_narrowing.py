@@ -167,8 +167,8 @@ def test_units_of_a_step_alone_are_those_of_the_whole_step(name: str) -> None:
     whole = STEPS[name](x)
     torch.testing.assert_close(units_alone(STEPS[name], units)(x), whole[:, units])
     torch.testing.assert_close(STEPS[name](x), whole)
-    last = units_alone(STEPS[name], units, -1)(x)
-    torch.testing.assert_close(last, whole[..., units])
+    last = units_alone(STEPS[name], units[1:], -1)(x)
+    torch.testing.assert_close(last, whole[..., units[1:]])
 
 
 @pytest.mark.parametrize("name", list(STEPS))
