@@ -202,9 +202,10 @@ CELLS = FEW | {"classes": ("car", "clock", "cup"), "n_images": 2, "progress": Fa
 def test_commands_run_what_they_plan(tmp_path: Path) -> None:
     """Nothing is written by the plan, and after the run nothing is left."""
     found = tmp_path / "own"
-    cards = {"circuits": found / "circuits", "exact_units": 1, "vocabulary": ("wheel",)}
+    cards = {"circuits": found / "circuits", "exact_units": 1, "vocabulary": ("star",)}
     compared = {"folds": 2, "least_accuracy": 0.0, "shares": (0.02,)}
     one = FEW | {"class_name": "car", "domain": "real", "n_images": 2, "n_others": 2}
+    # Accuracy is measured again by each call of compare.
     configs: dict[str, tuple[Path, dict[str, Any]]] = {
         "own-parts": (found, CELLS | {"n_others": 4}),
         "cards": (found / "cards", CELLS | cards),
@@ -223,7 +224,9 @@ def test_commands_run_what_they_plan(tmp_path: Path) -> None:
             module.main(config)
         planned = sum(step.forwards.count for step in plan.steps)
         shares[name] = counter.total / forward_operations(encoder) / planned
-        print(plan)
-        left = sum(step.jobs for step in module.plan(config).steps)
-        print(name, planned, shares[name], "left", left)
+        # An evaluation keeps no results of single images to go on from.
+        if name != "evaluate":
+            assert module.plan(config).steps[:-1] == []
     print(shares)
+    # Among so few images the digest of the tower counts, by which each job begins; it is one forward each time.
+    assert all(0.6 < share < 1.5 for share in shares.values()), shares

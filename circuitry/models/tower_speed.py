@@ -82,6 +82,32 @@ def tower_speed(
     )
 
 
+def matrix_rate(
+    device: str | torch.device, dtype: torch.dtype = torch.float32, side: int | None = None
+) -> float:
+    """Return how many operations a second the products of square matrices reach; a multiply-add is two operations.
+
+    Args:
+        device: The device.
+        dtype: Type of the numbers.
+        side: Rows and columns of the matrices (default: 1024, and on a GPU 8192).
+
+    Example:
+        >>> circuitry.models.matrix_rate("cpu", side=64) > 1e6
+        True
+    """
+    if side is None:
+        side = 1024 if torch.device(device).type == "cpu" else 8192
+    matrices = torch.randn(2, side, side, device=device).to(dtype)
+
+    def multiply(places: Tensor) -> None:
+        product = matrices[0] @ matrices[1]
+        product[0, 0].cpu()  # waits for the device
+
+    seconds = _seconds_an_image(multiply, torch.zeros(1))
+    return 2 * side**3 / seconds
+
+
 def _seconds_an_image(run: Callable[[Tensor], None], places: Tensor) -> float:
     """Return the seconds an image of the fastest of several runs, after a first run that is not timed."""
     run(places)

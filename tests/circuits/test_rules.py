@@ -27,9 +27,8 @@ from circuitry.circuits.tower_defaults import (
     kind_of,
     with_rules,
 )
-from circuitry.encoder import Stage, Task
+from circuitry.encoder import OperationCounter, Stage, Task
 from circuitry.encoder.tensor_batches import Images
-from circuitry.encoder import OperationCounter
 from experiments.operations import count_operations
 from tests.support.feature_bases import setting
 from tests.support.towers import make_tower
