@@ -214,7 +214,7 @@ class Analysis:
             return []
         forwards = curve_forwards(total, [*sizes], RANDOM_DRAWS, n_foreign)
         return [
-            self.extraction().baseline_step(left),
+            self.extraction().baseline_step(list(n_images)),
             # Three numbers for each circuit and image.
             Step("curves", len(left), forwards, total, 24 * forwards.alone),
         ]

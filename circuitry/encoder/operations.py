@@ -26,7 +26,7 @@ class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __init__(self) -> None:
         super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
+        self.total: int = 0
         """Floating-point operations so far."""
 
     def __torch_dispatch__(
@@ -53,4 +53,5 @@ def forward_operations(encoder: Encoder) -> int:
     """
     with encoder.running(), torch.no_grad(), OperationCounter() as counter:
         encoder(encoder.blank())
-    return counter.total
+    total: int = counter.total
+    return total

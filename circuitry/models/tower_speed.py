@@ -83,7 +83,9 @@ def tower_speed(
 
 
 def matrix_rate(
-    device: str | torch.device, dtype: torch.dtype = torch.float32, side: int | None = None
+    device: str | torch.device,
+    dtype: torch.dtype = torch.float32,
+    side: int | None = None,
 ) -> float:
     """Return how many operations a second the products of square matrices reach; a multiply-add is two operations.
 
