@@ -58,6 +58,7 @@ from circuitry.gates.images_under_gates import (
 )
 from circuitry.runs.arguments import SOME, Share, checked
 from circuitry.runs.errors import InputError
+from circuitry.runs.plan import Forwards
 from circuitry.runs.progress import Bar
 
 SHRINKING = 0.7
@@ -158,6 +159,23 @@ def learn_masks(
             strongest_first[site] = of_site[order]
         circuits.append(Circuit(source, strongest_first, made_with=made_with))
     return LearnedMasks(circuits, scores)
+
+
+def mask_forwards(
+    n_own: int, n_others: int, settings: MaskSettings = MaskSettings()
+) -> Forwards:
+    """Return what `learn_masks` runs at most: learning ends earlier if the loss no longer falls.
+
+    Args:
+        n_own: Number of images of the class.
+        n_others: Number of images of other classes.
+        settings: Number of steps, and images of a step.
+    """
+    n_images = n_own + n_others
+    start = min(n_own, IMPORTANCE_IMAGES) + min(n_others, IMPORTANCE_IMAGES)
+    steps = settings.steps * min(settings.batch_size, n_images)
+    # The images are run once without gates, and once with the mask.
+    return Forwards(alone=2 * n_images, back=start + steps)
 
 
 def _gated(task: Task, among: Circuit | None) -> Gated[Any]:

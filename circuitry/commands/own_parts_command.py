@@ -26,11 +26,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circuitry import questions, reports
+from circuitry import models, questions, reports
 from circuitry.data.shared_options import SmallTables
 from circuitry.interventions import OwnPartSettings
 from circuitry.models import ModelOptions
-from circuitry.runs import Work, WorkSettings, versions
+from circuitry.runs import Plan, PlanSettings, Work, WorkSettings, versions
 
 if TYPE_CHECKING:
     from circuitry.questions import OwnParts
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(OwnPartSettings, WorkSettings, ModelOptions):
+class Config(OwnPartSettings, WorkSettings, PlanSettings, ModelOptions):
     """Settings of the search and of the test."""
 
     out: Path = Path("runs/own-parts")
@@ -83,6 +83,14 @@ def main(config: Config) -> "Written | None":
         run.provenance | versions(),
         listings=reports.listings_of_records(records),
     )
+
+
+def plan(config: Config) -> Plan:
+    """Return what the search and the tests that are left need."""
+    work = config.work()
+    run = own_parts(config, work)
+    speed = models.tower_speed(run.clip, run.images.records, work)
+    return Plan(run.steps(), speed)
 
 
 def find_and_test(config: Config, work: Work) -> None:

@@ -38,6 +38,7 @@ from circuitry.interventions.kept_circuits import (
 from circuitry.runs.arguments import SOME, Natural, Seed, checked
 from circuitry.runs.errors import InputError, name_some
 from circuitry.runs.identity import same_entry
+from circuitry.runs.plan import Forwards
 from circuitry.runs.progress import Bar
 
 PART = "part"
@@ -253,6 +254,17 @@ def _labels_of_classes(
         if "label" in made and same_entry(made.get("text_weights"), text_weights):
             labels.setdefault(name, int(made["label"]))
     return labels
+
+
+def lesion_forwards(n_images: int, n_lesions: int) -> Forwards:
+    """Return what `lesion_cell` runs at most: equal lesions run once.
+
+    Args:
+        n_images: Number of images.
+        n_lesions: Number of lesions, of parts and of random units.
+    """
+    # A clean run, and one of the whole model under gates.
+    return Forwards(alone=n_images * (2 + n_lesions))
 
 
 def lesion_cell(

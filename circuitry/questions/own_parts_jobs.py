@@ -18,12 +18,15 @@ import pandas as pd
 from torch import Tensor
 
 from circuitry.circuits.budgets import GLOBAL
+from circuitry.circuits.edge_forwards import edge_forwards
 from circuitry.circuits.edge_methods import with_edges
 from circuitry.circuits.found_on import count_seen
 from circuitry.circuits.graph import PIXELS, AttributionGraph, Circuit, Scores
 from circuitry.circuits.graph_folder import LESIONS, GraphFolder
 from circuitry.circuits.methods import CONTRAST, METHODS, method_code
-from circuitry.circuits.own_part_of_class import own_part
+from circuitry.circuits.own_part_of_class import own_part, own_part_forwards
+from circuitry.circuits.unit_methods import Counts
+from circuitry.circuits.unit_scores import count_units
 from circuitry.comparison.lesion_reading import EVERYWHERE, wants_more_cells
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder
@@ -32,17 +35,23 @@ from circuitry.data.splits import Records, Split
 from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task, at_model_scale
 from circuitry.interventions.faithfulness import draw_random
-from circuitry.interventions.finding_circuits import find_circuit
+from circuitry.interventions.finding_circuits import find_circuit, search_forwards
 from circuitry.interventions.intervention_settings import OwnPartSettings
 from circuitry.interventions.lesion_design import LesionDesign
-from circuitry.interventions.lesions import Ablated, ablations, lesion_cell
+from circuitry.interventions.lesions import (
+    Ablated,
+    ablations,
+    lesion_cell,
+    lesion_forwards,
+)
 from circuitry.interventions.part_overlaps import part_overlaps
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.jobs import JobFolder
+from circuitry.runs.jobs import Job, JobFolder, jobs_left
 from circuitry.runs.manifest import NAME
+from circuitry.runs.plan import Forwards, Step
 from circuitry.runs.workers import Work
 
 OWN_PARTS_FORMAT = "circuitry own parts 2"
@@ -51,6 +60,9 @@ FOUND, LESIONED = "found", "lesioned"
 unseen images of a class in a domain."""
 N_DEPTHS = 5
 """The order of sites is divided into at most this many stretches for `OwnPartSettings.depth`."""
+
+ROW_BYTES = 250
+"""About how many bytes a row of a table of lesions takes."""
 
 log = logging.getLogger(__name__)
 
@@ -107,6 +119,7 @@ class OwnParts(FolderWork):
                 self.found_on[key] = self.split.found_on(key)
                 self.unseen[key] = self.split.unseen(key, settings.n_images)
         self.keys = self._testable()
+        self._tests_of_waves = dict[int, dict[Key, dict[Key, bool]]]()
         if not self.keys:
             raise InputError(
                 "An own part is found by contrast with another class of the domain, on some images of the class, and "
@@ -194,10 +207,16 @@ class OwnParts(FolderWork):
         records: dict[Key, Records] = {}
         for key in self.keys:
             records[key] = self.found_on[key] + self.unseen[key] + self.others(key)
-        jobs = [(FOUND, *key) for key in self.keys]
         return self.claim(
-            self.out / "parts", OWN_PARTS_FORMAT, jobs, records, **self.provenance
+            self._path_of_parts,
+            OWN_PARTS_FORMAT,
+            self._jobs(FOUND),
+            records,
+            **self.provenance,
         )
+
+    def _jobs(self, kind: str) -> list[Job]:
+        return [(kind, *key) for key in self.keys]
 
     def wave(self, number: int) -> JobFolder:
         """Return the folder of a wave of tests; see `LesionDesign`. It lies in the folder of own parts.
@@ -205,12 +224,100 @@ class OwnParts(FolderWork):
         Args:
             number: The number of the wave, from 0.
         """
-        jobs = [(LESIONED, *key) for key in self.keys]
         path = self._path_of_wave(number)
+        jobs = self._jobs(LESIONED)
         return JobFolder(path, OWN_PARTS_FORMAT, {"wave": number}, jobs)
 
+    @property
+    def _path_of_parts(self) -> Path:
+        return self.out / "parts"
+
     def _path_of_wave(self, number: int) -> Path:
-        return self.folder.path / LESIONED / f"wave-{number}"
+        return self._path_of_parts / LESIONED / f"wave-{number}"
+
+    def steps(self) -> list[Step]:
+        """Return what the unfinished jobs need, as steps of a `Plan`. A folder that is not there yet is not made.
+
+        Waves of tests that are not begun are left out, except for the first: they depend on the results.
+        """
+        steps = list[Step]()
+        path = self._path_of_parts
+        left = jobs_left(path, self._jobs(FOUND), lambda: self.folder)
+        if left:
+            forwards = Forwards()
+            n_images = 0
+            encoder = self.clip.encoder
+            largest = max(self.settings.shares)
+            edges = edge_forwards(encoder, self.sites[EVERYWHERE], largest)
+            for _, class_name, domain in left:
+                key = (class_name, domain)
+                forwards += self._forwards_to_find(key)
+                forwards += edges * len(self.found_on[key])
+                n_images += len(self.found_on[key]) + len(self.others(key))
+            disk = len(left) * self._bytes_of_parts
+            steps.append(Step("own parts", len(left), forwards, n_images, disk))
+        for number in range(max(1, self._n_waves())):
+            left = jobs_left(
+                self._path_of_wave(number),
+                self._jobs(LESIONED),
+                partial(self.wave, number),
+            )
+            if not left:
+                continue
+            forwards = Forwards()
+            n_images = 0
+            n_rows = 0
+            for _, class_name, domain in left:
+                key = (class_name, domain)
+                forwards += self._forwards_to_test(number, key)
+                n_images += len(self._tested_on(key))
+                n_rows += 2 * len(self.kinds) * len(self._tests(number)[key])
+            name = f"lesions {number + 1} of at most {self.design.n_waves}"
+            disk = n_rows * ROW_BYTES
+            steps.append(Step(name, len(left), forwards, n_images, disk))
+        return [self.baseline_step(self.keys), *steps] if steps else []
+
+    def _forwards_to_find(self, key: Key) -> Forwards:
+        """Return what the search for the own parts of a class in a domain runs, except for edges."""
+        method = self.settings.method
+        n_own = len(self.found_on[key])
+        n_others = len(self.others(key))
+        forwards = Forwards()
+        for sites in self.sites.values():
+            if method == CONTRAST:
+                share = max(self.settings.shares)
+                forwards += own_part_forwards(n_own, n_others, share)
+            else:
+                n_units = sum(self._n_units[site] for site in sites)
+                counts = Counts(n_own, n_others, len(sites), n_units)
+                forwards += search_forwards(counts, method)
+        return forwards
+
+    def _forwards_to_test(self, wave: int, key: Key) -> Forwards:
+        """Return what a wave of tests runs on the images of a class in a domain."""
+        n_lesions = 0
+        for part, with_random in self._tests(wave)[key].items():
+            if self._may_test(part, key):
+                n_cuts = 1 + self.settings.random_draws if with_random else 1
+                n_lesions += len(self.kinds) * n_cuts
+        return lesion_forwards(len(self._tested_on(key)), n_lesions)
+
+    def _tests(self, wave: int) -> dict[Key, dict[Key, bool]]:
+        """Return the tests of a wave; see `LesionDesign.tests`. They are kept, since there may be millions."""
+        if wave not in self._tests_of_waves:
+            self._tests_of_waves[wave] = self.design.tests(wave)
+        return self._tests_of_waves[wave]
+
+    @cached_property
+    def _n_units(self) -> dict[str, int]:
+        return count_units(self.clip.encoder, self.sites[EVERYWHERE])
+
+    @property
+    def _bytes_of_parts(self) -> int:
+        """About how many bytes the own parts of a class in a domain take: costs, ranks and edges."""
+        n_units = sum(self._n_units.values())
+        n_kept = max(self.settings.shares) * n_units
+        return round(8 * (2 * n_units * len(self.sites) + n_kept**2 / 2))
 
     def run(self, work: Work = Work()) -> dict[str, pd.DataFrame]:
         """Find and test the own parts. Jobs that are finished are not repeated: their results are read.
@@ -241,13 +348,21 @@ class OwnParts(FolderWork):
         """
         # All parts are found before the first test, because a test needs the parts of many classes.
         find = partial(self._find, work=work)
-        self._do(self.folder, "own parts", self._images_that_find, find, work)
+        self._do(
+            self.folder,
+            "own parts",
+            self._images_that_find,
+            find,
+            self._forwards_to_find,
+            work,
+        )
         waves = list[pd.DataFrame]()
         for number in range(self.design.n_waves):
-            tests = self.design.tests(number)
-            test = partial(self._test, number, tests, work=work)
+            test = partial(self._test, number, self._tests(number), work=work)
+            forwards = partial(self._forwards_to_test, number)
             wave = self.wave(number)
-            self._do(wave, f"lesions {number + 1}", self._images_that_test, test, work)
+            name = f"lesions {number + 1}"
+            self._do(wave, name, self._images_that_test, test, forwards, work)
             waves += self._table_of(wave)
             # All processes read the same tables, so they decide alike whether there is another wave.
             if not waves or not wants_more_cells(waves):
@@ -260,6 +375,7 @@ class OwnParts(FolderWork):
         name: str,
         read: Callable[[Key, Work], Any],
         do: Callable[[Key, Any], list[Path]],
+        forwards: Callable[[Key], Forwards],
         work: Work,
     ) -> None:
         """Do the unfinished jobs of a folder, together with other processes.
@@ -269,14 +385,16 @@ class OwnParts(FolderWork):
             name: The name of the progress bar.
             read: A function that reads the images of a (class, domain).
             do: A function that does the job with these images, and returns the paths of its files.
+            forwards: A function that returns what the job runs.
             work: How the work is carried out, such as the rank of this process.
         """
         folder.run(
             lambda job, images: do((job[1], job[2]), images),
             prepare=lambda job: read((job[1], job[2]), work),
             rank=work.rank,
+            sizes={job: forwards((job[1], job[2])).count for job in folder.jobs},
             progress=work.bar(name),
-            unit="class",
+            unit="forward",
         )
 
     def _n_waves(self) -> int:
@@ -387,11 +505,18 @@ class OwnParts(FolderWork):
         These are unseen images. If the class has no unseen images in this domain, the images that were used to find its
         own part in this domain are returned. They can test only the own parts that were found in other domains.
         """
-        own = self.read(self.unseen[key] or self.found_on[key], strict=work.strict)
+        own = self.read(self._tested_on(key), strict=work.strict)
         if len(own):
             return own
         self._leave_out(key)
         return None
+
+    def _tested_on(self, key: Key) -> Records:
+        return self.unseen[key] or self.found_on[key]
+
+    def _may_test(self, part: Key, key: Key) -> bool:
+        """Return whether a part was found on other images than those that test it."""
+        return part[1] != key[1] or bool(self.unseen[key])
 
     def _leave_out(self, key: Key) -> None:
         log.warning(
@@ -464,9 +589,8 @@ class OwnParts(FolderWork):
         pixels = set[str]()
         for kind in self.kinds:
             for part, with_random in tests[key].items():
-                was_seen = part[1] == key[1] and not self.unseen[key]
                 of_part = self._lesions.of_parts[kind].get(part, [])
-                if of_part and not was_seen:
+                if of_part and self._may_test(part, key):
                     # The lesion of the part comes first, before those of random units.
                     lesions += of_part if with_random else of_part[:1]
                     pixels |= self._lesions.pixels[part]

@@ -42,6 +42,7 @@ from circuitry.data import (
 from circuitry.encoder import (
     Baseline,
     Counterfactual,
+    OperationCounter,
     Task,
     counted_sites,
     mean_baseline,
@@ -53,7 +54,6 @@ from circuitry.interventions import (
     measure_circuits,
     propose_circuits,
 )
-from experiments.operations import OperationCounter
 from experiments.unseen_images import (
     ClassImages,
     ClassRecords,
