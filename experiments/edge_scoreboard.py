@@ -39,7 +39,7 @@ from circuitry.circuits import (
     cut_effects,
     learn_masks,
 )
-from circuitry.encoder import Task, mean_baseline
+from circuitry.encoder import OperationCounter, Task, mean_baseline
 from circuitry.interventions import AblationSettings, measure_circuits
 from experiments.edge_corrections import register_corrections
 from experiments.judging.scoreboard import (
@@ -50,7 +50,6 @@ from experiments.judging.scoreboard import (
     scoreboard_tables,
 )
 from experiments.kept_tables import KeepSettings
-from experiments.operations import OperationCounter
 from experiments.unseen_images import ClassRecords, read_class
 
 import numpy as np

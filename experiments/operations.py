@@ -6,8 +6,7 @@ beside them. The time on a machine that is not at hand is operations / (rate of 
 that is reached).
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from circuitry.runs import Work
 from circuitry.circuits.circuit_settings import AttributionSettings
@@ -17,11 +16,10 @@ from circuitry.circuits.tower_defaults import with_size
 from circuitry.circuits.unit_scores import score_folds
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import Metric
+from circuitry.encoder.operations import OperationCounter
 from circuitry.encoder.task import Task
 
 import torch
-from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import flop_registry
 
 
 class Operations(NamedTuple):
@@ -31,37 +29,6 @@ class Operations(NamedTuple):
     """Operations of the scores of units."""
     edges: int
     """Operations of the scores of edges."""
-
-
-class OperationCounter(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Count the operations of a block by PyTorch's formulas.
-
-    PyTorch's own FlopCounterMode also follows modules, which fails inside `autograd.grad`.
-
-    Example:
-        >>> with OperationCounter() as counter:
-        ...     find_circuit(task, size=0.4)
-        >>> counter.total
-    """
-
-    def __init__(self) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self.total = 0
-        """Floating-point operations so far."""
-
-    def __torch_dispatch__(
-        self,
-        func: Any,
-        types: Sequence[Any],
-        args: Sequence[Any] = (),
-        kwargs: Mapping[str, Any] | None = None,
-    ) -> Any:
-        result = func(*args, **(kwargs or {}))
-        formula = flop_registry.get(func._overloadpacket)
-        # Operations without a formula, such as additions, are not counted.
-        if formula is not None:
-            self.total += formula(*args, **(kwargs or {}), out_val=result)
-        return result
 
 
 def count_operations(

@@ -46,7 +46,7 @@ from circuitry.circuits import (
 from circuitry.circuits.graph_folder import EXTRACTION_FORMAT, WHOLE, graph_file
 from circuitry.data import DEFAULT_FOLDS
 from circuitry.gates import Edges, patch_effects
-from circuitry.models import register_model
+from circuitry.models import matrix_rate, register_model
 from circuitry.runs.workers import peak_memory_gib
 from experiments.kept_tables import KeepSettings
 from experiments.operations import count_operations
@@ -57,7 +57,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.benchmark import Timer
 
 T = TypeVar("T")
 Scores = Mapping[str, np.ndarray]
@@ -382,7 +381,7 @@ def growth(name: str, n_images: int) -> dict[str, pd.DataFrame]:
     full = table.iloc[-1]  # one image, all sites
     counted = count_operations(task.encoder, task.metric, as_studied(rule))
     rates = {
-        "matrix products": matrix_product_rate(),
+        "matrix products": matrix_rate("cpu"),
         "node": counted.nodes / full["node seconds"],
         "edge": counted.edges / full["edge seconds"],
     }
@@ -429,25 +428,6 @@ def study_hours(task: Task) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
-
-
-def matrix_product_rate(size: int = 2048) -> float:
-    """Return the largest number of operations a second that single-precision matrix products reach on this machine.
-
-    A convolution with 1x1 kernels is such a product, too. PyTorch computes it by other code.
-    """
-    a, b = torch.randn(2, size, size)
-    image = b.view(1, size, size, 1)
-    kernels = a.view(size, size, 1, 1)
-    products: list[Callable[[], Tensor]] = [
-        lambda: a @ b,
-        lambda: F.conv2d(image, kernels),
-    ]
-    best = math.inf
-    for product in products:
-        timer = Timer("product()", globals={"product": product})
-        best = min(best, *timer.blocked_autorange(min_run_time=1).times)
-    return 2 * size**3 / best
 
 
 # Edges of a transformer.

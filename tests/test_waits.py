@@ -16,11 +16,10 @@ from circuitry.circuits import own_part
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.own_part_of_class import ImagesOfClass, contrast
 from circuitry.circuits.unit_scores import score_folds
-from circuitry.encoder import Encoder
+from circuitry.encoder import Encoder, OperationCounter
 from circuitry.gates import UnitsUnderGates
 from circuitry.gates.fisher import default_answers, gate_importance
 from circuitry.interventions import circuit_of, kept_embeddings
-from experiments.operations import OperationCounter
 from tests.support.second_device import DEVICE, counted_waits, second_device
 from tests.support.work import QUIET
 

@@ -24,6 +24,7 @@ from circuitry.circuits.consensus import circuit_stability
 from circuitry.circuits.graph_folder import GraphFolder
 from circuitry.circuits.measures import Measure
 from circuitry.circuits.similarities_of_classes import ReadingSettings
+from circuitry.circuits.tower_defaults import default_size
 from circuitry.comparison.comparison import Comparison
 from circuitry.data.domains import DomainFolder
 from circuitry.data.folds import Key
@@ -32,7 +33,12 @@ from circuitry.encoder.metrics import answer_metric
 from circuitry.explorer.export import ExplorerPage
 from circuitry.interventions.attribution_check import check_attribution
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.intervention_settings import CheckSettings, OwnPartSettings
+from circuitry.interventions.faithfulness import curve_forwards
+from circuitry.interventions.intervention_settings import (
+    MIB_SIZES,
+    CheckSettings,
+    OwnPartSettings,
+)
 from circuitry.interventions.transfer_tables import transfer_comparisons
 from circuitry.models.clip import Clip
 from circuitry.models.options import FolderSettings
@@ -43,7 +49,7 @@ from circuitry.questions.answers_of_circuits import (
     ScoresAnswer,
     TransferAnswer,
 )
-from circuitry.questions.checks import CausalChecks
+from circuitry.questions.checks import FAITHFULNESS_FORMAT, FOREIGN, CausalChecks
 from circuitry.questions.extraction import Extraction
 from circuitry.questions.own_parts_answer import OwnPartsAnswer
 from circuitry.questions.own_parts_jobs import OwnParts
@@ -51,11 +57,16 @@ from circuitry.questions.question_settings import ExtractionSettings
 from circuitry.reports.page import Report, Written, write_results
 from circuitry.reports.result_tables import listings_of_records
 from circuitry.runs.errors import InputError
+from circuitry.runs.jobs import JobFolder, jobs_left
+from circuitry.runs.manifest import read_manifest
+from circuitry.runs.plan import Forwards, Step
 from circuitry.runs.provenance import versions
 from circuitry.runs.workers import Work
 from circuitry.training.accuracy import accuracy_kinds, class_accuracy, tidy_accuracy
 from circuitry.training.evaluation import zero_shot_predictions
 
+RANDOM_DRAWS = 2
+"""Number of random circuits that each circuit of a curve is compared with."""
 SMALL = 600
 """Largest number of rows of a table that is small enough to be committed."""
 
@@ -159,6 +170,55 @@ class Analysis:
             )
         return self.graphs
 
+    def steps(
+        self, shares: Sequence[float] = (), *, tests: bool = True, accuracy: bool = True
+    ) -> list[Step]:
+        """Return what is left of circuits, curves, own parts and accuracy, as steps of a `Plan`.
+
+        Args:
+            shares: Sizes of own parts; without any, own parts are left out.
+            tests: Whether circuits are tested by curves.
+            accuracy: Whether the accuracy is measured.
+        """
+        steps = self.extraction().steps()
+        if tests:
+            steps += self._curve_steps()
+        if shares:
+            steps += self._question_of_own_parts(shares).steps()
+        if accuracy:
+            n_images = len(self.images)
+            runs = Forwards(alone=n_images)
+            steps.append(Step("accuracy", 1, runs, n_images))
+        return steps
+
+    def _curve_steps(self) -> list[Step]:
+        """Return what `curves` needs for the circuits of this analysis, which may not be found yet."""
+        checks = self._checked or CheckSettings()
+        n_foreign = min(FOREIGN, len(self.images.classes) - 1)
+        size = self.settings.size or default_size(self.clip.encoder)
+        sizes = {*MIB_SIZES, size}
+        n_images = dict[Key, int]()
+        for key in product(self.images.classes, self.images.domains):
+            own = self.split.unseen(key, checks.n_images)
+            if own and self.split.found_on(key):
+                others = self.split.others(key, checks.n_others, unseen=True)
+                n_images[key] = len(own) + len(others)
+        path = self.out / "faithfulness"
+        left = jobs_left(
+            path,
+            list(n_images),
+            lambda: JobFolder.made(path, read_manifest(path, FAITHFULNESS_FORMAT)),
+        )
+        total = sum(n_images[class_name, domain] for class_name, domain in left)
+        if not total:
+            return []
+        forwards = curve_forwards(total, [*sizes], RANDOM_DRAWS, n_foreign)
+        return [
+            self.extraction().baseline_step(list(n_images)),
+            # Three numbers for each circuit and image.
+            Step("curves", len(left), forwards, total, 24 * forwards.alone),
+        ]
+
     def accuracy(
         self,
         held_out: Sequence[str] = (),
@@ -195,7 +255,7 @@ class Analysis:
         self,
         work: Work = Work(),
         rankings: Sequence[str] = ("absolute",),
-        random_draws: int = 2,
+        random_draws: int = RANDOM_DRAWS,
         sizes: Sequence[float] | None = None,
     ) -> list[FaithfulnessCurve]:
         """Compute the faithfulness curve of each circuit on images that were not used to find the circuit.
@@ -267,7 +327,7 @@ class Analysis:
         answers.own_parts_saved = False
         return answers.own_parts
 
-    def _find_own_parts(self, shares: Sequence[float], work: Work) -> OwnPartsAnswer:
+    def _question_of_own_parts(self, shares: Sequence[float]) -> OwnParts:
         # Own parts and circuits use the same images, metric, texts and baseline.
         asked: dict[str, Any] = {
             field.name: getattr(self.settings, field.name)
@@ -277,9 +337,12 @@ class Analysis:
             **asked, shares=tuple(shares), sites=self.settings.sites
         )
         out = self.out / OWN_PARTS
+        return OwnParts(self.clip, self.images, out, settings, self.split)
+
+    def _find_own_parts(self, shares: Sequence[float], work: Work) -> OwnPartsAnswer:
         # If these images have no own parts, it is an answer, not an error: the report gives the reason.
         try:
-            parts = OwnParts(self.clip, self.images, out, settings, self.split)
+            parts = self._question_of_own_parts(shares)
             answer_metric(parts.metric_of(*parts.keys[0]), "An own part is found by")
         except InputError as error:
             return OwnPartsAnswer(reason=str(error))

@@ -178,7 +178,9 @@ class ResidualStream:
 
         Args:
             encoder: An encoder of the tower, either in channels or in heads and neurons (`in_components`). An encoder
-                in heads and neurons becomes the field ``components``, so hooks that are set on it still act.
+                in heads and neurons becomes the field ``components``, so hooks that are set on it still act. Only the
+                stream of an encoder in lower precision (`Encoder.in_precision`) runs in the type of the weights, on
+                encoders of its own.
             units: Indices of the units that become components by themselves, by site. The sites are the sites of an
                 encoder in heads and neurons. The ``kept_units`` of a graph can be given. By default each MLP is one
                 component. Every head is a component in any case.
@@ -187,6 +189,8 @@ class ResidualStream:
             InputError: if the tower has no transformer blocks of a known kind, if its heads or neurons do not add to
                 the stream independently of each other, or if a unit does not exist.
         """
+        # What edges carry are small differences, which lower precision would drown.
+        encoder = encoder.in_precision("float32")
         components = encoder if encoder.carried else in_components(encoder)
         if components is encoder:
             encoder = encoder.in_channels()

@@ -45,7 +45,7 @@ from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.folds import Key, fold_numbers, item_of
 from circuitry.encoder.metrics import given_classes
 from circuitry.encoder.task import Task
-from circuitry.gates.patching import patch_effects
+from circuitry.gates.patching import patch_effects, patching_forwards
 from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.models.clip import Clip
 from circuitry.models.folder_baselines import FolderBaseline
@@ -54,8 +54,9 @@ from circuitry.models.prompts import style_word
 from circuitry.questions.checks import CausalChecks
 from circuitry.runs.arguments import checked
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.jobs import Job, JobFolder, jobs_left
 from circuitry.runs.manifest import write_json
+from circuitry.runs.plan import Forwards, Step
 from circuitry.runs.provenance import digest
 from circuitry.runs.workers import Work
 
@@ -64,6 +65,8 @@ EXACT_IMAGES = 4
 
 Images used to find the circuit come first.
 """
+THUMBNAIL_BYTES = 4_000
+"""About how many bytes a thumbnail takes."""
 log = logging.getLogger(__name__)
 
 
@@ -170,16 +173,60 @@ class CardJobs:
                     selection[class_name, domain] = records
         return selection
 
+    @property
+    def jobs(self) -> list[Job]:
+        """All jobs; those of words and sites read the files of those before."""
+        jobs: list[Job] = [(IMAGES, domain) for domain in self.circuits.domains]
+        jobs += [(EXACT, *key) for key in self.circuits.keys]
+        jobs.append((WORDS,))
+        jobs += [(SITE, site) for site in self.units]
+        return jobs
+
+    def steps(self) -> list[Step]:
+        """Return what the unfinished jobs need, as steps of a `Plan`. A folder that is not there yet is not made."""
+        left = jobs_left(self.out, self.jobs, lambda: self.folder)
+        domains = [job[1] for job in left if job[0] == IMAGES]
+        n_shown = sum(
+            len(records) for key, records in self.selection.items() if key[1] in domains
+        )
+        n_units = sum(map(len, self.units.values()))
+        # An activation of each unit, and a thumbnail.
+        disk = n_shown * (4 * n_units + THUMBNAIL_BYTES)
+        steps = []
+        if domains:
+            steps.append(self.checks.baseline_step(self.circuits.keys))
+            forwards = Forwards(back=n_shown)
+            steps.append(Step("images", len(domains), forwards, n_shown, disk))
+        circuits = [(job[1], job[2]) for job in left if job[0] == EXACT]
+        if circuits and self.settings.exact_units:
+            exact = Forwards()
+            n_measured = 0
+            for key in circuits:
+                exact += self._exact_forwards(key)
+                n_measured += len(self.selection[key][:EXACT_IMAGES])
+            for baseline in self._baselines.values():
+                n_means = len(baseline.records_of(circuits))
+                exact += Forwards(alone=n_means)
+                n_measured += n_means
+            steps.append(Step("exact effects", len(circuits), exact, n_measured))
+        return steps
+
+    def _exact_forwards(self, key: Key) -> Forwards:
+        """Return what the exact effects of a circuit run, without the means that replace units."""
+        column = self.circuits.keys.index(key)
+        n_units = 0
+        for kept in self.circuits.kept.values():
+            n_units += min(self.settings.exact_units, int(kept[:, column].sum()))
+        n_images = len(self.selection[key][:EXACT_IMAGES])
+        once = patching_forwards(n_images, len(self.circuits.kept), n_units)
+        return once * len(self._baselines)
+
     @cached_property
     def folder(self) -> JobFolder:
         """The `JobFolder` of the cards, which records which jobs are done.
 
         It is claimed for this configuration: an error is raised if the folder was made with another configuration.
         """
-        jobs: list[Job] = [(IMAGES, domain) for domain in self.circuits.domains]
-        jobs += [(EXACT, *key) for key in self.circuits.keys]
-        jobs.append((WORDS,))
-        jobs += [(SITE, site) for site in self.units]
         asked = asdict(self.settings)
         # The digest is of the words that are used, because the default words depend on the model.
         asked["vocabulary"] = digest(list(self.words))
@@ -194,7 +241,7 @@ class CardJobs:
         return self.checks.claim(
             self.out,
             CARDS_FORMAT,
-            jobs,
+            self.jobs,
             self.selection,
             listings,
             **asked,

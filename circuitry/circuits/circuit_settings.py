@@ -28,7 +28,6 @@ from circuitry.runs.arguments import (
     Share,
     between,
     checked,
-    one_of,
 )
 
 DEFAULT_RULE = midpoint_rule(10)
@@ -127,6 +126,3 @@ class MaskSettings:
     number must be at least 2."""
     seed: Seed = 0
     """Seed of the noise and of the draws of images."""
-    autocast: Annotated[str | None, one_of("bfloat16", "float16")] = None
-    """Lower precision of the runs while the mask is learned: ``bfloat16`` or ``float16``. Masks are tested in the
-    precision of the encoder."""

@@ -36,6 +36,7 @@ from circuitry.circuits.nodes import (
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
+from circuitry.runs.plan import Forwards
 
 N_INTERVALS = 5
 """Number n of intervals of the path. The model is run at the n + 1 ends of the intervals."""
@@ -90,6 +91,11 @@ def conductance_effects(
                 sums[fold].append(of_fold)
             bar.update()
     return effects_of(sums, folds)
+
+
+def conductance_forwards(n_images: int) -> Forwards:
+    """Return what `conductance_effects` runs on a number of images."""
+    return Forwards(back=(N_INTERVALS + 1) * n_images)
 
 
 def path_effects(

@@ -190,6 +190,9 @@ def score_edges(
         >>> strongest = edges.strongest(into=3).to_pandas()
     """
     chosen = edge_method(task.encoder, method)
+    # Scores of edges are small differences of two runs, which lower precision would drown.
+    if task.encoder.chain.lower_precision is not None:
+        task = replace(task, encoder=task.encoder.in_precision("float32"))
     # No edge starts at the image, because its pixels are not nodes.
     units = {site: np.asarray(units[site]) for site in units if site != INPUT}
     # A method that does not integrate along a path gets the rule of one gradient, at the clean activation.

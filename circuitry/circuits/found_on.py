@@ -6,7 +6,7 @@ versions have no digests. Then there is no warning.
 """
 
 import logging
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from typing import Any
 
 from circuitry.circuits.graph import PIXELS, Scores
@@ -55,6 +55,19 @@ def tell_seen(
     known: set[str] = set()
     for graph in graphs:
         known.update(graph.provenance.get(PIXELS, ()))
+    return count_seen(sets, known, what)
+
+
+def count_seen(
+    sets: Mapping[str, Images], known: Set[str], what: str
+) -> dict[str, int]:
+    """Return, for each set of images, how many of its images were used to find circuits; warn if there are any.
+
+    Args:
+        sets: Sets of images by title.
+        known: The digests of the pixels of all images that were used.
+        what: Name of the measurement, as the beginning of the warning.
+    """
     counts = dict.fromkeys(sets, 0)
     # Reading and hashing all images takes time. It is skipped if no digests are known.
     if known:

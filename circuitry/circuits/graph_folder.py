@@ -120,35 +120,44 @@ class GraphFolder(Mapping[Key, AttributionGraph]):
             raise InputError(
                 f"The identity of circuits lacks {', '.join(lacking)}: give FolderWork(...).identity."
             )
-        graphs = {key: _as_graph(circuit) for key, circuit in circuits.items()}
-        largest_size = _check_to_write(graphs, images)
-        folder = Path(path)
-        first = next(iter(graphs.values()))
+        largest_size = 0.0
+        units = list[list[str]]()
+        facts = dict[str, Any]()
+        # The circuits may be read from files at each access, because many of them need much memory.
+        for key, circuit in circuits.items():
+            graph = _as_graph(circuit)
+            size = graph.circuit(None).size
+            if not size or not images.get(key):
+                raise _no_circuits(f"that of {' in '.join(key)} lacks one of them")
+            largest_size = max(largest_size, size)
+            units.append([*key, circuit.to_pandas().to_csv()])
+            if not facts:
+                facts["sites"] = list(graph.sites)
+                facts["budget"] = graph.settings["budget"]
+        if not units:
+            raise _no_circuits("there is none")
+        facts["n_folds"] = 0
+        facts["size"] = largest_size
         # The digest of all units distinguishes folders whose circuits were found in different ways with the same
         # settings.
-        units = [[*key, one.to_pandas().to_csv()] for key, one in circuits.items()]
-        facts = {
-            "sites": list(first.sites),
-            "budget": first.settings["budget"],
-            "n_folds": 0,
-            "size": largest_size,
-            "circuits": digest(units),
-        }
+        facts["circuits"] = digest(units)
+        folder = Path(path)
         records = set[ImageRecord]().union(*images.values())
         listing = image_listing(sorted(records, key=lambda record: record.relative))
         jobs = JobFolder(
             folder,
             EXTRACTION_FORMAT,
             {**identity, **facts},
-            list(graphs),
+            list(circuits),
             {"images": listing},
         )
-        for key, graph in graphs.items():
+        for key, circuit in circuits.items():
             own = list[ImageRecord]()
             others = list[ImageRecord]()
             for record in images[key]:
                 of_class = record.class_name == key[0]
                 (own if of_class else others).append(record)
+            graph = _as_graph(circuit)
             complete = named(graph, key, WHOLE, Identity(identity), own, others)
             jobs.seal(key, complete.save, graph_file(folder, *key, WHOLE))
         return cls(folder)
@@ -362,24 +371,6 @@ def named(
         settings=settings,
         provenance=provenance,
     )
-
-
-def _check_to_write(
-    graphs: Mapping[Key, AttributionGraph], images: Mapping[Key, Sequence[ImageRecord]]
-) -> float:
-    """Return the size of the largest circuit, as a share of its units.
-
-    Raise `InputError` if there are no graphs, or if a graph has no kept units or no images.
-    """
-    largest = 0.0
-    for key, graph in graphs.items():
-        size = graph.circuit(None).size
-        if not size or not images.get(key):
-            raise _no_circuits(f"that of {' in '.join(key)} lacks one of them")
-        largest = max(largest, size)
-    if not graphs:
-        raise _no_circuits("there is none")
-    return largest
 
 
 def _no_circuits(given: str) -> InputError:

@@ -28,7 +28,6 @@ with gates of 0 and 1.
 """
 
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
@@ -59,6 +58,7 @@ from circuitry.gates.images_under_gates import (
 )
 from circuitry.runs.arguments import SOME, Share, checked
 from circuitry.runs.errors import InputError
+from circuitry.runs.plan import Forwards
 from circuitry.runs.progress import Bar
 
 SHRINKING = 0.7
@@ -159,6 +159,23 @@ def learn_masks(
             strongest_first[site] = of_site[order]
         circuits.append(Circuit(source, strongest_first, made_with=made_with))
     return LearnedMasks(circuits, scores)
+
+
+def mask_forwards(
+    n_own: int, n_others: int, settings: MaskSettings = MaskSettings()
+) -> Forwards:
+    """Return what `learn_masks` runs at most: learning ends earlier if the loss no longer falls.
+
+    Args:
+        n_own: Number of images of the class.
+        n_others: Number of images of other classes.
+        settings: Number of steps, and images of a step.
+    """
+    n_images = n_own + n_others
+    start = min(n_own, IMPORTANCE_IMAGES) + min(n_others, IMPORTANCE_IMAGES)
+    steps = settings.steps * min(settings.batch_size, n_images)
+    # The images are run once without gates, and once with the mask.
+    return Forwards(alone=2 * n_images, back=start + steps)
 
 
 def _gated(task: Task, among: Circuit | None) -> Gated[Any]:
@@ -271,8 +288,7 @@ class _Learning:
             largest = noisy.detach().topk(min(k + 1, len(noisy))).values
             gates = torch.sigmoid(noisy - largest[k - 1 :].mean())
             chosen = self._draw(generator)
-            with self._precision():
-                embeddings = self.runs.run(gates, chosen)
+            embeddings = self.runs.run(gates, chosen)
             loss = self._lost(embeddings.to(self.target.dtype), chosen)
             descent.step(scores, torch.autograd.grad(loss, [scores])[0])
             bar.update()
@@ -291,13 +307,6 @@ class _Learning:
                 steps_since_best = 0
             if steps_since_best >= PATIENCE:
                 break
-
-    def _precision(self) -> AbstractContextManager[Any]:
-        """Return the context of a run: autocast to the dtype of the settings, or no change if they have none."""
-        name = self.settings.autocast
-        if name is None:
-            return nullcontext()
-        return torch.autocast(self.device.type, dtype=getattr(torch, name))
 
     def _count(self, share: float) -> int:
         return max(1, round(share * len(self.first)))

@@ -33,6 +33,7 @@ from circuitry.encoder.site_activations import check_finite, first_not_finite
 from circuitry.encoder.task import Batch, Task
 from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
 from circuitry.runs.errors import InputError
+from circuitry.runs.plan import Forwards
 
 
 @dataclass(frozen=True)
@@ -131,6 +132,14 @@ def fold_effects(
         for fold, of_fold in fold_sums(folds, batch, effects, clean, at_ends):
             sums[fold].append(of_fold)
     return effects_of(sums, folds, at_same)
+
+
+def path_forwards(n_images: int, n_sites: int, n_points: int) -> Forwards:
+    """Return about what `fold_effects` runs on a number of images.
+
+    From a site on, some two thirds of the tower are left, as a mean over sites.
+    """
+    return Forwards(back=n_images * (1 + n_sites * n_points * 2 // 3))
 
 
 def unit_effects(encoder: Encoder, site: str, effects: Tensor) -> Tensor:

@@ -49,6 +49,7 @@ from circuitry.gates.images_under_gates import UnitsUnderGates
 from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
 from circuitry.runs.identity import Identity
+from circuitry.runs.plan import Forwards
 
 log = logging.getLogger(__name__)
 
@@ -335,6 +336,24 @@ def contrast(images: Sequence[ImagesOfClass], share: float | None = None) -> Con
     read = torch.stack(probabilities).tolist()
     tried = [list(pair) for pair in zip(shares, read, strict=True)]
     return Contrast(costs[0], ranks, tried)
+
+
+def own_part_forwards(n_own: int, n_others: int, share: float = MOST) -> Forwards:
+    """Return what `own_part` runs at most, on images that the model all recognises.
+
+    Args:
+        n_own: Number of images of the class.
+        n_others: Number of images of other classes.
+        share: Share of the units to remove.
+    """
+    n_cuts = 1
+    size = min(FIRST, share)
+    while size < share:
+        size *= GROWTH
+        n_cuts += 1
+    # The images of the class are run before the first cut and after each; nothing is cut after the last.
+    gradients = n_own * n_cuts + n_others
+    return Forwards(alone=2 * n_own + n_others, back=gradients)
 
 
 def _falling(ratio: Tensor, opened: Tensor) -> Tensor:

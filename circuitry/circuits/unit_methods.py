@@ -1,16 +1,16 @@
 """The package's methods that score units; see `circuitry.circuits.methods`."""
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int
 from torch import Tensor
 
 from circuitry.circuits.circuit_settings import AttributionSettings, MaskSettings
-from circuitry.circuits.conductance import path_effects
+from circuitry.circuits.conductance import conductance_forwards, path_effects
 from circuitry.circuits.graph import Circuit
-from circuitry.circuits.masks import gates_of, learn_masks
+from circuitry.circuits.masks import gates_of, learn_masks, mask_forwards
 from circuitry.circuits.methods import (
     CONDUCTANCE,
     CONTRAST,
@@ -29,14 +29,21 @@ from circuitry.circuits.nodes import (
     fold_effects,
     fold_sums,
     image_effects,
+    path_forwards,
 )
-from circuitry.circuits.own_part_of_class import ranks_by_contrast
+from circuitry.circuits.own_part_of_class import own_part_forwards, ranks_by_contrast
 from circuitry.circuits.quadrature import left_rule
 from circuitry.circuits.tower_defaults import default_size
 from circuitry.encoder.task import Task
-from circuitry.gates.fisher import default_answers, iterative_ranks, set_importance
+from circuitry.gates.fisher import (
+    default_answers,
+    fisher_forwards,
+    iterative_ranks,
+    set_importance,
+)
 from circuitry.gates.images_under_gates import UnitsUnderGates
-from circuitry.gates.patching import patch_effects
+from circuitry.gates.patching import patch_effects, patching_forwards
+from circuitry.runs.plan import Forwards
 
 UnitScores = Mapping[str, np.ndarray]
 FoldNumbers = Int[np.ndarray, " images"] | None
@@ -157,3 +164,29 @@ SCORERS: Mapping[str, UnitScorer] = {
 SEARCHERS: Mapping[str, Callable[..., list[Circuit]]] = {LEARNED: masks_of_sizes}
 """Functions of the methods that learn masks, by name. They take sizes, and return one circuit for each size. All other
 methods rank units, and circuits of any size are cut from the ranking."""
+
+
+class Counts(NamedTuple):
+    """Numbers that decide how many runs a method takes."""
+
+    own: int  #: Images of the class.
+    others: int  #: Images of other classes.
+    sites: int  #: Sites whose units are scored.
+    units: int  #: Units at these sites.
+
+
+FORWARDS: Mapping[str, Callable[[Counts, AttributionSettings], Forwards]] = {
+    SITE_PATH: lambda counts, settings: path_forwards(
+        counts.own, counts.sites, len(settings.node_rule.points)
+    ),
+    CONDUCTANCE: lambda counts, settings: conductance_forwards(counts.own),
+    GRADIENT: lambda counts, settings: Forwards(back=counts.own),
+    "patching": lambda counts, settings: patching_forwards(
+        counts.own, counts.sites, counts.units
+    ),
+    FISHER: lambda counts, settings: fisher_forwards(counts.own + counts.others, 1),
+    ITERATIVE: lambda counts, settings: fisher_forwards(counts.own + counts.others),
+    CONTRAST: lambda counts, settings: own_part_forwards(counts.own, counts.others),
+    LEARNED: lambda counts, settings: mask_forwards(counts.own, counts.others),
+}
+"""What the methods of the package run to score units, on all images of a task."""

@@ -1,6 +1,6 @@
 """Scores of single units by any method, on all images of a task and on folds of them."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -9,7 +9,7 @@ from jaxtyping import Int
 
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import AttributionSettings
-from circuitry.circuits.conductance import path_effects
+from circuitry.circuits.conductance import conductance_forwards, path_effects
 from circuitry.circuits.graph import Scores
 from circuitry.circuits.methods import (
     METHODS,
@@ -22,11 +22,18 @@ from circuitry.circuits.narrowed_tasks import without_image
 from circuitry.circuits.nodes import NodeEffects
 from circuitry.circuits.returned_numbers import numbers_in
 from circuitry.circuits.scored_units import scores_of
-from circuitry.circuits.unit_methods import COMPLETE_SCORERS, SCORERS
+from circuitry.circuits.unit_methods import (
+    COMPLETE_SCORERS,
+    FORWARDS,
+    SCORERS,
+    Counts,
+)
+from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import checked_batches, one_tensor
 from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError, shown
+from circuitry.runs.plan import Forwards
 
 
 @checked
@@ -114,6 +121,13 @@ def _check_units(method: str, task: Task, scores: Mapping[str, np.ndarray]) -> N
             )
 
 
+def count_units(encoder: Encoder, sites: Sequence[str]) -> dict[str, int]:
+    """Return the number of units of each of some sites, error units included."""
+    # The numbers of units do not depend on the image, so a blank image shows them.
+    activations = encoder.read_unhooked(encoder.blank(), sites)
+    return {site: encoder.n_units(site, a) for site, a in activations.items()}
+
+
 def _as_scores(
     method: str, site: str, values: object, n_rows: int | None
 ) -> np.ndarray:
@@ -182,6 +196,35 @@ def score_folds(
     for fold, of_fold in of_folds.items():
         by_fold[fold] = NodeEffects(of_fold, {}, int(np.count_nonzero(folds == fold)))
     return NodeEffects(scores, {}, n_images), by_fold
+
+
+def scoring_forwards(
+    settings: AttributionSettings, counts: Counts, n_folds: int = 0
+) -> Forwards:
+    """Return what `score_folds` runs.
+
+    A method that was registered from outside is taken to run each image once forward and back.
+
+    Args:
+        settings: Method and rule.
+        counts: Numbers of images, sites and units.
+        n_folds: Number of folds; 0 if only all images together are scored.
+    """
+    method = METHODS[settings.method]
+    forwards = Forwards(back=counts.own + counts.others)
+    if method.function is None:
+        if method.name in COMPLETE_SCORERS:
+            return FORWARDS[method.name](counts, settings)
+        # Each fold has the images of other classes to itself.
+        folds = counts._replace(others=n_folds * counts.others)
+        forwards = FORWARDS[method.name](counts, settings)
+        if n_folds:
+            forwards += FORWARDS[method.name](folds, settings)
+    if method.takes_folds:  # all images are run once without gates
+        forwards += Forwards(alone=counts.own + counts.others)
+    if not method.effects:
+        forwards += conductance_forwards(counts.own)
+    return forwards
 
 
 def _scores_of_folds(

@@ -25,17 +25,17 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from circuitry import analysis
+from circuitry import analysis, circuits, models
 from circuitry.analysis import QuickstartModel
 from circuitry.cards import CardSettings
-from circuitry.runs import Work, WorkSettings
+from circuitry.runs import Plan, PlanSettings, Work, WorkSettings
 
 if TYPE_CHECKING:
     from circuitry.cards import CardFolder
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(CardSettings, WorkSettings, QuickstartModel):
+class Config(CardSettings, WorkSettings, PlanSettings, QuickstartModel):
     """Settings of the cards. The defaults are the model, images and own parts of the quickstart."""
 
     circuits: Path = Path("runs/quickstart/own-parts/circuits")
@@ -63,6 +63,31 @@ def make(config: Config, work: Work) -> "CardFolder":
     Cards that are finished are not made again.
     """
     clip = config.clip(work.rank, components=True)
+    run = analysis.Analysis(
+        clip, config.images(), config.circuits.parent, circuits=config.circuits
+    )
+    return run.cards(work, config.folder, **settings_of_cards(config))
+
+
+def plan(config: Config) -> Plan:
+    """Return what the cards that are left need."""
+    work = config.work()
+    clip = config.clip(components=True)
+    from circuitry.cards.card_jobs import CardJobs  # here, since it loads torch
+
+    jobs = CardJobs(
+        clip,
+        config.images(),
+        circuits.GraphFolder(config.circuits),
+        config.folder,
+        CardSettings(**settings_of_cards(config)),
+        work,
+    )
+    return Plan(jobs.steps(), models.tower_speed(clip, config.images().records, work))
+
+
+def settings_of_cards(config: Config) -> dict[str, Any]:
+    """Return the fields of `CardSettings`."""
     # The settings of the command have more fields than the settings of cards.
     asked: dict[str, Any] = {}
     for field in fields(CardSettings):
@@ -70,10 +95,7 @@ def make(config: Config, work: Work) -> "CardFolder":
     # A small model knows only the words of its captions. Other words would fit by chance.
     if config.vocabulary is None:
         asked["vocabulary"] = config.known_words
-    run = analysis.Analysis(
-        clip, config.images(), config.circuits.parent, circuits=config.circuits
-    )
-    return run.cards(work, config.folder, **asked)
+    return asked
 
 
 def summarise(cards: "CardFolder", circuits: Path) -> None:

@@ -25,14 +25,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from circuitry import analysis, circuits, comparison, data, questions
+from circuitry import analysis, circuits, comparison, data, models, questions
 from circuitry.circuits.circuit_settings import OwnShare
 from circuitry.data import chosen_names, class_key
 from circuitry.data.shared_options import EdgesPerNode, HeldOut, NUnseen, SmallTables
 from circuitry.interventions import CheckSettings
 from circuitry.models import ModelOptions
 from circuitry.questions import ExtractionSettings
-from circuitry.runs import InputError, Work, WorkSettings
+from circuitry.runs import InputError, Plan, PlanSettings, Work, WorkSettings
 from circuitry.runs.arguments import Count, ShareOrZero
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ Choice = Literal["by-name", "shuffled"]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ExtractionSettings, WorkSettings, ModelOptions):
+class Config(ExtractionSettings, WorkSettings, PlanSettings, ModelOptions):
     """Settings of a comparison."""
 
     out: Path = Path("runs/compare")
@@ -75,8 +75,6 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
     shares: tuple[OwnShare, ...] = (0.005, 0.01, 0.02)
     """Shares of the units that own parts have, as in circuitry own-parts. Without any share, own parts are not looked
     for."""
-    dry_run: bool = False
-    """Only count the jobs, do the first two, and estimate the time of the other jobs."""
 
     def images_of(self, split: str | None) -> "DomainFolder":
         """Return the images in the lists of a split, such as ``train``, or all images of the folder if it is None."""
@@ -95,27 +93,14 @@ class Config(ExtractionSettings, WorkSettings, ModelOptions):
 def main(config: Config) -> "Written | None":
     """Find, test and compare circuits, and write the report.
 
-    The result is None after a dry run, and in a process that only does its share of the work.
+    The result is None in a process that only does its share of the work.
     """
-    images = config.images()
-    held_out: tuple[str, ...] = ()
+    config = with_known_names(config)
+    held_out = config.held_out
     others: list[str] = []
-    # Names are taken in the spelling of the folder, however the user spells them.
-    if config.held_out:
-        held_out = chosen_names(
-            "class of --held-out", config.held_out, images.all_classes, class_key
-        )
-        config = replace(config, held_out=held_out)
-        others = [name for name in images.classes if name not in held_out]
-    # Wrong names, and too few classes or images, are reported before the model is loaded.
-    check_names(config, images)
-    tell(comparison.too_few(len(images.classes), len(images.domains)))
-    tell(circuits_without_tests(config, images))
-    if config.dry_run:
-        run = analysis_of(config, config.work())
-        for line in run.extraction().estimate(config.work()):
-            tell(line)
-        return None
+    if held_out:
+        classes = config.images().classes
+        others = [name for name in classes if name not in held_out]
     # If several processes share the work, only one of them goes on to the comparison.
     if not config.share_out(partial(find_and_test, config), config.out / "jobs"):
         return None
@@ -145,6 +130,33 @@ def main(config: Config) -> "Written | None":
     return run.report(
         results=config.results, provenance=weights, apart=apart, pair=config.pair
     )
+
+
+def plan(config: Config) -> Plan:
+    """Return what the circuits, tests and own parts that are left need."""
+    config = with_known_names(config)
+    work = config.work()
+    run = analysis_of(config, work)
+    n_unseen = config.n_unseen
+    steps = run.steps(config.shares, tests=n_unseen > 0, accuracy=config.accuracy)
+    return Plan(steps, models.tower_speed(run.clip, run.images.records, work))
+
+
+def with_known_names(config: Config) -> Config:
+    """Return the settings with the names of held-out classes as the folder spells them.
+
+    Wrong names, and too few classes or images, are reported here, before the model is loaded.
+    """
+    images = config.images()
+    if config.held_out:
+        held_out = chosen_names(
+            "class of --held-out", config.held_out, images.all_classes, class_key
+        )
+        config = replace(config, held_out=held_out)
+    check_names(config, images)
+    tell(comparison.too_few(len(images.classes), len(images.domains)))
+    tell(circuits_without_tests(config, images))
+    return config
 
 
 def tell(sentence: str) -> None:

@@ -105,7 +105,7 @@ def begin(name: str, config: Any) -> Any:
 
     Args:
         name: Name of the command.
-        config: Its settings.
+        config: Its settings. With ``dry_run`` the command only says what it needs.
     """
     # This comes before the libraries are loaded, because it ends the command if the quickstart was never run.
     check_the_quickstart(name, config)
@@ -118,7 +118,10 @@ def begin(name: str, config: Any) -> Any:
         importlib.import_module("circuitry.models.loading")
     # From now on garbage may hold activations, whose memory has to be freed.
     gc.set_threshold(*GARBAGE)
-    return importlib.import_module(module_of(name)).main(config)
+    module = importlib.import_module(module_of(name))
+    if getattr(config, "dry_run", False):
+        return module.plan(config)
+    return module.main(config)
 
 
 def print_completion(shell: str) -> None:

@@ -12,11 +12,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circuitry import analysis, comparison, questions, reports, training
+from circuitry import analysis, comparison, models, questions, reports, training
 from circuitry.data import chosen_names, class_key
 from circuitry.data.shared_options import HeldOut
 from circuitry.models import ModelOptions
-from circuitry.runs import versions
+from circuitry.runs import Forwards, Plan, PlanSettings, Step, versions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(ModelOptions):
+class Config(PlanSettings, ModelOptions):
     """Settings of the evaluation."""
 
     out: Path = Path("runs/evaluate")
@@ -81,6 +81,16 @@ def main(config: Config) -> "Written":
         provenance,
         listings=reports.listings_of(images),
     )
+
+
+def plan(config: Config) -> Plan:
+    """Return what the evaluation needs. Its results are not kept one by one, so all of it is left."""
+    images = config.images()
+    checkpoints = list(files(config))
+    n_images = len(checkpoints) * len(images)
+    step = Step("evaluation", len(checkpoints), Forwards(alone=n_images), n_images)
+    clip = replace(config, checkpoint=checkpoints[-1][1]).clip()
+    return Plan([step], models.tower_speed(clip, images.records))
 
 
 def _known_columns(accuracy: "pd.DataFrame") -> "pd.DataFrame":

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from circuitry import data, questions, reports
+from circuitry import data, models, questions, reports
 from circuitry.data import chosen_names
 from circuitry.models import ModelOptions
 from circuitry.questions import OneClassSettings
-from circuitry.runs import InputError, versions
+from circuitry.runs import InputError, Plan, PlanSettings, versions
 
 if TYPE_CHECKING:
     from circuitry.data import DomainFolder
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(OneClassSettings, ModelOptions):
+class Config(OneClassSettings, PlanSettings, ModelOptions):
     """Settings of the search."""
 
     class_name: Annotated[str, tyro.conf.arg(name="class")]
@@ -68,6 +68,12 @@ def main(config: Config) -> "Written":
             f"To look inside: circuitry cards --circuits {folder} && circuitry explore --circuits {folder} --open"
         )
     return write_report(config, run, answer)
+
+
+def plan(config: Config) -> Plan:
+    """Return what the steps that are left need."""
+    run = question_of(config)
+    return Plan(run.steps(), models.tower_speed(run.clip, run.images.records))
 
 
 def question_of(config: Config) -> "OneClass":

@@ -1,8 +1,10 @@
 """Which versions, devices and caches are there, and what is missing?
 
-This prints the versions of packages, the devices for models, the folders of caches, and the optional packages.
+This prints the versions of packages, the devices for models, the folders of caches, and the optional packages. With
+--benchmark it also measures how fast a model runs here, and says what the main jobs would take. The weights are random.
 
     circuitry info
+    circuitry info --benchmark ViT-B-32 --device cuda
 """
 
 import importlib.util
@@ -14,7 +16,11 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 import circuitry
-from circuitry.runs import versions
+from circuitry import data, encoder, models
+from circuitry.interventions import OwnPartSettings
+from circuitry.interventions.intervention_settings import MIB_SIZES
+from circuitry.runs import Forwards, Plan, Step, versions
+from circuitry.runs.arguments import Count
 
 EXTRAS = {
     "static": ("kaleido", "PNG files of figures"),
@@ -29,7 +35,18 @@ EXTRAS = {
 
 @dataclass(frozen=True)
 class Config:
-    """This command has no settings."""
+    """Settings of the benchmark."""
+
+    benchmark: str | None = None
+    """A model of open_clip, or rn-tiny or vit-tiny, to measure on this machine."""
+    device: str = "cpu"
+    """Where the model runs: cpu, cuda or mps."""
+    classes: Count = 50
+    """Number of classes of the jobs."""
+    styles: Count = 3
+    """Number of domains of the jobs."""
+    n_images: Count = 12
+    """Number of images of a class in a domain that circuits are found on, and that they are tested on."""
 
 
 def main(config: Config) -> None:
@@ -51,6 +68,67 @@ def main(config: Config) -> None:
         if importlib.util.find_spec(module) is None:
             state = f"missing, in the checkout: pip install '.[{extra}]'"
         print(f"extra {extra} ({purpose}): {state}")
+    if config.benchmark is not None:
+        measure(config, config.benchmark)
+
+
+def measure(config: Config, name: str) -> None:
+    """Print how fast matrix products and a model run, and what the main jobs would take."""
+    import torch
+
+    rates = dict[str, float]()
+    for dtype in (torch.float32, torch.bfloat16):
+        rates[str(dtype)] = models.matrix_rate(config.device, dtype)
+        print(f"products of matrices, {dtype}: {rates[str(dtype)] / 1e12:.3g} TFLOP/s")
+    clip = models.random_clip(name, config.device).in_components()
+    operations = encoder.forward_operations(clip.encoder)
+    speed = models.tower_speed(clip, data.drawn_images().records)
+    print(f"{name}: {operations / 1e9:.3g} GFLOP a forward")
+    # A run forward and back takes the operations of two forwards.
+    runs = {"forward": (speed.alone, 1), "forward and back": (speed.back, 2)}
+    for kind, (seconds, n_forwards) in runs.items():
+        share = n_forwards * operations / seconds / rates["torch.float32"]
+        print(
+            f"{kind}: {1 / seconds:,.0f} images a second, {share:.0%} of the float32 products"
+        )
+    print(f"reading: {1 / speed.read:,.0f} images a second in one process")
+    print(
+        f"{config.classes} classes, {config.styles} domains, {config.n_images} images:"
+    )
+    print(Plan(steps_of(config), speed))
+
+
+def steps_of(config: Config) -> list[Step]:
+    """Return the main jobs of a number of classes, domains and images, with the default settings."""
+    from circuitry.circuits.circuit_settings import AttributionSettings
+    from circuitry.circuits.own_part_of_class import own_part_forwards
+    from circuitry.circuits.unit_methods import Counts
+    from circuitry.circuits.unit_scores import scoring_forwards
+    from circuitry.interventions.faithfulness import curve_forwards
+    from circuitry.interventions.lesion_design import LesionDesign
+    from circuitry.interventions.lesions import lesion_forwards
+
+    n = config.n_images
+    settings = OwnPartSettings()
+    domains = [f"domain {i}" for i in range(config.styles)]
+    keys = [(f"class {i}", domain) for i in range(config.classes) for domain in domains]
+    cells = len(keys)
+    n_others = 12
+    ranking = scoring_forwards(AttributionSettings(), Counts(n, n_others, 0, 0), 4)
+    curve = curve_forwards(n + n_others, MIB_SIZES, 2, 3)
+    part = own_part_forwards(n, settings.n_others, max(settings.shares))
+    lesions = Forwards()
+    design = LesionDesign(keys, settings.other_cells, 0)
+    for tests in design.tests(0).values():
+        n_lesions = sum(2 if with_random else 1 for with_random in tests.values())
+        lesions += lesion_forwards(n, n_lesions * len(settings.shares))
+    return [
+        Step("evaluate", 1, Forwards(alone=2 * n * cells), 2 * n * cells),
+        Step("own parts", cells, part * cells, (n + settings.n_others) * cells),
+        Step("lesions, first wave", cells, lesions, n * cells),
+        Step("circuits", cells, ranking * cells, (n + n_others) * cells),
+        Step("curves", cells, curve * cells, (n + n_others) * cells),
+    ]
 
 
 def devices() -> list[str]:

@@ -4,8 +4,8 @@ A circuit that is enough to recognise a class also contains units that every cla
 contains only units that the class needs and other classes do not. It is found by contrast: the ablation of its units
 costs the class many right answers, and other classes few. It is then tested by a lesion, which is the ablation of the
 whole part, on images that were not used to find any part. The test asks for each style whether the model no longer
-recognises the class, and whether it still recognises other classes. For comparison, equally many random units at the
-same sites are ablated.
+recognises the class, and whether it still recognises other classes. If there are many classes, each part is tested on a
+sample of the others. For comparison, equally many random units at the same sites are ablated.
 
 Two results would refute that classes have parts of their own: the ablation of random units costs the class as many
 right answers, or the ablation of the part also costs other classes their right answers. A third result would refute
@@ -15,6 +15,7 @@ was found.
     circuitry own-parts --model ViT-B-32 --pretrained openai --data pictures --out runs/own
     circuitry own-parts --model efficientnet-lite0 --data RealStyles --domains photo clipart --shares 0.005 0.01 0.02
     circuitry own-parts ... --depth                  # also parts at only the first, or only the last, sites
+    circuitry own-parts ... --other-cells 40         # test each part on more of the other classes
     circuitry cards --circuits runs/own-parts/circuits    # what do the units respond to?
     circuitry explore --run runs/own-parts --open
 """
@@ -25,11 +26,11 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from circuitry import questions, reports
+from circuitry import models, questions, reports
 from circuitry.data.shared_options import SmallTables
 from circuitry.interventions import OwnPartSettings
 from circuitry.models import ModelOptions
-from circuitry.runs import Work, WorkSettings, versions
+from circuitry.runs import Plan, PlanSettings, Work, WorkSettings, versions
 
 if TYPE_CHECKING:
     from circuitry.questions import OwnParts
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Config(OwnPartSettings, WorkSettings, ModelOptions):
+class Config(OwnPartSettings, WorkSettings, PlanSettings, ModelOptions):
     """Settings of the search and of the test."""
 
     out: Path = Path("runs/own-parts")
@@ -53,7 +54,7 @@ def main(config: Config) -> "Written | None":
     # If several processes share the work, only one of them goes on to the report.
     if not config.share_out(partial(find_and_test, config), config.out / "jobs"):
         return None
-    run = find_and_test(config, config.work())
+    run = own_parts(config, config.work())
     # All processes have finished their share, so this only reads the results.
     results = run.run(config.work())
     answer = questions.OwnPartsAnswer(results["lesions"], results["overlaps"])
@@ -84,9 +85,20 @@ def main(config: Config) -> "Written | None":
     )
 
 
-def find_and_test(config: Config, work: Work) -> "OwnParts":
+def plan(config: Config) -> Plan:
+    """Return what the search and the tests that are left need."""
+    work = config.work()
+    run = own_parts(config, work)
+    speed = models.tower_speed(run.clip, run.images.records, work)
+    return Plan(run.steps(), speed)
+
+
+def find_and_test(config: Config, work: Work) -> None:
     """Find and test one process's share of the own parts."""
+    own_parts(config, work).find_and_test(work)
+
+
+def own_parts(config: Config, work: Work) -> "OwnParts":
+    """Return the own parts of the classes and domains that are asked for."""
     clip = config.clip(work.rank, components=True)
-    run = questions.OwnParts(clip, config.images(), config.out, config)
-    run.run(work)
-    return run
+    return questions.OwnParts(clip, config.images(), config.out, config)

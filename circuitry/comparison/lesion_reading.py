@@ -23,6 +23,12 @@ TAKEN = 0.2
 """A lesion takes a class if at most this share of the right answers is left."""
 SPARED = 0.9
 """A lesion spares classes if at least this share of their right answers is left."""
+NARROW = 0.02
+"""A lesion is tested on enough other classes if the 95 % interval of the right answers that these keep is at most this
+share wide to either side."""
+NARROWED = 0.9
+"""More classes make wide intervals narrower if the last ones made them at most this share as wide as before. Otherwise
+it is the parts that differ, and not the classes that each of them was tested on."""
 EVERYWHERE = "everywhere"
 """Value of the column ``sites`` for parts whose units may lie at any site that counts."""
 BY_STYLE = ("part_domain", "domain")
@@ -96,6 +102,10 @@ def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.Dat
     Classes that the model does not know are left out. A share above 1 means that more answers are right after the
     lesion than before.
 
+    Each part may be tested on a sample of the other classes of its own (`OwnPartSettings.other_cells`). The interval is
+    still valid, and contains the error of the samples: a part's own sample is one of the things by which parts differ,
+    and the interval is computed from how much they differ.
+
     Args:
         lesions: Table from `lesion`. It may have further columns, such as share and sites, for use in ``by``.
         by: Columns that define the groups of the summary. Besides the columns of ``lesions``, ``styles`` can be given:
@@ -113,20 +123,9 @@ def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.Dat
         >>> lesion_summary(lesions)["value"].tolist()
         [0.25, 1.0]
     """
-    table = known_cells(lesions)
-    is_own = table["part_class"] == table["class"]
-    in_own_style = table["part_domain"] == table["domain"]
-    table = table.assign(
-        answers=np.where(is_own, OWN, OTHERS),
-        styles=np.where(in_own_style, OWN_STYLE, OTHER_STYLE),
-    )
     keys = [*by, "cut", "answers"]
-    of_part = list(dict.fromkeys([*keys, "part_class"]))
-    # Sums come first: the share of a part is over all images that test it, from whichever class.
-    sums = table.groupby(of_part, sort=False)[["right", "whole_right"]].sum()
-    left = (sums["right"] / sums["whole_right"]).rename("left").reset_index()
     rows = []
-    for key, part in left.groupby(keys, sort=False):
+    for key, part in _left_of_parts(lesions, keys).groupby(keys, sort=False):
         value, low, high = mean_interval(part["left"].to_numpy(dtype=float))
         # Student's interval may contain impossible shares. If the value is above 1, the interval must not end at 1.
         if value <= 1:
@@ -134,6 +133,65 @@ def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.Dat
         low = max(low, 0.0)
         rows.append((*key, value, low, high, len(part)))
     return pd.DataFrame(rows, columns=[*keys, "value", "low", "high", "n_classes"])
+
+
+def _left_of_parts(lesions: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
+    """Return the share of right answers that is left after the lesion of the part of each class.
+
+    Args:
+        lesions: Table from `lesion`.
+        keys: Columns that define groups. They may include ``answers`` and ``styles``; see `lesion_summary`.
+
+    Returns:
+        The columns ``keys``, part_class, left.
+    """
+    table = known_cells(lesions)
+    is_own = table["part_class"] == table["class"]
+    in_own_style = table["part_domain"] == table["domain"]
+    table = table.assign(
+        answers=np.where(is_own, OWN, OTHERS),
+        styles=np.where(in_own_style, OWN_STYLE, OTHER_STYLE),
+    )
+    of_part = list(dict.fromkeys([*keys, "part_class"]))
+    # Sums come first: the share of a part is over all images that test it, from whichever class.
+    sums = table.groupby(of_part, sort=False)[["right", "whole_right"]].sum()
+    return (sums["right"] / sums["whole_right"]).rename("left").reset_index()
+
+
+def wants_more_cells(waves: Sequence[pd.DataFrame]) -> bool:
+    """Return whether own parts should be tested on more other classes, to know how much these lose.
+
+    If each part is tested on a sample of the classes, the samples are enlarged in waves. More are wanted if the 95 %
+    interval of `lesion_summary` for other classes is wide (`NARROW`) for parts of any size, sites and domain on the
+    images of any domain. But they are not wanted if the last wave did not make the wide intervals narrower
+    (`NARROWED`). The decision depends only on the widths of the intervals, not on their values.
+
+    Args:
+        waves: For each wave so far a table from `lesion`, with the further columns share and sites.
+    """
+    widths = _widths_of_others(pd.concat(waves, ignore_index=True))
+    wide = widths[widths > NARROW]
+    if wide.empty or len(waves) == 1:
+        return not wide.empty
+    before = _widths_of_others(pd.concat(waves[:-1], ignore_index=True))
+    return bool(wide.mean() <= NARROWED * before.reindex(wide.index).mean())
+
+
+def _widths_of_others(lesions: pd.DataFrame) -> "pd.Series[float]":
+    """Return half the width of the interval of the share of right answers that other classes keep.
+
+    The entries are by share, sites, part_domain and domain. If a group has one class, the interval is unknown: NaN.
+    """
+    parts = lesions[lesions["cut"] == "part"]
+    groups = ["share", "sites", *BY_STYLE]
+    left = _left_of_parts(parts, [*groups, "answers"])
+    others = left[left["answers"] == OTHERS].groupby(groups, sort=False)["left"]
+
+    def half_width(of_parts: "pd.Series[float]") -> float:
+        value, low, _ = mean_interval(of_parts.to_numpy(dtype=float))
+        return value - low
+
+    return others.agg(half_width)
 
 
 def told_share(lesions: pd.DataFrame) -> float:

@@ -12,6 +12,8 @@ from .metrics import MetricOfClass as MetricOfClass
 from .metrics import class_logit as class_logit
 from .metrics import class_margin as class_margin
 from .metrics import metric_of_class as metric_of_class
+from .operations import OperationCounter as OperationCounter
+from .operations import forward_operations as forward_operations
 from .roles import counted_sites as counted_sites
 from .roles import site_roles as site_roles
 from .stages import ConvBlock as ConvBlock

@@ -67,6 +67,9 @@ class Chain:
     """Function that takes images and returns the tower's own output. None if calling the tower returns this output."""
     scale: "ModelScale | None" = None
     """How to read the logit scale of the model that the tower belongs to. A `Clip` sets this field."""
+    lower_precision: str | None = None
+    """Type in which runs compute the operations that PyTorch deems safe in it: ``bfloat16`` or ``float16``. None for
+    the type of the weights. See `Encoder.in_precision`."""
     by_hand: bool = False
     """Whether a user listed the stages. An adapter always makes the same stages for a tower, but a user may divide the
     same tower into different stages. So if this is True, the identity of an encoder has a digest of each stage."""

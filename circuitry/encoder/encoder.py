@@ -15,7 +15,7 @@ divides the blocks of a tower into finer stages.
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
-from typing import Any, ClassVar, NoReturn, TypeVar
+from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
 
 import torch
 from jaxtyping import Float
@@ -52,7 +52,7 @@ from circuitry.encoder.tower_runs import (
     weights_of,
 )
 from circuitry.encoder.unit_kinds import CHANNEL
-from circuitry.runs.arguments import checked
+from circuitry.runs.arguments import checked, one_of
 from circuitry.runs.errors import InputError
 from circuitry.runs.identity import Identity
 
@@ -208,6 +208,36 @@ class Encoder(HookedSites):
             self.tower, self.chain.stages, self.chain.image_size, chain=self.chain
         )
 
+    @checked
+    def in_precision(
+        self, name: Annotated[str, one_of("float32", "bfloat16", "float16")]
+    ) -> "Encoder":
+        """Return an encoder on the same tower, with the same stages and without hooks, that runs in another precision.
+
+        PyTorch computes matrix products and convolutions in the given type (autocast). The weights stay as they are,
+        and embeddings have the type of the weights. The precision is part of the `identity`. Scores of edges are always
+        computed in the type of the weights, because they are small differences of two runs. If the encoder already runs
+        in this precision, it is returned itself.
+
+        Args:
+            name: ``bfloat16`` or ``float16``. With ``float32`` runs compute in the type of the weights.
+
+        Example:
+            >>> fast = encoder.in_precision("bfloat16")
+            >>> fast.identity["precision"]
+            ['bfloat16 autocast']
+        """
+        lower = None if name == "float32" else name
+        if lower == self.chain.lower_precision:
+            return self
+        return Encoder(
+            self.tower,
+            self._own_stages,
+            self.image_size,
+            points=self.points,
+            chain=replace(self.chain, lower_precision=lower),
+        )
+
     @property
     def token_grid(self) -> TokenGrid:
         """The grid of a transformer's tokens in the image.
@@ -296,9 +326,14 @@ class Encoder(HookedSites):
             "stages": self.once(("stages", self), self._read_stages),
             "basis": self.basis,
             "hooks": self.hook_effects | global_hooks(),
-            "precision": precision_of(self.device),
+            "precision": self._precision(),
         }
         return Identity(of_tower) | acting
+
+    def _precision(self) -> list[str]:
+        modes = precision_of(self.device)
+        lower = self.chain.lower_precision
+        return modes if lower is None else [*modes, f"{lower} autocast"]
 
     def _read_stages(self) -> dict[str, Any]:
         """Return digests, by site, of the stages that are not determined by the weights and modules of the tower.
@@ -427,6 +462,15 @@ class Encoder(HookedSites):
             return self._through(x, first, last)
 
     def _through(self, x: Tensor, first: int, last: int) -> Tensor:
+        lower = self.chain.lower_precision
+        if lower is None:
+            return self._in_order(x, first, last)
+        with torch.autocast(self.device.type, getattr(torch, lower)):
+            x = self._in_order(x, first, last)
+        # Metrics compute in the type of the weights.
+        return x.to(self.dtype) if last == len(self.stages) else x
+
+    def _in_order(self, x: Tensor, first: int, last: int) -> Tensor:
         x = self._hook_points[first](x)
         for index in range(first, last):
             x = self._hook_points[index + 1](self.stages[index].run(x))

@@ -68,10 +68,11 @@ def site_roles(encoder: Encoder, *, progress: bool = True) -> dict[str, str]:
         ('image', 'readout')
     """
     if encoder not in _known:
-        # A second encoder on the same tower has the same stages, but no hooks at sites.
+        # A second encoder on the same tower has the same stages, but no hooks at sites. It runs in the type of the
+        # weights, because lower precision rounds by more than the tolerance.
         unhooked = Encoder(
             encoder.tower, encoder.stages, encoder.image_size, chain=encoder.chain
-        )
+        ).in_precision("float32")
         _known[encoder] = _roles(unhooked, progress)
     return dict(_known[encoder])
 

@@ -24,6 +24,7 @@ from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import ClassLogit, Metric, check_width
 from circuitry.gates.images_under_gates import Gated
 from circuitry.runs.errors import InputError
+from circuitry.runs.plan import Forwards
 from circuitry.runs.progress import Bar
 
 Answers = Callable[[Tensor], Tensor]
@@ -196,6 +197,16 @@ def iterative_ranks(
             ranks[row, rising] = last_ranks.to(ranks) / n
             opened[row, rising[: len(rising) - n_left]] = 0
     return ranks
+
+
+def fisher_forwards(n_images: int, rounds: int = ROUNDS) -> Forwards:
+    """Return what a ranking runs: `iterative_ranks`, or `set_importance` with one round.
+
+    Args:
+        n_images: The images of all sets; an image of several sets counts several times.
+        rounds: Number of rounds.
+    """
+    return Forwards(back=rounds * n_images)
 
 
 def normal_ranks(values: Float[Tensor, " units"]) -> Float[Tensor, " units"]:

@@ -34,6 +34,7 @@ from circuitry.gates.effects_of_patches import DIRECTIONS, PATCHED_BY, PatchEffe
 from circuitry.gates.patches import Chosen, mark_kept
 from circuitry.runs.arguments import checked, one_of
 from circuitry.runs.errors import InputError
+from circuitry.runs.plan import Forwards
 
 
 @checked
@@ -133,6 +134,16 @@ def patch_effects(
         count,
         task.identity,
     )
+
+
+def patching_forwards(n_images: int, n_sites: int, n_units: int) -> Forwards:
+    """Return about what `patch_effects` runs on a number of images.
+
+    From a site on, some two thirds of the tower are left, as a mean over sites.
+    """
+    # Each site also runs as it is, and with all of its units replaced.
+    of_image = 2 + (2 * n_sites + n_units) * 2 // 3
+    return Forwards(alone=n_images * of_image)
 
 
 def _patched_axes(activation: Tensor, by: str, unit_dim: int) -> list[int]:

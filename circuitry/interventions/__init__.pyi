@@ -15,8 +15,8 @@ from .kept_circuits import ablate_all_but as ablate_all_but
 from .kept_circuits import circuit_of as circuit_of
 from .kept_circuits import kept_embeddings as kept_embeddings
 from .lesions import lesion as lesion
-from .lesions import part_overlaps as part_overlaps
 from .optimal_ablation import optimal_baseline as optimal_baseline
+from .part_overlaps import part_overlaps as part_overlaps
 from .pixels import logit_pixels as logit_pixels
 from .pixels import unit_pixels as unit_pixels
 from .scores_beside_effects import AttributionCheck as AttributionCheck

@@ -29,6 +29,7 @@ from circuitry.interventions.kept_circuits import kept_embeddings
 from circuitry.interventions.optimal_ablation import OPTIMAL, optimal_baseline
 from circuitry.runs.arguments import SOME, checked
 from circuitry.runs.errors import InputError
+from circuitry.runs.plan import Forwards
 
 AT_ONCE = 64
 """The number of circuits that `measure_each` holds in memory."""
@@ -80,6 +81,23 @@ def faithfulness_curve(
     sizes = tuple(float(size) for size in settings.sizes)
     asked = {"budget": budget, "size": graph.settings.get("size")}
     return replace(curve, sizes=sizes, settings=curve.settings | asked)
+
+
+def curve_forwards(
+    n_images: int, sizes: Sequence[float], random_draws: int, n_foreign: int = 0
+) -> Forwards:
+    """Return what `faithfulness_curve` runs at most: equal circuits run once.
+
+    Args:
+        n_images: Number of images, of the class and of other classes.
+        sizes: Sizes of the circuits.
+        random_draws: Number of random circuits of every size.
+        n_foreign: Number of other classes.
+    """
+    # The circuit of all units is the whole model, and its complement is nothing.
+    n_parts = sum(size < 1 for size in sizes)
+    n_circuits = 2 + n_parts * (2 + random_draws + n_foreign)
+    return Forwards(alone=n_images * (1 + n_circuits))
 
 
 @checked

@@ -27,8 +27,10 @@ from functools import partial
 from typing import Annotated, Any
 
 from circuitry.circuits.budgets import GLOBAL
-from circuitry.circuits.circuit_settings import MaskSettings
+from circuitry.circuits.circuit_settings import AttributionSettings, MaskSettings
+from circuitry.circuits.conductance import conductance_forwards
 from circuitry.circuits.graph import Circuit
+from circuitry.circuits.masks import mask_forwards
 from circuitry.circuits.methods import (
     ITERATIVE,
     METHODS,
@@ -36,17 +38,18 @@ from circuitry.circuits.methods import (
     without_others,
 )
 from circuitry.circuits.tower_defaults import default_size
-from circuitry.circuits.unit_methods import SEARCHERS
-from circuitry.circuits.unit_scores import rank_units
+from circuitry.circuits.unit_methods import SEARCHERS, Counts
+from circuitry.circuits.unit_scores import rank_units, scoring_forwards
 from circuitry.encoder.baselines import ZERO
 from circuitry.encoder.task import Task
-from circuitry.interventions.faithfulness import measure_circuits
+from circuitry.interventions.faithfulness import curve_forwards, measure_circuits
 from circuitry.interventions.intervention_settings import (
     AblationSettings,
     Selectivity,
 )
 from circuitry.runs.arguments import SOME, Share, checked
 from circuitry.runs.errors import InputError
+from circuitry.runs.plan import Forwards
 
 SMALLEST = 0.05
 """The smallest size that is tried when a selectivity is asked for."""
@@ -139,6 +142,34 @@ def propose_circuits(
         True
     """
     return _proposer(task, method, masks)(sizes)
+
+
+def search_forwards(
+    counts: Counts,
+    method: str,
+    masks: MaskSettings = MaskSettings(),
+    *,
+    selectivity: bool = False,
+) -> Forwards:
+    """Return what `find_circuit` runs at most.
+
+    Args:
+        counts: Numbers of images, sites and units.
+        method: Name of the method.
+        masks: Steps of ``learned``.
+        selectivity: Whether a selectivity is asked for instead of a size.
+    """
+    found = scoring_forwards(AttributionSettings(method=method), counts)
+    if METHODS[method].learns_mask:
+        learned = mask_forwards(counts.own, counts.others, masks)
+        found = learned + conductance_forwards(counts.own)
+    if not selectivity:
+        return found
+    # A ranking is made once, and a mask is learned for each size that is tried.
+    n_searches = ROUNDS if METHODS[method].learns_mask else 1
+    n_images = counts.own + counts.others
+    measured = curve_forwards(n_images, [SMALLEST], random_draws=0)
+    return found * n_searches + measured * ROUNDS
 
 
 def _proposer(task: Task, method: str, masks: MaskSettings) -> Proposer:

@@ -178,3 +178,7 @@ class OwnPartSettings(FolderSettings):
     random_draws: Count = 1
     """The number of random parts to compare each own part with. A random part has as many units at every site as the
     own part."""
+    other_cells: Count = 12
+    """On how many sets of images of another class in a domain each own part is first tested. They are spread evenly
+    over the domains, and all are taken if there are no more. The number is doubled until the 95 % intervals of other
+    classes are narrow (`wants_more_cells`). An own part is also tested on its own class in every domain."""

@@ -27,6 +27,7 @@ A circuit of edges undergoes the same tests, edge by edge, against random edges 
 """
 
 import logging
+import math
 import warnings
 from dataclasses import replace
 from itertools import chain
@@ -43,11 +44,17 @@ from circuitry.comparison.significance import LEVEL, holm
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import digests_of
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.faithfulness import measure_circuits, measure_each
+from circuitry.interventions.faithfulness import (
+    AT_ONCE,
+    curve_forwards,
+    measure_circuits,
+    measure_each,
+)
 from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.verdicts import ANSWERS, does_work, why_open
 from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
+from circuitry.runs.plan import Forwards
 
 DRAWS = 40
 """The number of random circuits of each kind. If the circuit beats all 40, this is significant against `SHARE` at
@@ -149,6 +156,19 @@ def judge_circuit(
     if n_seen and n_seen == len(digests_of(task.images)):
         table["holds"] = None
     return table
+
+
+def judge_forwards(n_images: int) -> Forwards:
+    """Return what `judge_circuit` runs for a circuit of units, without the test of minimality.
+
+    Args:
+        n_images: Number of images, of the class and of other classes.
+    """
+    n_circuits = 2 * (1 + DRAWS)
+    n_stacks = math.ceil(n_circuits / AT_ONCE)
+    # Each stack of circuits begins with a run of the images without gates.
+    of_random = Forwards(alone=n_images * (n_circuits + n_stacks))
+    return curve_forwards(n_images, [0.5], random_draws=0) + of_random
 
 
 def _rows(

@@ -4,7 +4,7 @@ Circuits of units are stacked: a run holds as many of them as memory allows. How
 `circuitry.gates`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import chain
 from typing import Annotated, Any
@@ -33,7 +33,7 @@ from circuitry.gates.edge_gates import (
 )
 from circuitry.gates.edges import Pair
 from circuitry.gates.patches import Chosen, Patch, mark_kept
-from circuitry.gates.unit_gates import GatedUnits, gate_units
+from circuitry.gates.unit_gates import GatedUnits, UnitGates, gate_units
 from circuitry.runs.arguments import SOME, checked
 from circuitry.runs.errors import InputError
 from circuitry.runs.identity import OF_TOWER
@@ -78,21 +78,79 @@ def kept_embeddings(
     if pairs is None:
         sites = dict.fromkeys(chain.from_iterable(c.units for c in circuits))
         units = [units_with_errors(circuit) for circuit in circuits]
-        return _embeddings(task, GatedUnits.of(task, list(sites)), units)
+        of_units = GatedUnits.of(task, list(sites))
+        return _embeddings(task, of_units, partial(of_units.stacks, units))
     gated = gated_edges_of(task, pairs)
     masks = [edge_masks(gated, circuit) for circuit in circuits]
-    return _embeddings(task, gated, masks)
+    return _embeddings(task, gated, partial(gated.stacks, masks))
+
+
+def ablated_embeddings(
+    task: Task,
+    n_units: Mapping[str, int],
+    ablated: Sequence[Mapping[str, np.ndarray]],
+) -> Float[Tensor, "sets images d"]:
+    """Return the embeddings of a task's images with each of several sets of units ablated, and all other units kept.
+
+    Args:
+        task: The encoder, the images, and the baseline of ablated units.
+        n_units: The number of units, error units included, of each site that has ablated units.
+        ablated: Sets of units to ablate, one at a time: indices by site. An empty set is a run of the whole model.
+    """
+    numbers = dict[tuple[tuple[str, bytes], ...], int]()
+    different = list[Mapping[str, np.ndarray]]()
+    which = list[int]()
+    for units in ablated:
+        # Equal sets of units are ablated in one run, so that their embeddings are equal to the last bit.
+        key = tuple(
+            (site, np.sort(of_site).tobytes()) for site, of_site in units.items()
+        )
+        if key not in numbers:
+            numbers[key] = len(different)
+            different.append(units)
+        which.append(numbers[key])
+
+    def stacks(
+        clean: Mapping[str, Tensor], at_once: int
+    ) -> tuple[Iterator[UnitGates], list[int]]:
+        starts = range(0, len(different), at_once)
+        batches = (different[i : i + at_once] for i in starts)
+        return (_gates_without(n_units, batch) for batch in batches), which
+
+    return _embeddings(task, GatedUnits.of(task, list(n_units)), stacks)
+
+
+def _gates_without(
+    n_units: Mapping[str, int], ablated: Sequence[Mapping[str, np.ndarray]]
+) -> UnitGates:
+    """Return gates with a row for each set of units: they ablate these units, and keep all others.
+
+    Args:
+        n_units: The number of units of each site.
+        ablated: Sets of units: indices by site.
+    """
+    gates = dict[str, Tensor]()
+    for site, n in n_units.items():
+        kept = np.ones((len(ablated), n), bool)
+        for row, units in enumerate(ablated):
+            if site in units:
+                kept[row, units[site]] = False
+        gates[site] = torch.from_numpy(kept)
+    return gates
 
 
 def _embeddings(
-    task: Task, gated: GatedUnits | GatedEdges, kept: Sequence[Any]
+    task: Task,
+    gated: GatedUnits | GatedEdges,
+    stacks: Callable[[Mapping[str, Tensor], int], tuple[Iterator[Any], list[int]]],
 ) -> Float[Tensor, "circuits images d"]:
-    """Return the embeddings of a task's images with only the units or edges of each circuit kept.
+    """Return the embeddings of a task's images under the gates of each circuit.
 
     Args:
         task: The task.
         gated: The encoder of the task, with gates on units or on edges.
-        kept: For each circuit, its units by site, or the masks of its edges.
+        stacks: Takes activations by site, and the largest number of circuits in a run. Returns the gates of each run,
+            and for each circuit the index of its row if all runs are joined; see `GatedUnits.stacks`.
     """
     of_batches = list[Tensor]()
     n_batches = count_batches(task.images, gated.rows)
@@ -105,12 +163,12 @@ def _embeddings(
             rows = rows_that_fit(task.encoder, task.work.memory_gib, gradients=False)
             at_once = max(1, rows // len(batch.images))
             # Equal circuits are run once: `which` has the index of each circuit among the different circuits.
-            stacks, which = gated.stacks(kept, clean, at_once)
+            runs, which = stacks(clean, at_once)
             if n_batches:  # unknown if counting would read all images
                 bar.total = (1 + max(which)) * n_batches
             embeddings = list[Tensor]()
             gates: Any
-            for gates in stacks:
+            for gates in runs:
                 embeddings.append(gated.run(clean[gated.start], ends, gates))
                 bar.update(len(embeddings[-1]))
             of_batches.append(torch.cat(embeddings)[which])

@@ -6,13 +6,13 @@ own part. For comparison, another lesion ablates as many random units.
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
-from itertools import combinations
-from typing import Annotated, Any, NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from circuitry.circuits.asked_alike import (
@@ -22,10 +22,8 @@ from circuitry.circuits.asked_alike import (
     check_asked_alike,
     check_made_with,
 )
-from circuitry.circuits.comparable import Comparable
 from circuitry.circuits.found_on import tell_seen
-from circuitry.circuits.graph import AttributionGraph, Circuit
-from circuitry.circuits.similarity_matrix import edge_jaccard_matrix
+from circuitry.circuits.graph import Circuit
 from circuitry.data.folds import Key
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import answer_metric, given_classes
@@ -33,21 +31,27 @@ from circuitry.encoder.modes import own_modes
 from circuitry.encoder.task import Task, at_model_scale
 from circuitry.encoder.tensor_batches import one_tensor
 from circuitry.interventions.faithfulness import draw_random
-from circuitry.interventions.kept_circuits import kept_embeddings
+from circuitry.interventions.kept_circuits import (
+    ablated_embeddings,
+    units_with_errors,
+)
 from circuitry.runs.arguments import SOME, Natural, Seed, checked
 from circuitry.runs.errors import InputError, name_some
 from circuitry.runs.identity import same_entry
+from circuitry.runs.plan import Forwards
 from circuitry.runs.progress import Bar
 
 PART = "part"
 RANDOM = "random"
 KEYS = ("part_class", "part_domain", "class", "domain", "cut")
-_PAIR = ("class_a", "domain_a", "class_b", "domain_b")
+_ROWS = 4096
+"""Largest number of embeddings whose answers are in memory at once."""
 
 log = logging.getLogger(__name__)
 
 
-class Ablated(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Ablated:
     """Units that are ablated together."""
 
     found_on: Key
@@ -56,8 +60,32 @@ class Ablated(NamedTuple):
     """``part`` or ``random``."""
     n_units: int
     """The number of units that are ablated."""
-    rest: Circuit
-    """All other units; these are kept."""
+    units: Mapping[str, np.ndarray]
+    """Indices of these units by site. Sites without ablated units are left out."""
+    told: Mapping[str, Any] = field(default_factory=dict)
+    """Further columns of a table of lesions, such as the share of the units that the part has."""
+
+
+def ablations(
+    found_on: Key, part: Circuit, drawn: Sequence[Circuit], **told: Any
+) -> list[Ablated]:
+    """Return the lesion of a part, followed by the lesions of the random parts that it is compared with.
+
+    Args:
+        found_on: Class and domain of the part.
+        part: The part.
+        drawn: Random parts with as many units at every site.
+        told: Further columns of the rows of these lesions.
+    """
+    lesions = list[Ablated]()
+    for circuit in (part, *drawn):
+        kind = RANDOM if lesions else PART
+        units = dict[str, np.ndarray]()
+        for site, of_site in units_with_errors(circuit).items():
+            if len(of_site):
+                units[site] = of_site
+        lesions.append(Ablated(found_on, kind, circuit.count, units, told))
+    return lesions
 
 
 @own_modes()
@@ -128,28 +156,22 @@ def lesion(
     labels = _labels_of_classes(tasks, parts, asked["text_weights"])
     # Random units are drawn once, so that all classes are tested without the same units.
     rng = np.random.default_rng(seed)
-    cuts = list[Ablated]()
+    lesions = list[Ablated]()
+    n_units = dict[str, int]()
     for key, part in parts.items():
-        cuts.append(Ablated(key, PART, part.count, part.complement()))
-        for drawn in draw_random([part], random_draws, rng):
-            cuts.append(Ablated(key, RANDOM, drawn.count, drawn.complement()))
+        lesions += ablations(key, part, draw_random([part], random_draws, rng))
+        n_units |= {site: part.source.n_units(site) for site in part.units}
     progress = any(task.work.progress for task in tasks.values())
     jobs = Bar(tasks.items(), desc="lesion", unit="job", disable=not progress)
-    rows = list[dict[str, Any]]()
+    tables = list[pd.DataFrame]()
     for key, task in jobs:
         # Any part may be tested on any class. A part and a task of one class and domain must have the same label.
         check_made_with(task, sources, ANY_TEXTS)
         if key in parts:
             check_made_with(task, [parts[key].source], (*ANY_CLASS, "label"))
-        rows += _rows_of_cell(key, task, cuts, labels)
-    # The random draws of a part are averaged into one row.
-    table = pd.DataFrame(rows).groupby(list(KEYS), sort=False).mean().reset_index()
-    return table.assign(
-        candidates=asked["candidates"],
-        scale=asked["scale"],
-        baseline=asked["baseline"],
-        part_baseline=part_baseline,
-    )
+        tables.append(lesion_cell(key, task, lesions, n_units, labels))
+    table = pd.concat(tables, ignore_index=True)
+    return table.assign(part_baseline=part_baseline)
 
 
 def _asked_of_cells(tasks: Mapping[Key, Task]) -> dict[str, Any]:
@@ -234,18 +256,38 @@ def _labels_of_classes(
     return labels
 
 
-def _rows_of_cell(
-    key: Key, task: Task, cuts: Sequence[Ablated], labels: Mapping[str, int]
-) -> list[dict[str, Any]]:
-    """Return a row for each lesion, measured on the images of one class in one domain.
+def lesion_forwards(n_images: int, n_lesions: int) -> Forwards:
+    """Return what `lesion_cell` runs at most: equal lesions run once.
+
+    Args:
+        n_images: Number of images.
+        n_lesions: Number of lesions, of parts and of random units.
+    """
+    # A clean run, and one of the whole model under gates.
+    return Forwards(alone=n_images * (2 + n_lesions))
+
+
+def lesion_cell(
+    key: Key,
+    task: Task,
+    lesions: Sequence[Ablated],
+    n_units: Mapping[str, int],
+    labels: Mapping[str, int],
+) -> pd.DataFrame:
+    """Return the table of lesions that are measured on the images of one class in one domain.
 
     Args:
         key: The class and domain of the images.
-        task: The task with these images.
-        cuts: The units that each lesion ablates.
-        labels: The labels of the classes among the candidates.
+        task: The task with these images. Its metric has the scale of the model (`at_model_scale`).
+        lesions: The units that each lesion ablates.
+        n_units: The number of units, error units included, of each site of the parts.
+        labels: The labels of the classes among the candidates. A class may be missing.
+
+    Returns:
+        The columns of `lesion`, except for ``part_baseline``, and the columns that the lesions tell. The random draws
+        of a part are averaged into one row.
     """
-    metric = answer_metric(task.metric, "A lesion takes")
+    asked = asked_of(task, "A lesion takes")
     quiet = replace(
         task,
         images=one_tensor(task.images),
@@ -253,107 +295,91 @@ def _rows_of_cell(
         work=replace(task.work, progress=False),
     )
     # The whole model also runs as a circuit, so that the answers before and after a lesion do not differ by rounding.
-    everything = cuts[0].rest.nothing().complement()
-    embeddings = kept_embeddings(quiet, [everything, *(cut.rest for cut in cuts)])
-    whole, *after = (metric.log_answers(of_run).cpu() for of_run in embeddings)
-    before = _read(whole, metric.label)
+    whole: Mapping[str, np.ndarray] = {}
+    embeddings = ablated_embeddings(
+        quiet, n_units, [whole, *(one.units for one in lesions)]
+    )
+    given, probability, is_known = _read_answers(task, embeddings)
+    label = answer_metric(task.metric, "A lesion takes").label
+    right = in_double(given == label).mean(-1)
+    # The share is known only if the class of the part is a candidate.
+    part_labels = [labels.get(one.found_on[0], np.nan) for one in lesions]
+    of_parts = torch.tensor(part_labels, dtype=torch.double)[:, None]
+    taken_for = in_double(given[1:] == of_parts).mean(-1)
+    taken_for[of_parts[:, 0].isnan()] = np.nan
     rows = list[dict[str, Any]]()
+    for one in lesions:
+        names = (*one.found_on, *key, one.kind)
+        rows.append({**one.told, **dict(zip(KEYS, names, strict=True))})
+    table = pd.DataFrame(rows).assign(
+        n_units=[one.n_units for one in lesions],
+        n_images=given.shape[1],
+        whole_right=float(right[0]),
+        whole_probability=float(probability[0]),
+        right=right[1:].numpy(),
+        probability=probability[1:].numpy(),
+        taken_for=taken_for.numpy(),
+    )
+    _tell_unknown(key, lesions, (~is_known[1:]).sum(-1).tolist(), given.shape[1])
+    told = list(lesions[0].told)
+    means = table.groupby([*told, *KEYS], sort=False).mean().reset_index()
+    return means.assign(
+        candidates=asked["candidates"],
+        scale=asked["scale"],
+        baseline=asked["baseline"],
+    )
+
+
+def _read_answers(
+    task: Task, embeddings: Float[Tensor, "runs images d"]
+) -> tuple[
+    Int[Tensor, "runs images"], Float[Tensor, " runs"], Bool[Tensor, "runs images"]
+]:
+    """Return the class that each image is classified as, the mean probability of the task's class, and what is finite.
+
+    Args:
+        task: The task, with the images' own class and all candidate classes.
+        embeddings: The embeddings of the task's images in several runs.
+
+    Returns:
+        The labels of the given classes; the probability by run; and a mask of the images with an answer.
+    """
+    metric = answer_metric(task.metric, "A lesion takes")
+    n_images = embeddings.shape[1]
+    given = list[Tensor]()
+    probability = list[Tensor]()
+    is_known = list[Tensor]()
+    for some in torch.split(embeddings, max(1, _ROWS // n_images)):
+        answers = metric.log_answers(some.flatten(0, 1)).cpu()
+        answers = answers.view(len(some), n_images, -1)
+        given.append(given_classes(answers))
+        probability.append(answers[..., metric.label].exp().mean(-1))
+        is_known.append(~answers.isnan().any(-1))
+    return torch.cat(given), torch.cat(probability), torch.cat(is_known)
+
+
+def _tell_unknown(
+    key: Key, lesions: Sequence[Ablated], n_unknown: Sequence[int], n_images: int
+) -> None:
+    """Log a warning if images have no answer after a lesion.
+
+    Args:
+        key: The class and domain of the images.
+        lesions: The lesions.
+        n_unknown: For each lesion, the number of images without an answer.
+        n_images: The number of images.
+    """
     broken = list[str]()
-    for cut, answers in zip(cuts, after, strict=True):
-        row: dict[str, Any] = dict(
-            zip(KEYS, (*cut.found_on, *key, cut.kind), strict=True)
-        )
-        row["n_units"] = cut.n_units
-        row["n_images"] = len(answers)
-        row["whole_right"] = before["right"]
-        row["whole_probability"] = before["probability"]
-        row |= _read(answers, metric.label)
-        # The share is known only if the class of the part is a candidate.
-        part_label = labels.get(cut.found_on[0])
-        row["taken_for"] = np.nan if part_label is None else _share(answers, part_label)
-        rows.append(row)
-        n_broken = int(answers.isnan().any(-1).sum())
-        if n_broken:
+    for one, n in zip(lesions, n_unknown, strict=True):
+        if n:
             broken.append(
-                f"{n_broken} without the {cut.kind} units of {' in '.join(cut.found_on)}"
+                f"{n} without the {one.kind} units of {' in '.join(one.found_on)}"
             )
     if broken:
         log.warning(
             "Of %d images of %s the embeddings of some are not finite after a lesion, so they have no answer, and "
             "their probability is NaN: %s.",
-            len(whole),
+            n_images,
             " in ".join(key),
             name_some(broken),
         )
-    return rows
-
-
-def part_overlaps(parts: Mapping[Key, Circuit]) -> pd.DataFrame:
-    """Return the Jaccard index of the units of every two parts, and the index that is expected by chance.
-
-    The chance level is the Jaccard index of random units, as many at every site as each part has. The expected sizes of
-    intersection and union are summed over sites, and then divided.
-
-    Args:
-        parts: The parts by (class, domain).
-
-    Returns:
-        A table with a row for each two parts. Columns:
-
-        - class_a, domain_a, class_b, domain_b: the two parts.
-        - overlap: the Jaccard index of their units.
-        - chance: the index that is expected for random units.
-        - edges: the Jaccard index of the strongest edges between the units of each part. It is NaN if any part has no
-          scores of edges (`with_edges`).
-        - size_a, size_b: the share of the units that each part has. If the sizes differ, the overlap is at most the
-          smaller size divided by the larger.
-
-    Example:
-        >>> small, large = propose_circuits(task, [0.02, 0.04])
-        >>> part_overlaps({("clock", "real"): small, ("clock", "sketch"): large})[["size_a", "size_b"]].round(2)
-    """
-    comparable = Comparable()
-    graphs = list[AttributionGraph]()
-    for part in parts.values():
-        comparable.add(part.source)
-        if isinstance(part.source, AttributionGraph) and part.source.edge_scores:
-            graphs.append(part.source)
-    # If one part has no scores of edges, there is no matrix of all parts.
-    by_edges = None
-    if parts and len(graphs) == len(parts):
-        by_edges = edge_jaccard_matrix([graph.circuit() for graph in graphs])
-    rows = list[dict[str, Any]]()
-    numbered = enumerate(parts.items())
-    for (i, (key_a, part_a)), (j, (key_b, part_b)) in combinations(numbered, 2):
-        shared = 0
-        by_chance = 0.0
-        for site, units_a in part_a.units.items():
-            if site in part_b.units:
-                units_b = part_b.units[site]
-                n_units = len(part_a.source.node_scores[site])
-                shared += len(np.intersect1d(units_a, units_b))
-                # The mean of a hypergeometric draw.
-                by_chance += len(units_a) * len(units_b) / n_units
-        both = part_a.count + part_b.count
-        row: dict[str, Any] = dict(zip(_PAIR, (*key_a, *key_b), strict=True))
-        row["overlap"] = shared / (both - shared)
-        row["chance"] = by_chance / (both - by_chance)
-        row["edges"] = np.nan if by_edges is None else by_edges[i, j]
-        row["size_a"] = part_a.size
-        row["size_b"] = part_b.size
-        rows.append(row)
-    columns = [*_PAIR, "overlap", "chance", "edges", "size_a", "size_b"]
-    return pd.DataFrame(rows, columns=columns)
-
-
-def _read(answers: Float[Tensor, "images classes"], label: int) -> dict[str, float]:
-    """Return the share of images that are classified as a class, and the mean probability of the class."""
-    return {
-        "right": _share(answers, label),
-        "probability": float(answers[:, label].exp().mean()),
-    }
-
-
-def _share(answers: Float[Tensor, "images classes"], label: int) -> float:
-    """Return the share of images that are classified as a class."""
-    return float(in_double(given_classes(answers) == label).mean())

@@ -9,9 +9,17 @@ from circuitry.circuits.graph import Circuit
 from circuitry.encoder.task import Task
 from circuitry.gates.patches import patched
 from circuitry.interventions.kept_circuits import ablate_all_but
+from circuitry.runs.plan import Forwards
 
 IMAGES_SHOWN = 2
 """The number of images that are run to find the weights on which the embeddings depend."""
+
+
+def touched_forwards(n_circuits: int) -> Forwards:
+    """Return what `weights_touched` runs."""
+    n_runs = IMAGES_SHOWN * (1 + n_circuits)
+    # Here the weights take gradients, too, which costs as much as another run forward.
+    return Forwards(alone=n_runs, back=n_runs)
 
 
 def weights_touched(task: Task, circuits: Sequence[Circuit]) -> tuple[float, ...]:

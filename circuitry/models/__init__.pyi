@@ -12,6 +12,7 @@ from .image_pass import read_images as read_images
 from .loading import load_clip as load_clip
 from .model import Model as Model
 from .model import from_encoder as from_encoder
+from .open_clip_models import random_clip as random_clip
 from .open_clip_models import register_model as register_model
 from .options import FolderSettings as FolderSettings
 from .options import ModelOptions as ModelOptions
@@ -21,3 +22,5 @@ from .sae_files import SaeFile as SaeFile
 from .sae_readers import load_sae as load_sae
 from .sae_readers import parse_saes as parse_saes
 from .sae_readers import register_sae_reader as register_sae_reader
+from .tower_speed import matrix_rate as matrix_rate
+from .tower_speed import tower_speed as tower_speed

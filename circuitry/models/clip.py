@@ -228,6 +228,14 @@ class Clip:
         """
         return replace(self, encoder=in_components(self.encoder))
 
+    def in_precision(self, name: str) -> "Clip":
+        """Return the same model, whose image tower runs in another precision; see `Encoder.in_precision`.
+
+        Args:
+            name: ``float32``, ``bfloat16`` or ``float16``.
+        """
+        return replace(self, encoder=self.encoder.in_precision(name))
+
     @own_modes()
     def shown(self, images: Float[Tensor, "batch 3 h w"]) -> np.ndarray:
         """Undo the normalisation of preprocessed images, and return them as RGB bytes [B, H, W, 3]."""

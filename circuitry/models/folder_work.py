@@ -29,6 +29,7 @@ from circuitry.runs.errors import InputError, unknown_name
 from circuitry.runs.identity import Identity
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.leaves import entry_of
+from circuitry.runs.plan import Forwards, Step
 from circuitry.runs.workers import Work
 
 
@@ -151,6 +152,11 @@ class FolderWork:
         """
         self._same_model()
         return read_images(self.clip, records, strict=strict)[1]
+
+    def baseline_step(self, keys: Sequence[Key]) -> Step:
+        """Return what the baselines of some classes and domains need in each process."""
+        n_images = len(self.baseline.records_of(keys))
+        return Step("baseline", len(keys), Forwards(alone=n_images), n_images)
 
     @property
     def asked(self) -> dict[str, Any]:

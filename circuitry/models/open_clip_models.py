@@ -122,6 +122,19 @@ def load_open_clip(
     return clip
 
 
+def random_clip(name: str, device: str | torch.device = "cpu") -> Clip:
+    """Return a model of open_clip with random weights, which runs as fast as with trained ones.
+
+    Example:
+        >>> circuitry.models.random_clip("rn-tiny").encoder.image_size
+        (64, 64)
+    """
+    where = checked_device(device)
+    clip = _built(register_model(name), None, random=True)
+    clip.model.to(where).eval().requires_grad_(False)
+    return clip
+
+
 def _name_normalisation(clip: Clip, model_name: str, tags: list[str]) -> None:
     """Warn if no released weights of a model were trained with the normalisation of images that the model uses.
 

@@ -64,6 +64,9 @@ class ModelOptions:
     decoding: Decoding = "upright"
     device: str = "cpu"
     """Where the model runs: cpu, cuda or mps. If several processes share a machine, each process takes its own GPU."""
+    precision: Literal["float32", "bfloat16", "float16"] = "float32"
+    """Type in which the image tower computes its products and convolutions. With bfloat16 runs are faster on
+    accelerators and on some processors; scores change, and units at the edge of a circuit may change places."""
     units: Literal["channels", "components"] | None = None
     """What circuits are made of. Components are attention heads and MLP neurons of a transformer, and channels inside
     the blocks of a CNN (hidden channels and channels of projection shortcuts). Channels are the outputs of blocks; in a
@@ -98,7 +101,7 @@ class ModelOptions:
             self.units is None and components and not self.sae
         ):
             clip = self._in_components(clip)
-        return clip.in_basis(models.parse_saes(self.sae))
+        return clip.in_basis(models.parse_saes(self.sae)).in_precision(self.precision)
 
     def _in_components(self, clip: "models.Clip") -> "models.Clip":
         # If the blocks of the tower are not known, the default falls back to channels.

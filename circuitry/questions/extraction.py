@@ -8,7 +8,7 @@ circuit depends on the choice of images.
 
 import logging
 import os
-from collections.abc import Iterator
+from dataclasses import replace
 from functools import cached_property, partial
 from itertools import product
 from pathlib import Path
@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from torch import Tensor
 
+from circuitry.bases.gated_reading import joined_sites
 from circuitry.circuits.attribution import attribute_folds
+from circuitry.circuits.edge_forwards import edge_forwards
 from circuitry.circuits.graph import AttributionGraph
 from circuitry.circuits.graph_folder import (
     EDGES,
@@ -31,6 +33,8 @@ from circuitry.circuits.graph_folder import (
 from circuitry.circuits.methods import METHODS, without_others
 from circuitry.circuits.quadrature import as_rule
 from circuitry.circuits.tower_defaults import default_sites, with_rules
+from circuitry.circuits.unit_methods import Counts
+from circuitry.circuits.unit_scores import count_units, scoring_forwards
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.folds import Key, fold_numbers, item_of
 from circuitry.data.names import chosen_names
@@ -39,12 +43,10 @@ from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.models.image_pass import read_images
 from circuitry.questions.question_settings import ExtractionSettings
-from circuitry.runs.arguments import Count, Names, Natural, Seed, checked
-from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.arguments import Count, Names, Seed, checked
+from circuitry.runs.jobs import Job, JobFolder, jobs_left
+from circuitry.runs.plan import Forwards, Step
 from circuitry.runs.workers import Work
-
-TIMED = 2
-"""The number of jobs that `Extraction.estimate` does to measure the time."""
 
 log = logging.getLogger(__name__)
 
@@ -177,10 +179,15 @@ class Extraction(FolderWork):
             folds |= zip(records, numbers[key].tolist(), strict=True)
         return folds
 
+    @property
+    def jobs(self) -> list[Key]:
+        """The classes and domains that have images."""
+        return [key for key in self.keys if self.selection[key]]
+
     @cached_property
     def folder(self) -> JobFolder:
         """The folder of the results. A folder that was made with other settings or images is refused."""
-        jobs = [key for key in self.keys if self.selection[key]]
+        jobs = self.jobs
         looked_at = {key: self.selection[key] + self.others[key] for key in jobs}
         # Other items would make other folds, so they identify the folder as the images do.
         listings = {}
@@ -229,15 +236,13 @@ class Extraction(FolderWork):
             return self.settings.n_others
         return 0
 
-    def run(self, work: Work = Work(), most: Natural | None = None) -> dict[Job, float]:
-        """Do the unfinished jobs, and return the seconds that each job took.
+    def run(self, work: Work = Work()) -> None:
+        """Do the unfinished jobs.
 
-        Several processes may run this at the same time and divide the jobs among them. Only jobs of this process are
-        returned.
+        Several processes may run this at the same time and divide the jobs among them.
 
         Args:
             work: How the work is carried out: rank of this process, memory, unreadable images, and progress bar.
-            most: Stop after this many jobs (default: do all jobs). With few jobs, the time of a job can be measured.
         """
         empty = [" in ".join(key) for key in self.keys if not self.selection[key]]
         if empty:
@@ -247,43 +252,66 @@ class Extraction(FolderWork):
         # names the new method.
         alone = [" in ".join(key) for key in self.keys if not self.others[key]]
         without_others(self.settings.method, alone)
-        return self.folder.run(
+        self.folder.run(
             partial(self._attribute, work),
             prepare=partial(self._load, work),
             rank=work.rank,
-            most=most,
-            sizes={job: len(records) for job, records in self.selection.items()},
+            sizes={job: self._forwards(job).count for job in self.jobs},
             progress=work.bar("circuits"),
-            unit="image",
+            unit="forward",
         )
 
-    def estimate(self, work: Work = Work()) -> Iterator[str]:
-        """Estimate how long the unfinished jobs will take; yield the lines of a report.
+    def steps(self) -> list[Step]:
+        """Return what the unfinished jobs need, as steps of a `Plan`. A folder that is not there yet is not made."""
+        left = jobs_left(self.out, self.jobs, lambda: self.folder)
+        if not left:
+            return []
+        forwards = Forwards()
+        n_images = 0
+        n_own = 0
+        for class_name, domain in left:
+            key = (class_name, domain)
+            forwards += self._forwards(key)
+            n_own += len(self.selection[key])
+            n_images += len(self.selection[key]) + len(self.others[key])
+        settings = with_rules(self.settings, self.clip.encoder)
+        share = settings.size or 1.0
+        edges = edge_forwards(self.clip.encoder, self.sites, share, settings)
+        forwards += edges * n_own
+        disk = len(left) * self._bytes_of_job
+        circuits = Step("circuits", len(left), forwards, n_images, disk)
+        return [self.baseline_step(self.keys), circuits]
 
-        The first unfinished jobs are done to measure the time, and their results are kept.
-        """
-        jobs = self.folder.jobs
-        sizes = dict[Job, int]()
-        for key in self.keys:
-            sizes[key] = len(self.selection[key])
-        todo = self.folder.unfinished()
-        n_finished = len(jobs) - len(todo)
-        yield (
-            f"{len(jobs)} jobs with {sum(sizes.values())} images, {n_finished} jobs finished"
-        )
-        if not todo:
-            return
-        seconds = self.run(work, most=min(TIMED, len(todo)))
-        # Other processes have done the jobs meanwhile.
-        if not seconds:
-            return
-        # The time of a job grows with the number of its images.
-        rate = sum(seconds.values()) / sum(sizes[job] for job in seconds)
-        left = rate * sum(sizes[job] for job in todo if job not in seconds)
-        time = f"{left / 60:.1f} min"
-        if left > 3600:
-            time = f"{left / 3600:.1f} h"
-        yield f"{len(seconds)} jobs done now at {rate:.2f} s per image; the others: {time} on this worker"
+    def _forwards(self, key: Key) -> Forwards:
+        """Return what the job of a class in a domain runs, except for edges."""
+        records = self.selection[key]
+        others = self.others[key]
+        settings = with_rules(self.settings, self.clip.encoder)
+        if not others:
+            settings = replace(settings, method=without_others(settings.method))
+        n_units = sum(self._n_units.values())
+        counts = Counts(len(records), len(others), len(self.sites), n_units)
+        n_folds = len({self.folds[record] for record in records})
+        return scoring_forwards(settings, counts, n_folds)
+
+    @cached_property
+    def _n_units(self) -> dict[str, int]:
+        """The number of units of each site that is scored."""
+        return count_units(self.clip.encoder, self.sites)
+
+    @property
+    def _bytes_of_job(self) -> int:
+        """About how many bytes a job writes, if each site keeps the same share of its units."""
+        encoder = self.clip.encoder
+        share = with_rules(self.settings, encoder).size or 1
+        n_edges = 0.0
+        for up, down in joined_sites(encoder, self.sites):
+            n_edges += share**2 * self._n_units[up] * self._n_units[down]
+        # In double precision: effects and ranks of all units, and edges, of all images and of each fold. The edges of
+        # the whole circuit are written for each fold, too.
+        folds = self.settings.folds
+        n_numbers = 2 * (1 + folds) * sum(self._n_units.values())
+        return round(8 * (n_numbers + (1 + 2 * folds) * n_edges))
 
     def _load(self, work: Work, job: Job) -> Loaded | None:
         key = (job[0], job[1])

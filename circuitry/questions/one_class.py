@@ -22,12 +22,15 @@ import pandas as pd
 
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import MaskSettings
+from circuitry.circuits.edge_forwards import edge_forwards
 from circuitry.circuits.edge_methods import score_edges
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import GraphFolder
-from circuitry.circuits.methods import ITERATIVE, METHODS
+from circuitry.circuits.methods import ITERATIVE, METHODS, without_others
 from circuitry.circuits.quadrature import midpoint_rule
 from circuitry.circuits.tower_defaults import default_size
+from circuitry.circuits.unit_methods import Counts
+from circuitry.circuits.unit_scores import count_units
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder
 from circuitry.data.folds import Key
@@ -37,11 +40,11 @@ from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve
-from circuitry.interventions.faithfulness import measure_circuits
-from circuitry.interventions.finding_circuits import find_circuit
+from circuitry.interventions.faithfulness import curve_forwards, measure_circuits
+from circuitry.interventions.finding_circuits import find_circuit, search_forwards
 from circuitry.interventions.intervention_settings import AblationSettings
-from circuitry.interventions.judgement import judge_circuit
-from circuitry.interventions.weights_touched import weights_touched
+from circuitry.interventions.judgement import judge_circuit, judge_forwards
+from circuitry.interventions.weights_touched import touched_forwards, weights_touched
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.questions.question_settings import OneClassSettings
@@ -54,8 +57,9 @@ from circuitry.reports.sections.one_circuit import (
 )
 from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.jobs import Job, JobFolder, jobs_left
 from circuitry.runs.manifest import NAME
+from circuitry.runs.plan import Forwards, Step
 from circuitry.runs.workers import Work
 
 ONE_CLASS_FORMAT = "circuitry found circuit 6"
@@ -277,10 +281,13 @@ class OneClass(FolderWork):
     @cached_property
     def folder(self) -> JobFolder:
         """The folder of the steps. A folder that was made with other settings or images is refused."""
-        jobs = [(name,) for name in self._steps]
         return self.claim(
-            self.out, ONE_CLASS_FORMAT, jobs, self.looked_at, **self.made_with
+            self.out, ONE_CLASS_FORMAT, self._jobs, self.looked_at, **self.made_with
         )
+
+    @property
+    def _jobs(self) -> list[Job]:
+        return [(name,) for name in self._steps]
 
     @property
     def _steps(self) -> dict[str, Callable[[], Sequence[Path]]]:
@@ -291,6 +298,53 @@ class OneClass(FolderWork):
             "unseen images": self._measure,
             "tests": self._judge,
             "edges": self._score_edges,
+        }
+
+    def steps(self) -> list[Step]:
+        """Return what the unfinished steps need, as steps of a `Plan`. A folder that is not there yet is not made."""
+        left = jobs_left(self.out, self._jobs, lambda: self.folder)
+        if not left:
+            return []
+        steps = [self.baseline_step([self.key])]
+        forwards = self._forwards()
+        n_images = sum(map(len, self.looked_at.values()))
+        for (name,) in left:
+            # All images are read by the first step that needs them.
+            steps.append(Step(name, 1, forwards[name], n_images))
+            n_images = 0
+        return steps
+
+    def _forwards(self) -> dict[str, Forwards]:
+        """Return what each step runs, by the name of the job."""
+        settings = self.settings
+        sites = counted_sites(self.clip.encoder)
+        n_units = sum(count_units(self.clip.encoder, sites).values())
+        share_drawn = min(1.0, len(sites) * DRAWN / n_units)
+        others = len(self.others())
+        method = settings.method if others else without_others(settings.method)
+        n_tested = len(self.unseen) + len(self.others(unseen=True))
+        found = search_forwards(
+            Counts(len(self.found_on), others, len(sites), n_units),
+            method,
+            MaskSettings(steps=settings.steps),
+            selectivity=settings.selectivity is not None,
+        )
+        ranking = ITERATIVE if METHODS[method].learns_mask else method
+        foreign = Forwards()
+        for key in self.foreign:
+            n_own = len(self.split.found_on(key))
+            n_others = len(self.split.others(key, settings.n_others))
+            counts = Counts(n_own, n_others, len(sites), n_units)
+            foreign += search_forwards(counts, ranking)
+        # Any size below 1 takes as many runs.
+        curve = curve_forwards(n_tested, [0.5], RANDOM_DRAWS, len(self.foreign))
+        return {
+            "circuit": found,
+            "other classes": foreign,
+            "unseen images": curve + touched_forwards(1),
+            "tests": judge_forwards(n_tested),
+            "edges": edge_forwards(self.clip.encoder, sites, share_drawn)
+            * len(self.found_on),
         }
 
     def run(self) -> OneClassAnswer:

@@ -7,44 +7,62 @@ import logging
 import os
 import shutil
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import pandas as pd
 from torch import Tensor
 
 from circuitry.circuits.budgets import GLOBAL
+from circuitry.circuits.edge_forwards import edge_forwards
 from circuitry.circuits.edge_methods import with_edges
-from circuitry.circuits.graph import Circuit, Scores
+from circuitry.circuits.found_on import count_seen
+from circuitry.circuits.graph import PIXELS, AttributionGraph, Circuit, Scores
 from circuitry.circuits.graph_folder import LESIONS, GraphFolder
 from circuitry.circuits.methods import CONTRAST, METHODS, method_code
-from circuitry.circuits.own_part_of_class import own_part
-from circuitry.comparison.lesion_reading import EVERYWHERE
+from circuitry.circuits.own_part_of_class import own_part, own_part_forwards
+from circuitry.circuits.unit_methods import Counts
+from circuitry.circuits.unit_scores import count_units
+from circuitry.comparison.lesion_reading import EVERYWHERE, wants_more_cells
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder
 from circuitry.data.folds import Key
 from circuitry.data.splits import Records, Split
 from circuitry.encoder.roles import counted_sites
-from circuitry.encoder.task import Task
-from circuitry.interventions.finding_circuits import find_circuit
+from circuitry.encoder.task import Task, at_model_scale
+from circuitry.interventions.faithfulness import draw_random
+from circuitry.interventions.finding_circuits import find_circuit, search_forwards
 from circuitry.interventions.intervention_settings import OwnPartSettings
-from circuitry.interventions.lesions import lesion, part_overlaps
+from circuitry.interventions.lesion_design import LesionDesign
+from circuitry.interventions.lesions import (
+    Ablated,
+    ablations,
+    lesion_cell,
+    lesion_forwards,
+)
+from circuitry.interventions.part_overlaps import part_overlaps
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.jobs import Job, JobFolder, jobs_left
+from circuitry.runs.manifest import NAME
+from circuitry.runs.plan import Forwards, Step
 from circuitry.runs.workers import Work
 
-OWN_PARTS_FORMAT = "circuitry own parts 1"
+OWN_PARTS_FORMAT = "circuitry own parts 2"
 FOUND, LESIONED = "found", "lesioned"
-"""The two kinds of jobs. ``found`` finds the own parts of a class in a domain. ``lesioned`` ablates the own parts of
-all classes on the unseen images of a class in a domain."""
+"""The two kinds of jobs. ``found`` finds the own parts of a class in a domain. ``lesioned`` ablates own parts on the
+unseen images of a class in a domain."""
 N_DEPTHS = 5
 """The order of sites is divided into at most this many stretches for `OwnPartSettings.depth`."""
+
+ROW_BYTES = 250
+"""About how many bytes a row of a table of lesions takes."""
 
 log = logging.getLogger(__name__)
 
@@ -101,7 +119,7 @@ class OwnParts(FolderWork):
                 self.found_on[key] = self.split.found_on(key)
                 self.unseen[key] = self.split.unseen(key, settings.n_images)
         self.keys = self._testable()
-        self._loaded: dict[Path, Circuit] = {}
+        self._tests_of_waves = dict[int, dict[Key, dict[Key, bool]]]()
         if not self.keys:
             raise InputError(
                 "An own part is found by contrast with another class of the domain, on some images of the class, and "
@@ -168,6 +186,7 @@ class OwnParts(FolderWork):
             "n_others": self.settings.n_others,
             "method": self.settings.method,
             "random_draws": self.settings.random_draws,
+            "other_cells": self.settings.other_cells,
             "depth": self.settings.depth,
             "shares": list(self.settings.shares),
             "method_code": method_code(self.settings.method),
@@ -175,17 +194,130 @@ class OwnParts(FolderWork):
         }
 
     @cached_property
+    def design(self) -> LesionDesign:
+        """Which own parts are tested on the images of which class and domain."""
+        return LesionDesign(self.keys, self.settings.other_cells, self.settings.seed)
+
+    @cached_property
     def folder(self) -> JobFolder:
-        """The folder of the jobs. A folder that was made with other settings or images is refused."""
+        """The folder of own parts. A folder that was made with other settings or images is refused.
+
+        It contains a folder of tests for each wave (`wave`).
+        """
         records: dict[Key, Records] = {}
         for key in self.keys:
             records[key] = self.found_on[key] + self.unseen[key] + self.others(key)
-        # The parts of all classes come first, because the tests need them.
-        jobs = [(FOUND, *key) for key in self.keys]
-        jobs += [(LESIONED, *key) for key in self.keys]
         return self.claim(
-            self.out / "parts", OWN_PARTS_FORMAT, jobs, records, **self.provenance
+            self._path_of_parts,
+            OWN_PARTS_FORMAT,
+            self._jobs(FOUND),
+            records,
+            **self.provenance,
         )
+
+    def _jobs(self, kind: str) -> list[Job]:
+        return [(kind, *key) for key in self.keys]
+
+    def wave(self, number: int) -> JobFolder:
+        """Return the folder of a wave of tests; see `LesionDesign`. It lies in the folder of own parts.
+
+        Args:
+            number: The number of the wave, from 0.
+        """
+        path = self._path_of_wave(number)
+        jobs = self._jobs(LESIONED)
+        return JobFolder(path, OWN_PARTS_FORMAT, {"wave": number}, jobs)
+
+    @property
+    def _path_of_parts(self) -> Path:
+        return self.out / "parts"
+
+    def _path_of_wave(self, number: int) -> Path:
+        return self._path_of_parts / LESIONED / f"wave-{number}"
+
+    def steps(self) -> list[Step]:
+        """Return what the unfinished jobs need, as steps of a `Plan`. A folder that is not there yet is not made.
+
+        Waves of tests that are not begun are left out, except for the first: they depend on the results.
+        """
+        steps = list[Step]()
+        path = self._path_of_parts
+        left = jobs_left(path, self._jobs(FOUND), lambda: self.folder)
+        if left:
+            forwards = Forwards()
+            n_images = 0
+            encoder = self.clip.encoder
+            largest = max(self.settings.shares)
+            edges = edge_forwards(encoder, self.sites[EVERYWHERE], largest)
+            for _, class_name, domain in left:
+                key = (class_name, domain)
+                forwards += self._forwards_to_find(key)
+                forwards += edges * len(self.found_on[key])
+                n_images += len(self.found_on[key]) + len(self.others(key))
+            disk = len(left) * self._bytes_of_parts
+            steps.append(Step("own parts", len(left), forwards, n_images, disk))
+        for number in range(max(1, self._n_waves())):
+            left = jobs_left(
+                self._path_of_wave(number),
+                self._jobs(LESIONED),
+                partial(self.wave, number),
+            )
+            if not left:
+                continue
+            forwards = Forwards()
+            n_images = 0
+            n_rows = 0
+            for _, class_name, domain in left:
+                key = (class_name, domain)
+                forwards += self._forwards_to_test(number, key)
+                n_images += len(self._tested_on(key))
+                n_rows += 2 * len(self.kinds) * len(self._tests(number)[key])
+            name = f"lesions {number + 1} of at most {self.design.n_waves}"
+            disk = n_rows * ROW_BYTES
+            steps.append(Step(name, len(left), forwards, n_images, disk))
+        return [self.baseline_step(self.keys), *steps] if steps else []
+
+    def _forwards_to_find(self, key: Key) -> Forwards:
+        """Return what the search for the own parts of a class in a domain runs, except for edges."""
+        method = self.settings.method
+        n_own = len(self.found_on[key])
+        n_others = len(self.others(key))
+        forwards = Forwards()
+        for sites in self.sites.values():
+            if method == CONTRAST:
+                share = max(self.settings.shares)
+                forwards += own_part_forwards(n_own, n_others, share)
+            else:
+                n_units = sum(self._n_units[site] for site in sites)
+                counts = Counts(n_own, n_others, len(sites), n_units)
+                forwards += search_forwards(counts, method)
+        return forwards
+
+    def _forwards_to_test(self, wave: int, key: Key) -> Forwards:
+        """Return what a wave of tests runs on the images of a class in a domain."""
+        n_lesions = 0
+        for part, with_random in self._tests(wave)[key].items():
+            if self._may_test(part, key):
+                n_cuts = 1 + self.settings.random_draws if with_random else 1
+                n_lesions += len(self.kinds) * n_cuts
+        return lesion_forwards(len(self._tested_on(key)), n_lesions)
+
+    def _tests(self, wave: int) -> dict[Key, dict[Key, bool]]:
+        """Return the tests of a wave; see `LesionDesign.tests`. They are kept, since there may be millions."""
+        if wave not in self._tests_of_waves:
+            self._tests_of_waves[wave] = self.design.tests(wave)
+        return self._tests_of_waves[wave]
+
+    @cached_property
+    def _n_units(self) -> dict[str, int]:
+        return count_units(self.clip.encoder, self.sites[EVERYWHERE])
+
+    @property
+    def _bytes_of_parts(self) -> int:
+        """About how many bytes the own parts of a class in a domain take: costs, ranks and edges."""
+        n_units = sum(self._n_units.values())
+        n_kept = max(self.settings.shares) * n_units
+        return round(8 * (2 * n_units * len(self.sites) + n_kept**2 / 2))
 
     def run(self, work: Work = Work()) -> dict[str, pd.DataFrame]:
         """Find and test the own parts. Jobs that are finished are not repeated: their results are read.
@@ -194,48 +326,92 @@ class OwnParts(FolderWork):
 
         Returns:
             Two tables. ``lesions`` is a table of `lesion` and ``overlaps`` is a table of `part_overlaps`, both with the
-            additional columns share and sites.
+            additional columns share and sites. If each part is tested on a sample of the other classes, the overlaps
+            are of parts of one class, and of each part with the parts of the sample.
         """
-        # All parts are found before the first test, because a test needs the parts of every class.
-        self._do(FOUND, "own parts", self._images_that_find, self._find, work)
-        self._do(LESIONED, "lesions", self._images_that_test, self._test, work)
+        lesions = self._joined(self.find_and_test(work))
+        pairs = self.design.pairs(self._n_waves())
         overlaps = []
         for share, sites in self.kinds:
-            table = part_overlaps(self._parts(share, sites))
+            table = part_overlaps(self._parts(share, sites), pairs)
             overlaps.append(table.assign(share=share, sites=sites))
         return {
-            "lesions": self.lesions(),
+            "lesions": lesions,
             "overlaps": pd.concat(overlaps, ignore_index=True),
         }
 
+    def find_and_test(self, work: Work = Work()) -> list[pd.DataFrame]:
+        """Do the unfinished jobs, together with other processes, until all own parts are found and tested.
+
+        Returns:
+            The table of each wave of tests. There is none if the model recognises no class.
+        """
+        # All parts are found before the first test, because a test needs the parts of many classes.
+        find = partial(self._find, work=work)
+        self._do(
+            self.folder,
+            "own parts",
+            self._images_that_find,
+            find,
+            self._forwards_to_find,
+            work,
+        )
+        waves = list[pd.DataFrame]()
+        for number in range(self.design.n_waves):
+            test = partial(self._test, number, self._tests(number), work=work)
+            forwards = partial(self._forwards_to_test, number)
+            wave = self.wave(number)
+            name = f"lesions {number + 1}"
+            self._do(wave, name, self._images_that_test, test, forwards, work)
+            waves += self._table_of(wave)
+            # All processes read the same tables, so they decide alike whether there is another wave.
+            if not waves or not wants_more_cells(waves):
+                break
+        return waves
+
     def _do(
         self,
-        kind: str,
+        folder: JobFolder,
         name: str,
         read: Callable[[Key, Work], Any],
-        do: Callable[[Key, Any, Work], list[Path]],
+        do: Callable[[Key, Any], list[Path]],
+        forwards: Callable[[Key], Forwards],
         work: Work,
     ) -> None:
-        """Do the unfinished jobs of one kind, together with other processes.
+        """Do the unfinished jobs of a folder, together with other processes.
 
         Args:
-            kind: ``found`` or ``lesioned``.
+            folder: The folder.
             name: The name of the progress bar.
             read: A function that reads the images of a (class, domain).
             do: A function that does the job with these images, and returns the paths of its files.
+            forwards: A function that returns what the job runs.
             work: How the work is carried out, such as the rank of this process.
         """
-        self.folder.run(
-            lambda job, images: do((job[1], job[2]), images, work),
+        folder.run(
+            lambda job, images: do((job[1], job[2]), images),
             prepare=lambda job: read((job[1], job[2]), work),
             rank=work.rank,
-            only=self._jobs(kind),
+            sizes={job: forwards((job[1], job[2])).count for job in folder.jobs},
             progress=work.bar(name),
-            unit="class",
+            unit="forward",
         )
 
-    def _jobs(self, kind: str) -> list[Job]:
-        return [job for job in self.folder.jobs if job[0] == kind]
+    def _n_waves(self) -> int:
+        """Return the number of waves of tests that were begun."""
+        n_waves = 0
+        while (self._path_of_wave(n_waves) / NAME).is_file():
+            n_waves += 1
+        return n_waves
+
+    @staticmethod
+    def _table_of(wave: JobFolder) -> list[pd.DataFrame]:
+        """Return the table of a wave, as a list that is empty if no part could be tested."""
+        # A job writes one table. It writes no file if no part could be tested.
+        tables = list[pd.DataFrame]()
+        for job in wave.jobs:
+            tables += map(read_named_table, wave.files(job))
+        return [pd.concat(tables, ignore_index=True)] if tables else []
 
     def lesions(self) -> pd.DataFrame:
         """Return the tables of `lesion` of all finished tests, joined, with the additional columns share and sites.
@@ -243,20 +419,24 @@ class OwnParts(FolderWork):
         Raises:
             InputError: if the model recognises no class, so that there is no own part to test.
         """
-        # A job writes one table. It writes no file if no part could be tested.
-        tables = list[pd.DataFrame]()
-        for job in self._jobs(LESIONED):
-            tables += map(read_named_table, self.folder.files(job))
-        if not tables:
+        waves = list[pd.DataFrame]()
+        # Without any wave the first one says that it is not done.
+        for number in range(max(1, self._n_waves())):
+            waves += self._table_of(self.wave(number))
+        return self._joined(waves)
+
+    def _joined(self, waves: Sequence[pd.DataFrame]) -> pd.DataFrame:
+        """Return the tables of all waves as one table, or raise `InputError` if there are none."""
+        if not waves:
             raise InputError(
                 f"{self.clip.name} recognises no class of {self.images.root} on the images that parts are found on, so "
                 "there is no part to test: see the warnings above. Give classes that it knows (circuitry evaluate has "
                 "them in tables/accuracy_by_class.csv), other texts, or a linear probe in place of texts."
             )
-        return pd.concat(tables, ignore_index=True)
+        return pd.concat(waves, ignore_index=True)
 
-    def circuits(self, share: float | None = None) -> dict[Key, Circuit]:
-        """Return the own parts of one share by (class, domain), as far as they are found.
+    def circuits(self, share: float | None = None) -> Mapping[Key, Circuit]:
+        """Return the own parts of one share by (class, domain). Each is read from its file at each access.
 
         Args:
             share: The share (default: the largest share of the settings).
@@ -325,11 +505,18 @@ class OwnParts(FolderWork):
         These are unseen images. If the class has no unseen images in this domain, the images that were used to find its
         own part in this domain are returned. They can test only the own parts that were found in other domains.
         """
-        own = self.read(self.unseen[key] or self.found_on[key], strict=work.strict)
+        own = self.read(self._tested_on(key), strict=work.strict)
         if len(own):
             return own
         self._leave_out(key)
         return None
+
+    def _tested_on(self, key: Key) -> Records:
+        return self.unseen[key] or self.found_on[key]
+
+    def _may_test(self, part: Key, key: Key) -> bool:
+        """Return whether a part was found on other images than those that test it."""
+        return part[1] != key[1] or bool(self.unseen[key])
 
     def _leave_out(self, key: Key) -> None:
         log.warning(
@@ -342,26 +529,25 @@ class OwnParts(FolderWork):
 
         If the model does not know the class, there are no files.
         """
-        graphs: dict[str, Scores] = {}
+        scores_of: dict[str, Scores] = {}
         with self.clip.encoder.running():
             try:
                 for name, sites in self.sites.items():
-                    graphs[name] = self._ranked(self.task(key, *images, sites, work))
+                    scores_of[name] = self._ranked(self.task(key, *images, sites, work))
             except InputError as error:
                 log.warning("%s in %s is left out. %s", *key, error)
                 return []
         paths = []
-        # An effect is positive if a unit helps. For other scores only the absolute value says how much a unit matters.
-        ranking = "signed" if METHODS[self.settings.method].effects else "absolute"
-        for share, name in self.kinds:
-            graph = replace(graphs[name], class_name=key[0], domain=key[1])
-            # The parts of all shares come from one ranking, so that a larger part contains each smaller part.
-            part = graph.strongest(share, ranking, GLOBAL)
+        for name, scores in scores_of.items():
+            scores = replace(scores, class_name=key[0], domain=key[1])
+            part = self._strongest(scores, max(self.settings.shares))
             # Edges are scored for drawings only, and parts by depth are not drawn.
             if name == EVERYWHERE:
-                part = with_edges(self.task(key, *images, self.sites[name], work), part)
-            paths.append(self._path(key, share, name))
-            part.save(paths[-1])
+                task = self.task(key, *images, self.sites[name], work)
+                part = with_edges(task, part)
+            graph = part.source.keeping(part.units, part.scored_edges.scores)
+            paths.append(self._path(key, name))
+            graph.save(paths[-1])
         return paths
 
     def _ranked(self, task: Task) -> Scores:
@@ -372,55 +558,130 @@ class OwnParts(FolderWork):
             return own_part(task, share=largest).source
         return find_circuit(task, method=self.settings.method, size=largest).source
 
-    def _test(self, key: Key, images: Tensor, work: Work) -> list[Path]:
-        """Ablate all own parts on the images of a class in a domain, and return the file of the results.
+    def _strongest(self, scores: Scores, share: float) -> Circuit:
+        """Return the part of a share. A larger part contains each smaller part, because both come from one ranking."""
+        # An effect is positive if a unit helps. For other scores only the absolute value says how much a unit matters.
+        ranking = "signed" if METHODS[self.settings.method].effects else "absolute"
+        return scores.strongest(share, ranking, GLOBAL)
+
+    def _test(
+        self,
+        wave: int,
+        tests: Mapping[Key, Mapping[Key, bool]],
+        key: Key,
+        images: Tensor,
+        work: Work,
+    ) -> list[Path]:
+        """Ablate own parts on the images of a class in a domain, and return the file of the results.
 
         If the class has no unseen images in this domain, own parts that were found in this domain are left out, because
         these images were used to find them.
+
+        Args:
+            wave: The number of the wave of tests.
+            tests: The tests of this wave; see `LesionDesign.tests`.
+            key: The class and domain.
+            images: The images.
+            work: How the work is carried out.
         """
-        task = self.task(key, images, work=work)
-        tables = []
-        with self.clip.encoder.running():
-            for share, sites in self.kinds:
-                parts = self._parts(share, sites)
-                # Without unseen images, the images here were used to find the parts of this domain, which therefore
-                # cannot be tested on them.
-                if not self.unseen[key]:
-                    domain = key[1]
-                    parts = {of: parts[of] for of in parts if of[1] != domain}
-                if parts:
-                    table = lesion(
-                        {key: task},
-                        parts,
-                        random_draws=self.settings.random_draws,
-                        seed=self.settings.seed,
-                    )
-                    tables.append(table.assign(share=share, sites=sites))
-        if not tables:
+        task = at_model_scale(self.task(key, images, work=work))
+        lesions = list[Ablated]()
+        pixels = set[str]()
+        for kind in self.kinds:
+            for part, with_random in tests[key].items():
+                of_part = self._lesions.of_parts[kind].get(part, [])
+                if of_part and self._may_test(part, key):
+                    # The lesion of the part comes first, before those of random units.
+                    lesions += of_part if with_random else of_part[:1]
+                    pixels |= self._lesions.pixels[part]
+        if not lesions:
             return []
-        path = self.folder.path / LESIONED / key[0] / f"{key[1]}.csv"
-        write_named_table(path, pd.concat(tables, ignore_index=True))
+        count_seen({" in ".join(key): task.images}, pixels, "A lesion")
+        labels = {name: self.images.label(name) for name in self.images.classes}
+        with self.clip.encoder.running():
+            table = lesion_cell(key, task, lesions, self._lesions.n_units, labels)
+        path = self._path_of_wave(wave) / key[0] / f"{key[1]}.csv"
+        # Parts are found and tested with the same baseline.
+        write_named_table(path, table.assign(part_baseline=table["baseline"]))
         return [path]
 
-    def _parts(self, share: float, sites: str) -> dict[Key, Circuit]:
-        """Return the own parts that were found, by (class, domain).
+    @cached_property
+    def _lesions(self) -> "_Lesions":
+        """The lesions of all parts. Each part is read once, and only the indices of its units stay in memory."""
+        lesions = _Lesions({kind: {} for kind in self.kinds}, {}, {})
+        for sites in self.sites:
+            shares = [share for share, name in self.kinds if name == sites]
+            # Random units are drawn for all parts in turn, so that every process draws the same.
+            rng = np.random.default_rng(self.settings.seed)
+            for key in self._found:
+                graph = self._graph(key, sites)
+                parts = [self._strongest(graph, share) for share in shares]
+                # A draw has one random part for each share.
+                drawn = draw_random(parts, self.settings.random_draws, rng)
+                for i, (share, part) in enumerate(zip(shares, parts, strict=True)):
+                    lesions.of_parts[share, sites][key] = ablations(
+                        key, part, drawn[i :: len(parts)], share=share, sites=sites
+                    )
+                for site in parts[0].units:
+                    lesions.n_units[site] = graph.n_units(site)
+                lesions.pixels[key] = frozenset(graph.provenance.get(PIXELS, ()))
+        return lesions
+
+    @cached_property
+    def _found(self) -> list[Key]:
+        """The (class, domain) of each part that was found. A class that the model does not know has no part."""
+        return [key for key in self.keys if self.folder.files((FOUND, *key))]
+
+    def _parts(self, share: float, sites: str) -> Mapping[Key, Circuit]:
+        """Return the own parts that were found, by (class, domain). Each is read from its file at each access.
 
         Args:
             share: The share of the units that a part has.
             sites: The name of an entry of `sites`.
         """
-        parts = {}
-        for key in self.keys:
-            path = self._path(key, share, sites)
-            # Every test needs all parts, so each part is read only once.
-            if path not in self._loaded:
-                # A class that the model does not know has no part.
-                if path not in self.folder.files((FOUND, *key)):
-                    continue
-                self._loaded[path] = Circuit.load(path)
-            parts[key] = self._loaded[path]
-        return parts
+        return _ReadAtAccess(self._found, partial(self._part, share, sites))
 
-    def _path(self, key: Key, share: float, sites: str) -> Path:
-        name = f"{key[1]}.{sites}.{share:g}.safetensors"
-        return self.folder.path / FOUND / key[0] / name
+    def _part(self, share: float, sites: str, key: Key) -> Circuit:
+        graph = self._graph(key, sites)
+        part = self._strongest(graph, share)
+        return replace(part, source=graph.among(part.units))
+
+    def _graph(self, key: Key, sites: str) -> AttributionGraph:
+        """Return the graph that keeps the units of the part of the largest share."""
+        return AttributionGraph.load(self._path(key, sites))
+
+    def _path(self, key: Key, sites: str) -> Path:
+        return self.folder.path / FOUND / key[0] / f"{key[1]}.{sites}.safetensors"
+
+
+class _Lesions(NamedTuple):
+    """The lesions of all parts, without the scores by which the parts were chosen."""
+
+    of_parts: dict[tuple[float, str], dict[Key, list[Ablated]]]
+    """By share and name of sites, the lesion of each part, followed by the lesions of random units."""
+    n_units: dict[str, int]
+    """The number of units of each site."""
+    pixels: dict[Key, frozenset[str]]
+    """Digests of the images that each part was found on."""
+
+
+class _ReadAtAccess(Mapping[Key, Circuit]):
+    """A mapping whose values are read from files at each access, because many circuits need much memory."""
+
+    def __init__(self, keys: Sequence[Key], read: Callable[[Key], Circuit]) -> None:
+        self._keys = dict.fromkeys(keys)
+        self._read = read
+
+    def __getitem__(self, key: Key) -> Circuit:
+        if key not in self._keys:
+            raise KeyError(key)
+        return self._read(key)
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+    def __iter__(self) -> Iterator[Key]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)

@@ -18,6 +18,11 @@ from .jobs import Job as Job
 from .jobs import JobFolder as JobFolder
 from .manifest import claim as claim
 from .manifest import read_manifest as read_manifest
+from .plan import Forwards as Forwards
+from .plan import Plan as Plan
+from .plan import PlanSettings as PlanSettings
+from .plan import Speed as Speed
+from .plan import Step as Step
 from .progress import Bar as Bar
 from .provenance import digest as digest
 from .provenance import versions as versions

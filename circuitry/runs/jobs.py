@@ -25,10 +25,9 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, TypeVar
 
-from circuitry.runs.arguments import Natural
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import file_lock, remove_leftovers
-from circuitry.runs.manifest import claim, read_sealed, write_sealed
+from circuitry.runs.manifest import NAME, claim, read_sealed, write_sealed
 from circuitry.runs.progress import Bar
 from circuitry.runs.provenance import difference, digest, versions
 from circuitry.runs.workers import ALONE, Rank
@@ -175,7 +174,6 @@ class JobFolder:
         *,
         prepare: Callable[[Job], Any] = lambda job: (),
         rank: Rank = ALONE,
-        most: Natural | None = None,
         only: Sequence[Job] | None = None,
         sizes: Mapping[Job, int] | None = None,
         progress: str | None = None,
@@ -192,7 +190,6 @@ class JobFolder:
             prepare: Reads the inputs of a job, in a thread, while the previous job runs. If it returns None, there is
                 nothing to do: the job leaves no files, and the next run prepares it again.
             rank: The number of this worker, and how many workers there are.
-            most: Stop after this number of jobs, to see how long they take.
             only: Jobs to do. Other jobs are left as they are.
             sizes: How much of the progress bar each job fills; 1 by default.
             progress: Name of the progress bar; no bar by default.
@@ -231,8 +228,6 @@ class JobFolder:
                 bar.set_postfix_str(
                     f"{len(seconds)} of {len(todo)} jobs, {' in '.join(job)}"
                 )
-                if len(seconds) == most:
-                    return seconds
         remove_leftovers(self.path)
         return seconds
 
@@ -342,6 +337,21 @@ class JobFolder:
         # Two names may have the same letters, or be too long for a file; the digest makes the result unique.
         readable = re.sub("[^0-9A-Za-z]", "_", "-".join(job))
         return f"{readable[:60]}-{digest(list(job))[:8]}"
+
+
+def jobs_left(
+    path: Path, jobs: Sequence[Job], claim_folder: Callable[[], JobFolder]
+) -> list[Job]:
+    """Return the jobs that are not done, without making a folder that is not there yet.
+
+    Args:
+        path: The folder of the results.
+        jobs: All jobs.
+        claim_folder: Returns the `JobFolder`. It is called only if the folder was claimed before.
+    """
+    if (path / NAME).is_file():
+        return claim_folder().unfinished()
+    return list(jobs)
 
 
 def _prefetch(

@@ -32,7 +32,7 @@ PACKAGE = Path(__file__).parents[1]
 def write_settings(config: Any, command: str) -> None:
     """Write the settings of a finished run into the folder of its results.
 
-    Nothing is written if the settings name no existing folder, or if the folder can only be read.
+    Nothing is written if the settings name no existing folder, if the folder can only be read, or after a dry run.
 
     Args:
         config: The settings. The folder of the results is their attribute ``folder``. If they have no such attribute,
@@ -41,6 +41,8 @@ def write_settings(config: Any, command: str) -> None:
     """
     folder = getattr(config, "folder", None) or getattr(config, "out", None)
     if not isinstance(folder, Path) or not folder.is_dir():
+        return
+    if getattr(config, "dry_run", False):
         return
     try:
         with whole_file(folder / SETTINGS) as temporary:

@@ -42,6 +42,7 @@ from circuitry.data import (
 from circuitry.encoder import (
     Baseline,
     Counterfactual,
+    OperationCounter,
     Task,
     counted_sites,
     mean_baseline,
@@ -53,7 +54,6 @@ from circuitry.interventions import (
     measure_circuits,
     propose_circuits,
 )
-from experiments.operations import OperationCounter
 from experiments.unseen_images import (
     ClassImages,
     ClassRecords,
@@ -99,8 +99,6 @@ class ContestSettings(QuickstartModel):
     """Number of images in a step of learning masks."""
     sites: tuple[str, ...] | None = None
     """Sites of the circuits; units of other sites are never replaced (default: the sites of `counted_sites`)."""
-    autocast: Literal["bfloat16", "float16"] | None = None
-    """Lower precision while masks are learned, in the operations that PyTorch deems safe; see `MaskSettings`."""
     random_draws: Natural = 3
     """Number of random circuits of every size."""
     seed: SeedOption = 0
@@ -199,7 +197,6 @@ class Contest:
             steps=config.steps,
             batch_size=config.batch_size,
             seed=config.seed,
-            autocast=config.autocast,
         )
         for method in config.methods:
             # Time of the processor, which other programs on the machine do not lengthen.

@@ -27,9 +27,9 @@ from circuitry.circuits.tower_defaults import (
     kind_of,
     with_rules,
 )
-from circuitry.encoder import Stage, Task
+from circuitry.encoder import OperationCounter, Stage, Task
 from circuitry.encoder.tensor_batches import Images
-from experiments.operations import OperationCounter, count_operations
+from experiments.operations import count_operations
 from tests.support.feature_bases import setting
 from tests.support.towers import make_tower
 from tests.support.work import AS_STUDIED, QUIET

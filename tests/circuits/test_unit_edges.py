@@ -16,9 +16,8 @@ from circuitry.circuits.chain_edges import reader_edges
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.circuits.stream_edges import attributed, unit_edges
 from circuitry.circuits.unit_gradients import unit_gradients
-from circuitry.encoder import Encoder, Task
+from circuitry.encoder import Encoder, OperationCounter, Task
 from circuitry.runs import InputError
-from experiments.operations import OperationCounter
 from tests.support.assert_same import assert_same
 from tests.support.metrics import product as metric
 from tests.support.metrics import product as total

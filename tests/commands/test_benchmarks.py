@@ -48,7 +48,7 @@ def test_partial_runs_find_the_scores_of_the_whole_tower() -> None:
 
 
 def test_the_cost_of_the_study_is_estimated(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(SPEED, "matrix_product_rate", lambda: 1e9)
+    monkeypatch.setattr(SPEED, "matrix_rate", lambda device: 1e9)
     tables = SPEED.growth("rn-tiny", 4)
     assert tables["growth"]["images"].tolist() == [1, 2, 4, 1, 1, 1, 1, 1, 1]
     assert tables["rates"]["GFLOP/s"].iloc[0] == 1

@@ -17,7 +17,7 @@ from circuitry.circuits import parse_rule
 from circuitry.commands import run_command
 from circuitry.interventions.intervention_settings import CheckSettings
 from circuitry.questions import CheckImages
-from circuitry.runs import InputError
+from circuitry.runs import InputError, Work
 from tests.support.scripts import assert_drawn, command_module, needs_browser
 
 TRAINED = Path("clip") / "checkpoints" / "epoch_1.pt"
@@ -35,6 +35,11 @@ def config_of(quickstart: Path, out: Path, **asked: object) -> Any:
         "checkpoint": quickstart / "run" / TRAINED,
     }
     return command_module("compare").Config(out=out, **(subject | given | asked))
+
+
+def find_circuits(config: Any) -> None:
+    """Find the circuits of a comparison, which then is not gone on with."""
+    command_module("compare").analysis_of(config, Work()).circuits()
 
 
 @pytest.fixture(scope="module")
@@ -135,28 +140,25 @@ def test_torchrun_and_an_array_of_jobs_leave_the_folder_of_one_process(
     assert "Traceback" not in logs
 
 
-def test_a_dry_run_counts_and_estimates(
+def test_a_plan_writes_nothing_and_counts_what_is_left(
     quickstart: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     module = command_module("compare")
     few = {"classes": ("star", "fish", "key"), "domains": ("real",), "n_images": 2}
-    config = config_of(quickstart, tmp_path, dry_run=True, **few)
-    module.main(config)
+    config = config_of(quickstart, tmp_path / "out", dry_run=True, **few)
+    plan = module.plan(config)
+    assert not config.out.exists()
+    jobs = {step.name: step.jobs for step in plan.steps}
+    assert jobs["circuits"] == jobs["curves"] == jobs["own parts"] == 3
+    find_circuits(config)
+    left = {step.name for step in module.plan(config).steps}
+    assert "circuits" not in left
+    assert "curves" in left
+    whole = {"n_images": 50, "leave_unseen": False, "classes": ("star",), "shares": ()}
+    module.plan(replace(config, out=tmp_path / "all", **whole))
     printed = capsys.readouterr().out
-    assert "3 jobs with 6 images, 0 jobs finished" in printed
-    assert "2 jobs done now at" in printed
-    assert "min on this worker" in printed
-    module.main(config)
-    assert "3 jobs with 6 images, 2 jobs finished" in capsys.readouterr().out
-    whole = {"n_images": 50, "leave_unseen": False, "classes": ("star",)}
-    module.main(replace(config, out=tmp_path / "all", **whole))
-    printed = capsys.readouterr().out
-    assert (
-        printed.index("1 of 1 circuits cannot be tested")
-        < printed.index("star in real")
-        < printed.index("1 jobs")
-    )
-    assert not (tmp_path / "report.html").exists()
+    assert "1 of 1 circuits cannot be tested" in printed
+    assert "star in real" in printed
 
 
 def test_circuits_of_one_domain_are_reported_without_a_comparison(
@@ -220,9 +222,7 @@ def test_circuits_of_features_of_a_released_autoencoder(
         "n_images": 1,
         "sae": (f"layer4.0={tmp_path / 'sae'}",),
     }
-    command_module("compare").main(
-        config_of(quickstart, tmp_path / "out", dry_run=True, **one)
-    )
+    find_circuits(config_of(quickstart, tmp_path / "out", **one))
     (graph,) = GraphFolder(tmp_path / "out" / "circuits").values()
     assert {site: len(scores) for site, scores in graph.error_scores.items()} == {
         "layer4.0": 384
@@ -242,10 +242,8 @@ def test_circuits_of_the_study_are_found_on_its_draw(
         quickstart / "run" / "toy",
         {"n_images": 2, "seed": 42, "choice": "shuffled", "held_out": ("Fish",)},
     )
-    one = {"classes": ("star",), "domains": ("real",), "dry_run": True}
-    command_module("compare").main(
-        config_of(quickstart, tmp_path / "out", **one, **drawn)
-    )
+    one = {"classes": ("star",), "domains": ("real",)}
+    find_circuits(config_of(quickstart, tmp_path / "out", **one, **drawn))
     graphs = GraphFolder(tmp_path / "out" / "circuits")
     stream = random.Random(42)
     for domain, name in (

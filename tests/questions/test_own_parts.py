@@ -591,11 +591,11 @@ def test_what_was_edited_or_exchanged_in_a_folder_of_own_parts_is_refused(
     told = edited(circuits / LESIONS)
     with pytest.raises(InputError, match=told):
         command_module("explore").main(explore)
-    told = edited(parts / "lesioned" / "car" / "real.csv")
+    told = edited(parts / "lesioned" / "wave-0" / "car" / "real.csv")
     with pytest.raises(InputError, match=told):
         opened().lesions()
     one, other = (
-        parts / "found" / name / "real.everywhere.0.02.safetensors"
+        parts / "found" / name / "real.everywhere.safetensors"
         for name in ("car", "clock")
     )
     exchanged = other.read_bytes(), one.read_bytes()

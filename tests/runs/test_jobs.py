@@ -186,10 +186,10 @@ def test_an_error_keeps_what_is_done(tmp_path: Path) -> None:
     assert list(Work(tmp_path).run(prepare=lambda job: ())) == JOBS[2:]
 
 
-def test_a_run_stops_after_as_many_jobs_as_asked_and_another_version_says_that_it_goes_on(
+def test_another_version_says_that_it_goes_on_with_jobs_that_are_left(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert len(Work(tmp_path).run(most=2)) == 2
+    assert len(Work(tmp_path).run(only=JOBS[:2])) == 2
     monkeypatch.setattr(
         "circuitry.runs.jobs.versions", lambda: {**versions(), "torch": "0.1"}
     )

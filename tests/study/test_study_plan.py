@@ -14,8 +14,8 @@ import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from circuitry.commands import dispatch, run_command
+from circuitry.encoder import OperationCounter
 from circuitry.runs import InputError, run_script
-from experiments.operations import OperationCounter
 from experiments.study import __main__ as programs
 from experiments.study.study_claims import CLAIMS
 from experiments.study.study_costs import ARCHITECTURES, Cost, Machine

@@ -1,0 +1,94 @@
+"""An encoder that runs in bfloat16: what changes, what stays, and that the precision is told."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+import circuitry
+from circuitry import Encoder, InputError, Task, in_components
+from circuitry.circuits import attribute_components
+from circuitry.encoder import counted_sites
+from tests.support.metrics import product
+from tests.support.towers import make_tower
+from tests.support.work import QUIET
+
+
+@pytest.fixture(params=["resnet", "vit"])
+def encoder(request: pytest.FixtureRequest) -> Encoder:
+    return in_components(Encoder.from_tower(make_tower(request.param)))
+
+
+def test_runs_are_those_of_autocast_and_embeddings_have_the_type_of_the_weights(
+    encoder: Encoder,
+) -> None:
+    images = torch.randn(3, 3, *encoder.image_size)
+    lower = encoder.in_precision("bfloat16")
+    with torch.no_grad():
+        with torch.autocast("cpu", torch.bfloat16):
+            expected = encoder(images)
+        embeddings = lower(images)
+        exact = encoder(images)
+    assert embeddings.dtype == torch.float32
+    torch.testing.assert_close(embeddings, expected.float(), rtol=0, atol=0)
+    assert not torch.equal(embeddings, exact)
+    torch.testing.assert_close(embeddings, exact, rtol=0.05, atol=0.05)
+    back = lower.in_precision("float32")
+    assert back.in_precision("float32") is back
+    with torch.no_grad():
+        torch.testing.assert_close(back(images), exact, rtol=0, atol=0)
+
+
+def test_precision_is_an_entry_of_the_identity_and_roles_do_not_change(
+    encoder: Encoder,
+) -> None:
+    lower = encoder.in_precision("bfloat16")
+    differs = {
+        name
+        for name, value in encoder.identity.items()
+        if lower.identity[name] != value
+    }
+    assert differs == {"precision"}
+    assert lower.identity["precision"] == ["bfloat16 autocast"]
+    assert counted_sites(lower) == counted_sites(encoder)
+
+
+def test_scores_are_near_and_edges_are_equal_for_the_same_units(
+    encoder: Encoder,
+) -> None:
+    images = torch.randn(4, 3, *encoder.image_size)
+    units = {site: np.array([0, 1]) for site in counted_sites(encoder)}
+
+    def of(task: Task) -> tuple[dict[str, Any], Any]:
+        graph = circuitry.attribute(
+            task.encoder, images, product, method="conductance", progress=False
+        )
+        return graph.node_scores, circuitry.score_edges(task, units).scores
+
+    tasks = [
+        Task(e, images, product, work=QUIET)
+        for e in (encoder, encoder.in_precision("bfloat16"))
+    ]
+    (nodes, edges), (lower_nodes, lower_edges) = map(of, tasks)
+    scale = max(abs(scores).max() for scores in nodes.values())
+    for site, scores in nodes.items():
+        assert abs(lower_nodes[site] - scores).max() < 0.1 * scale, site
+    for pair, scores in edges.items():
+        assert (lower_edges[pair] == scores).all(), pair
+
+
+def test_a_stream_runs_in_the_type_of_the_weights() -> None:
+    encoder = Encoder.from_tower(make_tower("vit"))
+    images = torch.randn(2, 3, *encoder.image_size)
+    graphs = [
+        attribute_components(Task(e, images, product, work=QUIET))
+        for e in (encoder, encoder.in_precision("bfloat16"))
+    ]
+    for pair, scores in graphs[0].edge_scores.items():
+        assert (graphs[1].edge_scores[pair] == scores).all()
+
+
+def test_an_unknown_precision_is_refused(encoder: Encoder) -> None:
+    with pytest.raises(InputError, match=r"float32, bfloat16.*float64"):
+        encoder.in_precision("float64")
