@@ -229,7 +229,7 @@ class HeadTool(ABC):
             chosen = heads[k : k + at_once]
             writes = {
                 z[block]: partial(self.with_heads, chosen, block, other[z[block]])
-                for block in {block for block, _ in chosen}
+                for block in sorted({block for block, _ in chosen})
             }
             values = self.run(self.images.repeat(len(chosen), 1, 1, 1), writes)
             effects.append((clean - values.view(len(chosen), -1)).mean(1))

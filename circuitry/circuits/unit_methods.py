@@ -30,7 +30,7 @@ from circuitry.circuits.tower_defaults import default_size
 from circuitry.encoder.task import Task
 from circuitry.gates.fisher import default_answers, iterative_ranks, set_importance
 from circuitry.gates.images_under_gates import UnitsUnderGates
-from circuitry.gates.patching import patch_effects
+from circuitry.gates.patching import measure_patches
 
 UnitScores = Mapping[str, np.ndarray]
 FoldNumbers = Int[np.ndarray, " images"] | None
@@ -71,7 +71,7 @@ def gradient_at_image(task: Task, settings: AttributionSettings) -> UnitScores:
 
 def exact_effects(task: Task, settings: AttributionSettings) -> UnitScores:
     """Score each unit by the exact effect of putting it to the baseline."""
-    return patch_effects(own_images(task)).scores
+    return measure_patches(own_images(task)).scores
 
 
 def squared_changes(

@@ -413,9 +413,9 @@ def test_one_partial_run_per_unit_from_the_site_on() -> None:
             work=QUIET,
         )
     )
-    # Finding the memory of an image takes one and two; then one clean run to the site and one to the end, for
-    # the metric. From the site on: the base, the source, and one run for each of two units.
-    assert rows == {"mixed": 3 + 2 * n, "embedding": 3 + n + (2 + 2) * n}
+    # Finding the memory of an image takes one and two; then one clean run. From the site on: the source, and one run
+    # for each of two units.
+    assert rows == {"mixed": 3 + n, "embedding": 3 + n + (1 + 2) * n}
 
 
 def between_images(
