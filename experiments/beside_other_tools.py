@@ -67,7 +67,7 @@ JOBS = (
     "conductance",
     "gradient x activation",
     "ablation",
-    "Fisher information",
+    "Fisher information in rounds",
     "patching of heads",
     "attribution patching of heads",
     "edges between heads and MLPs",
@@ -178,15 +178,17 @@ def unit_jobs(encoder: Encoder, n_images: int) -> Iterator[Job]:
     sites = [site for site in encoder.sites if site in modules]
     images, others, metric = pictures_and_metric(encoder, n_images)
 
-    def forward(x: Tensor) -> Tensor:
-        return metric(tower(x))
-
+    with torch.no_grad():
+        _, activations = encoder.run_with_cache(images[:1])
     layers = Layers(
-        forward,
+        tower,
+        metric,
         {site: modules[site] for site in sites},
         {site: encoder.unit_dim(site) for site in sites},
         images,
         others,
+        default_answers(metric),
+        [encoder.n_units(site, activations[site]) for site in sites],
         rows_that_fit(encoder, None),
     )
 
@@ -204,19 +206,21 @@ def unit_jobs(encoder: Encoder, n_images: int) -> Iterator[Job]:
         return np.concatenate([*score_units(task, method, rule).values()])
 
     by_captum = {
-        "integrated gradients": (layers.integrated_gradients, lambda: ours("site-path")),
+        "integrated gradients": (
+            layers.integrated_gradients,
+            lambda: ours("site-path"),
+        ),
         "conductance": (layers.conductance, lambda: ours("conductance")),
         "gradient x activation": (layers.gradients, lambda: ours("gradient", "zero")),
         "ablation": (layers.ablation, lambda: ours("patching")),
     }
     for name, (captum, circuitry) in by_captum.items():
-        yield Job(name, images, forward, {"captum": captum, CIRCUITRY: circuitry})
-    answers = default_answers(metric)
-    by_gates = {
-        PLAIN: lambda: layers.fisher(tower, answers),
-        CIRCUITRY: lambda: ours("fisher", "zero", others=others),
+        yield Job(name, images, tower, {"captum": captum, CIRCUITRY: circuitry})
+    ranks = {
+        PLAIN: layers.ranks,
+        CIRCUITRY: lambda: ours("iterative-fisher", "zero", others=others),
     }
-    yield Job("Fisher information", images, forward, by_gates)
+    yield Job("Fisher information in rounds", images, tower, ranks)
 
 
 def head_jobs(config: ViTConfig, n_images: int) -> Iterator[Job]:
@@ -253,7 +257,6 @@ def head_jobs(config: ViTConfig, n_images: int) -> Iterator[Job]:
         name: kind(copy.deepcopy(vit), images, others, metric, rows)
         for name, kind in kinds.items()
     }
-    names = ("patching of heads", "attribution patching of heads", "edges between heads and MLPs")
     patching = {name: tool.patching for name, tool in tools.items()}
     patching[CIRCUITRY] = lambda: ours("patching")
     yield Job("patching of heads", images, vit, patching)
@@ -261,19 +264,25 @@ def head_jobs(config: ViTConfig, n_images: int) -> Iterator[Job]:
     gradients[CIRCUITRY] = lambda: ours("gradient")
     yield Job("attribution patching of heads", images, vit, gradients)
     edges = {name: tool.edges for name, tool in tools.items()}
-    edges[CIRCUITRY] = lambda: edges_of(attribute_components(task(encoder)))
+    edges[CIRCUITRY] = lambda: edges_of(
+        attribute_components(task(in_heads), ports=True)
+    )
     yield Job("edges between heads and MLPs", images, vit, edges)
 
 
 def edges_of(graph: AttributionGraph) -> np.ndarray:
-    """Return the scores of a graph of components in the order of `HeadTool.edges`, the heads of a block as one reader."""
+    """Return the scores of a graph of components in the order of `HeadTool.edges`."""
+    # Kept units are listed from the strongest on.
+    in_order = {site: np.argsort(kept) for site, kept in graph.kept_units.items()}
     scores = list[np.ndarray]()
     for down in graph.sites:
+        into = list[np.ndarray]()
         for up in graph.sites:
             if (up, down) in graph.edge_scores:
-                # Kept units are listed from the strongest on.
-                in_order = np.argsort(graph.kept_units[up])
-                scores.append(graph.edge_scores[up, down].sum(0)[in_order])
+                of_pair = graph.edge_scores[up, down]
+                into.append(of_pair[in_order[down]][:, in_order[up]])
+        if into:
+            scores.append(np.concatenate(into, 1).ravel())
     return np.concatenate(scores)
 
 

@@ -4,22 +4,26 @@
 ViT; a tool only says how it reads and writes values at points of the ViT.
 """
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import partial
-from itertools import chain, product
+from itertools import product
 from typing import Any, NamedTuple
 
 from circuitry.circuits.conductance import N_INTERVALS
 from circuitry.encoder import Metric
+from circuitry.gates.fisher import ROUNDS, SMALLEST, Answers
 
 import numpy as np
 import torch
 from captum import attr
 from torch import Tensor, nn
 
+PORTS = "qkv"
+"""Queries, keys and values of attention."""
 N_POINTS = 7
 """Points of integrated gradients."""
 
@@ -28,8 +32,8 @@ N_POINTS = 7
 class Layers:
     """The outputs of modules as captum and plain PyTorch see them."""
 
-    forward: Callable[[Tensor], Tensor]
-    """The metric of images."""
+    tower: nn.Module
+    metric: Metric
     modules: Mapping[str, nn.Module]
     """The module of each site."""
     axes: Mapping[str, int]
@@ -37,8 +41,16 @@ class Layers:
     images: Tensor
     others: Tensor
     """The images of the baseline, one for each image."""
+    answers: Answers
+    """The answers whose Fisher information is measured."""
+    n_units: list[int]
+    """Number of units of each site."""
     rows: int
     """Largest number of rows of a run."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the metric of images."""
+        return self.metric(self.tower(x))
 
     def each(self, effects_at: Callable[[str, nn.Module], Tensor]) -> np.ndarray:
         """Return the scores of the units of all sites, given a function that returns the effects at one site."""
@@ -115,32 +127,48 @@ class Layers:
 
         return self.each(effects_at)
 
-    def fisher(self, tower: nn.Module, answers: Callable[[Tensor], Tensor]) -> np.ndarray:
-        """Return the Fisher information of a gate of each unit, by hooks of PyTorch that multiply by gates."""
+    def importance(self, opened: Tensor, generator: torch.Generator) -> Tensor:
+        """Return the Fisher information of a gate of each unit, by hooks of PyTorch that multiply by gates [units]."""
         gates = dict[str, Tensor]()
+        left = iter(opened.split(self.n_units))
 
         def multiply(site: str, _: nn.Module, __: object, output: Tensor) -> Tensor:
             shape = [1] * output.dim()
-            shape[0] = len(output)
-            shape[self.axes[site]] = output.shape[self.axes[site]]
-            gates[site] = torch.ones(shape, requires_grad=True)
+            shape[self.axes[site]] = -1
+            of_site = next(left).view(shape)
+            gates[site] = of_site.repeat_interleave(len(output), 0).requires_grad_()
             return output * gates[site]
 
-        generator = torch.Generator().manual_seed(0)
         total = torch.zeros(())
         with ExitStack() as hooks:
             for site, module in self.modules.items():
                 handle = module.register_forward_hook(partial(multiply, site))
                 hooks.callback(handle.remove)
             for x in torch.cat([self.images, self.others]).split(self.rows):
-                given = answers(tower(x))
+                left = iter(opened.split(self.n_units))
+                given = self.answers(self.tower(x))
                 directions = torch.stack(
                     [torch.randn(given.shape[1], generator=generator) for _ in x]
                 )
                 slopes = torch.autograd.grad(given, [*gates.values()], directions)
                 of_rows = torch.cat([slope.flatten(1) for slope in slopes], 1)
                 total = total + of_rows.square().sum(0)
-        return (total / (2 * len(self.images))).numpy()
+        return total / (2 * len(self.images))
+
+    def ranks(self) -> np.ndarray:
+        """Return the ranks of the units by Fisher information in rounds, as `iterative_ranks` defines them."""
+        n = sum(self.n_units)
+        generator = torch.Generator().manual_seed(0)
+        opened = torch.ones(n)
+        ranks = torch.ones(n)
+        for number in range(1, ROUNDS + 1):
+            importance = self.importance(opened, generator)
+            still_open = opened.nonzero()[:, 0]
+            rising = still_open[importance[still_open].argsort(stable=True)]
+            ranks[rising] = torch.arange(n - len(rising) + 1, n + 1) / n
+            n_left = math.ceil(n * SMALLEST ** (number / ROUNDS))
+            opened[rising[: len(rising) - n_left]] = 0
+        return ranks.numpy()
 
 
 # Heads and MLPs of a ViT: TransformerLens, nnsight and plain PyTorch.
@@ -165,11 +193,26 @@ class Places:
         self.embed = Point("vit.embeddings", "output", "hook_embed")
         self.last = Point("vit.layernorm", "input", "ln_final.hook_in")
         self.before = [
-            Point(f"vit.layers.{i}.layernorm_before", "input", f"blocks.{i}.ln1.hook_in")
+            Point(
+                f"vit.layers.{i}.layernorm_before", "input", f"blocks.{i}.ln1.hook_in"
+            )
+            for i in blocks
+        ]
+        self.ports = [
+            [
+                Point(
+                    f"vit.layers.{i}.attention.{port}_proj",
+                    "output",
+                    f"blocks.{i}.attn.hook_{port}",
+                )
+                for port in PORTS
+            ]
             for i in blocks
         ]
         self.z = [
-            Point(f"vit.layers.{i}.attention.o_proj", "input", f"blocks.{i}.attn.hook_z")
+            Point(
+                f"vit.layers.{i}.attention.o_proj", "input", f"blocks.{i}.attn.hook_z"
+            )
             for i in blocks
         ]
         self.middle = [
@@ -184,8 +227,11 @@ class Places:
     @property
     def in_order(self) -> list[Point]:
         """All points in the order of a run."""
-        of_blocks = zip(self.before, self.z, self.middle, self.mlp, strict=True)
-        return [self.embed, *chain.from_iterable(of_blocks), self.last]
+        points = [self.embed]
+        for block, ports in enumerate(self.ports):
+            points += [self.before[block], *ports, self.z[block]]
+            points += [self.middle[block], self.mlp[block]]
+        return [*points, self.last]
 
 
 Head = tuple[int, int]
@@ -214,7 +260,9 @@ class HeadTool(ABC):
         """Return values at points and, if they are asked for, the gradients of the metric by them."""
 
     @abstractmethod
-    def run(self, x: Tensor, writes: Mapping[Point, Callable[[Tensor], Tensor]]) -> Tensor:
+    def run(
+        self, x: Tensor, writes: Mapping[Point, Callable[[Tensor], Tensor]]
+    ) -> Tensor:
         """Return the metric of images, with the values at points replaced by functions of them."""
 
     def patching(self) -> np.ndarray:
@@ -259,30 +307,48 @@ class HeadTool(ABC):
         return torch.cat(effects).detach().numpy()
 
     def edges(self) -> np.ndarray:
-        """Return the scores of the edges from heads and MLPs to the inputs of later attentions and MLPs."""
+        """Return the scores of the edges from heads and MLPs to later queries, keys, values and MLPs, to first order.
+
+        The edges into one reader after the other, each from the first writer on.
+        """
         points = self.places.in_order
         other, _ = self.read(self.others, points)
         clean, slopes = self.read(self.images, points, gradients=True)
-        written = [(clean[self.places.embed] - other[self.places.embed])[None]]
+        change = {point: clean[point].detach() - other[point] for point in points}
+        # What has been written so far [writers, batch, position, width].
+        written = [change[self.places.embed][None]]
         scores = list[Tensor]()
 
-        def read_at(point: Point) -> None:
-            # All writers so far, by one product.
+        def read_by(gradients: Tensor) -> None:
             writers = torch.cat(written).flatten(1)
-            scores.append(writers @ slopes[point].flatten() / len(self.images))
+            scores.append((gradients.flatten(1) @ writers.T).flatten())
 
         for block, layer in enumerate(self.vit.vit.layers):
-            z, mlp = self.places.z[block], self.places.mlp[block]
-            read_at(self.places.before[block])
-            change = (clean[z] - other[z]).flatten(2)
-            by_head = change.unflatten(2, (self.n_heads, -1)).permute(2, 0, 1, 3)
+            stream = clean[self.places.before[block]].detach()
+            read_by(self.into_ports(block, layer, stream, slopes))
+            z = change[self.places.z[block]].flatten(2).unflatten(2, (self.n_heads, -1))
             weight = layer.attention.o_proj.weight.unflatten(1, (self.n_heads, -1))
-            heads = torch.einsum("hbpd,mhd->hbpm", by_head, weight)
-            written.append(heads)
-            read_at(self.places.middle[block])
-            written.append((clean[mlp] - other[mlp])[None])
-        read_at(self.places.last)
-        return torch.cat(scores).detach().numpy()
+            written.append(torch.einsum("bphd,mhd->hbpm", z, weight))
+            read_by(slopes[self.places.middle[block]][None])
+            written.append(change[self.places.mlp[block]][None])
+        read_by(slopes[self.places.last][None])
+        return (torch.cat(scores) / len(self.images)).detach().numpy()
+
+    def into_ports(
+        self, block: int, layer: Any, stream: Tensor, slopes: Values
+    ) -> Tensor:
+        """Return the gradients [readers, ...] by the copy of the stream that each query, key and value reads."""
+        into = list[Tensor]()
+        for port, point in zip(PORTS, self.places.ports[block], strict=True):
+            projection = getattr(layer.attention, f"{port}_proj")
+            weight = projection.weight.unflatten(0, (self.n_heads, -1))
+            of_heads = slopes[point].flatten(2).unflatten(2, (self.n_heads, -1))
+            into.append(torch.einsum("bphd,hdm->hbpm", of_heads, weight))
+        after_norm = torch.cat(into)
+        copies = stream.expand_as(after_norm).clone().requires_grad_()
+        with torch.enable_grad():
+            normed = layer.layernorm_before(copies)
+        return torch.autograd.grad(normed, copies, after_norm)[0]
 
 
 class PlainHeads(HeadTool):

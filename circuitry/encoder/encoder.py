@@ -290,7 +290,8 @@ class Encoder(HookedSites):
         """
         of_tower = self.once("identity", lambda: tower_digests(self.tower))
         # If the identity was read within a run, results carry it. So the end of the run compares these sums.
-        self.once(SUMS, lambda: weight_sums(weights_of(self.tower)))
+        if self._runs.go_on:
+            self.once(SUMS, lambda: weight_sums(weights_of(self.tower)))
         acting = {
             "behaviour": self.once(("behaviour", self), self._answers_to_noise),
             "stages": self.once(("stages", self), self._read_stages),
