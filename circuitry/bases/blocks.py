@@ -138,6 +138,7 @@ def take_apart(block: nn.Module | PlacedBlock) -> Block:
         if isinstance(module, ResidualAttentionBlock | CustomResidualAttentionBlock):
             norm = getattr(module, "ln_attn", _NOTHING)
             # open_clip's custom block has norms both before and after attention. `ls_1` and `ls_2` are layer scales.
+            behind: tuple[Callable[[Tensor], Tensor], Callable[[Tensor], Tensor]]
             behind = in_order(norm, module.ls_1), module.ls_2
             return _block((module.ln_1, module.ln_2), attention, mlp, behind, norm)
         if isinstance(module, POST_NORM):

@@ -41,7 +41,7 @@ from transformer_lens.hook_points import HookPoint
 
 from circuitry.bases.attention_kinds import mix_by_pattern
 from circuitry.bases.blocks import Block, take_apart
-from circuitry.bases.conv_blocks import after_block, conv_blocks, conv_stages
+from circuitry.bases.conv_blocks import AfterBlock, conv_blocks, conv_stages
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.narrowing import in_order, pooled_heads, project_heads
 from circuitry.encoder.stages import NO_STEP, ConvBlock, Stage, Step
@@ -126,7 +126,7 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
             if isinstance(block, ConvBlock):
                 inside, x = conv_stages(stage.site, block, read or NO_STEP, x)
                 stages += inside
-                read = partial(after_block, block, inside[-1])
+                read = AfterBlock(block, inside[-1].carried.start)
             elif block is not None:
                 mine = {name: HookPoint() for name in BLOCK_POINTS}
                 for name, point in mine.items():

@@ -17,8 +17,8 @@ To support a new kind of block, add a line to `BLOCK_KINDS`. Or list the block a
 `Chain` of a new architecture (`register_architecture`).
 """
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -45,7 +45,7 @@ STREAM_ITSELF = ("", NO_STEP)
 """The ``shortcut`` of a `ConvBlock` whose shortcut is the stream itself."""
 
 
-class _Pair(NamedTuple):
+class UnitsAndPast(NamedTuple):
     """An activation inside a block: the units of a site, and a second tensor that later steps need (``past``).
 
     Both tensors are [batch, channel, height, width].
@@ -62,11 +62,90 @@ class _Pair(NamedTuple):
 
 
 class _Move(NamedTuple):
-    """The step from one site of a block to the next site, and the name and the kind of units of the next site."""
+    """A site inside a block, and the parts of the step to this site that differ from site to site; see `PathStep`."""
 
     name: str
     kind: UnitKind
-    run: Callable[[_Pair], _Pair]
+    units: Step
+    carry: Step = NO_STEP
+    swaps: bool = False
+
+
+@dataclass(frozen=True)
+class AfterBlock:
+    """The step from the activation of the last site of a block to the stream after the block."""
+
+    block: ConvBlock
+    """The block."""
+    n_units: int
+    """Number of units of the site."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the stream after the block."""
+        units, past = _split(self.n_units, x)
+        added = self.block.add(units)
+        return self.block.after(added if past is None else added + past)
+
+
+@dataclass(frozen=True)
+class PathStep:
+    """The step from one site to the next, in parts that can be run without the others.
+
+    A change of the units of the site before, or of the stream that is carried past them, is followed by running the
+    parts that it reaches.
+    """
+
+    n_before: int | None
+    """Number of units of the site before. The stream comes after them. None if all of the activation are units."""
+    add: Step | None
+    """Step from the units of the site before to what they add to the stream. None inside of a block, where units read
+    units of the same block, or what is carried past them."""
+    after: Step
+    """Step after the sum of what is added and the carried stream. Without a sum (``add`` is None) it is ignored."""
+    swaps: bool
+    """Whether the units of this site are computed from what is carried, and the units before are carried on."""
+    units: Step
+    """Step that computes the units of this site."""
+    carry: Step | None
+    """Step to what is carried past this site. None if nothing is carried."""
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Return the activation of this site for an activation of the site before."""
+        units, past = self.run(x)
+        return units if past is None else torch.cat([units, past], 1)
+
+    def run(self, x: Tensor) -> UnitsAndPast:
+        """Return the units of this site and what it carries, for an activation of the site before."""
+        units, past = self.split(x)
+        if self.add is not None:
+            added = self.add(units)
+            units = past = self.after(added if past is None else added + past)
+        if self.swaps:
+            assert past is not None  # a block with a projection carries the stream
+            units, past = past, units
+        if self.carry is None or past is None:
+            return UnitsAndPast(self.units(units), None)
+        return UnitsAndPast(self.units(units), self.carry(past))
+
+    def split(self, x: Tensor) -> UnitsAndPast:
+        """Split an activation of the site before into its units and what it carries past them."""
+        return (
+            UnitsAndPast(x, None) if self.n_before is None else _split(self.n_before, x)
+        )
+
+
+def path_step(run: Step) -> PathStep | None:
+    """Return the parts of the step of a stage, or None if the stage is not known to consist of such parts."""
+    if isinstance(run, PathStep):
+        return run
+    # The stage after the last block reads the stream after this block.
+    first, *later = in_order(run).functions
+    if not isinstance(first, AfterBlock):
+        return None
+    block = first.block
+    return PathStep(
+        first.n_units, block.add, block.after, False, in_order(*later), None
+    )
 
 
 class Kind(NamedTuple):
@@ -185,95 +264,57 @@ def conv_stages(
     Returns:
         The stages, and the output of the last stage for ``x``.
     """
+    # The first step reads the stream, which is formed after the block before, if there is one.
+    reader, *entry = in_order(read, block.entry).functions
+    n_before = None
+    add: Step = NO_STEP
+    if isinstance(reader, AfterBlock):
+        n_before = reader.n_units
+        add = reader.block.add
+        reader = reader.block.after
+    carries = block.shortcut is not None
+    step = PathStep(
+        n_before,
+        add,
+        in_order(reader, *entry),
+        swaps=False,
+        units=NO_STEP,
+        carry=NO_STEP if carries else None,
+    )
     # The site of the projection comes right before the site of the last hidden activation. There both activations have
     # the same resolution, so they fit into one tensor.
     *first, (last_name, last_step) = block.hidden
-    moves = list[_Move]()
-    for name, step in first:
-        moves.append(_Move(name, HIDDEN_CHANNEL, partial(_hidden, step)))
+    moves = [_Move(name, HIDDEN_CHANNEL, hidden) for name, hidden in first]
     if block.shortcut is not None and block.shortcut[0]:
         # The projection reads the stream, so one step computes both the projection and the last hidden activation. The
         # hidden channels are carried past the site of the projection, and the next step only swaps the two.
-        project = partial(_projected, last_step, block.shortcut[1])
-        moves.append(_Move(block.shortcut[0], CHANNEL, project))
-        moves.append(_Move(last_name, HIDDEN_CHANNEL, _swapped))
+        name, project = block.shortcut
+        swaps = bool(
+            first
+        )  # at the entry of the block both are computed from the stream
+        moves.append(_Move(name, CHANNEL, project, last_step, swaps))
+        moves.append(_Move(last_name, HIDDEN_CHANNEL, NO_STEP, NO_STEP, swaps=True))
     else:
-        moves.append(_Move(last_name, HIDDEN_CHANNEL, partial(_hidden, last_step)))
+        moves.append(_Move(last_name, HIDDEN_CHANNEL, last_step))
 
     stages = list[Stage]()
-    enter = in_order(read, block.entry)
-    before: Callable[[Tensor], _Pair] = partial(
-        _enter, enter, block.shortcut is not None
-    )
     for move in moves:
-        pair = move.run(before(x))
-        n_units = pair.units.shape[1]
-        x = _joined(pair)
+        step = replace(step, units=move.units, swaps=move.swaps)
+        if carries:
+            step = replace(step, carry=move.carry)
+        units, past = step.run(x)
+        x = units if past is None else torch.cat([units, past], 1)
+        n_units = units.shape[1]
         carried = range(n_units, x.shape[1])
-        run = partial(_at_site, before, move.run)
-        stages.append(Stage(f"{path}.{move.name}", run, move.kind, carried=carried))
-        before = partial(_split, n_units)
+        stages.append(Stage(f"{path}.{move.name}", step, move.kind, carried=carried))
+        # The next steps are inside of the block.
+        step = replace(step, n_before=n_units, add=None)
     return stages, x
 
 
-def after_block(block: ConvBlock, stage: Stage, x: Tensor) -> Tensor:
-    """Return the stream after a block.
-
-    Args:
-        block: The block.
-        stage: The last of the stages that `conv_stages` returned for the block.
-        x: The activation at the site of this stage.
-    """
-    pair = _split(stage.carried.start, x)
-    added = block.add(pair.units)
-    if pair.past is not None:
-        added = added + pair.past
-    return block.after(added)
-
-
-def _enter(read: Step, passes: bool, x: Tensor) -> _Pair:
-    stream = read(x)
-    return _Pair(stream, stream if passes else None)
-
-
-def _hidden(step: Step, pair: _Pair) -> _Pair:
-    return pair._replace(units=step(pair.units))
-
-
-def _projected(step: Step, project: Step, pair: _Pair) -> _Pair:
-    """Return the activation at the site of a projection shortcut.
-
-    Its units are the channels of the projection. The last hidden activation is carried past them.
-
-    Args:
-        step: Step that computes the last hidden activation from the units of the site before.
-        project: The projection, which reads the stream.
-        pair: Activation of the site before, which carries the stream.
-    """
-    assert pair.past is not None  # a block with a projection carries the stream
-    return _Pair(project(pair.past), step(pair.units))
-
-
-def _swapped(pair: _Pair) -> _Pair:
-    assert pair.past is not None  # the last hidden activation, from `_projected`
-    return _Pair(pair.past, pair.units)
-
-
-def _at_site(
-    before: Callable[[Tensor], _Pair], move: Callable[[_Pair], _Pair], x: Tensor
-) -> Tensor:
-    return _joined(move(before(x)))
-
-
-def _joined(pair: _Pair) -> Tensor:
-    if pair.past is None:
-        return pair.units
-    return torch.cat([pair.units, pair.past], 1)
-
-
-def _split(n_units: int, x: Tensor) -> _Pair:
+def _split(n_units: int, x: Tensor) -> UnitsAndPast:
     units, past = torch.split(x, [n_units, x.shape[1] - n_units], 1)
-    return _Pair(units, past if past.shape[1] else None)
+    return UnitsAndPast(units, past if past.shape[1] else None)
 
 
 def _taken_apart(module: Any, entry: Step) -> ConvBlock | None:

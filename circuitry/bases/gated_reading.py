@@ -16,7 +16,10 @@ import torch
 from jaxtyping import Float, Int, Shaped
 from torch import Tensor
 
+from circuitry.bases.conv_blocks import PathStep, path_step
 from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.narrowing import change_of_units, units_alone
+from circuitry.encoder.stages import NO_STEP
 from circuitry.runs.arguments import Names, checked
 
 Gates = Shaped[Tensor, "_ _"]
@@ -110,48 +113,204 @@ def read_through(
     return torch.cat(readings, dim).index_select(dim, order)
 
 
-def read_paths(
-    encoder: Encoder,
-    activations: Mapping[str, Tensor],
-    ends: Mapping[str, Tensor],
-    gates: Mapping[str, Gates],
-) -> Iterator[tuple[str, Float[Tensor, "rows image ..."]]]:
-    """Yield the sites after the first gated site, each with the activation of its units under every row of gates.
+class DirectPaths:
+    """Runs of an encoder in which units act on later sites along direct paths only.
 
-    Gates act along direct paths only. A gate on a unit u changes what later sites read from u through the residual
-    stream, but it does not change the units of the sites in between. These units keep the given activation, or its
-    mixture with the baseline if they have gates themselves. The iteration ends with the first site that carries no
-    residual stream past its units.
+    A gate on a unit u changes what later sites read from u through the residual stream, but it does not change the
+    units of the sites in between. These units keep the given activation, or its mixture with the baseline if they have
+    gates themselves. So of the blocks in between, only the steps of the stream are run, not the hidden units; see
+    `PathStep`. Other stages are run as a whole.
 
-    Args:
-        encoder: The encoder.
-        activations: Activations by site. They begin at the first gated site, and are needed up to the site before the
-            last site that the caller takes from the iterator.
-        ends: Baselines of the gated sites. A baseline has an activation for each image, or a single activation for all
-            images.
-        gates: Gates [rows, units] by gated site, in the order of the sites. Row i of all sites acts in the same run.
-
-    Yields:
-        The name of a site, and its units [rows, image, ...].
+    What does not depend on the gates is computed once.
     """
-    first = next(iter(gates))
-    n_rows = len(gates[first])
-    # [row * image, ...]: the activation of the current site under each row of gates, with units and carried stream.
-    stack = activations[first].expand(n_rows, *activations[first].shape).flatten(0, 1)
-    for up, down in pairwise(encoder.sites[encoder.position(first) :]):
-        x = encoder.units_of(up, activations[up])
-        read = x.expand(n_rows, *x.shape)
-        if up in gates:
-            # The gates [row, unit] get the shape of [row, image, ...], with ones on all axes but rows and units.
-            shape = [n_rows] + [1] * x.dim()
-            shape[encoder.unit_dim(up) % x.dim() + 1] = -1
-            read = mixed(gates[up].reshape(shape), x, encoder.units_of(up, ends[up]))
-        carrying = encoder.carry(up, read.flatten(0, 1), stack)
-        stack = encoder(carrying, start=up, stop=down)
-        units = encoder.units_of(down, stack)
-        yield down, torch.unflatten(units, 0, (n_rows, -1))
-        if down not in encoder.carried:
-            return
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        activations: Mapping[str, Tensor],
+        ends: Mapping[str, Tensor],
+        chosen: Mapping[str, Int[Tensor, " chosen"]] | None = None,
+    ) -> None:
+        """Prepare the runs.
+
+        Args:
+            encoder: The encoder.
+            activations: Activations by site. They begin at the first gated site, and are needed up to the site before
+                the last site that the caller of `read` takes.
+            ends: Baselines of the gated sites. A baseline has an activation for each image, or a single activation for
+                all images.
+            chosen: Indices of the units that are computed, by site. Default: all units of all sites.
+        """
+        self.encoder = encoder
+        self.activations = activations
+        self.ends = ends
+        self.chosen = chosen
+        self._added = dict[str, Tensor]()
+        self._chosen_alone = dict[str, Callable[[Tensor], Tensor]]()
+
+    def read(
+        self, gates: Mapping[str, Gates]
+    ) -> Iterator[tuple[str, Float[Tensor, "rows image ..."]]]:
+        """Yield the sites that the gated units reach, each with its chosen units under every row of gates.
+
+        The iteration ends at the latest with the first site that carries no residual stream past its units.
+
+        Args:
+            gates: Gates [rows, units] by gated site, in the order of the sites. Row i of all sites acts in the same
+                run.
+
+        Yields:
+            The name of a site, and its chosen units [rows, image, ...].
+        """
+        encoder = self.encoder
+        positions = [encoder.position(site) for site in gates]
+        # The units of the current site, and the stream that is carried past them, under each row of gates
+        # [rows, image, ...]. None means that the gates do not change them.
+        units: Tensor | None = None
+        past: Tensor | None = None
+        source: Tensor | None
+        for up, down in pairwise(encoder.sites[positions[0] :]):
+            closing = gates.get(up)
+            if closing is not None:
+                units = self._mixed(up, closing)
+            # Hooks act on whole activations.
+            run = encoder.stages[encoder.position(up)].run
+            step = None if encoder.hooked_sites else path_step(run)
+            if step is None:
+                n_rows = len(gates[encoder.sites[positions[0]]])
+                source, past = self._run_whole(up, down, units, past, n_rows)
+            else:
+                source, past = self._follow(step, up, units, past, closing)
+            if source is not None and self._wants(down):
+                yield down, by_rows(self._read_alone(down, step), source)
+            units = None
+            reaches_no_further = past is None and encoder.position(down) > positions[-1]
+            if down not in encoder.carried or reaches_no_further:
+                return
+
+    def _wants(self, site: str) -> bool:
+        return self.chosen is None or bool(len(self.chosen[site]))
+
+    def _mixed(self, site: str, gates: Gates) -> Float[Tensor, "rows image ..."]:
+        """Return the units of a site, each mixed with its baseline by the gates [rows, units]."""
+        x = self.encoder.units_of(site, self.activations[site])
+        # The gates [row, unit] get the shape of [row, image, ...], with ones on all axes but rows and units.
+        shape = [len(gates)] + [1] * x.dim()
+        shape[self._axis(site)] = -1
+        end = self.encoder.units_of(site, self.ends[site])
+        return mixed(gates.reshape(shape), x, end)
+
+    def _axis(self, site: str) -> int:
+        """Return the axis of the units of a site in an activation [rows, image, ...]."""
+        return self.encoder.unit_dim(site) % self.activations[site].dim() + 1
+
+    def _run_whole(
+        self,
+        up: str,
+        down: str,
+        units: Tensor | None,
+        past: Tensor | None,
+        n_rows: int,
+    ) -> tuple[Tensor, Tensor | None]:
+        """Run a stage as a whole; return the units of site ``down``, and what it carries, under each row of gates."""
+        pieces = list[Tensor]()
+        split = self.encoder.units_and_carried(up, self.activations[up])
+        # Without a carried stream there is one piece, the units.
+        for clean, changed in zip(split, (units, past), strict=False):
+            pieces.append(
+                clean.expand(n_rows, *clean.shape) if changed is None else changed
+            )
+        stack = torch.cat(pieces, self._axis(up)).flatten(0, 1)
+        out = self.encoder(stack, start=up, stop=down)
+        of_down = [
+            torch.unflatten(piece, 0, (n_rows, -1))
+            for piece in self.encoder.units_and_carried(down, out)
+        ]
+        return of_down[0], of_down[1] if len(of_down) > 1 else None
+
+    def _follow(
+        self,
+        step: PathStep,
+        up: str,
+        units: Tensor | None,
+        past: Tensor | None,
+        gates: Gates | None,
+    ) -> tuple[Tensor | None, Tensor | None]:
+        """Follow a change through a step, without computing the units of the next site.
+
+        Return what these units are computed from, and what is carried past them. Both are None if they do not change.
+
+        Args:
+            step: The step.
+            up: The site before the step.
+            units: Changed units of this site, or None.
+            past: The changed stream past these units, or None.
+            gates: Gates on this site, or None.
+        """
+        source = units
+        if step.add is not None and (units is not None or past is not None):
+            clean, stream = step.split(self.activations[up])
+            if up not in self._added:
+                self._added[up] = step.add(clean)
+            added = self._added[up]
+            if units is not None:
+                added = self._with_change(step.add, added, clean, units, gates)
+            if past is not None:
+                stream = past
+            if stream is not None:
+                added = added + stream
+            source = past = by_rows(step.after, added)
+        if step.swaps:
+            source, past = past, source
+        if step.carry is None or past is None:
+            return source, None
+        return source, by_rows(step.carry, past)
+
+    def _with_change(
+        self,
+        add: Callable[[Tensor], Tensor],
+        added: Tensor,
+        clean: Tensor,
+        units: Tensor,
+        gates: Gates | None,
+    ) -> Float[Tensor, "rows image ..."]:
+        """Return what the changed units of a site add to the stream.
+
+        Args:
+            add: Step from units to what they add.
+            added: What the unchanged units add.
+            clean: The unchanged units.
+            units: The changed units [rows, image, ...].
+            gates: The gates that change them.
+        """
+        change = None
+        if gates is not None and gates.dtype == torch.bool:
+            # Usually a few units are closed, and the addition is linear in them.
+            closed = (~gates).any(0).nonzero()[:, 0]
+            change = change_of_units(add, closed)
+        if change is None:
+            return by_rows(add, units)
+        moved = units.index_select(2, closed) - clean.index_select(1, closed)
+        return added + by_rows(change, moved)
+
+    def _read_alone(
+        self, site: str, step: PathStep | None
+    ) -> Callable[[Tensor], Tensor]:
+        """Return the function from what the units of a site are computed from to the chosen units of this site."""
+        if site not in self._chosen_alone:
+            read: Callable[[Tensor], Tensor] = NO_STEP if step is None else step.units
+            if self.chosen is not None:
+                unit_dim = self.encoder.unit_dim(site)
+                read = units_alone(read, self.chosen[site], unit_dim)
+            self._chosen_alone[site] = read
+        return self._chosen_alone[site]
+
+
+def by_rows(
+    step: Callable[[Tensor], Tensor], x: Float[Tensor, "rows image ..."]
+) -> Float[Tensor, "rows image ..."]:
+    """Return the output of a step for activations that have an axis of rows before the axis of images."""
+    return torch.unflatten(step(x.flatten(0, 1)), 0, x.shape[:2])
 
 
 @checked
@@ -198,7 +357,7 @@ def _find_joined(encoder: Encoder) -> list[tuple[str, str]]:
             n_units = encoder.n_units(up, clean[up])
             closed = {up: image.new_zeros(1, n_units, dtype=torch.bool)}
             nan = {up: torch.full_like(clean[up], torch.nan)}
-            for down, read in read_paths(encoder, clean, nan, closed):
+            for down, read in DirectPaths(encoder, clean, nan).read(closed):
                 if bool(read.isnan().any()):
                     pairs.append((up, down))
     return pairs

@@ -200,7 +200,7 @@ class ResidualStream:
         stream = cls(blocks, {}, encoder, components)
         apart = {}
         for layer in stream.layers:
-            if units is not None and layer.site in units:
+            if units is not None and len(units.get(layer.site, ())):
                 n_units = stream.n_units(layer)
                 chosen = _checked_units(layer.site, n_units, units[layer.site])
                 # Heads are components in any case.
@@ -332,18 +332,35 @@ class ResidualStream:
 
         Each entry holds weights [port, head, d_head, d_model] and biases [port, head, d_head].
         """
-        return self._once("read", lambda: tuple(map(self._read_weights, self.blocks)))
+        return tuple(map(self.read_weights_of, range(len(self.blocks))))
+
+    def read_weights_of(self, index: int) -> tuple[Tensor, Tensor]:
+        """Return the weights by which the heads of one block read the stream; see `read_weights`."""
+        block = self.blocks[index]
+        return self._once(f"read {index}", lambda: self._read_weights(block))
 
     @property
     def write_weights(self) -> tuple[Float[Tensor, "head d_head d_model"], ...]:
         """For each block, the weights from z to what its heads add to the stream."""
-        return self._once("write", lambda: tuple(map(self._write_weights, self.blocks)))
+        return tuple(map(self.write_weights_of, range(len(self.blocks))))
+
+    def write_weights_of(self, index: int) -> Float[Tensor, "head d_head d_model"]:
+        """Return the weights from z of one block to what its heads add to the stream."""
+        block = self.blocks[index]
+        return self._once(f"write {index}", lambda: self._write_weights(block))
 
     @property
     def neuron_weights(self) -> tuple[Float[Tensor, "neuron d_model"], ...]:
         """For each block, the weights from its neurons to what its MLP adds to the stream."""
         places = range(len(self.blocks))
         return self._once("neurons", lambda: tuple(map(self._neuron_weights, places)))
+
+    def apart_weights(self, layer: Layer) -> Float[Tensor, "neurons d_model"]:
+        """Return the weights from the neurons of a layer that are components by themselves to the stream."""
+        return self._once(
+            f"{layer.name} apart",
+            lambda: self._neuron_weights(layer.index, layer.apart),
+        )
 
     def _once(self, name: str, make: Callable[[], _Weights]) -> _Weights:
         """Return the result of ``make``.
@@ -440,7 +457,7 @@ class ResidualStream:
         x = self.components.units_of(layer.site, _at(layer.site, activations))
         if layer.of_heads:
             heads = rearrange(x, "b p head d -> head (b p) d")
-            written = heads @ self.write_weights[layer.index]
+            written = heads @ self.write_weights_of(layer.index)
             return written.reshape(-1, *x.shape[:2], written.shape[-1])
         if layer.block is None:
             together = x
@@ -449,10 +466,7 @@ class ResidualStream:
             together = layer.block.mlp_out(x) - self.biases(layer.index)[1]
             if not layer.apart:
                 return together[None]
-            weights = self._once(
-                f"{layer.name} apart",
-                lambda: self._neuron_weights(layer.index, layer.apart),
-            )
+            weights = self.apart_weights(layer)
             alone = torch.einsum("bpn,nm->nbpm", x[..., list(layer.apart)], weights)
         # The last component is the layer minus all other components, so that all components sum to the layer exactly.
         return torch.cat([alone, (together - alone.sum(0))[None]])

@@ -41,7 +41,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from circuitry.bases.gated_reading import joined_sites, read_paths
+from circuitry.bases.gated_reading import DirectPaths, joined_sites
 from circuitry.circuits.nodes import clean_run, per_unit
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.encoder.encoder import Encoder
@@ -146,30 +146,35 @@ def reader_edges(
             ends = batch.ends(clean)
             n_images += len(batch.images)
             at_once = max(1, fit // len(batch.images))
-            units = {site: encoder.units_of(site, a) for site, a in clean.items()}
-            slopes = {site: encoder.units_of(site, g) for site, g in gradients.items()}
             sizes = dict[str, int]()
             chosen = dict[str, Tensor]()
-            for site, kept in kept_units.items():
+            units = dict[str, Tensor]()
+            slopes = dict[str, Tensor]()
+            for site in encoder.sites[1:]:
+                kept = kept_units.get(site, np.zeros(0, np.int64))
                 sizes[site] = encoder.n_units(site, clean[site])
                 _check_units(site, kept, sizes[site])
                 chosen[site] = torch.tensor(kept, device=encoder.device)
+                dim = encoder.unit_dim(site)
+                units[site] = clean[site].index_select(dim, chosen[site])
+                slopes[site] = gradients[site].index_select(dim, chosen[site])
+            paths = DirectPaths(encoder, clean, ends, chosen)
             columns: dict[Pair, list[Tensor]] = {pair: [] for pair in sums}
             for up, last_reader in last_readers.items():
                 # torch.split would make an empty chunk if there are no units.
                 chunks = torch.split(chosen[up], at_once) if len(chosen[up]) else ()
-                for some in chunks:
+                for chunk in chunks:
                     # Gates [units of the chunk, all units of the site]: each row closes one unit.
-                    gates = {up: F.one_hot(some, sizes[up]) == 0}
-                    for down, read in read_paths(encoder, clean, ends, gates):
+                    gates = {up: F.one_hot(chunk, sizes[up]) == 0}
+                    for down, read in paths.read(gates):
                         if (up, down) in sums:
                             losses = (units[down] - read) * slopes[down]
                             effects = per_unit(losses.sum(1), encoder.unit_dim(down))
-                            columns[up, down].append(effects[:, chosen[down]].T)
+                            columns[up, down].append(effects.T)
                         # No later site reads this one, so runs of later sites are not needed.
                         if down == last_reader:
                             break
-                    bar.update(len(some))
+                    bar.update(len(chunk))
             for pair, scores in sums.items():
                 if columns[pair]:
                     scores += torch.cat(columns[pair], 1).cpu().double().numpy()

@@ -27,6 +27,7 @@ from circuitry.circuits.narrowed_tasks import own_images, without_image
 from circuitry.circuits.nodes import (
     FoldSum,
     NodeEffects,
+    check_effects,
     clean_run,
     effects_of,
     fold_sums,
@@ -78,11 +79,13 @@ def conductance_effects(
                     change = (
                         (a.pop(site) - after[site]) * (g.pop(site) + slopes[site]) / 2
                     )
-                    effects[site] = effects[site] + unit_effects(task, site, change)
+                    of_units = unit_effects(task.encoder, site, change)
+                    effects[site] = effects[site] + of_units
                 a = after
                 g = slopes
             # The last point is the baseline of the image. The metric there is the end value for all sites.
             at_ends = dict.fromkeys(complete, at_end)
+            check_effects(task.metric, effects)
             for fold, of_fold in fold_sums(folds, batch, effects, clean, at_ends):
                 sums[fold].append(of_fold)
             bar.update()

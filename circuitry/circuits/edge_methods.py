@@ -56,6 +56,7 @@ from circuitry.circuits.stream_edges import (
     attributed,
     unit_edges,
 )
+from circuitry.circuits.unit_gradients import unit_gradients
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
@@ -90,7 +91,7 @@ def exact_cuts(
 
 EDGE_SCORERS: Mapping[str, EdgeScorer] = {
     SQUARED: chain_edges,
-    GRADIENT: partial(unit_edges, attributed),
+    GRADIENT: unit_gradients,
     EXACT_READERS: exact_readers,
     CUTS: exact_cuts,
 }
@@ -213,19 +214,25 @@ def with_edges(task: Task, circuit: Circuit) -> Circuit:
     """Return the same circuit of units, with scores of the edges between its units.
 
     The scores are measured on the task's images of the class; see `score_edges`. The ``source`` of the returned circuit
-    is a graph, which keeps the circuit's units and holds these scores.
+    is a graph, which keeps the circuit's units and holds these scores. A smaller circuit gets the same scores from this
+    graph without a run; see `AttributionGraph.among`.
 
     Example:
-        >>> part = circuitry.own_part(task)
-        >>> circuitry.circuits.with_edges(task, part).source.edges.count > 0
+        >>> part = circuitry.circuits.with_edges(task, circuitry.own_part(task, share=0.02))
+        >>> part.source.edges.count > 0
+        True
+        >>> smaller = part.source.strongest(0.01, "signed", "global")
+        >>> part.source.among(smaller.units).edges.count < part.source.edges.count
         True
     """
     source = circuit.source
-    check_made_with(task, [source], (*ANY_CLASS, "baseline"))
     # A graph lists the kept units of all its sites. A circuit may lack sites without kept units.
     nothing = np.zeros(0, np.int64)
     kept = {site: circuit.units.get(site, nothing) for site in source.inner_sites}
-    edges = score_edges(own_images(task), kept)
+    # In one run, so that the identity of the model is read once.
+    with task.encoder.running():
+        check_made_with(task, [source], (*ANY_CLASS, "baseline"))
+        edges = score_edges(own_images(task), kept)
     settings = source.settings | edges_made_with(task.encoder, AttributionSettings())
     graph = replace(source, settings=settings).keeping(kept, edges.scores)
     return replace(circuit, source=graph)

@@ -290,6 +290,23 @@ class AttributionGraph(Scores):
         units = {site: kept[site] for site in self.inner_sites if site in kept}
         return Edges(units, self.edge_scores)
 
+    def among(self, units: Mapping[str, np.ndarray]) -> "AttributionGraph":
+        """Return the graph that keeps only the given units, with the scores of the edges between them.
+
+        The score of an edge does not depend on the other kept units, so it needs no run of the model.
+
+        Args:
+            units: Indices of units by site. A site that is not given keeps no unit.
+
+        Example:
+            >>> fewer = graph.among(graph.strongest(0.1).units)
+            >>> fewer.edges.count < graph.edges.count
+            True
+        """
+        given = {site: units.get(site, ()) for site in self.kept_units}
+        edges = self.edges.among(given)
+        return self.keeping(edges.units, edges.scores)
+
     def check_finite(self) -> None:
         """Raise `InputError` if any score of a unit or an edge is NaN or infinite."""
         super().check_finite()

@@ -29,7 +29,7 @@ from circuitry.circuits.completeness import Completeness
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import Metric, checked_metric, metric_name
-from circuitry.encoder.site_activations import check_finite
+from circuitry.encoder.site_activations import check_finite, first_not_finite
 from circuitry.encoder.task import Batch, Task
 from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
 from circuitry.runs.errors import InputError
@@ -91,8 +91,9 @@ def image_effects(task: Task, rule: QuadratureRule) -> Iterator[ImageEffects]:
                     encoder, metric, a, b, site, rule, rows, at_zero
                 )
                 # 3. The step from the baseline to the clean activation, times the mean gradient on the path.
-                effects[site] = unit_effects(task, site, (a - b) * gradient)
+                effects[site] = unit_effects(encoder, site, (a - b) * gradient)
                 bar.update()
+            check_effects(metric, effects)
             yield ImageEffects(batch, clean, ends, effects, values)
 
 
@@ -132,24 +133,30 @@ def fold_effects(
     return effects_of(sums, folds, at_same)
 
 
-def unit_effects(task: Task, site: str, effects: Tensor) -> Tensor:
+def unit_effects(encoder: Encoder, site: str, effects: Tensor) -> Tensor:
     """Return the effects [batch, units] of a site's units, summed over positions.
 
-    Raise `InputError` if an effect is not finite.
-
     Args:
-        task: The task, whose encoder has the site.
+        encoder: The encoder.
         site: The site.
         effects: Effect of each value of the site's activation, with the shape of the activation.
     """
-    units = task.encoder.units_of(site, effects)
-    of_units = per_unit(units, task.encoder.unit_dim(site))
-    if not bool(of_units.isfinite().all()):
+    return per_unit(encoder.units_of(site, effects), encoder.unit_dim(site))
+
+
+def check_effects(metric: Metric, effects: Mapping[str, Tensor]) -> None:
+    """Raise `InputError` if an effect is not finite, and name the first site with such an effect.
+
+    Args:
+        metric: The metric whose gradients gave the effects.
+        effects: Effects [batch, units] by site.
+    """
+    site = first_not_finite(effects)
+    if site is not None:
         raise InputError(
-            f"The gradient of the metric {metric_name(task.metric)!r} by the activation at site {site!r} is NaN or "
+            f"The gradient of the metric {metric_name(metric)!r} by the activation at site {site!r} is NaN or "
             "infinite on the path to the baseline, although the metric itself is finite: look at its derivative there."
         )
-    return of_units
 
 
 class FoldSum(NamedTuple):
@@ -188,14 +195,18 @@ def fold_sums(
         numbers = folds[batch.start : batch.start + n_images]
     for fold in np.unique(numbers).tolist():
         members: Any = torch.from_numpy(np.flatnonzero(numbers == fold))
-        if len(members) == n_images:
-            members = slice(None)  # no copy of the whole batch
-        by_site = dict[str, np.ndarray]()
-        for site, of_images in effects.items():
-            # Sums within a batch stay on the device and in the precision of the effects; sums over batches are in
-            # double precision.
-            by_site[site] = of_images[members].sum(0).cpu().double().numpy()
         of_fold = clean[members]
+        # The effects are on the device; all other numbers are on the CPU.
+        on_device: Any = slice(None)  # no copy of the whole batch
+        if len(members) < n_images:
+            on_device = members.to(batch.images.device)
+        # Sums within a batch stay on the device and in the precision of the effects; sums over batches are in double
+        # precision. The sums of all sites are read together, because Python waits for the GPU at each read.
+        totals = [of_images[on_device].sum(0) for of_images in effects.values()]
+        pieces = torch.split(torch.cat(totals).cpu().double(), list(map(len, totals)))
+        by_site = {
+            site: piece.numpy() for site, piece in zip(effects, pieces, strict=True)
+        }
         ends = {site: float(values[members].sum()) for site, values in at_ends.items()}
         yield fold, FoldSum(by_site, float(of_fold.sum()), ends, len(of_fold))
 

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from einops import rearrange
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitry.bases.residual import PORTS, Layer, ResidualStream
@@ -154,7 +154,7 @@ def into_readers(
         rest = (read.gradient - into_units.sum(0))[None]
         return torch.cat([into_units, rest])
     if layer.of_heads:
-        weights, _ = stream.read_weights[layer.index]
+        weights, _ = stream.read_weights_of(layer.index)
         of_ports = [taps[f"{layer.name}.hook_{port}"].gradient for port in PORTS]
         ports = torch.stack(of_ports)
         n_images, n_positions = ports.shape[1:3]
@@ -194,16 +194,41 @@ def _into_neurons(
     if not block.affine:
         alone = layer.groups(block.n_neurons)[:-1].to(by_neuron)
         return passed_back(block.mlp_in, at, alone[:, None, None] * by_neuron)
-    width = by_neuron.shape[-1]
     read = list[Tensor]()
-    for first in range(0, width, block.n_neurons):  # two rounds for gated neurons
-        places = first + torch.tensor(layer.apart, device=by_neuron.device)
-        one_hot = F.one_hot(places, width).to(by_neuron)
-        # The map is affine, so its rows are the same everywhere: one position at 0 gives them.
-        nothing = by_neuron.new_zeros(1, block.width)
-        rows = passed_back(block.mlp_in, nothing, one_hot[:, None])
+    for places in neuron_places(layer, by_neuron):  # two rounds for gated neurons
+        rows = neuron_rows(layer, places, by_neuron)
         read.append(by_neuron[..., places].movedim(-1, 0)[..., None] * rows[:, None])
     return sum(read[1:], read[0])
+
+
+def neuron_places(layer: Layer, by_neuron: Tensor) -> Int[Tensor, "copies neurons"]:
+    """Return the places of the neurons in ``layer.apart`` among all pre-activations. Gated neurons have two each.
+
+    Args:
+        layer: The layer.
+        by_neuron: An activation of the pre-activations.
+    """
+    assert layer.block is not None
+    n_neurons = layer.block.n_neurons
+    first = torch.arange(0, by_neuron.shape[-1], n_neurons, device=by_neuron.device)
+    return first[:, None] + torch.tensor(layer.apart, device=by_neuron.device)
+
+
+def neuron_rows(
+    layer: Layer, places: Int[Tensor, " neurons"], by_neuron: Tensor
+) -> Float[Tensor, "neurons position d_model"]:
+    """Return the weights by which some pre-activations of an affine MLP read the normed stream, at one position.
+
+    Args:
+        layer: The layer.
+        places: Indices of the pre-activations.
+        by_neuron: An activation of the pre-activations.
+    """
+    assert layer.block is not None
+    one_hot = F.one_hot(places, by_neuron.shape[-1]).to(by_neuron)
+    # The map is affine, so its rows are the same everywhere: one position at 0 gives them.
+    nothing = by_neuron.new_zeros(1, layer.block.width)
+    return passed_back(layer.block.mlp_in, nothing, one_hot[:, None])
 
 
 def tapped_run(
@@ -211,6 +236,7 @@ def tapped_run(
     metric: Metric,
     x: Float[Tensor, "batch position d_model"],
     more: Sequence[str] = (),
+    sites: Sequence[str] = (),
 ) -> dict[str, Tap]:
     """Run from the stream before the first block to the metric; return a `Tap` at each hook point of a reader.
 
@@ -222,11 +248,12 @@ def tapped_run(
         metric: The metric of the embedding.
         x: The stream before the first block.
         more: Further hook points of each block.
+        sites: Sites of the stream that get a tap, too.
     """
     names = [*(f"attn.hook_{port}" for port in PORTS), "mlp.hook_pre", *more]
     points = [f"blocks.{i}.{name}" for i in range(len(stream.blocks)) for name in names]
     points += [layer.reads for layer in stream.layers[1:]]
-    points.append(stream.layers[-1].site)
+    points += [stream.layers[-1].site, *sites]
     seen: dict[str, Tensor] = {}
 
     def tap(tensor: Tensor, hook: Any) -> None:

@@ -1,6 +1,5 @@
 """The package's methods that score units; see `circuitry.circuits.methods`."""
 
-from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -23,7 +22,14 @@ from circuitry.circuits.methods import (
     UnitScorer,
 )
 from circuitry.circuits.narrowed_tasks import own_images
-from circuitry.circuits.nodes import NodeEffects, fold_effects, image_effects
+from circuitry.circuits.nodes import (
+    FoldSum,
+    NodeEffects,
+    effects_of,
+    fold_effects,
+    fold_sums,
+    image_effects,
+)
 from circuitry.circuits.own_part_of_class import ranks_by_contrast
 from circuitry.circuits.quadrature import left_rule
 from circuitry.circuits.tower_defaults import default_size
@@ -57,16 +63,14 @@ def along_image(
 
 def gradient_at_image(task: Task, settings: AttributionSettings) -> UnitScores:
     """Score units by the gradient on the clean run, times the difference between activation and baseline."""
-    sums = defaultdict[str, Any](float)
-    n_images = 0
+    sums = list[FoldSum]()
     with task.running(gradients=True):
         # The left rule of one point takes the gradient at the clean activation.
-        for of_batch in image_effects(own_images(task), left_rule(1)):
-            for site, effects in of_batch.effects.items():
-                # Batches are summed in double precision, so that the batch size does not change the result.
-                sums[site] = sums[site] + effects.sum(0).cpu().double().numpy()
-            n_images += len(of_batch.metric)
-    return {site: total / n_images for site, total in sums.items()}
+        for batch, _, _, effects, clean in image_effects(
+            own_images(task), left_rule(1)
+        ):
+            sums += [of_all for _, of_all in fold_sums(None, batch, effects, clean, {})]
+    return effects_of({0: sums}, None)[0].scores
 
 
 def exact_effects(task: Task, settings: AttributionSettings) -> UnitScores:

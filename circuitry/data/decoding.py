@@ -3,6 +3,7 @@
 A file that cannot be read or preprocessed is skipped with a warning. With ``strict`` it raises an `InputError`.
 """
 
+import os
 import threading
 import warnings
 from collections import deque
@@ -19,6 +20,7 @@ from torch import Tensor
 
 from circuitry.data.images import Decoding, load_image, reason_of
 from circuitry.runs.errors import InputError
+from circuitry.runs.processes import allowed_cores
 
 Preprocess = Callable[[Image.Image], Tensor]
 """Function of a picture that returns a tensor of real numbers [3, H, W], such as open_clip's transform for validation.
@@ -50,8 +52,17 @@ def with_decoding(preprocess: Preprocess, decoding: Decoding) -> Preprocess:
     return AsStored(plain) if decoding == "as-stored" else plain
 
 
-_THREADS = 2
-"""Number of images that are decoded at the same time."""
+_MOST_THREADS = 16  # for machines with many cores: Python runs one thread at a time between decoders
+
+
+def decoding_threads() -> int:
+    """Return how many images this process decodes at the same time: one for each core that it may run on.
+
+    Processes that torchrun started on this machine share its cores. OMP_NUM_THREADS is not read, because torchrun sets
+    it to one: this number is meant for sums.
+    """
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE", "1"))
+    return min(max(2, allowed_cores() // processes), _MOST_THREADS)
 
 
 def numbered_batches(
@@ -75,7 +86,7 @@ def numbered_batches(
     places: list[int] = []
     batch: list[Tensor] = []
     for place, (path, tensor) in enumerate(
-        _decoded_ahead(paths, preprocess, ahead=batch_size + _THREADS)
+        _decoded_ahead(paths, preprocess, ahead=batch_size)
     ):
         if isinstance(tensor, InputError):
             if strict:
@@ -105,9 +116,10 @@ def numbered_batches(
 def _decoded_ahead(
     paths: Iterable[Path], preprocess: Preprocess, ahead: int
 ) -> Iterator[tuple[Path, Tensor | InputError]]:
-    """Yield (path, preprocessed image) in the order of ``paths``, with at most ``ahead`` images decoded in advance.
+    """Yield (path, preprocessed image) in the order of ``paths``, while threads decode the following images.
 
-    If an image cannot be read or preprocessed, the `InputError` is yielded in its place.
+    At most ``ahead`` images and one for each thread are decoded in advance. If an image cannot be read or preprocessed,
+    the `InputError` is yielded in its place.
     """
     decoding: Decoding = "as-stored" if isinstance(preprocess, AsStored) else "upright"
 
@@ -123,10 +135,12 @@ def _decoded_ahead(
             return reason
 
     remaining = iter(paths)
-    pool = ThreadPoolExecutor(_THREADS)
+    threads = decoding_threads()
+    pool = ThreadPoolExecutor(threads)
     try:
         waiting: deque[tuple[Path, Future[Tensor | InputError]]] = deque(
-            (path, pool.submit(decode, path)) for path in islice(remaining, ahead)
+            (path, pool.submit(decode, path))
+            for path in islice(remaining, ahead + threads)
         )
         while waiting:
             path, future = waiting.popleft()

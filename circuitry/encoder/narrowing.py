@@ -10,31 +10,179 @@ Only ``delta`` has a gradient. Autograd does not record computations that do not
 sliced to the chosen units. In a bottleneck only the middle 3x3 convolution keeps its full size.
 
 ResNet's bottlenecks and CLIP's attention pooling have a `NarrowStage` of their own. For any other module `narrow_stage`
-runs the whole module and selects the chosen units. The modules of the tower are never changed.
+runs the whole module and selects the chosen units.
+
+`units_alone` and `change_of_units` narrow the steps inside of a block (`conv_blocks`) to some units of their output or
+of their input. The modules of the tower are never changed.
 """
 
+import copy
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from einops import rearrange
 from open_clip.modified_resnet import AttentionPool2d, Bottleneck
+from timm.layers import BatchNormAct2d, Conv2dSame
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from circuitry.encoder.stages import NarrowStage, Stage
+from circuitry.encoder.stages import NO_STEP, NarrowStage, Stage
+
+CONVOLUTIONS = (nn.Conv2d, Conv2dSame)
+BATCH_NORMS = (nn.BatchNorm2d, BatchNormAct2d)
+BY_UNIT = (
+    nn.ReLU,
+    nn.ReLU6,
+    nn.GELU,
+    nn.SiLU,
+    nn.Hardswish,
+    nn.Identity,
+    nn.AvgPool2d,
+)
+"""Modules that compute each channel from the same channel, without weights of its own.
+
+All three lists hold exact classes, because a derived class may use its weights in another way.
+"""
 
 
-def in_order(*functions: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
-    """Return the composition of functions. The first function is applied first."""
+@dataclass(frozen=True)
+class InOrder:
+    """The composition of functions. The first function is applied first."""
 
-    def run(x: Tensor) -> Tensor:
-        for function in functions:
+    functions: tuple[Callable[[Tensor], Tensor], ...]
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """Run the functions."""
+        for function in self.functions:
             x = function(x)
         return x
 
-    return run
+
+def in_order(*functions: Callable[[Tensor], Tensor]) -> InOrder:
+    """Return the composition of functions. Functions that are compositions themselves are opened."""
+    opened = list[Callable[[Tensor], Tensor]]()
+    for function in functions:
+        if isinstance(function, InOrder):
+            opened += function.functions
+        else:
+            opened.append(function)
+    return InOrder(tuple(opened))
+
+
+def units_alone(
+    step: Callable[[Tensor], Tensor], units: Tensor, unit_dim: int = 1
+) -> Callable[[Tensor], Tensor]:
+    """Return a function that computes only some units of the output of a step.
+
+    The last functions of the step are narrowed to the units, back to the convolution whose rows of weights belong to
+    the units. If a function is of an unknown kind, all units are computed, and the chosen units are selected.
+
+    Args:
+        step: A function of feature maps [B, C, H, W].
+        units: Indices of the units.
+        unit_dim: Axis of the units in the output. A step with units on another axis than 1 is not narrowed.
+    """
+    functions = list[Callable[[Tensor], Tensor]]()
+    for function in in_order(step).functions:
+        # A projection of the stream is a sequence of modules.
+        if type(function) is nn.Sequential:
+            functions += function
+        else:
+            functions.append(function)
+    behind = list[Callable[[Tensor], Tensor]]()
+    while functions and unit_dim == 1:
+        last: Any = functions[-1]
+        if type(last) in BATCH_NORMS:
+            behind.insert(0, _of_units(last, units))
+        elif type(last) in CONVOLUTIONS and last.groups == 1:
+            # Its rows read all channels, so everything before it is needed.
+            rows = _of_units(last, units)
+            return in_order(*functions[:-1], rows, *behind)
+        elif type(last) in CONVOLUTIONS and _is_depthwise(last):
+            depthwise = _of_units(last, units)
+            depthwise.groups = len(units)
+            behind.insert(0, depthwise)
+        elif type(last) in BY_UNIT:
+            behind.insert(0, last)
+        elif isinstance(last, partial) and last.func is pooled_heads:
+            pool = _of_heads(last.args[0], units)
+            return in_order(*functions[:-1], partial(pooled_heads, pool), *behind)
+        else:
+            break
+        functions.pop()
+    select = partial(torch.index_select, dim=unit_dim, index=units)
+    return in_order(*functions, select, *behind)
+
+
+def change_of_units(
+    step: Callable[[Tensor], Tensor], units: Tensor
+) -> Callable[[Tensor], Tensor] | None:
+    """Return the function from a change of some units of the input to the change of the output of a step.
+
+    The step is a convolution, perhaps with a batch norm. For all other steps None is returned, because the change of
+    the output may depend on the input itself.
+
+    Args:
+        step: A function of feature maps [B, C, H, W].
+        units: Indices of the units, which are channels of the input.
+    """
+    functions: tuple[Any, ...] = in_order(step).functions
+    conv, norms = (functions or (None,))[0], functions[1:]
+    if type(conv) not in CONVOLUTIONS or conv.groups != 1:
+        return None
+    weight = conv.weight.detach()[:, units]
+    for norm in norms:
+        # A batch norm of timm may end with a nonlinearity.
+        is_linear = isinstance(getattr(norm, "act", NO_STEP), nn.Identity)
+        if type(norm) not in BATCH_NORMS or not is_linear:
+            return None
+        scale = (norm.running_var + norm.eps).rsqrt()
+        if norm.weight is not None:
+            scale = scale * norm.weight.detach()
+        weight = weight * scale[:, None, None, None]
+    narrowed: Any = copy.copy(conv)
+    narrowed._parameters = {"weight": weight, "bias": None}
+    change: Callable[[Tensor], Tensor] = narrowed
+    return change
+
+
+def _is_depthwise(conv: Any) -> bool:
+    return {conv.groups} == {conv.in_channels, conv.out_channels}
+
+
+def _of_units(module: Any, units: Tensor) -> Any:
+    """Return a copy of a convolution or a batch norm that has only the weights of some of its output channels."""
+    narrowed = copy.copy(module)
+    # The dictionaries are new, so the module itself keeps its weights.
+    narrowed._parameters = _entries(module._parameters, units)
+    narrowed._buffers = _entries(module._buffers, units)
+    return narrowed
+
+
+def _entries(weights: dict[str, Any], units: Tensor) -> dict[str, Any]:
+    """Return the entries of some units in all weights that have an axis of units."""
+    entries = {}
+    for name, weight in weights.items():
+        # A batch norm also counts its batches, in a number without an axis.
+        has_units = weight is not None and weight.dim()
+        entries[name] = weight.detach()[units] if has_units else weight
+    return entries
+
+
+def _of_heads(pool: AttentionPool2d, heads: Tensor) -> Any:
+    """Return a copy of CLIP's attention pooling that computes only some of its heads."""
+    d_head = pool.q_proj.out_features // pool.num_heads
+    places = heads[:, None] * d_head + torch.arange(d_head, device=heads.device)
+    narrowed: Any = copy.copy(pool)
+    narrowed._modules = dict(pool._modules)
+    for name in ("q_proj", "k_proj", "v_proj"):
+        narrowed._modules[name] = _of_units(pool._modules[name], places.flatten())
+    narrowed.num_heads = len(heads)
+    return narrowed
 
 
 def narrow_stage(

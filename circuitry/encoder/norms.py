@@ -32,14 +32,14 @@ def scale_of(norm: Any, x: Tensor) -> Tensor:
     """
     # nn.RMSNorm without eps adds the smallest step of the input's type, as PyTorch does.
     eps = torch.finfo(x.dtype).eps if norm.eps is None else norm.eps
-    variance = _centred(norm, x).square().mean(-1, keepdim=True)
+    variance = centred(norm, x).square().mean(-1, keepdim=True)
     scale: Tensor = (variance + eps).rsqrt()
     return scale
 
 
 def normed_with(norm: Any, x: Tensor, scale: Tensor) -> Tensor:
     """Return the output of a norm for the input ``x`` if its factor is held at ``scale``; see `scale_of`."""
-    y = _centred(norm, x) * scale
+    y = centred(norm, x) * scale
     if norm.weight is not None:
         y = y * norm.weight
     bias = getattr(norm, "bias", None)  # RMS norms have none
@@ -48,8 +48,8 @@ def normed_with(norm: Any, x: Tensor, scale: Tensor) -> Tensor:
     return y
 
 
-def _centred(norm: Any, x: Tensor) -> Tensor:
-    # RMS norms do not subtract the mean.
+def centred(norm: Any, x: Tensor) -> Tensor:
+    """Return ``x`` as a norm centres it before it is scaled. RMS norms do not subtract the mean."""
     if isinstance(norm, nn.LayerNorm):
         return x - x.mean(-1, keepdim=True)
     return x

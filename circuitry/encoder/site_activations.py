@@ -32,18 +32,33 @@ def check_finite(activations: Mapping[str, Tensor], what: str = "Activations") -
         activations: Activations by site.
         what: Word for the activations. The message begins with this word.
     """
-    verdicts = [activation.isfinite().all() for activation in activations.values()]
-    if not verdicts:
-        return
-    # The results of all sites are read together, because Python waits for the GPU at each read.
-    finite = torch.stack([verdict.to(verdicts[0].device) for verdict in verdicts])
-    if bool(finite.all()):
-        return
-    site = list(activations)[int(finite.int().argmin())]
-    raise InputError(
-        f"{what} at site {site!r} are not finite (NaN or infinite): look at the images and at "
-        "the weights of the stages up to it."
-    )
+    site = first_not_finite(activations)
+    if site is not None:
+        raise InputError(
+            f"{what} at site {site!r} are not finite (NaN or infinite): look at the images and at "
+            "the weights of the stages up to it."
+        )
+
+
+def first_not_finite(values: Mapping[str, Tensor]) -> str | None:
+    """Return the first site with a value that is NaN or infinite, or None if all values are finite.
+
+    Args:
+        values: Values by site.
+    """
+    # A sum is NaN or infinite if one of its numbers is. It takes a third of the time of a mask of finite numbers. The
+    # sums of all sites are read together, because Python waits for the GPU at each read.
+    sums = [value.detach().sum(dtype=torch.float32) for value in values.values()]
+    if not sums:
+        return None
+    together = torch.stack([total.to(sums[0].device) for total in sums])
+    if bool(together.isfinite().all()):
+        return None
+    # A sum may also overflow although its numbers are finite.
+    for site, value in values.items():
+        if not bool(value.isfinite().all()):
+            return site
+    return None
 
 
 def checked_sites(encoder: Encoder, sites: Names | None) -> tuple[str, ...]:

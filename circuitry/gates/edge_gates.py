@@ -30,7 +30,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from circuitry.bases.gated_reading import Gates, joined_sites, read_paths, read_through
+from circuitry.bases.gated_reading import DirectPaths, Gates, joined_sites, read_through
 from circuitry.bases.gated_stream import run_gated
 from circuitry.bases.residual import ResidualStream, in_stream
 from circuitry.encoder.encoder import Encoder
@@ -264,8 +264,8 @@ def _read_chain(
 
     def read(rows: Tensor) -> Tensor:
         of_rows = {site: gate[rows] for site, gate in into.items()}
-        # `read_paths` would go on to later sites, and run a stage for each. So the loop ends at this site.
-        for site, units in read_paths(encoder, earlier, ends, of_rows):
+        # The paths would go on to later sites, and run a stage for each. So the loop ends at this site.
+        for site, units in DirectPaths(encoder, earlier, ends).read(of_rows):
             if site == down:
                 return units
         raise AssertionError(f"no path leads to {down}")

@@ -19,6 +19,7 @@ from typing import Annotated, Generic, TypeVar
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int, Shaped
 from torch import Tensor
 
@@ -172,10 +173,11 @@ class UnitsUnderGates(Gated[UnitValues]):
         for site, n in self._n_units.items():
             errors = task.encoder.error_units.get(site, ())
             self._with_gate[site] = np.setdiff1d(np.arange(n), errors)
-        self._places = {
-            site: torch.from_numpy(units).to(self._start.device)
-            for site, units in self._with_gate.items()
-        }
+        self._places = dict[str, Tensor]()
+        """Indices of the units that have a gate, on the device, at sites that also have units without a gate."""
+        for site, units in self._with_gate.items():
+            if len(units) < self._n_units[site]:
+                self._places[site] = torch.from_numpy(units).to(self._start.device)
         self._sizes = [len(units) for units in self._with_gate.values()]
         self.n_gates = sum(self._sizes)
 
@@ -196,18 +198,11 @@ class UnitsUnderGates(Gated[UnitValues]):
         images = self._places_of(chosen)
         ends = self._ends if shift is None else self.shifted(shift)
         ends = _ends_of(ends, images)
-        same_for_all = gates.dim() == 1
-        rows = self._on_device(gates[None] if same_for_all else gates)
+        rows = self._on_device(gates[None] if gates.dim() == 1 else gates)
         placed = dict[str, Tensor]()
         pieces = torch.split(rows, self._sizes, 1)
-        for (site, units), piece in zip(self._places.items(), pieces, strict=True):
-            # The run needs a gate for each unit of a site. So error units get a fixed gate.
-            everywhere = piece.new_full(
-                (len(piece), self._n_units[site]), self._gate_of_errors
-            )
-            placed[site] = everywhere.index_copy(1, units, piece)
-        if same_for_all:
-            return self._gated.run(self._start[images], ends, placed)[0]
+        for site, piece in zip(self._n_units, pieces, strict=True):
+            placed[site] = self._with_errors(site, piece, self._gate_of_errors)
         return self._gated.run_each(self._start[images], ends, placed)
 
     def shifted(self, shift: Float[Tensor, " gates"]) -> dict[str, Tensor]:
@@ -218,13 +213,25 @@ class UnitsUnderGates(Gated[UnitValues]):
         """
         shifted = dict(self._ends)
         pieces = torch.split(shift, self._sizes)
-        for (site, units), piece in zip(self._places.items(), pieces, strict=True):
+        for site, piece in zip(self._n_units, pieces, strict=True):
             unit_dim = self.encoder.unit_dim(site)
             end = shifted[site].movedim(unit_dim, -1)
-            # The baseline has all units of the site, so `added` has them, too. Error units are shifted by 0.
-            added = piece.new_zeros(end.shape[-1]).index_put((units,), piece)
+            # A stream that the site carries past its units is not shifted.
+            n_carried = end.shape[-1] - self._n_units[site]
+            added = F.pad(self._with_errors(site, piece, 0.0), (0, n_carried))
             shifted[site] = (end + added).movedim(-1, unit_dim)
         return shifted
+
+    def _with_errors(
+        self, site: str, values: Shaped[Tensor, "*rows gates"], of_errors: float
+    ) -> Shaped[Tensor, "*rows units"]:
+        """Return values for all units of a site: given values for units with a gate, and a number for error units."""
+        if site not in self._places:
+            return values
+        everywhere = values.new_full(
+            (*values.shape[:-1], self._n_units[site]), of_errors
+        )
+        return everywhere.index_copy(-1, self._places[site], values)
 
     def flat(
         self, values: Mapping[str, Shaped[np.ndarray, " units"]]

@@ -80,7 +80,7 @@ class Places:
             raise InputError(
                 f"Expected {what} as whole numbers or as a boolean mask, but {given!r} was given."
             )
-        return cls(tuple(int(i) for i in array.reshape(-1)))
+        return cls(tuple(map(int, array.reshape(-1).tolist())))
 
     def mask(self, size: int, site: str, what: str) -> Bool[np.ndarray, " size"]:
         """Return a boolean mask over all units or positions of a site, True at the chosen ones.
@@ -97,7 +97,9 @@ class Places:
             raise InputError(
                 f"Site {site!r} has {size} {what}, but the boolean mask has {self.mask_length}: give one per place."
             )
-        if outside := [i for i in self.indices if not 0 <= i < size]:
+        # A circuit may keep tens of thousands of units, so they are not looked at one by one.
+        if self.indices and (min(self.indices) < 0 or max(self.indices) >= size):
+            outside = [i for i in self.indices if not 0 <= i < size]
             raise InputError(
                 f"Site {site!r} has {what} 0 to {size - 1}, but {name_some(outside)} was asked for: choose one there."
             )

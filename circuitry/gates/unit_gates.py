@@ -9,7 +9,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Shaped
@@ -88,7 +87,7 @@ class GatedUnits:
 
         Returns:
             An iterator over the stacks, and a list with an index for each circuit: the index of its row if all stacks
-            are concatenated. The gates are on the CPU, where `run` compares them.
+            are concatenated. The gates are on the CPU, where `run` compares them, so that it does not wait for the GPU.
         """
         sizes = self.sizes(clean)
         numbers = dict[bytes, int]()
@@ -120,24 +119,24 @@ class GatedUnits:
     def run(
         self, start: Tensor, ends: Mapping[str, Tensor], gates: UnitGates
     ) -> Float[Tensor, "stack b d"]:
-        """Return the embeddings of all images under each row of gates.
+        """Return the embeddings of all images under each row of boolean gates.
 
-        Rows of boolean gates that are equal at the first sites share a run up to the first site where they differ.
+        Rows that are equal at the first sites share a run up to the first site where they differ.
 
         Args:
             start: Activations of the images at the first gated site.
             ends: Baselines by site. A baseline has an activation for each image, or a single activation for all images.
-            gates: Gates of the units. Only distinct rows are moved to the device. The embeddings are differentiable
-                with respect to real gates.
+            gates: Gates of the units, as booleans on the CPU. Only distinct rows are moved to the device.
         """
-        n = len(next(iter(gates.values()), start[:1]))
-        hooks = list[tuple[str, Callable[..., Tensor]]]()
+        if not gates:
+            whole: Tensor = self.encoder(start, start=self.start)
+            return whole[None]
         # For each row of gates, the index of the run that it shares so far. Before the first gate all rows share a run.
-        runs = [0] * n
-        for site, of_site in gates.items():
-            # Rows of real gates are never merged, because each row needs its own gradient.
-            is_mask = of_site.dtype == torch.bool
-            rows = of_site.cpu().numpy() if is_mask else np.arange(n)
+        runs = [0] * len(next(iter(gates.values())))
+        different = list[Tensor]()
+        indices = list[Tensor]()
+        for of_site in gates.values():
+            rows = of_site.numpy()
             numbers = dict[tuple[int, bytes], int]()
             first = list[int]()
             parents = list[int]()
@@ -150,15 +149,22 @@ class GatedUnits:
                     parents.append(parent)
                 of_rows.append(numbers[key])
             runs = of_rows
-            different = of_site[first].to(start.device)
-            places = torch.tensor(parents, device=start.device)
-            hooks.append((site, self._hook(different, ends[site], places, len(start))))
+            different.append(of_site[first])
+            indices.append(torch.tensor(parents))
+        # Gates and indices of all sites are moved together, because Python waits for the GPU at each copy.
+        different = _moved(different, start.device)
+        *parents_of_sites, last_runs = _moved(
+            [*indices, torch.tensor(runs)], start.device
+        )
+        hooks = list[tuple[str, Callable[..., Tensor]]]()
+        for site, own, places in zip(gates, different, parents_of_sites, strict=True):
+            hooks.append((site, self._hook(own, ends[site], places, len(start))))
         with self.encoder.hooks(fwd_hooks=hooks):
             stacked: Tensor = self.encoder(start, start=self.start)
         embeddings: Tensor = rearrange(
             stacked, "(stack b) d -> stack b d", b=len(start)
         )
-        return embeddings[runs]
+        return embeddings[last_runs]
 
     def run_each(
         self, start: Tensor, ends: Mapping[str, Tensor], gates: UnitGates
@@ -168,7 +174,8 @@ class GatedUnits:
         Args:
             start: Activations of the images at the first gated site.
             ends: Baselines by site, as in `run`.
-            gates: Gates [images, units] by site, as booleans or real numbers.
+            gates: Gates by site, as booleans or real numbers: [images, units], or [1, units] for all images. The
+                embeddings are differentiable with respect to real gates.
         """
         hooks = list[tuple[str, Callable[..., Tensor]]]()
         # There is a single run of all images, so every row continues run 0.
@@ -238,7 +245,19 @@ def gate_units(
     value = mixed(gates, x, end)
     if gates.dtype == torch.bool:
         # The result gets the memory layout of the activation, so that the next stage rounds as in the clean run.
-        value = torch.empty_like(x).copy_(value)
+        like_x = torch.empty_like(x)
+        if value.stride() != like_x.stride():
+            value = like_x.copy_(value)
     if not past:
         return value
     return torch.cat([value, *past], unit_dim)
+
+
+def _moved(tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Return tensors of one type on a device. All of them are moved in one copy."""
+    flat = torch.cat([tensor.flatten() for tensor in tensors]).to(device)
+    pieces = torch.split(flat, [tensor.numel() for tensor in tensors])
+    moved = list[Tensor]()
+    for tensor, piece in zip(tensors, pieces, strict=True):
+        moved.append(piece.view(tensor.shape))
+    return moved

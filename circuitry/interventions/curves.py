@@ -96,8 +96,8 @@ class FaithfulnessCurve:
     settings: dict[str, Any] = field(default_factory=dict)
     """Model, metric, baseline and seed of the measurement. Curves can be pooled only if their settings agree."""
     weights: tuple[float, ...] = ()
-    """The share of the tower's weights that each circuit touches (`weights_touched`); empty if the shares are not
-    known."""
+    """The share of the tower's weights that each circuit touches (`weights_touched`); empty unless they were asked
+    for."""
 
     @property
     def size(self) -> float:
@@ -386,9 +386,6 @@ def pool_curves(
     n_images = [len(curve.own) for curve in curves]
     together["group"] = np.repeat(np.arange(len(curves)), n_images)
     together["weights"] = ()
-    if all(curve.weights for curve in curves):
-        means = np.mean([curve.weights for curve in curves], axis=0)
-        together["weights"] = tuple(means.tolist())
     for name in ("class_name", "domain"):
         if len({getattr(curve, name) for curve in curves}) > 1:
             together[name] = None

@@ -27,7 +27,6 @@ from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.kept_circuits import kept_embeddings
 from circuitry.interventions.optimal_ablation import OPTIMAL, optimal_baseline
-from circuitry.interventions.weights_touched import weights_touched
 from circuitry.runs.arguments import SOME, checked
 from circuitry.runs.errors import InputError
 
@@ -174,7 +173,6 @@ def measure_circuits(
             "seed": settings.seed,
             "sites": list(sites or circuits[0].units),
         },
-        weights=weights_touched(task, circuits),
     )
 
 

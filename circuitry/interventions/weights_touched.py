@@ -31,6 +31,12 @@ def weights_touched(task: Task, circuits: Sequence[Circuit]) -> tuple[float, ...
     Returns:
         A share for each circuit. The tuple is empty if a circuit has edges or units at unknown sites, or if PyTorch
         cannot compute gradients with respect to the tower's weights.
+
+    Example:
+        >>> curve = faithfulness_curve(task, graph, AblationSettings(sizes=(0.2, 1.0)))
+        >>> touched = weights_touched(task, [graph.strongest(share) for share in curve.sizes])
+        >>> touched[-1]
+        1.0
     """
     encoder = task.encoder
     for circuit in circuits:

@@ -41,6 +41,7 @@ from circuitry.interventions.faithfulness import measure_circuits
 from circuitry.interventions.finding_circuits import find_circuit
 from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.judgement import judge_circuit
+from circuitry.interventions.weights_touched import weights_touched
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.questions.question_settings import OneClassSettings
@@ -366,14 +367,19 @@ class OneClass(FolderWork):
     def _measure(self) -> list[Path]:
         settings = AblationSettings(random_draws=RANDOM_DRAWS, seed=self.settings.seed)
         foreign = self.folder.files(("other classes",))
+        circuits = [Circuit.load(self._circuit)]
         curve = measure_circuits(
             self.task_unseen,
-            [Circuit.load(self._circuit)],
+            circuits,
             settings,
             [[Circuit.load(path)] for path in foreign],
         )
         # `measure_circuits` takes any circuits, so it does not know that these units are one cut over all sites.
-        curve = replace(curve, settings=curve.settings | {"budget": GLOBAL})
+        curve = replace(
+            curve,
+            settings=curve.settings | {"budget": GLOBAL},
+            weights=weights_touched(self.task_unseen, circuits),
+        )
         curve.save(self._curve)
         return [self._curve]
 

@@ -27,5 +27,6 @@ from .workers import Rank as Rank
 from .workers import Work as Work
 from .workers import WorkSettings as WorkSettings
 from .workers import job_options as job_options
+from .workers import run_array as run_array
 from .workers import short_waits as short_waits
 from .workers import this_rank as this_rank

@@ -112,6 +112,9 @@ def run_array(
 
     Raises:
         InputError: if jobs cannot be submitted, or if a job fails.
+
+    Example:
+        >>> circuitry.runs.run_array(print, 2, Path("logs"), cluster="local")  # prints "0 2" and "1 2" into two logs
     """
     executor = cluster_executor(logs, cluster, options or {})
     jobs = executor.map_array(Requeued(task), range(workers), [workers] * workers)

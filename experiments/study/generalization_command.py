@@ -13,6 +13,7 @@ model chooses among held-out classes alone.
 
     python -m experiments.study generalization --study --runs runs/study --data DomainNet --imagenet ImageNet/val
     python -m experiments.study generalization --cluster slurm --jobs 20 ...    # the same by an array of jobs
+    python -m experiments.study generalization --no-tables --runs runs/study/a ...    # only classify, one model
 """
 
 from collections.abc import Mapping
@@ -162,6 +163,9 @@ class Config:
     """Domain of photographs."""
     device: str = "cpu"
     """Where the model runs: cpu, cuda, mps. If several processes work on a machine, each takes its own GPU."""
+    tables: bool = True
+    """False: only classify images, and keep the accuracies in the folders of the runs. So models can be evaluated one
+    by one, as soon as each is trained, and the tables of all models come last."""
     work: tyro.conf.OmitArgPrefixes[WorkSettings] = WorkSettings()
     """How several processes share the work."""
 
@@ -170,9 +174,10 @@ def main(config: Config) -> Written | None:
     """Evaluate all runs, write the results, and print where the report is.
 
     Returns:
-        What was written, or None in a process that only shares the work.
+        What was written, or None without tables, and in a process that only shares the work.
     """
-    if not config.work.share_out(partial(evaluated, config), config.out / "jobs"):
+    first = config.work.share_out(partial(evaluated, config), config.out / "jobs")
+    if not (first and config.tables):
         return None
     # Marks of all domains of the data, so that a domain looks the same in figures of other test domains.
     marks = domain_marks(DomainFolder(config.data).domains)

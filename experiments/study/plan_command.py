@@ -1,7 +1,12 @@
-"""Which commands redo the study? Print them in order, as lines for a shell: mixtures, trainings, measurements, figures.
+"""Which commands redo the study? Print them as lines for a shell, with what they cost and what they test.
 
-Every line needs only results of the blocks above its block. The lines of a block may therefore run at the same time, as
-jobs of a cluster, or one after the other. A command that was interrupted resumes when it is called again.
+The lines are in blocks, which are done in their order. The lines of a block need nothing from each other: each block is
+an array of jobs, and the comment below its title submits it. Each line of the models trains one model and classifies
+the test images with its checkpoints, so no model waits for another.
+
+A comment above the lines names the figures that are drawn from their results, the claim that a figure tests, and what
+would refute it. The costs are counted on the lists of the images and the tables of the base sets, which must exist; no
+image is read.
 
 Models are trained with the base set imagenet-captions in all mixtures of the study; without this base set they are
 trained with DomainNet alone. With the base sets cc3m and cc12m they are trained in the seven mixtures of the study.
@@ -10,17 +15,21 @@ Autoencoders are trained for the models with cc12m.
     python -m experiments.study plan --data DomainNet --imagenet-sketch ImageNet-Sketch/sketch \\
         --base imagenet-captions=imagenet_captions.json cc3m=cc3m.tsv cc12m=cc12m.tsv \\
         --base-images imagenet-captions=ImageNet/train --base-validation imagenet-captions=split.json > study.sh
+    python -m experiments.study array study.sh models-on-4-gpus --at-once 20 --job-options gpus_per_node=4
 """
 
 import shlex
 from collections.abc import Collection, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NamedTuple
 
-from circuitry.runs import Natural
+from circuitry.runs import Natural, Positive
 from circuitry.data import chosen_names
 from circuitry.training import NoCaption, clip_preset
 from experiments.study.base_sets import named_base_sets
+from experiments.study.study_claims import CLAIMS
+from experiments.study.study_costs import FREE, Cost, Machine, StudyCosts
 from experiments.study.study_set import (
     ALIGNED_DOMAIN,
     DIVERSITY,
@@ -29,6 +38,8 @@ from experiments.study.study_set import (
     study_mixtures,
     study_trainings,
 )
+
+import tyro
 
 MAIN = "imagenet-captions"
 """The base set that models are trained with in all mixtures."""
@@ -39,8 +50,12 @@ MODELS = ("rn50", "vit-s-32", "swin-t")
 """Architectures. The first architecture is trained on every mixture."""
 LAST_EPOCH = 32
 """The epoch of the checkpoint that is measured."""
+N_CIRCUIT_IMAGES = 50
+"""Number of images of a class in a domain that are used to find the circuits of one model, as in the study."""
 N_SHARED_IMAGES = 20
-"""Number of images of a class in a domain that are used to find the circuits of each compared model."""
+"""The same for each of the models whose circuits are related to their accuracy."""
+GPUS = 4
+"""GPUs of the commands that share their work and whose number the study does not set."""
 STUDY_FIGURES = {
     "generalization": (
         "accuracy_by_setting",
@@ -63,9 +78,54 @@ STUDY_FIGURES = {
 }
 """A dictionary from a folder of tables to the names of the figures that are drawn from them."""
 
-PROGRAM = ("python", "-m", "experiments.study")
+FIGURES_OF_MODELS = {
+    "class-interpolation": ("class_interpolation",),
+    "domain-interpolation": ("domain_interpolation",),
+    "aligned": (
+        "aligned_captions",
+        *STUDY_FIGURES["separation"],
+        *STUDY_FIGURES["representations"],
+        *STUDY_FIGURES["circuits"],
+    ),
+}
+"""A dictionary from settings to the figures that are drawn from models of these settings alone."""
+
+PROGRAM = ("-m", "experiments.study")
 Line = list[object]
 """The words of a command. Values that are not text are printed by `str`."""
+
+
+class Command(NamedTuple):
+    """A command, and what it costs."""
+
+    words: Line
+    cost: Cost = FREE
+
+
+class Step(NamedTuple):
+    """Commands that are done one after the other: one line of the plan."""
+
+    commands: tuple[Command, ...]
+    figures: tuple[str, ...] = ()
+    """Figures that need the results."""
+
+    def held(self, machine: Machine) -> float:
+        """Return the GPU hours of all commands, with reading."""
+        return sum(command.cost.held(machine) for command in self.commands)
+
+    def line(self) -> str:
+        """Return the line for a shell."""
+        return " && ".join(
+            shlex.join(map(str, command.words)) for command in self.commands
+        )
+
+
+class Block(NamedTuple):
+    """Steps that may be done at the same time, each on the same number of GPUs."""
+
+    title: str
+    gpus: int
+    steps: list[Step]
 
 
 @dataclass(frozen=True)
@@ -94,16 +154,51 @@ class Config:
     keep_checkpoints: Natural | None = None
     """Number of epochs between checkpoints that are kept (default: CLIPs keep every checkpoint, as in the study)."""
     device: str = "cuda"
-    """Device of the measurements. Trainings use all GPUs of the machine."""
+    """Device of the evaluations and measurements."""
+    memory_gib: Positive | None = None
+    """Memory of each GPU for the activations of CKA and of circuits, in GiB (default: half of it)."""
+    machine: tyro.conf.OmitArgPrefixes[Machine] = field(default_factory=Machine)
+    """What a machine has and reaches."""
 
 
 def main(config: Config) -> None:
-    """Print the commands, block by block."""
-    for title, lines in Plan(config).blocks():
-        print(f"# {title}: {len(lines)}")
-        for line in lines:
-            print(shlex.join(map(str, line)))
+    """Print the commands, block by block, and what they cost."""
+    machine = config.machine
+    steps = list[Step]()
+    for block in Plan(config).blocks():
+        steps += block.steps
+        # A process of a training computes beside its workers.
+        cores = (machine.workers + 1) * max(1, block.gpus)
+        options = [f"cpus_per_task={cores}"]
+        longest = 0.0
+        if block.gpus:
+            options.append(f"gpus_per_node={block.gpus}")
+            longest = max(step.held(machine) for step in block.steps) / block.gpus
+        place = f"a line {block.gpus} GPUs, {cores} cores, at most {longest:.1f} hours"
+        print(f"## {block.title}: {place}; {costs(block.steps, machine)}")
+        submit = "python -m experiments.study array study.sh"
+        print(f"# {submit} {block.title} --job-options {' '.join(options)}")
+        for figures in dict.fromkeys(step.figures for step in block.steps):
+            together = [step for step in block.steps if step.figures == figures]
+            if figures:
+                print(f"# for {', '.join(figures)}: {costs(together, machine)}")
+            for name in figures:
+                tested = CLAIMS[name]
+                print(f"#   {name}: {tested.claim} Refuted by: {tested.refuted_by}")
+            for step in together:
+                print(step.line())
         print()
+    print(f"# in all: {costs(steps, machine)}")
+
+
+def costs(steps: Collection[Step], machine: Machine) -> str:
+    """Return in words what steps cost."""
+    counted = [command.cost for step in steps for command in step.commands]
+    computing = sum(cost.computing(machine) for cost in counted)
+    held = sum(step.held(machine) for step in steps)
+    disk = sum(cost.gib for cost in counted)
+    hours = f"GPU hours {computing:,.1f}, with reading {held:,.1f}"
+    return f"lines {len(steps)}, {hours}, GiB {disk:,.1f}"
 
 
 class Plan:
@@ -120,11 +215,19 @@ class Plan:
         further = [name for name in self.bases if name != MAIN]
         self.main_base = MAIN if MAIN in self.bases else None
         """The base set of most trainings; None if models are trained with DomainNet alone."""
-        mixtures = study_mixtures(
+        self.specs = study_mixtures(
             [self.main_base, *further],
             sketches=config.imagenet_sketch is not None,
         )
-        self.trainings = study_trainings(mixtures, self.main_base, MODELS, config.seeds)
+        self.trainings = study_trainings(
+            self.specs, self.main_base, MODELS, config.seeds
+        )
+        self.costs = StudyCosts(
+            config.data,
+            self.bases,
+            imagenet=config.imagenet is not None,
+            keep_checkpoints=config.keep_checkpoints,
+        )
         # The study compares features where the test domain lacks some classes, and where it lacks all.
         self.described = [
             training
@@ -133,30 +236,37 @@ class Plan:
             and training.mixture.settings.setting in ("cg-high", "leave-out")
         ]
         """Trainings of the CLIPs whose embeddings autoencoders describe."""
+        self.aligned = self.models(["aligned"], ALIGNED_DOMAIN)
+        """CLIPs with aligned captions, which the study looked into: one for each seed."""
 
-    def blocks(self) -> Iterator[tuple[str, list[Line]]]:
-        """Yield a title and commands for each block. A command needs only results of blocks before its block."""
-        yield "mixtures", list(self.mixtures())
-        yield "trainings", [self.train(training) for training in self.trainings]
-        yield "measured", list(self.measured())
-        yield "features", list(self.features())
-        if self.described:
-            yield "features over settings", [self.features_over_settings()]
-        yield "figures", list(self.figures())
+    def blocks(self) -> Iterator[Block]:
+        """Yield the blocks. A step needs only results of blocks before its block, so that no step waits for another."""
+        yield Block("mixtures", 0, list(self.mixtures()))
+        by_gpus: dict[int, list[Step]] = {}
+        for training in self.trainings:
+            step = self.model(training)
+            by_gpus.setdefault(gpus_of(training), []).append(step)
+        for gpus, steps in by_gpus.items():
+            yield Block(f"models-on-{gpus}-gpus", gpus, steps)
+        yield Block("measures-on-1-gpu", 1, list(self.measured()))
+        yield Block(f"measures-on-{GPUS}-gpus", GPUS, list(self.compared()))
+        yield Block("tables", 0, list(self.over_models()))
 
-    def mixtures(self) -> Iterator[Line]:
-        """Yield one command for all mixtures of the main base set, and one for each mixture of the other sets."""
+    def mixtures(self) -> Iterator[Step]:
+        """Yield one step for all mixtures of the main base set, and one for each mixture of the other sets."""
         line = [*self.mixture_of(self.main_base), "--all"]
         if self.config.imagenet_sketch is not None:
             line += ["--imagenet-sketch", self.config.imagenet_sketch]
-        yield line
+        made = [mixture for mixture in self.specs if mixture.base == self.main_base]
+        yield Step((Command(line, self.costs.tables(made)),))
         for training in self.trainings:
             mixture = training.mixture
             if mixture.base != self.main_base:
                 settings = mixture.settings
                 line = self.mixture_of(mixture.base)
                 line += ["--setting", settings.setting]
-                yield [*line, "--test-domain", settings.test_domain]
+                line += ["--test-domain", settings.test_domain]
+                yield Step((Command(line, self.costs.tables([mixture])),))
 
     def mixture_of(self, base: str | None) -> Line:
         """Return the start of the command that makes mixtures with a base set, or without a base set if it is None."""
@@ -178,85 +288,131 @@ class Plan:
                     line += [option, value]
         return line
 
-    def train(self, training: StudyTraining) -> Line:
-        """Return the command that trains a model."""
+    def model(self, training: StudyTraining) -> Step:
+        """Return the step that trains a model, and classifies the test images with its checkpoints."""
+        gpus = gpus_of(training)
         if training.supervised:
-            line = program("train-supervised")
-            line += ["--data", self.config.data]
+            train = program("train-supervised", gpus)
+            train += ["--data", self.config.data]
         else:
-            line = command("train")
-            line += ["--preset", preset(training)]
-        line += ["--table", self.table(training.mixture)]
-        line += ["--out", self.folder(training), "--seed", training.seed]
+            # It starts a process for each GPU itself.
+            train = command("train")
+            train += ["--preset", preset(training)]
+        train += ["--table", self.table(training.mixture)]
+        train += ["--out", self.folder(training), "--seed", training.seed]
+        train += ["--workers", self.config.machine.workers]
         if self.config.keep_checkpoints is not None:
-            line += ["--keep-checkpoints", self.config.keep_checkpoints]
+            train += ["--keep-checkpoints", self.config.keep_checkpoints]
+        classify = [*self.generalization(gpus), "--runs", self.folder(training)]
+        classify += ["--device", self.config.device, "--no-tables"]
+        commands = (
+            Command(train, self.costs.training(training)),
+            Command(classify, self.costs.evaluation(training)),
+        )
+        return Step(commands, self.figures_of(training))
+
+    def figures_of(self, training: StudyTraining) -> tuple[str, ...]:
+        """Return the figures that are drawn from a model. All figures need the models of the main settings, too."""
+        mixture = training.mixture
+        if training.supervised:
+            return ("supervised_against_clip",)
+        if training.model != MODELS[0]:
+            return ("architectures",)
+        if training in self.described:
+            return ("base_sets", *STUDY_FIGURES["sharing"])
+        if mixture.base != self.main_base:
+            return ("base_sets",)
+        if mixture.sketches is not None:
+            return ("imagenet_sketch", "imagenet_sketch_classes")
+        main = ("accuracy_by_setting", "top5_and_f1", "effective_robustness")
+        figures = (*main, *STUDY_FIGURES["shared-circuitry"])
+        return FIGURES_OF_MODELS.get(mixture.settings.setting, figures)
+
+    def generalization(self, gpus: int = 1) -> Line:
+        """Return the start of the command that classifies images, and makes tables of all models."""
+        line = [*program("generalization", gpus), "--data", self.config.data]
+        if self.config.imagenet is not None:
+            line += ["--imagenet", self.config.imagenet]
         return line
 
-    def measured(self) -> Iterator[Line]:
-        """Yield the commands that measure trained models: accuracies, autoencoders, embeddings, CKA and circuits."""
-        config = self.config
-        line = program("generalization")
-        line += ["--runs", config.out / "runs", *self.images()]
-        if config.imagenet is not None:
-            line += ["--imagenet", config.imagenet]
-        yield line + self.results("generalization")
+    def measured(self) -> Iterator[Step]:
+        """Yield the steps of a GPU: autoencoders and their features, embeddings, CKA."""
         for training in self.described:
-            line = self.of_model("train-sae", training)
+            train = self.of_model("train-sae", training)
             # Autoencoders see the base set, too, as their models did.
-            line += ["--more-tables", self.table(training.mixture)]
-            yield [*line, "--out", self.autoencoder(training).parent]
+            train += ["--more-tables", self.table(training.mixture)]
+            train += ["--out", self.autoencoder(training).parent]
+            compare = self.of_model("features", training)
+            compare += ["--autoencoder", self.autoencoder(training)]
+            # Each model's own folder, since models of one program would overwrite each other's tables.
+            folder = self.feature_folder(training)
+            compare += ["--out", folder, "--results", folder / "results"]
+            commands = (
+                Command(train, self.costs.autoencoder(training)),
+                Command(compare, self.costs.embedded([training])),
+            )
+            yield Step(commands, STUDY_FIGURES["sharing"])
         # Mixtures with aligned captions equal cg-high otherwise, so that these two settings are compared.
-        aligned = self.models(["aligned"], ALIGNED_DOMAIN)
+        aligned = self.aligned
         standard = self.models(["cg-high"], ALIGNED_DOMAIN)
         line = program("separation") + self.images()
         model = clip_preset(preset(aligned[0]), study=True).model
         line += ["--model", model, "--models"]
         line += [f"standard captions={self.checkpoint(clip)}" for clip in standard]
         line += [f"aligned captions={self.checkpoint(clip)}" for clip in aligned]
-        yield line + self.results("separation")
-        represented = self.of_model("represent", aligned[0])
-        yield represented + self.results("representations")
-        compared = self.of_model("compare", aligned[0])
-        yield [*compared, "--out", config.out / "circuits"]
-        line = [*PROGRAM, "shared-circuitry", "--runs"]
+        line += self.results("separation")
+        cost = self.costs.embedded([*standard, *aligned])
+        yield self.drawn("separation", line, cost)
+        line = self.of_model("represent", aligned[0]) + self.memory()
+        line += self.results("representations")
+        cost = self.costs.embedded(aligned[:1])
+        yield self.drawn("representations", line, cost)
+
+    def compared(self) -> Iterator[Step]:
+        """Yield the steps of several GPUs: circuits of one model, and what domains share in many models."""
+        aligned = self.aligned[0]
+        line = self.of_model("compare", aligned, GPUS)
+        line += [*self.memory(), "--out", self.config.out / "circuits"]
+        cost = self.costs.circuits(aligned, N_CIRCUIT_IMAGES)
+        yield self.drawn("circuits", line, cost)
         # Photographs alone, and the 15 settings that differ in diversity.
-        line += map(self.folder, self.models(["natural-only", *DIVERSITY]))
-        line += self.images()
-        # Without --study, the decoding of the study is given alone.
-        line += ["--decoding", "as-stored", "--n-images", N_SHARED_IMAGES]
-        yield line + self.results("shared-circuitry")
+        models = self.models(["natural-only", *DIVERSITY])
+        line = [*program("shared-circuitry", GPUS), "--runs"]
+        line += map(self.folder, models)
+        line += [*self.images(), "--n-images", N_SHARED_IMAGES]
+        line += self.memory() + self.results("shared-circuitry")
+        cost = self.costs.sharing(models, N_SHARED_IMAGES)
+        yield self.drawn("shared-circuitry", line, cost)
 
-    def features(self) -> Iterator[Line]:
-        """Yield the commands that compare the features of each autoencoder."""
-        for training in self.described:
-            # Each model's own folder, since models of one program would overwrite each other's tables.
-            folder = self.feature_folder(training)
-            line = self.of_model("features", training)
-            line += ["--autoencoder", self.autoencoder(training)]
-            yield [*line, "--out", folder, "--results", folder / "results"]
+    def over_models(self) -> Iterator[Step]:
+        """Yield the steps that make tables and figures of all models. They compute nothing on images."""
+        line = [*self.generalization(), "--runs", self.config.out / "runs"]
+        yield self.drawn("generalization", line + self.results("generalization"))
+        if self.described:
+            line = ["python", *PROGRAM, "features-over-settings", "--features"]
+            line += [self.feature_folder(model) / "results" for model in self.described]
+            yield self.drawn("sharing", [*line, "--out", self.config.out / "sharing"])
 
-    def features_over_settings(self) -> Line:
-        """Return the command that compares shared features between settings."""
-        line: Line = [*PROGRAM, "features-over-settings", "--features"]
-        line += [self.feature_folder(model) / "results" for model in self.described]
-        return [*line, "--out", self.config.out / "sharing"]
+    def drawn(self, source: str, line: Line, cost: Cost = FREE) -> Step:
+        """Return the step of a command, whose figures are drawn after it.
 
-    def figures(self) -> Iterator[Line]:
-        """Yield a command for the figures of each folder of tables."""
-        out = self.config.out
-        for source, names in STUDY_FIGURES.items():
-            if source == "sharing" and not self.described:
-                continue
-            tables = out / "tables" / source
-            if source in ("sharing", "circuits"):
-                # Their commands write no small tables of their own.
-                tables = out / source / "tables"
-            line: Line = [*PROGRAM, "figures"]
-            for name in names:
-                # Figures of ImageNet-Sketch need its mixtures.
-                if self.config.imagenet_sketch or "imagenet_sketch" not in name:
-                    line.append(name)
-            yield [*line, "--tables", tables, "--out", out / "figures"]
+        Args:
+            source: Folder of the tables of the command.
+            line: The command.
+            cost: What it costs.
+        """
+        tables = self.config.out / "tables" / source
+        if source in ("sharing", "circuits"):
+            # Their commands write no small tables of their own.
+            tables = self.config.out / source / "tables"
+        names = list[str]()
+        for name in STUDY_FIGURES[source]:
+            # Figures of ImageNet-Sketch need its mixtures.
+            if self.config.imagenet_sketch or "imagenet_sketch" not in name:
+                names.append(name)
+        draw: Line = ["python", *PROGRAM, "figures", *names]
+        draw += ["--tables", tables, "--out", self.config.out / "figures"]
+        return Step((Command(line, cost), Command(draw)), tuple(names))
 
     def models(
         self, settings: Collection[str], domain: str | None = None
@@ -281,17 +437,24 @@ class Plan:
                 chosen.append(training)
         return chosen
 
-    def of_model(self, name: str, training: StudyTraining) -> Line:
+    def of_model(self, name: str, training: StudyTraining, gpus: int = 1) -> Line:
         """Return a command for a trained model, with the images that the model is measured on.
 
         Args:
             name: Name of a command of the package, or of a program of the study.
             training: The training of the model.
+            gpus: Number of GPUs that share the work.
         """
-        line = command(name) if name in ("train-sae", "compare") else program(name)
+        of_package = name in ("train-sae", "compare")
+        line = command(name, gpus) if of_package else program(name, gpus)
         line += ["--model", clip_preset(preset(training), study=True).model]
         line += ["--checkpoint", self.checkpoint(training)]
         return line + self.images()
+
+    def memory(self) -> Line:
+        """Return the option of a command for the memory of activations."""
+        memory = self.config.memory_gib
+        return [] if memory is None else ["--memory-gib", memory]
 
     def images(self) -> Line:
         """Return the options of a command for the images that models are measured on, and for the device."""
@@ -329,14 +492,26 @@ class Plan:
         return self.config.out / "features" / training.name
 
 
-def program(name: str) -> Line:
-    """Return the start of a command that calls a program with the settings of the study."""
-    return [*PROGRAM, name, "--study"]
+def gpus_of(training: StudyTraining) -> int:
+    """Return the number of GPUs of a training. For a supervised model it is that of a CLIP on the same images."""
+    return clip_preset(preset(training), study=True).processes
 
 
-def command(name: str) -> Line:
-    """Return the start of a command that calls a command of the package with the settings of the study."""
-    return ["circuitry", name, "--study"]
+def program(name: str, gpus: int = 1) -> Line:
+    """Return the start of a line that calls a program with the settings of the study, as a process for each GPU."""
+    return [*processes(gpus), *PROGRAM, name, "--study"]
+
+
+def command(name: str, gpus: int = 1) -> Line:
+    """Return the start of a line that calls a command of the package with the settings of the study."""
+    return [*processes(gpus), "-m", "circuitry", name, "--study"]
+
+
+def processes(gpus: int) -> Line:
+    """Return the words that start Python, as one process for each GPU."""
+    if gpus == 1:
+        return ["python"]
+    return ["torchrun", "--nproc-per-node", gpus]
 
 
 def preset(training: StudyTraining) -> str:

@@ -9,6 +9,8 @@ A domain has one number for each measure of the package. A similarity of a domai
   domain is the set of units that this class needs and other classes do not need.
 - Two measures follow GenCircuit (arXiv 2604.08192): ``shift`` is the rank correlation of the scores of edges.
   ``depth_bias`` is the log ratio of the sum of scores in the deeper half of the sites to the sum in the other half.
+- With ``study_circuits`` the study's own circuits are compared, too, by its three measures: ``study_units``,
+  ``study_edges`` and ``study_kernel``. They are a tenth of the channels at outputs of blocks, found by site-path.
 - ``confidence`` is the mean probability of the answer. ``reach`` is the distance of a domain's images from photographs,
   in units of their spread. These two, ``shift`` and ``depth_bias`` need no accuracy.
 """
@@ -38,7 +40,7 @@ from circuitry import (
     extract,
     load_clip,
 )
-from circuitry.circuits import depth_bias
+from circuitry.circuits import Measure, ReadingSettings, depth_bias
 from circuitry.comparison import KNOWN, Comparison, lesion_summary
 from circuitry.data import Decoding, chosen_names, class_key
 from circuitry.interventions import CheckSettings, OwnPartSettings
@@ -79,6 +81,9 @@ SHARED = {
     "transfer": "answers kept by others' circuits",
     "part": "overlap of own parts",
     "edges": "edges of own parts",
+    "study_units": "node overlap of the study's circuits",
+    "study_edges": "edge Jaccard of the study's circuits",
+    "study_kernel": "Weisfeiler-Lehman kernel of the study's circuits",
     "lesion": "answers lost without others' own parts",
     "cka": "CKA at the last site",
     "features": "shared features",
@@ -92,6 +97,22 @@ LABEL_FREE = {
     "distance": "distance to the other domains",
 }
 """Numbers that need no accuracy, with their names in words."""
+STUDY_CIRCUITS: Mapping[str, Any] = {
+    "method": "site-path",
+    "rule": "left-10",
+    "baseline": "zero",
+    "metric": "logit",
+    "budget": "same-share",
+    "size": 0.1,
+    "leave_unseen": False,
+}
+"""Settings of `extract` by which the study found circuits."""
+STUDY_MEASURES = {
+    "study_units": Measure("node_overlap"),
+    "study_edges": Measure("edge_jaccard"),
+    "study_kernel": Measure("wl_kernel", 3),
+}
+"""The measures by which the study compared circuits. The kernel has the depth that its code calls 2."""
 Rows = Iterator[tuple[str, str, str, float]]
 """Rows of a table: the measure (column ``what``), the site, the domain, the value."""
 
@@ -114,6 +135,9 @@ class SharingSettings:
     """Share of the units that an own part has."""
     sae_steps: Natural = 300
     """Training steps of the autoencoder of each model; 0 leaves features out."""
+    study_circuits: bool = False
+    """Also compare circuits that are found as in the study, by its three measures. They take about a thousand runs for
+    each image."""
     natural_domain: str = "real"
     """Domain of photographs."""
     seed: int = 0
@@ -292,6 +316,8 @@ def shared_by(
             *_by_circuits(components, few, place, settings, work),
             *_by_own_parts(components, few, place / "own-parts", settings, work),
         ]
+        if settings.study_circuits:
+            of_domain += _by_study_circuits(clip, few, place, settings, work)
         table = pd.DataFrame(of_domain, columns=["what", "site", "domain", "value"])
         tables.append(table.dropna(subset="value").assign(test_domain=domain))
     return pd.concat(tables)
@@ -403,6 +429,29 @@ def _by_circuits(
     checks = CausalChecks(clip, images, graphs, asked)
     tables = checks.extract_transfer(out / "transfer", exchange=False, work=work)
     yield from read_transfer(tables["transfer"])
+
+
+def _by_study_circuits(
+    clip: Clip, images: DomainFolder, out: Path, settings: SharingSettings, work: Work
+) -> Rows:
+    """Yield the measures of circuits that are found and compared as in the study."""
+    graphs = extract(
+        clip,
+        images,
+        out / "study-circuits",
+        n_images=settings.n_images,
+        seed=settings.seed,
+        work=work,
+        **STUDY_CIRCUITS,
+    )
+    reading = ReadingSettings(
+        any_sign=True, all_sites=True, other_classes=0, chance_draws=0
+    )
+    compared = compare_domains(
+        graphs, measures=list(STUDY_MEASURES.values()), settings=reading
+    )
+    for what, comparison in zip(STUDY_MEASURES, compared.values(), strict=True):
+        yield from _rows(what, with_the_others(comparison))
 
 
 def read_transfer(table: pd.DataFrame) -> Rows:

@@ -10,11 +10,15 @@ from scipy import stats
 from timm.models.vitamin import GeGluMlp
 from torch import Tensor, nn
 
-from circuitry.bases import ResidualStream, in_components
+from circuitry.bases import ResidualStream, in_components, joined_sites
 from circuitry.circuits import attribute, left_rule, midpoint_rule, score_edges
 from circuitry.circuits.chain_edges import reader_edges
+from circuitry.circuits.quadrature import QuadratureRule
+from circuitry.circuits.stream_edges import attributed, unit_edges
+from circuitry.circuits.unit_gradients import unit_gradients
 from circuitry.encoder import Encoder, Task
 from circuitry.runs import InputError
+from experiments.operations import OperationCounter
 from tests.support.assert_same import assert_same
 from tests.support.metrics import product as metric
 from tests.support.metrics import product as total
@@ -425,3 +429,45 @@ def test_a_node_is_the_sum_of_its_edges_to_all_later_readers() -> None:
             at_least=1e-3,
             rtol=1e-8,
         )
+
+
+@pytest.mark.parametrize(
+    "name", ["vit", "timm-vit", "vit-attentional-pooling", "gated"]
+)
+@pytest.mark.parametrize("rule", [left_rule(2), midpoint_rule(2)])
+def test_scores_of_some_units_are_those_by_gradients_of_the_whole_stream(
+    name: str, rule: QuadratureRule
+) -> None:
+    encoder, images = opened(name)
+    baseline = images.roll(1, 0) * 0.7 + 0.1
+    task = Task(encoder, images, metric, baseline=baseline, work=QUIET)
+    units = {site: np.array([1, 3, 0]) for site in encoder.sites[1:]}
+    for site in encoder.sites[1:]:
+        if site.endswith("attn"):
+            units[site] = np.array([1, 0])
+    units[encoder.sites[3]] = np.zeros(0, int)
+    with task.running(gradients=True):
+        found = unit_gradients(task, units, rule)
+        expected = unit_edges(attributed, task, units, rule)
+    assert list(found) == list(expected)
+    for pair, scores in expected.items():
+        np.testing.assert_allclose(found[pair], scores, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", ["resnet", "efficientnet"])
+def test_edges_of_a_few_units_of_a_cnn_cost_little_more_than_their_gradient(
+    name: str,
+) -> None:
+    encoder = in_components(Encoder.from_tower(make_tower(name)))
+    images = torch.randn(2, 3, *encoder.image_size)
+    task = Task(encoder, images, metric, work=QUIET)
+    units = {site: np.array([0, 2]) for site in encoder.sites[1:-1]}
+    joined_sites(encoder, encoder.sites)
+    with task.running(gradients=True):
+        with OperationCounter() as forward:
+            encoder(images)
+        with OperationCounter() as edges:
+            reader_edges(task, units, left_rule(1))
+    # Runs from each of the units to the next readers would cost several times as much.
+    n_units = sum(map(len, units.values()))
+    assert edges.total < (2 + 0.1 * n_units) * forward.total

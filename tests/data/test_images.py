@@ -14,7 +14,14 @@ import torch
 from PIL import EpsImagePlugin, Image
 from torch import Tensor
 
-from circuitry.data import ImageRecord, file_check, image_listing, images, load_image
+from circuitry.data import (
+    ImageRecord,
+    decoding,
+    file_check,
+    image_listing,
+    images,
+    load_image,
+)
 from circuitry.data.decoding import numbered_batches, with_decoding
 from circuitry.data.file_check import FileCheck
 from circuitry.data.images import FORMATS, picture_formats, upright
@@ -303,3 +310,15 @@ def test_at_most_a_batch_is_decoded_in_advance(tmp_path: Path) -> None:
     next(batches)
     batches.close()  # type: ignore[attr-defined]
     assert len(seen) <= 4 + 4 + 2
+
+
+def test_each_core_of_a_process_decodes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("LOCAL_WORLD_SIZE", raising=False)
+    monkeypatch.setattr(decoding, "allowed_cores", lambda: 12)
+    assert decoding.decoding_threads() == 12
+    # torchrun says how many processes share the cores, and gives each one thread for sums.
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
+    assert decoding.decoding_threads() == 3
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "8")
+    assert decoding.decoding_threads() == 2

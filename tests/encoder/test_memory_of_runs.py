@@ -1,6 +1,7 @@
 """How much memory runs take: bytes an image, with gradients and without, and the rows that fit."""
 
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,8 @@ from circuitry.encoder.tensor_batches import (
     memory_bytes,
     rows_that_fit,
 )
+
+LINKS: list[Any] = [(torch.square, "pool"), (torch.square, "flat"), "end"]
 
 
 class Net(nn.Module):
@@ -29,8 +32,7 @@ class Net(nn.Module):
 
 
 def test_bytes_of_an_image_are_those_of_all_stages_or_of_the_largest() -> None:
-    links = [(torch.square, "pool"), (torch.square, "flat"), "end"]
-    encoder = Encoder.from_stages(Net(), links, (4, 4))
+    encoder = Encoder.from_stages(Net(), LINKS, (4, 4))
     # A square and a pool keep their input: twice 3 x 4 x 4 numbers in the first stage, 3 x 2 x 2 in the second. The
     # linear layer keeps nothing, because its weight gets no gradient.
     first = 4 * 2 * 48
@@ -42,8 +44,7 @@ def test_bytes_of_an_image_are_those_of_all_stages_or_of_the_largest() -> None:
 def test_rows_without_gradients_are_more_on_a_gpu_and_as_many_on_a_processor(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    links = [(torch.square, "pool"), (torch.square, "flat"), "end"]
-    encoder = Encoder.from_stages(Net(), links, (4, 4))
+    encoder = Encoder.from_stages(Net(), LINKS, (4, 4))
     gib = 100 * 864 / 2**30
     assert rows_that_fit(encoder, gib) == 100
     assert rows_that_fit(encoder, gib, gradients=False) == 100

@@ -1,20 +1,26 @@
 """Every shortcut against running the whole stage and selecting, in value and in vector-Jacobian products."""
 
 from collections.abc import Callable
+from functools import partial
 
 import pytest
 import torch
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from open_clip.modified_resnet import AttentionPool2d, Bottleneck
+from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
 
 from circuitry import Encoder
 from circuitry.encoder.narrowing import (
+    change_of_units,
+    in_order,
     narrow_attention_pool,
     narrow_bottleneck,
     narrow_stage,
     narrowest,
+    pooled_heads,
+    units_alone,
 )
 from circuitry.encoder.stages import NarrowStage
 from tests.support.towers import make_tower, randomise
@@ -124,3 +130,57 @@ def test_any_two_sites_run_all_the_stages_between(name: str) -> None:
         moved.movedim(up_dim, 0)[up] += step.movedim(up_dim, 0)
         whole = encoder(moved, start=first, stop=last).index_select(down_dim, down)
         torch.testing.assert_close(narrowest(stages, up, down, up_dim)(x, step), whole)
+
+
+def steps() -> dict[str, Callable[[Tensor], Tensor]]:
+    """Return steps on 6 channels: those whose units are computed alone, and those that are run as a whole."""
+    torch.manual_seed(2)
+    conv, depthwise = nn.Conv2d(6, 8, 3), nn.Conv2d(8, 8, 3, groups=8)
+    norms = [nn.BatchNorm2d(8), BatchNormAct2d(8), BatchNormAct2d(8, apply_act=False)]
+    pool = AttentionPool2d(4, 6, 2, 10)
+    grouped, project = nn.Conv2d(6, 8, 3, groups=2), nn.Conv2d(6, 8, 1)
+    layers = nn.ModuleList([conv, depthwise, *norms, pool, grouped, project])
+    randomise(layers)
+    layers.double().eval().requires_grad_(False)
+    return {
+        "plain": in_order(conv, norms[0], nn.ReLU(), nn.AvgPool2d(2)),
+        "sequence": nn.Sequential(nn.AvgPool2d(2), project, norms[0]),
+        "inverted": in_order(conv, norms[1], depthwise, norms[0]),
+        "addition": in_order(conv, norms[2]),
+        "alone": project,
+        "by unit": nn.GELU(),
+        "grouped": in_order(grouped, nn.ReLU()),
+        "unknown": in_order(conv, lambda x: x.softmax(1), norms[0]),
+        "nothing": in_order(),
+        "heads": partial(pooled_heads, pool),
+    }
+
+
+STEPS = steps()
+AFFINE = ("addition", "alone")
+
+
+@pytest.mark.parametrize("name", list(STEPS))
+def test_units_of_a_step_alone_are_those_of_the_whole_step(name: str) -> None:
+    x = torch.randn(2, 6, 4, 4, dtype=torch.double)
+    x = x if name != "inverted" else torch.randn(2, 6, 6, 6, dtype=torch.double)
+    units = torch.tensor([1, 0])
+    whole = STEPS[name](x)
+    torch.testing.assert_close(units_alone(STEPS[name], units)(x), whole[:, units])
+    torch.testing.assert_close(STEPS[name](x), whole)
+    last = units_alone(STEPS[name], units[1:], -1)(x)
+    torch.testing.assert_close(last, whole[..., units[1:]])
+
+
+@pytest.mark.parametrize("name", list(STEPS))
+def test_a_change_of_some_units_is_written_alone_where_that_is_affine(
+    name: str,
+) -> None:
+    units = torch.tensor([4, 1])
+    change = change_of_units(STEPS[name], units)
+    assert (change is not None) == (name in AFFINE)
+    if change is not None:
+        x = torch.randn(2, 6, 4, 4, dtype=torch.double)
+        step = torch.randn(2, 2, 4, 4, dtype=torch.double)
+        moved = STEPS[name](x.index_add(1, units, step)) - STEPS[name](x)
+        torch.testing.assert_close(change(step), moved)

@@ -25,6 +25,7 @@ from circuitry.interventions import (
     circuit_of,
     measure_circuits,
     pool_curves,
+    weights_touched,
 )
 from circuitry.interventions.faithfulness import measure_answers
 from circuitry.interventions.judgement import _beside_random as beside_random
@@ -381,8 +382,7 @@ def test_weights_between_kept_units_are_touched(first: int, second: int) -> None
     circuit = circuit_of(task, {"1": np.arange(first), "3": np.arange(second)})
     # Of 12 weights those of kept channels, if any goes on; of 20 those from kept channels to kept channels.
     touched = 3 * first * (second > 0) + first * second
-    curve = measure_circuits(task, [circuit], AblationSettings(random_draws=0))
-    assert curve.weights == (touched / 32,)
+    assert weights_touched(task, [circuit]) == (touched / 32,)
     assert not any(parameter.grad is not None for parameter in net.parameters())
     assert all(parameter.requires_grad for parameter in net.parameters())
 
@@ -412,9 +412,7 @@ def test_more_units_touch_more_weights(tower: str) -> None:
         )
         for share in (0, 0.5, 1)
     ]
-    nothing, half, whole = measure_circuits(
-        task, circuits, AblationSettings(random_draws=0)
-    ).weights
+    nothing, half, whole = weights_touched(task, circuits)
     assert (nothing, whole) == (0, 1)
     assert 0 < half < 1
 

@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from circuitry import (
+    AttributionGraph,
     DomainFolder,
     GraphFolder,
     Task,
@@ -178,6 +179,24 @@ def test_edges_between_units_of_a_part_are_those_of_its_own_images() -> None:
         circuit.scored_edges.scores["units", "code"], scored.scores["units", "code"]
     )
     assert circuit.source.settings["edge_method"] == "squared"
+
+
+def test_edges_of_a_smaller_part_are_some_of_those_of_the_larger() -> None:
+    task = quiet(NET.task(0))
+    larger = with_edges(task, own_part(task, share=0.2))
+    smaller = larger.source.strongest(0.1, "signed", "global")
+    assert isinstance(larger.source, AttributionGraph)
+    found = larger.source.among(smaller.units)
+    expected = with_edges(task, smaller).source
+    assert isinstance(expected, AttributionGraph)
+    assert 0 < smaller.count < larger.count
+    assert found.settings == expected.settings
+    assert list(found.kept_units) == list(expected.kept_units)
+    for site, units in expected.kept_units.items():
+        np.testing.assert_array_equal(found.kept_units[site], units)
+    assert list(found.edge_scores) == list(expected.edge_scores)
+    for pair, scores in expected.edge_scores.items():
+        np.testing.assert_allclose(found.edge_scores[pair], scores, rtol=1e-5)
 
 
 def cell(

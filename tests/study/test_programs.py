@@ -9,9 +9,13 @@ import pandas as pd
 import pytest
 
 from circuitry.models import register_model
-from circuitry.runs import InputError
+from circuitry.runs import InputError, preset
 from experiments.over_models import compare_models
-from experiments.study.sharing import SharingSettings
+from experiments.study.sharing import (
+    STUDY_CIRCUITS,
+    STUDY_MEASURES,
+    SharingSettings,
+)
 from experiments.study.study_run import StudyRun
 from experiments.study.supervised_model import (
     LabelTable,
@@ -43,6 +47,26 @@ def write_runs(folder: Path, quickstart: Path, held_out: tuple[str, ...]) -> Non
 def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path) -> None:
     module = program_module("generalization")
     write_runs(tmp_path / "runs", quickstart, ("key",))
+    # As in the plan: an array by model evaluates two models before the tables of all are made.
+    evaluate = "python -m experiments.study generalization --no-tables --no-progress"
+    lines = [
+        f"{evaluate} --runs {tmp_path}/runs/{name} --data {quickstart}/run/toy "
+        f"--test-domains quickdraw --out {tmp_path}/out"
+        for name in ("cg-high-0", "natural-only-0")
+    ]
+    (tmp_path / "study.sh").write_text("## models: 2\n" + "\n".join(lines))
+    array = program_module("array")
+    array.main(
+        array.Config(
+            tmp_path / "study.sh", "models", cluster="local", logs=tmp_path / "logs"
+        )
+    )
+    early = {
+        path: path.stat().st_mtime_ns
+        for path in tmp_path.glob("runs/*/evaluation/*/*.csv")
+    }
+    assert {path.parents[2].name for path in early} == {"cg-high-0", "natural-only-0"}
+    assert not (tmp_path / "out").exists()
     supervised = tmp_path / "runs" / "supervised"
     labels = LabelTable(CLASSES, {name: i for i, name in enumerate(CLASSES)})
     classifier = build_classifier(register_model("rn-tiny"), len(CLASSES), 0.9)[0]
@@ -68,6 +92,7 @@ def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path) -> None:
         )
     )
     assert_drawn(tmp_path / "out" / "report.html", figures=2)
+    assert early == {path: path.stat().st_mtime_ns for path in early}
     table = pd.read_csv(tmp_path / "results" / "settings.csv").query(
         "setting == 'cg-high' and domain == 'quickdraw'"
     )
@@ -104,7 +129,9 @@ def test_what_domains_share_is_related_to_accuracy_over_models(
     config = module.Config(
         runs=(tmp_path / "runs",),
         data=quickstart / "run" / "toy",
-        sharing=SharingSettings(n_images=2, n_tested=1, sae_steps=5),
+        sharing=SharingSettings(
+            n_images=2, n_tested=1, sae_steps=5, study_circuits=True
+        ),
         out=tmp_path / "out",
         results=tmp_path / "results",
     )
@@ -112,7 +139,7 @@ def test_what_domains_share_is_related_to_accuracy_over_models(
     points = pd.read_csv(tmp_path / "results" / "points.csv")
     assert points["test_domain"].tolist() == ["quickdraw"] * 3
     assert points["cka"].isna().all()  # two held-out classes are too few
-    shared = points[["overlap", "shift", "depth_bias", "features"]]
+    shared = points[["overlap", "shift", "depth_bias", "features", *STUDY_MEASURES]]
     assert shared.notna().all(axis=None)
     assert (shared.nunique() == 1).all()  # one model under three names
     relations = pd.read_csv(tmp_path / "results" / "relations.csv")
@@ -132,6 +159,13 @@ def test_what_domains_share_is_related_to_accuracy_over_models(
                 out=tmp_path / "none",
             )
         )
+
+
+def test_circuits_of_many_models_are_those_of_compare() -> None:
+    of_compare = preset("icml2025", "compare")
+    assert STUDY_CIRCUITS.items() <= of_compare.items()
+    kernel = STUDY_MEASURES["study_kernel"]
+    assert kernel.depth == max(of_compare["kernel_depths"])
 
 
 def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path) -> None:

@@ -13,6 +13,7 @@ One thing is refused that CUDA takes: writing at indices of the CPU, since each 
 that runs there, so whatever is not caught here fails.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
@@ -38,6 +39,11 @@ _TAKES_CPU_NUMBER = {
     _aten.fill_.Tensor,
 }
 """Operations whose last argument may be a number on the CPU."""
+
+
+_SIZE_DEPENDS_ON_NUMBERS = {_aten.nonzero.default, _aten.masked_select.default}
+_READS = {_aten._local_scalar_dense.default, _aten.equal.default}
+_counters = list[Counter[str]]()
 
 
 class DeviceTensor(Tensor):
@@ -129,6 +135,9 @@ def _run(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         return func(*args, **kwargs)
     if func not in _MOVES:
         _check(func, args, met)
+    if _waits(func, met, makes, wanted):
+        for counter in _counters:
+            counter[str(func)] += 1
     if makes:
         held_kwargs["device"] = torch.device("cpu")
     if (
@@ -141,6 +150,31 @@ def _run(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         return found
     before = {id(one.held): one for one in on_device}
     return _on_device(found, before)
+
+
+def _waits(func: Any, met: Sequence[Any], makes: bool, wanted: Any) -> bool:
+    """Return whether Python waits for a GPU until an operation is done, or copies what it takes to the GPU."""
+    if func in _READS | _SIZE_DEPENDS_ON_NUMBERS:
+        return True
+    strangers = [
+        one for one in met if isinstance(one, Tensor) and type(one) is not DeviceTensor
+    ]
+    if func in _MOVES:
+        leaves = wanted is not None and torch.device(wanted) != DEVICE
+        return bool(strangers) or leaves
+    # An index on the CPU is copied; a single number is handed over with the operation.
+    return any(one.dim() for one in strangers)
+
+
+@contextmanager
+def counted_waits() -> Iterator[Counter[str]]:
+    """Count the operations within the block at which Python waits for the device, by their names."""
+    counter = Counter[str]()
+    _counters.append(counter)
+    try:
+        yield counter
+    finally:
+        _counters.remove(counter)
 
 
 def _held(value: Any, met: list[Any]) -> Any:

@@ -36,7 +36,6 @@ from circuitry.reports.sections.findings import ANOTHER_MODEL, NO, PARTLY, UNKNO
 from circuitry.reports.sections.one_circuit import (
     in_cells,
     values_in_words,
-    weights_in_words,
 )
 from circuitry.runs.errors import name_some
 
@@ -90,7 +89,7 @@ def circuits_work(
     # If no verdict is known, the finding gives the means of all circuits.
     pooled = pool_curves(known or curves)
     values = pooled.at(place)
-    size_said = f"{size:.0%} of the units kept {where}{weights_in_words(pooled, place)}"
+    size_said = f"{size:.0%} of the units kept {where}"
     change = f"Another ablation: a few units at all sites may pass nothing on; other classes; {ANOTHER_MODEL}."
     if not known:
         selectivity = f"selectivity {values['selectivity']['kept']:z.2f}"

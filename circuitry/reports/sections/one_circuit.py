@@ -79,18 +79,6 @@ def values_in_words(values: Mapping[str, Mapping[str, float]]) -> str:
     return "; ".join(said)
 
 
-def weights_in_words(curve: FaithfulnessCurve, place: int) -> str:
-    """Return a phrase on the share of the model's weights that circuits of one size use; see `weights_touched`.
-
-    If the share is unknown, the text is empty.
-
-    Args:
-        curve: The curve with the circuits.
-        place: Index of the size in the curve.
-    """
-    return f", {curve.weights[place]:.0%} of the weights" if curve.weights else ""
-
-
 def add_circuit(report: Report, circuit: Circuit, caption: str) -> None:
     """Add a section that draws one circuit and lists its strongest units in a table.
 
@@ -146,9 +134,8 @@ def circuit_verdicts(curve: FaithfulnessCurve, tested: pd.DataFrame) -> list[Fin
         certainty += f" and {others} of others"
     if seen:
         certainty += f" ({seen} of them have pixels that found the circuit)"
-    units = (
-        f"{curve.n_units[0]} units ({curve.sizes[0]:.1%}{weights_in_words(curve, 0)})"
-    )
+    of_weights = f", {curve.weights[0]:.0%} of the weights" if curve.weights else ""
+    units = f"{curve.n_units[0]} units ({curve.sizes[0]:.1%}{of_weights})"
     verdict = verdict_of(curve)
     refutation = "Other images; another baseline; a larger share of the units."
     if verdict == OPEN:

@@ -147,7 +147,6 @@ def test_verdicts_are_counted_and_read_beside_other_circuits(tmp_path: Path) -> 
             class_name=name,
             domain="real",
             settings=settings,
-            weights=(0.25,),
         )
         for name, runs in given.items()
     ]
@@ -158,11 +157,11 @@ def test_verdicts_are_counted_and_read_beside_other_circuits(tmp_path: Path) -> 
     ]
     finding, best = faithfulness_findings(curves, alone)
     assert (
-        "of 2 circuits with 10% of the units kept at b alone, the best site, 25% of the weights"
+        "of 2 circuits with 10% of the units kept at b alone, the best site"
         in best.claim
     )
     assert (
-        "Partly: of 3 circuits with 10% of the units kept at all sites, 25% of the weights, 1 work"
+        "Partly: of 3 circuits with 10% of the units kept at all sites, 1 work"
         in finding.claim
     )
     assert (

@@ -1,0 +1,92 @@
+"""Run the lines of a block of the plan as an array of jobs: each line is a job, and only some run at the same time.
+
+The program waits for all jobs. If one fails, it says where its log is; call the program again then. Lines that are
+finished find their results, and do no work twice. Lines that you delete from the file are left out.
+
+    python -m experiments.study array study.sh mixtures --cluster local --at-once 2
+    python -m experiments.study array study.sh models-on-4-gpus --at-once 20 \\
+        --job-options slurm_partition=gpu gpus_per_node=4 cpus_per_task=36
+"""
+
+import subprocess
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+from circuitry.runs import Count, InputError, job_options, one_of, run_array
+from circuitry.data import chosen_names
+
+from tyro.conf import Positional
+
+
+@dataclass(frozen=True)
+class Config:
+    """Settings of an array of jobs."""
+
+    plan: Positional[Path]
+    """File of the lines that the program plan printed."""
+    block: Positional[str]
+    """Title of the block."""
+    at_once: Count = 20
+    """Number of jobs that run at the same time; the others wait."""
+    cluster: Annotated[str, one_of("slurm", "local")] = "slurm"
+    """Where jobs run: slurm for a cluster, local for processes on this machine (needs submitit)."""
+    job_options: tuple[str, ...] = ()
+    """submitit's parameters of each job as name=value: slurm_partition=gpu gpus_per_node=4 cpus_per_task=36."""
+    logs: Path = Path("runs/study/jobs")
+    """Folder of the logs."""
+
+
+def main(config: Config) -> None:
+    """Run the lines of the block, and wait for them."""
+    blocks = lines_of_blocks(config.plan)
+    chosen_names("block", [config.block], list(blocks))
+    lines = blocks[config.block]
+    # SLURM itself keeps jobs waiting. On one machine jobs are started together, so that a few are given at a time.
+    together = config.at_once if config.cluster == "local" else len(lines)
+    options = {
+        "slurm_array_parallelism": config.at_once,
+        **job_options(config.job_options),
+    }
+    for start in range(0, len(lines), together):
+        part = lines[start : start + together]
+        run_array(
+            partial(run_line, part),
+            len(part),
+            config.logs / config.block,
+            cluster=config.cluster,
+            options=options,
+        )
+    print(f"{config.block}: {len(lines)} lines are done")
+
+
+def lines_of_blocks(plan: Path) -> dict[str, list[str]]:
+    """Return a dictionary from the title of each block in a file to its lines, without comments."""
+    try:
+        text = plan.read_text(encoding="utf-8")
+    except OSError as error:
+        raise InputError(
+            f"The lines of the plan cannot be read ({error}): print them with the program plan."
+        ) from error
+    blocks: dict[str, list[str]] = {}
+    title = ""
+    for line in text.splitlines():
+        if line.startswith("## "):
+            title = line.removeprefix("## ").partition(":")[0]
+            blocks[title] = []
+        elif line and not line.startswith("#"):
+            blocks.setdefault(title, []).append(line)
+    return blocks
+
+
+def run_line(lines: list[str], worker: int, workers: int) -> None:
+    """Run the line of a worker in a shell.
+
+    Args:
+        worker: Number of the line.
+        workers: Number of all lines; `run_array` passes it to every job.
+    """
+    done = subprocess.run(["bash", "-c", lines[worker]], check=False)
+    if done.returncode:
+        raise InputError(f"It ended with {done.returncode}: {lines[worker]}")
