@@ -47,7 +47,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from transformers import ViTConfig, ViTForImageClassification
 
-N_IMAGES = {"rn-tiny": 4, "vit-tiny": 8, "efficientnet-lite0": 2, "ViT-B/32": 1}
+N_IMAGES = {
+    "rn-tiny": 4,
+    "vit-tiny": 8,
+    "efficientnet-lite0": 2,
+    "ViT-S/32": 2,
+    "ViT-B/32": 1,
+}
 """Number of images by tower."""
 SIZES = {
     "vit-tiny": {
@@ -58,7 +64,13 @@ SIZES = {
         "image_size": 64,
         "patch_size": 16,
     },
-    # The other settings are by default those of a ViT-B of 224 pixels.
+    # Other settings are by default those of a ViT-B of 224 pixels.
+    "ViT-S/32": {
+        "hidden_size": 384,
+        "num_attention_heads": 6,
+        "intermediate_size": 1536,
+        "patch_size": 32,
+    },
     "ViT-B/32": {"patch_size": 32},
 }
 """Settings of the ViTs of transformers whose heads are scored, by the tower that has this size."""
@@ -151,7 +163,7 @@ def measured(job: Job, tower: str, rounds: int) -> list[dict[str, Any]]:
 
 def jobs_of(tower: str) -> Iterator[Job]:
     """Return the jobs of a tower."""
-    if tower != "ViT-B/32":
+    if tower not in ("ViT-S/32", "ViT-B/32"):
         yield from unit_jobs(load_clip(tower).encoder, N_IMAGES[tower])
     if tower in SIZES:
         yield from head_jobs(ViTConfig(**SIZES[tower], num_labels=16), N_IMAGES[tower])
