@@ -176,7 +176,7 @@ def pictures_and_metric(
     torch.manual_seed(0)
     coarse = torch.randn(2 * n_images, 3, 8, 8)
     pictures = F.interpolate(coarse, encoder.image_size, mode="bilinear")
-    images, others = pictures.clamp(-1.7, 2).split(n_images)
+    images, others = torch.split(pictures.clamp(-1.7, 2), n_images)
     with torch.no_grad():
         width = encoder(images[:1]).shape[-1]
     weights = F.normalize(torch.randn(10, width), dim=-1)

@@ -130,7 +130,7 @@ class Layers:
     def importance(self, opened: Tensor, generator: torch.Generator) -> Tensor:
         """Return the Fisher information of a gate of each unit, by hooks of PyTorch that multiply by gates [units]."""
         gates = dict[str, Tensor]()
-        left = iter(opened.split(self.n_units))
+        left = iter(torch.split(opened, self.n_units))
 
         def multiply(site: str, _: nn.Module, __: object, output: Tensor) -> Tensor:
             shape = [1] * output.dim()
@@ -144,8 +144,8 @@ class Layers:
             for site, module in self.modules.items():
                 handle = module.register_forward_hook(partial(multiply, site))
                 hooks.callback(handle.remove)
-            for x in torch.cat([self.images, self.others]).split(self.rows):
-                left = iter(opened.split(self.n_units))
+            for x in torch.split(torch.cat([self.images, self.others]), self.rows):
+                left = iter(torch.split(opened, self.n_units))
                 given = self.answers(self.tower(x))
                 directions = torch.stack(
                     [torch.randn(given.shape[1], generator=generator) for _ in x]
@@ -437,7 +437,7 @@ class NnsightHeads(HeadTool):
 
     def __init__(self, *given: Any) -> None:
         super().__init__(*given)
-        from nnsight import NNsight
+        from nnsight import NNsight  # type: ignore[import-not-found]  # not a dependency
 
         self.traced = NNsight(self.vit)
         self.envoys = {

@@ -178,7 +178,9 @@ class _Patches:
         for together in _shared_runs(copies, max(1, rows // n_images), alone):
             of_run = self.run(together).view(-1, n_images)
             numbers = list(map(len, together.values()))
-            for site, of_site in zip(together, of_run.split(numbers), strict=True):
+            for site, of_site in zip(
+                together, torch.split(of_run, numbers), strict=True
+            ):
                 values[site].append(of_site)
                 if together[site][-1] == WHOLE:
                     yield site, self.compared(site, copies[site], values.pop(site))
@@ -211,7 +213,7 @@ class _Patches:
         return torch.where(mask, self.written[site], base).flatten(0, 1)
 
     def compared(
-        self, site: str, indices: Tensor, values: Sequence[Tensor]
+        self, site: str, indices: Tensor, values: list[Tensor]
     ) -> _SiteEffects:
         """Return the effects at a site, given the metric [copies, images] of all copies of the site."""
         of_copies = torch.cat(values)
