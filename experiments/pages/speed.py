@@ -1,6 +1,6 @@
 """Numbers of the page on speed and scale."""
 
-from experiments.pages.tables import alike, made_with, only, supported, table
+from experiments.pages.tables import alike, made_with, only, span, supported, table
 
 import numpy as np
 import pandas as pd
@@ -68,9 +68,9 @@ mixtures = only("benchmarks/mixtures/mixture")
 training = only("benchmarks/training/train_clip")
 
 # How much time do other tools take for the same scores?
-BESIDE = ("beside-tiny",)
+BESIDE = ("beside-tiny", "beside-ViT-S-32")
 beside = pd.concat([table(f"benchmarks/{folder}/tools") for folder in BESIDE])
-beside_rounds = made_with("benchmarks/beside-tiny")["rounds"]
+beside_rounds = span(made_with(f"benchmarks/{folder}")["rounds"] for folder in BESIDE)
 
 
 def beside_rows() -> str:
