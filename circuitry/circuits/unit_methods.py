@@ -42,7 +42,7 @@ from circuitry.gates.fisher import (
     set_importance,
 )
 from circuitry.gates.images_under_gates import UnitsUnderGates
-from circuitry.gates.patching import patch_effects, patching_forwards
+from circuitry.gates.patching import measure_patches, patching_forwards
 from circuitry.runs.plan import Forwards
 
 UnitScores = Mapping[str, np.ndarray]
@@ -82,7 +82,7 @@ def gradient_at_image(task: Task, settings: AttributionSettings) -> UnitScores:
 
 def exact_effects(task: Task, settings: AttributionSettings) -> UnitScores:
     """Score each unit by the exact effect of putting it to the baseline."""
-    return patch_effects(own_images(task)).scores
+    return measure_patches(own_images(task)).scores
 
 
 def squared_changes(

@@ -161,34 +161,26 @@ def weight_sums(tensors: Iterable[Tensor]) -> list[str]:
     The factors of the entries differ, so that a sum also changes if entries change places. Computing the sums takes a
     tenth of the time of a digest of the weights. Tensors on the meta device are left out.
     """
+    measured = [tensor.detach().reshape(-1) for tensor in tensors if not tensor.is_meta]
+    # The factors are computed once, because a tower has many tensors.
+    n_rows = max((len(flat) // _ROW for flat in measured), default=0)
+    factors = (1 + torch.arange(max(n_rows, _ROW), dtype=torch.float32)).cos()
     sums = list[Tensor]()
-    # Small towers have many small tensors, for which the factors take longer than the sums.
-    made = dict[tuple[torch.device, torch.dtype], Tensor]()
-    for tensor in tensors:
-        if not tensor.is_meta:
-            flat = tensor.detach().reshape(-1)
-            # Half precision would overflow.
-            flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
-            n_rows = len(flat) // _ROW
-            kind = flat.device, flat.dtype
-            needed = max(n_rows, _ROW)
-            if kind not in made or len(made[kind]) < needed:
-                made[kind] = _factors(needed, flat)
-            factors = made[kind]
-            rest = flat[n_rows * _ROW :]
-            total = rest @ factors[: len(rest)]
-            if n_rows:
-                rows = flat[: n_rows * _ROW].view(-1, _ROW)
-                total = factors[:n_rows] @ (rows @ factors[:_ROW]) + total
-            sums.append(total)
+    for flat in measured:
+        # Half precision would overflow.
+        flat = flat.to(torch.promote_types(flat.dtype, torch.float32))
+        factors = factors.to(flat)
+        n_rows = len(flat) // _ROW
+        rest = flat[n_rows * _ROW :]
+        total = rest @ factors[: len(rest)]
+        # Small towers have many small tensors, for which a product without rows takes as long as the sum.
+        if n_rows:
+            rows = flat[: n_rows * _ROW].view(-1, _ROW)
+            total = factors[:n_rows] @ (rows @ factors[:_ROW]) + total
+        sums.append(total)
     # The sums are read together, because Python waits for the GPU at each read. They are texts, because NaN as a number
     # would differ from itself.
     return [str(number) for number in torch.stack(sums).tolist()] if sums else []
-
-
-def _factors(count: int, like: Tensor) -> Tensor:
-    places = torch.arange(count, device=like.device, dtype=torch.float32)
-    return (1 + places).cos().to(like)
 
 
 _RUNS: weakref.WeakKeyDictionary[nn.Module, TowerRuns] = weakref.WeakKeyDictionary()

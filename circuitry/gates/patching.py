@@ -6,8 +6,10 @@ For each batch of images:
    baseline is made of counterfactual images, o differs between images.
 2. There are two directions. With ``noise``, o is written into a, and effect = metric(a) - metric(patched). With
    ``denoise``, a is written into o, and effect = metric(patched) - metric(o).
-3. For each site, copies of the activation that is patched are stacked. In each copy, one unit (or position) is
-   replaced. The stages after the site run on the stack, in chunks that fit into memory.
+3. For each unit (or position) of a site there is a copy of the activation that is patched, in which this unit is
+   replaced. One more copy is the baseline of the whole site.
+4. As many copies as fit into memory share a run. If they are of several sites, the run starts at the first of these
+   sites, and the copies of each later site join it there.
 
 In both directions the effect is positive if the unit helps the metric, like a node score. A node score is an estimate
 of the effect. If the metric depends linearly on the activation of the site, both effects equal the score. See
@@ -18,23 +20,26 @@ stream is not patched. So patching a site of heads or neurons does not change th
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
-from functools import partial
-from typing import Annotated
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Annotated, NamedTuple
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import checked_metric
-from circuitry.encoder.task import Task
+from circuitry.encoder.task import Batch, Task
 from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
 from circuitry.gates.effects_of_patches import DIRECTIONS, PATCHED_BY, PatchEffects
 from circuitry.gates.patches import Chosen, mark_kept
 from circuitry.runs.arguments import checked, one_of
 from circuitry.runs.errors import InputError
 from circuitry.runs.plan import Forwards
+
+WHOLE = -1
+"""In the place of the index of a unit or position: all units and positions of a site."""
 
 
 @checked
@@ -73,66 +78,42 @@ def patch_effects(
         raise InputError(
             f"Units are chosen with by='unit', but by={by!r} was given: leave out units=."
         )
+    effects = measure_patches(task, by, direction, units)
+    effects.settings.update(task.identity)
+    return effects
+
+
+def measure_patches(
+    task: Task,
+    by: str = "unit",
+    direction: str = "noise",
+    units: Mapping[str, Chosen] | None = None,
+) -> PatchEffects:
+    """Return the result of `patch_effects` without its settings, whose digests take as long as a few runs."""
     encoder = task.encoder
-    chosen = units or {}
-    rows = rows_that_fit(encoder, task.work.memory_gib)
+    rows = rows_that_fit(encoder, task.work.memory_gib, gradients=False)
     sites = task.sites if units is None else tuple(sorted(units, key=encoder.position))
     sums: dict[str, np.ndarray | float] = dict.fromkeys(sites, 0.0)
     moved = dict.fromkeys(sites, 0.0)
     clean_sum = 0.0
     count = 0
-    noise = direction == "noise"
-
-    def run(activation: Tensor, site: str) -> Tensor:
-        return in_double(checked_metric(task.metric, encoder(activation, start=site)))
-
     n_batches = count_batches(task.images, rows) or 0
     with (
         task.running(),
         task.bar("patching", "site", n_batches * len(sites)) as bar,
     ):
         for batch in task.batches():
-            clean = batch.clean(sites)
-            # 1. The base of the run, and the activations that are written into it.
-            if noise:
-                bases = clean
-                written = batch.ends(clean)
-            else:
-                bases = task.baseline.activations(encoder, clean, batch.start)
-                written = dict[str, Tensor]()
-                for site, base in bases.items():
-                    written[site] = encoder.carry(site, clean[site], base)
-            at_baseline = written if noise else bases
-            clean_sum += float(run(batch.images, encoder.sites[0]).sum())
+            patches = _Patches(batch, sites, by, direction)
+            clean_sum += float(patches.clean_metric.sum())
             count += len(batch.images)
-            for site in sites:
-                base = bases[site]
-                moved[site] += float(run(at_baseline[site], site).sum())
-                axes = _patched_axes(base, by, encoder.unit_dim(site))
-                # A stream that is carried past the units is left out, because it is never written.
-                units_there = encoder.units_of(site, base)
-                size = math.prod(units_there.shape[axis] for axis in axes)
-                wanted = np.ones(size, dtype=bool)
-                if site in chosen:
-                    wanted = mark_kept(chosen[site], size, site)
-                # 2. and 3. A run from this site for each unit or position.
-                falls = _effects(
-                    partial(run, site=site), base, written[site], axes, wanted, rows
-                )
-                # If a unit helps, writing its baseline lowers the metric, and writing its clean activation raises it.
-                sums[site] = (falls if noise else -falls) + sums[site]
+            for site, of_site in patches.effects(units or {}, rows):
+                sums[site] = of_site.effects + sums[site]
+                moved[site] += of_site.at_baseline
                 bar.update()
     scores = {site: np.asarray(total / count) for site, total in sums.items()}
     baseline_metric = {site: total / count for site, total in moved.items()}
     return PatchEffects(
-        sites,
-        scores,
-        by,
-        direction,
-        clean_sum / count,
-        baseline_metric,
-        count,
-        task.identity,
+        sites, scores, by, direction, clean_sum / count, baseline_metric, count
     )
 
 
@@ -141,59 +122,162 @@ def patching_forwards(n_images: int, n_sites: int, n_units: int) -> Forwards:
 
     From a site on, some two thirds of the tower are left, as a mean over sites.
     """
-    # Each site also runs as it is, and with all of its units replaced.
-    of_image = 2 + (2 * n_sites + n_units) * 2 // 3
+    # Each site also runs with all of its units replaced.
+    of_image = 1 + (n_sites + n_units) * 2 // 3
     return Forwards(alone=n_images * of_image)
 
 
-def _patched_axes(activation: Tensor, by: str, unit_dim: int) -> list[int]:
-    """Return the axes of an activation over which patching iterates, in rising order.
+class _SiteEffects(NamedTuple):
+    """What patching one site did to the images of a batch."""
 
-    If ``by`` is ``unit``, this is the axis of units. If ``by`` is ``position``, these are all axes of positions. If
-    ``by`` is ``site``, the list is empty, because the whole site is patched at once.
+    effects: np.ndarray
+    """Effect of each unit or position, summed over images. Those that are not patched have NaN."""
+    at_baseline: float
+    """The metric with the whole site at the baseline, summed over images."""
+
+
+class _Patches:
+    """The activations of a batch that are patched, and the activations that are written into them."""
+
+    def __init__(
+        self, batch: Batch, sites: Sequence[str], by: str, direction: str
+    ) -> None:
+        self.task = batch.task
+        self.encoder = batch.task.encoder
+        self.by = by
+        self.noise = direction == "noise"
+        # The last site of the encoder is the embedding, so one run gives the activations and the clean metric.
+        embedding = self.encoder.sites[-1]
+        clean = batch.clean((*sites, embedding))
+        self.clean_metric = self.metric(clean[embedding])
+        clean = {site: clean[site] for site in sites}
+        if self.noise:
+            self.bases = clean
+            self.written = batch.ends(clean)
+            return
+        baseline = self.task.baseline
+        self.bases = baseline.activations(self.encoder, clean, batch.start)
+        self.written = {
+            site: self.encoder.carry(site, clean[site], base)
+            for site, base in self.bases.items()
+        }
+
+    def metric(self, embedding: Tensor) -> Tensor:
+        """Return the metric of embeddings, in double precision."""
+        return in_double(checked_metric(self.task.metric, embedding))
+
+    def effects(
+        self, units: Mapping[str, Chosen], rows: int
+    ) -> Iterator[tuple[str, _SiteEffects]]:
+        """Yield the effects at one site after the other.
+
+        Args:
+            units: Units to patch by site. At a site that is not listed, everything is patched.
+            rows: Largest number of images in one run.
+        """
+        n_images = len(self.clean_metric)
+        copies = dict[str, Tensor]()
+        for site in self.bases:
+            patched = torch.arange(math.prod(self.sizes(site)))
+            if site in units:
+                mask = mark_kept(units[site], len(patched), site)
+                patched = patched[torch.from_numpy(mask)]
+            copies[site] = F.pad(patched, (0, 1), value=WHOLE)
+        values: dict[str, list[Tensor]] = {site: [] for site in copies}
+        # Hooks act at both ends of a run, so they would act twice where copies join it.
+        alone = bool(self.encoder.hooked_sites)
+        for together in _shared_runs(copies, max(1, rows // n_images), alone):
+            of_run = self.run(together).view(-1, n_images)
+            numbers = list(map(len, together.values()))
+            for site, of_site in zip(
+                together, torch.split(of_run, numbers), strict=True
+            ):
+                values[site].append(of_site)
+                if together[site][-1] == WHOLE:
+                    yield site, self.compared(site, copies[site], values.pop(site))
+
+    def run(self, copies: Mapping[str, Tensor]) -> Tensor:
+        """Return the metric [copies x images] of a run that the copies of each site join at their site.
+
+        Args:
+            copies: Index of the unit or position that is replaced in each copy, by site in the order of the encoder.
+        """
+        start, *later = copies
+        x = self.patched(start, copies[start])
+        for site in later:
+            passing = self.encoder(x, start=start, stop=site)
+            x = torch.cat([passing, self.patched(site, copies[site])])
+            start = site
+        return self.metric(self.encoder(x, start=start))
+
+    def patched(self, site: str, indices: Tensor) -> Tensor:
+        """Return the copies [copies x images, ...] of the activation of a site."""
+        base = self.bases[site]
+        # A mask differs along the patched axes. It is the same along all other axes, so these get size 1.
+        shape = [1] * (base.dim() - 1)
+        for axis in self.axes(site):
+            shape[axis - 1] = base.shape[axis]
+        mask = torch.arange(math.prod(shape)) == indices[:, None]
+        # The baseline of a site is what noise writes, and what denoising writes into.
+        mask[indices == WHOLE] = self.noise
+        mask = mask.view(len(indices), 1, *shape).to(base.device)
+        return torch.where(mask, self.written[site], base).flatten(0, 1)
+
+    def compared(
+        self, site: str, indices: Tensor, values: list[Tensor]
+    ) -> _SiteEffects:
+        """Return the effects at a site, given the metric [copies, images] of all copies of the site."""
+        of_copies = torch.cat(values)
+        at_baseline = of_copies[-1]
+        reference = self.clean_metric if self.noise else at_baseline
+        if self.noise and self.encoder.hooked_sites:
+            # A hook at the site acts on the copies once more, and so it has to act on what they are compared with.
+            reference = self.metric(self.encoder(self.bases[site], start=site))
+        # If a unit helps, writing its baseline lowers the metric, and writing its clean activation raises it.
+        falls = (reference - of_copies[:-1]).sum(1)
+        sizes = self.sizes(site)
+        effects = np.full(math.prod(sizes), np.nan)
+        effects[indices[:-1].numpy()] = (falls if self.noise else -falls).cpu().numpy()
+        return _SiteEffects(effects.reshape(sizes), float(at_baseline.sum()))
+
+    def axes(self, site: str) -> list[int]:
+        """Return the axes of an activation over which patching iterates, in rising order.
+
+        For units, this is the axis of units. For positions, these are all axes of positions. For a site, the list is
+        empty, because the whole site is patched at once.
+        """
+        n_axes = self.bases[site].dim()
+        unit_axis = self.encoder.unit_dim(site) % n_axes
+        if self.by == "unit":
+            return [unit_axis]
+        if self.by == "site":
+            return []
+        return [axis for axis in range(1, n_axes) if axis != unit_axis]
+
+    def sizes(self, site: str) -> list[int]:
+        """Return the number of units, or of positions along each axis."""
+        # A stream that is carried past the units is left out, because it is never written.
+        units = self.encoder.units_of(site, self.bases[site])
+        return [units.shape[axis] for axis in self.axes(site)]
+
+
+def _shared_runs(
+    copies: Mapping[str, Tensor], at_once: int, alone: bool
+) -> Iterator[dict[str, Tensor]]:
+    """Yield the copies of each run by site: at most ``at_once``, in the order of the sites.
+
+    If ``alone`` is true, each run has copies of one site only.
     """
-    unit_axis = unit_dim % activation.dim()
-    if by == "unit":
-        return [unit_axis]
-    if by == "site":
-        return []
-    return [axis for axis in range(1, activation.dim()) if axis != unit_axis]
-
-
-def _effects(
-    run: Callable[[Tensor], Tensor],
-    base: Tensor,
-    written: Tensor,
-    axes: Sequence[int],
-    wanted: np.ndarray,
-    rows: int,
-) -> np.ndarray:
-    """Return metric(base) - metric(patched), summed over images, for each unit or position of a site.
-
-    Args:
-        run: Function that returns the metric of each image, given the activation of the site.
-        base: The activation that is patched.
-        written: The activation whose units or positions are written into ``base``.
-        axes: Axes over which patching iterates, see `_patched_axes`.
-        wanted: Mask of the units or positions to patch. All others get NaN.
-        rows: Largest number of images in one run.
-    """
-    reference = run(base)
-    # A mask differs along the patched axes. It is the same along all other axes, so these get size 1.
-    shape = [1] * (base.dim() - 1)
-    for axis in axes:
-        shape[axis - 1] = base.shape[axis]
-    places = math.prod(shape)
-    falls = np.full(len(wanted), np.nan)
-    numbers = torch.from_numpy(np.flatnonzero(wanted))
-    for chunk in torch.split(numbers, max(1, rows // len(base))):
-        # [copies, 1, ...]: in each copy, one unit or position is taken from `written`.
-        mask = torch.zeros(len(chunk), places, dtype=torch.bool)
-        mask[torch.arange(len(chunk)), chunk] = True
-        mask = mask.view(len(chunk), 1, *shape).to(base.device)
-        stack = torch.where(mask, written, base)
-        values = run(stack.flatten(0, 1)).view(len(chunk), len(base))
-        falls[chunk.numpy()] = (reference - values).sum(1).cpu().numpy()
-    if len(axes) == 1:
-        return falls
-    return falls.reshape([base.shape[axis] for axis in axes])
+    run = dict[str, Tensor]()
+    left = at_once
+    for site, indices in copies.items():
+        while len(indices):
+            run[site] = indices[:left]
+            indices = indices[left:]
+            left -= len(run[site])
+            if alone or not left:
+                yield run
+                run = {}
+                left = at_once
+    if run:
+        yield run

@@ -43,6 +43,8 @@ from circuitry.runs.files import at_home
 
 Made = TypeVar("Made", bound=Callable[..., Any])
 ABOVE_ZERO = float(np.nextafter(0, 1))
+OF_ARRAYS = ("is_meta", "ndim", "shape")
+"""Attributes by which an array or a tensor is told from other values."""
 _LARGEST = float(np.finfo(float).max)
 
 
@@ -249,7 +251,8 @@ def _missing(self: object, name: str) -> Any:
     try:
         return object.__getattribute__(self, name)
     except AttributeError:
-        if name.startswith("_") or hasattr(type(self), name):
+        # Whether a value is an array is asked of every argument, and looking for similar names takes a millisecond.
+        if name.startswith("_") or name in OF_ARRAYS or hasattr(type(self), name):
             raise
         kind = type(self)
         # Constants of a class are no attributes that a user looks for.

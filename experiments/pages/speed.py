@@ -1,8 +1,9 @@
 """Numbers of the page on speed and scale."""
 
-from experiments.pages.tables import alike, made_with, only, supported, table
+from experiments.pages.tables import alike, made_with, only, span, supported, table
 
 import numpy as np
+import pandas as pd
 
 # How much time do partial runs save?
 speed = table("benchmarks/attribution/speed")
@@ -65,3 +66,42 @@ n_path_points = made_with("benchmarks/edges")["points"]
 # How long do mixtures and training take?
 mixtures = only("benchmarks/mixtures/mixture")
 training = only("benchmarks/training/train_clip")
+
+# How much time do other tools take for the same scores?
+BESIDE = ("beside-tiny", "beside-ViT-S-32")
+beside = pd.concat([table(f"benchmarks/{folder}/tools") for folder in BESIDE])
+beside_rounds = span(made_with(f"benchmarks/{folder}")["rounds"] for folder in BESIDE)
+
+
+def beside_rows() -> str:
+    """Return a row of Markdown for each job and tool but circuitry."""
+    rows = list[str]()
+    for (tower, job), tools in beside.groupby(["tower", "job"], sort=False):
+        by_tool = tools.set_index("tool")
+        ours = by_tool.loc["circuitry"]
+        for tool, theirs in by_tool.drop("circuitry").iterrows():
+            runs = "operations in forward runs of an image"
+            difference = theirs["largest difference relative to the largest score"]
+            cells = [
+                f"{tower}, {ours['images']} images",
+                f"{job} ({ours['scores']:,})",
+                str(tool),
+                f"{theirs['seconds']:.2g} s",
+                f"{ours['seconds']:.2g} s",
+                f"{theirs['ratio']:.1f}",
+                f"{theirs[runs]:.0f}, {ours[runs]:.0f}",
+                f"{difference:.0e}".replace("e-0", "e-"),
+            ]
+            rows.append(f"| {' | '.join(cells)} |")
+    return "\n".join(rows)
+
+
+rows_beside = beside_rows()
+others = beside[beside["tool"] != "circuitry"]
+least_ratio = others["ratio"].min()
+most_ratio = others["ratio"].max()
+many_runs = others["job"].isin(["integrated gradients", "conductance", "ablation"])
+ahead = supported(
+    "integrated gradients, conductance and ablation of units",
+    (others["ratio"][many_runs] > 1).all(),
+)

@@ -413,9 +413,28 @@ def test_one_partial_run_per_unit_from_the_site_on() -> None:
             work=QUIET,
         )
     )
-    # Finding the memory of an image takes one and two; then one clean run to the site and one to the end, for
-    # the metric. From the site on: the base, the source, and one run for each of two units.
-    assert rows == {"mixed": 3 + 2 * n, "embedding": 3 + n + (2 + 2) * n}
+    # Finding the memory of an image takes one and two; then one clean run. From the site on: the source, and one run
+    # for each of two units.
+    assert rows == {"mixed": 3 + n, "embedding": 3 + n + (1 + 2) * n}
+
+
+def test_copies_of_all_sites_share_a_run() -> None:
+    encoder = hand_worked()
+    rows: dict[str, list[int]] = {"mixed": [], "embedding": []}
+
+    def counted(stage: Stage) -> Stage:
+        def run(x: Tensor) -> Tensor:
+            rows[stage.site].append(len(x))
+            return stage.run(x)
+
+        return Stage(stage.site, run, stage.unit_dim)
+
+    encoder.stages = tuple(counted(stage) for stage in encoder.stages)
+    sites = ["input", "mixed"]
+    patch_effects(Task(encoder, CLEAN, square_and_tenfold, sites=sites, work=QUIET))
+    # Finding the memory of an image takes one and two; then one clean run, and one with a copy for each colour and for
+    # the source of the image, which a copy for each unit and for the source of the site joins.
+    assert rows == {"mixed": [1, 2, 1, 3 + 1], "embedding": [1, 2, 1, 3 + 1 + 2 + 1]}
 
 
 def between_images(
