@@ -1,4 +1,5 @@
 from .card_folder import CardFolder as CardFolder
+from .card_jobs import CardJobs as CardJobs
 from .card_jobs import unit_cards as unit_cards
 from .card_settings import CardSettings as CardSettings
 from .strongest_images import top_images as top_images

@@ -117,6 +117,12 @@ class CardJobs:
     """The jobs of `unit_cards`, which has the same arguments.
 
     Jobs for domains and circuits run first and write files. The job for words and the jobs for sites read these files.
+
+    Example:
+        >>> from circuitry.cards import CardJobs, CardSettings
+        >>> jobs = CardJobs(clip, folder, graphs, Path("cards"), CardSettings())
+        >>> sum(step.forwards.count for step in jobs.steps()) > 0
+        True
     """
 
     def __init__(

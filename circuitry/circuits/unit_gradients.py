@@ -48,7 +48,7 @@ from circuitry.runs.errors import InputError
 
 
 class Atoms(NamedTuple):
-    """Parts of some units, each of which reads the stream or adds to it along one direction."""
+    """Some units, with the direction along which each unit reads the stream or adds to it."""
 
     values: Float[Tensor, "atoms positions"]
     """What changes from position to position, over all images of a batch."""
@@ -131,7 +131,7 @@ def _batch_effects(
     """Return the first-order effects of the changes to the baseline on the metric, summed over the images of a batch.
 
     Args:
-        stream: The stream, of which the kept neurons are components by themselves.
+        stream: The stream; the kept neurons are components of their own.
         batch: The batch.
         units: Indices of the kept units by site.
         rule: Points of the path.

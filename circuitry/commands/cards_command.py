@@ -25,7 +25,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from circuitry import analysis, circuits, models
+from circuitry import analysis, cards, circuits, models
 from circuitry.analysis import QuickstartModel
 from circuitry.cards import CardSettings
 from circuitry.runs import Plan, PlanSettings, Work, WorkSettings
@@ -73,9 +73,7 @@ def plan(config: Config) -> Plan:
     """Return what the cards that are left need."""
     work = config.work()
     clip = config.clip(components=True)
-    from circuitry.cards.card_jobs import CardJobs  # here, since it loads torch
-
-    jobs = CardJobs(
+    jobs = cards.CardJobs(
         clip,
         config.images(),
         circuits.GraphFolder(config.circuits),

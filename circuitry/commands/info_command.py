@@ -16,10 +16,8 @@ from pathlib import Path
 from platformdirs import user_cache_path
 
 import circuitry
-from circuitry import data, encoder, models
-from circuitry.interventions import OwnPartSettings
-from circuitry.interventions.intervention_settings import MIB_SIZES
-from circuitry.runs import Forwards, Plan, Step, versions
+from circuitry import data, encoder, models, questions
+from circuitry.runs import Plan, versions
 from circuitry.runs.arguments import Count
 
 EXTRAS = {
@@ -95,40 +93,8 @@ def measure(config: Config, name: str) -> None:
     print(
         f"{config.classes} classes, {config.styles} domains, {config.n_images} images:"
     )
-    print(Plan(steps_of(config), speed))
-
-
-def steps_of(config: Config) -> list[Step]:
-    """Return the main jobs of a number of classes, domains and images, with the default settings."""
-    from circuitry.circuits.circuit_settings import AttributionSettings
-    from circuitry.circuits.own_part_of_class import own_part_forwards
-    from circuitry.circuits.unit_methods import Counts
-    from circuitry.circuits.unit_scores import scoring_forwards
-    from circuitry.interventions.faithfulness import curve_forwards
-    from circuitry.interventions.lesion_design import LesionDesign
-    from circuitry.interventions.lesions import lesion_forwards
-
-    n = config.n_images
-    settings = OwnPartSettings()
-    domains = [f"domain {i}" for i in range(config.styles)]
-    keys = [(f"class {i}", domain) for i in range(config.classes) for domain in domains]
-    cells = len(keys)
-    n_others = 12
-    ranking = scoring_forwards(AttributionSettings(), Counts(n, n_others, 0, 0), 4)
-    curve = curve_forwards(n + n_others, MIB_SIZES, 2, 3)
-    part = own_part_forwards(n, settings.n_others, max(settings.shares))
-    lesions = Forwards()
-    design = LesionDesign(keys, settings.other_cells, 0)
-    for tests in design.tests(0).values():
-        n_lesions = sum(2 if with_random else 1 for with_random in tests.values())
-        lesions += lesion_forwards(n, n_lesions * len(settings.shares))
-    return [
-        Step("evaluate", 1, Forwards(alone=2 * n * cells), 2 * n * cells),
-        Step("own parts", cells, part * cells, (n + settings.n_others) * cells),
-        Step("lesions, first wave", cells, lesions, n * cells),
-        Step("circuits", cells, ranking * cells, (n + n_others) * cells),
-        Step("curves", cells, curve * cells, (n + n_others) * cells),
-    ]
+    jobs = questions.main_jobs(config.classes, config.styles, config.n_images)
+    print(Plan(jobs, speed))
 
 
 def devices() -> list[str]:

@@ -1,4 +1,4 @@
-"""The sampling design of lesions: which own parts are tested on the images of which classes and domains.
+"""The sampling design of lesions: the classes and domains on whose images each own part is tested.
 
 The images of a class in a domain are a *cell*. Testing each part on each cell takes as many tests as the square of the
 number of cells. So where there are many cells, each part is tested on a sample of them.
@@ -34,7 +34,8 @@ class LesionDesign:
         >>> design = LesionDesign(keys, other_cells=2, seed=0)
         >>> design.others_by_wave
         (2, 3)
-        >>> len(design.tests(0)["clock", "real"])
+        >>> tests = design.parts_by_cell(wave=0)
+        >>> len(tests["clock", "real"])
         3
     """
 
@@ -69,7 +70,7 @@ class LesionDesign:
         """The number of waves until each part is tested on all cells."""
         return len(self.others_by_wave)
 
-    def tests(self, wave: int) -> dict[Key, dict[Key, bool]]:
+    def parts_by_cell(self, wave: int) -> dict[Key, dict[Key, bool]]:
         """Return the parts that a wave tests on each cell, in the order of the keys.
 
         Args:
@@ -101,7 +102,7 @@ class LesionDesign:
         places = {key: place for place, key in enumerate(self.keys)}
         chosen = set[tuple[int, int]]()
         for wave in range(n_waves):
-            for cell, parts in self.tests(wave).items():
+            for cell, parts in self.parts_by_cell(wave).items():
                 for part in parts:
                     if part != cell:
                         first, second = sorted((places[part], places[cell]))

@@ -22,5 +22,5 @@ from .sae_files import SaeFile as SaeFile
 from .sae_readers import load_sae as load_sae
 from .sae_readers import parse_saes as parse_saes
 from .sae_readers import register_sae_reader as register_sae_reader
-from .tower_speed import matrix_rate as matrix_rate
-from .tower_speed import tower_speed as tower_speed
+from .speed_of_towers import matrix_rate as matrix_rate
+from .speed_of_towers import tower_speed as tower_speed

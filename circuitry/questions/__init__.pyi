@@ -8,6 +8,7 @@ from .check_images import without_images as without_images
 from .checks import CausalChecks as CausalChecks
 from .extraction import Extraction as Extraction
 from .extraction import extract as extract
+from .jobs_by_size import main_jobs as main_jobs
 from .one_class import OneClass as OneClass
 from .one_class import OneClassAnswer as OneClassAnswer
 from .own_parts_answer import OwnPartsAnswer as OwnPartsAnswer

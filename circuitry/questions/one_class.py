@@ -44,7 +44,7 @@ from circuitry.interventions.faithfulness import curve_forwards, measure_circuit
 from circuitry.interventions.finding_circuits import find_circuit, search_forwards
 from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.judgement import judge_circuit, judge_forwards
-from circuitry.interventions.weights_touched import touched_forwards, weights_touched
+from circuitry.interventions.touched_weights import touched_forwards, weights_touched
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.questions.question_settings import OneClassSettings

@@ -44,7 +44,7 @@ from circuitry.interventions.lesions import (
     lesion_cell,
     lesion_forwards,
 )
-from circuitry.interventions.part_overlaps import part_overlaps
+from circuitry.interventions.overlaps_of_parts import part_overlaps
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.runs.arguments import checked
@@ -195,7 +195,7 @@ class OwnParts(FolderWork):
 
     @cached_property
     def design(self) -> LesionDesign:
-        """Which own parts are tested on the images of which class and domain."""
+        """The cells, each a class and a domain, on whose images each own part is tested."""
         return LesionDesign(self.keys, self.settings.other_cells, self.settings.seed)
 
     @cached_property
@@ -305,7 +305,7 @@ class OwnParts(FolderWork):
     def _tests(self, wave: int) -> dict[Key, dict[Key, bool]]:
         """Return the tests of a wave; see `LesionDesign.tests`. They are kept, since there may be millions."""
         if wave not in self._tests_of_waves:
-            self._tests_of_waves[wave] = self.design.tests(wave)
+            self._tests_of_waves[wave] = self.design.parts_by_cell(wave)
         return self._tests_of_waves[wave]
 
     @cached_property

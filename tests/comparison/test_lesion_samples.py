@@ -54,7 +54,7 @@ def pairs_of(design: LesionDesign, wave: int) -> list[tuple[int, int]]:
     place = {key: i for i, key in enumerate(KEYS)}
     return [
         (place[part], place[cell])
-        for cell, parts in design.tests(wave).items()
+        for cell, parts in design.parts_by_cell(wave).items()
         for part in parts
     ]
 

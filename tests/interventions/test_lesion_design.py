@@ -22,7 +22,7 @@ KEYS = st.builds(
 
 def cells_of_parts(design: LesionDesign, wave: int) -> dict[Key, list[Key]]:
     cells: dict[Key, list[Key]] = {key: [] for key in design.keys}
-    for cell, parts in design.tests(wave).items():
+    for cell, parts in design.parts_by_cell(wave).items():
         for part in parts:
             cells[part].append(cell)
     return cells
@@ -44,7 +44,7 @@ def test_parts_are_tested_on_their_class_everywhere_and_on_a_balanced_sample_of_
             assert len(own) == (n_domains if wave == 0 else 0)
             others = Counter(domain for name, domain in cells if name != part[0])
             assert set(others.values()) <= {n_others - before}
-        n_parts = [len(parts) for parts in design.tests(wave).values()]
+        n_parts = [len(parts) for parts in design.parts_by_cell(wave).values()]
         assert len(set(n_parts)) == 1  # all cells are used equally often
         before = n_others
     assert design.others_by_wave[-1] == n_classes - 1
@@ -67,7 +67,7 @@ def test_all_waves_together_test_each_part_on_each_cell_once_even_with_gaps(
     design = LesionDesign(keys, other_cells, seed)
     tested = Counter[tuple[Key, Key]]()
     for wave in range(design.n_waves):
-        for cell, parts in design.tests(wave).items():
+        for cell, parts in design.parts_by_cell(wave).items():
             assert list(parts) == [key for key in keys if key in parts]
             tested.update((part, cell) for part in parts)
     assert tested == Counter(product(keys, keys))
@@ -75,14 +75,16 @@ def test_all_waves_together_test_each_part_on_each_cell_once_even_with_gaps(
         (a, b) for i, a in enumerate(keys) for b in keys[i + 1 :]
     ]
     again = LesionDesign(keys, other_cells, seed)
-    assert all(design.tests(i) == again.tests(i) for i in range(design.n_waves))
+    assert all(
+        design.parts_by_cell(i) == again.parts_by_cell(i) for i in range(design.n_waves)
+    )
 
 
 def test_few_cells_are_all_tested_at_once_and_always_beside_random_units() -> None:
     keys = list(product("abcd", ("real", "sketch")))
     design = LesionDesign(keys, other_cells=6, seed=0)
     assert design.others_by_wave == (3,)
-    assert design.tests(0) == {cell: dict.fromkeys(keys, True) for cell in keys}
+    assert design.parts_by_cell(0) == {cell: dict.fromkeys(keys, True) for cell in keys}
 
 
 def test_of_a_sample_random_units_are_tested_on_the_own_class_and_one_other_a_domain() -> (
@@ -92,15 +94,17 @@ def test_of_a_sample_random_units_are_tested_on_the_own_class_and_one_other_a_do
     design = LesionDesign(keys, other_cells=4, seed=0)
     assert design.others_by_wave == (2, 4, 7)
     beside = Counter[tuple[Key, str, bool]]()
-    for cell, parts in design.tests(0).items():
+    for cell, parts in design.parts_by_cell(0).items():
         for part, with_random in parts.items():
             if with_random:
                 beside[part, cell[1], part[0] == cell[0]] += 1
     assert beside == Counter(product(keys, ("real", "sketch"), (True, False)))
     for wave in (1, 2):
-        assert not any(any(parts.values()) for parts in design.tests(wave).values())
+        assert not any(
+            any(parts.values()) for parts in design.parts_by_cell(wave).values()
+        )
     other_seed = LesionDesign(keys, other_cells=4, seed=1)
-    assert other_seed.tests(0) != design.tests(0)
+    assert other_seed.parts_by_cell(0) != design.parts_by_cell(0)
     pairs = design.pairs(1)
     assert (("a", "real"), ("a", "sketch")) in pairs
     assert len(pairs) < len(keys) * (len(keys) - 1) / 2
