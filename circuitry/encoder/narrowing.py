@@ -131,11 +131,11 @@ def change_of_units(
         units: Indices of the units, which are channels of the input.
     """
     functions: tuple[Any, ...] = in_order(step).functions
-    conv, norms = (functions or (None,))[0], functions[1:]
+    conv: Any = functions[0] if functions else None
     if type(conv) not in CONVOLUTIONS or conv.groups != 1:
         return None
     weight = conv.weight.detach()[:, units]
-    for norm in norms:
+    for norm in functions[1:]:
         # A batch norm of timm may end with a nonlinearity.
         is_linear = isinstance(getattr(norm, "act", NO_STEP), nn.Identity)
         if type(norm) not in BATCH_NORMS or not is_linear:

@@ -105,8 +105,8 @@ class LesionDesign:
             for cell, parts in self.parts_by_cell(wave).items():
                 for part in parts:
                     if part != cell:
-                        first, second = sorted((places[part], places[cell]))
-                        chosen.add((first, second))
+                        first = min(places[part], places[cell])
+                        chosen.add((first, max(places[part], places[cell])))
         return [(self.keys[i], self.keys[j]) for i, j in sorted(chosen)]
 
     @cached_property
@@ -123,9 +123,8 @@ class LesionDesign:
         self, part: Key, domain: str, cells: Mapping[Key, object]
     ) -> Iterator[Key]:
         """Yield the cells of a domain that follow a part's class in the circle."""
-        class_name, part_domain = part
-        circle = self._circles[part_domain, domain]
-        own = circle.index(class_name)
+        circle = self._circles[part[1], domain]
+        own = circle.index(part[0])
         for other in circle[own + 1 :] + circle[:own]:
             if (other, domain) in cells:
                 yield other, domain
