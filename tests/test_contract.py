@@ -175,7 +175,7 @@ JOBS: dict[str, Job] = {
     ),
     "edges": (
         lambda world: score_edges(world.task, share_of_units(world)),
-        lambda world: edge_forwards(world.encoder, world.task.sites, SHARE) * N_OWN,
+        lambda world: edge_forwards(world.encoder, world.task.sites, SHARE, N_OWN),
     ),
 }
 

@@ -54,6 +54,7 @@ MODEL = re.compile(r"\b(Encoder|Clip|Task|ResidualStream)\b")
 ELSEWHERE = {
     "in_components": "runs nothing",
     "site_named": "runs nothing",
+    "tower_speed": "returns times",
     "extract_samples": "as sample_activations",
     "zero_shot_heads": "returns functions",
     **dict.fromkeys(("own_part", "lesion"), "below, on a class that is recognised"),

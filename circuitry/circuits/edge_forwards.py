@@ -19,33 +19,39 @@ def edge_forwards(
     encoder: Encoder,
     sites: Sequence[str],
     share: float,
+    n_images: int,
     settings: AttributionSettings | None = None,
 ) -> Forwards:
-    """Return what `score_edges` runs for an image, if every site keeps the same share of its units.
+    """Return what `score_edges` runs, if every site keeps the same share of its units.
 
     Most of it lies outside the tower, in products of edges. They depend on the tower and on the number of edges, so
-    operations are counted while the edges of one image are scored.
+    operations are counted while the edges of one image and of two images are scored. Each further image takes the
+    difference.
 
     Args:
         encoder: The encoder.
         sites: The sites whose units are scored.
         share: The share of the units that are kept.
+        n_images: The number of images.
         settings: Method and rule of the edges (default: those of `AttributionSettings`).
     """
     settings = settings or AttributionSettings()
     units = dict[str, np.ndarray]()
     for site, n_units in count_units(encoder, sites).items():
         units[site] = np.arange(max(1, round(share * n_units)))
-    task = Task(
-        encoder,
-        encoder.blank(),
-        lambda embeddings: embeddings[:, 0],
-        work=Work(progress=False),
-    )
-    one = forward_operations(encoder)
+    rule = rule_of_edges(encoder, settings)
     joined_sites(encoder, sites)  # found once for an encoder
-    with task.running(gradients=True), OperationCounter() as counter:
-        score_edges(
-            task, units, method=settings.edges, rule=rule_of_edges(encoder, settings)
+    counts = list[int]()
+    for count in (1, 2):
+        task = Task(
+            encoder,
+            encoder.blank(count),
+            lambda embeddings: embeddings[:, 0],
+            work=Work(progress=False),
         )
-    return Forwards(alone=round(counter.total / one))
+        with task.running(gradients=True), OperationCounter() as counter:
+            score_edges(task, units, method=settings.edges, rule=rule)
+        counts.append(counter.total)
+    of_image = counts[1] - counts[0]
+    operations = counts[0] + (n_images - 1) * of_image
+    return Forwards(alone=round(operations / forward_operations(encoder)))

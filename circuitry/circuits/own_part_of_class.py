@@ -241,7 +241,7 @@ class ImagesOfClass:
             )
 
     def slopes(
-        self, places: Int[Tensor, " places"], opened: Float[Tensor, " gates"]
+        self, places: Int[Tensor, " _"], opened: Float[Tensor, " gates"]
     ) -> Iterator[tuple[Float[Tensor, "some gates"], Float[Tensor, " some"]]]:
         """Yield, for each chunk of images, the slopes d log-odds / d gates [images, gates], and probabilities [images].
 
@@ -265,7 +265,7 @@ class ImagesOfClass:
 
     @torch.no_grad()
     def probability(
-        self, places: Int[Tensor, " places"], opened: Float[Tensor, " gates"]
+        self, places: Int[Tensor, " images"], opened: Float[Tensor, " gates"]
     ) -> Float[Tensor, ""]:
         """Return the mean probability that `slopes` yields for some images. It takes half of the operations.
 

@@ -164,7 +164,8 @@ def weight_sums(tensors: Iterable[Tensor]) -> list[str]:
     measured = [tensor.detach().reshape(-1) for tensor in tensors if not tensor.is_meta]
     # The factors are computed once, because a tower has many tensors.
     n_rows = max((len(flat) // _ROW for flat in measured), default=0)
-    factors = (1 + torch.arange(max(n_rows, _ROW), dtype=torch.float32)).cos()
+    places = torch.arange(max(n_rows, _ROW), dtype=torch.float32, device="cpu")
+    factors = (1 + places).cos()
     sums = list[Tensor]()
     for flat in measured:
         # Half precision would overflow.

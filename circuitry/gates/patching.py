@@ -164,7 +164,8 @@ class _Patches:
 
     def metric(self, embedding: Tensor) -> Tensor:
         """Return the metric of embeddings, in double precision."""
-        return in_double(checked_metric(self.task.metric, embedding))
+        # A metric may compute in place, and the embedding may be an activation that is used again.
+        return in_double(checked_metric(self.task.metric, embedding.clone()))
 
     def effects(
         self, units: Mapping[str, Chosen], rows: int

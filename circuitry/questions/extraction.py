@@ -276,8 +276,9 @@ class Extraction(FolderWork):
             n_images += len(self.selection[key]) + len(self.others[key])
         settings = with_rules(self.settings, self.clip.encoder)
         share = settings.size or 1.0
-        edges = edge_forwards(self.clip.encoder, self.sites, share, settings)
-        forwards += edges * n_own
+        n_of_job = round(n_own / len(left))
+        edges = edge_forwards(self.clip.encoder, self.sites, share, n_of_job, settings)
+        forwards += edges * len(left)
         disk = len(left) * self._bytes_of_job
         circuits = Step("circuits", len(left), forwards, n_images, disk)
         return [self.baseline_step(self.keys), circuits]

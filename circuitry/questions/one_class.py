@@ -343,8 +343,9 @@ class OneClass(FolderWork):
             "other classes": foreign,
             "unseen images": curve + touched_forwards(1),
             "tests": judge_forwards(n_tested),
-            "edges": edge_forwards(self.clip.encoder, sites, share_drawn)
-            * len(self.found_on),
+            "edges": edge_forwards(
+                self.clip.encoder, sites, share_drawn, len(self.found_on)
+            ),
         }
 
     def run(self) -> OneClassAnswer:

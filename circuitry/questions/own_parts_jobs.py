@@ -248,12 +248,16 @@ class OwnParts(FolderWork):
             n_images = 0
             encoder = self.clip.encoder
             largest = max(self.settings.shares)
-            edges = edge_forwards(encoder, self.sites[EVERYWHERE], largest)
+            n_own = 0
             for _, class_name, domain in left:
                 key = (class_name, domain)
                 forwards += self._forwards_to_find(key)
-                forwards += edges * len(self.found_on[key])
+                n_own += len(self.found_on[key])
                 n_images += len(self.found_on[key]) + len(self.others(key))
+            edges = edge_forwards(
+                encoder, self.sites[EVERYWHERE], largest, round(n_own / len(left))
+            )
+            forwards += edges * len(left)
             disk = len(left) * self._bytes_of_parts
             steps.append(Step("own parts", len(left), forwards, n_images, disk))
         for number in range(max(1, self._n_waves())):
