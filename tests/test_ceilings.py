@@ -15,17 +15,17 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "tokens of the package": 256_345,
-    "tokens a line of code": 8.5,
-    "comprehensions in 1,000 lines": 27.4,
-    "assignments to tuples in 1,000 lines": 9.6,
+    "tokens of the package": 272_946,
+    "tokens a line of code": 8.51,
+    "comprehensions in 1,000 lines": 27.42,
+    "assignments to tuples in 1,000 lines": 9.63,
     "conditional expressions in 1,000 lines": 13.8,
-    "classes": 200,
-    "classes of settings": 32,
-    "modules that attribute loads": 86,
+    "classes": 217,
+    "classes of settings": 33,
+    "modules that attribute loads": 88,
     "names at the top": 38,
-    "tokens of experiments": 114_935,
-    "tokens of tests": 379_871,
+    "tokens of experiments": 124_645,
+    "tokens of tests": 391_678,
 }
 
 
