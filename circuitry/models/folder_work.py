@@ -156,7 +156,7 @@ class FolderWork:
     def baseline_step(self, keys: Sequence[Key]) -> Step:
         """Return what the baselines of some classes and domains need in each process."""
         n_images = len(self.baseline.records_of(keys))
-        return Step("baseline", len(keys), Forwards(alone=n_images), n_images)
+        return Step("baseline", 1, Forwards(alone=n_images), n_images)
 
     @property
     def asked(self) -> dict[str, Any]:
