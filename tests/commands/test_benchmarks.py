@@ -64,6 +64,24 @@ def test_all_edges_of_a_transformer_are_timed() -> None:
     assert row["peak GiB"] >= row["peak GiB before"]
 
 
+def test_other_tools_find_the_same_scores_and_are_named_with_their_versions(
+    tmp_path: Path,
+) -> None:
+    module = script("beside_other_tools")
+    heads = ("patching of heads", "edges between heads and MLPs")
+    module.main(module.Config(tmp_path, towers=("vit-tiny",), jobs=heads, rounds=1))
+    table = pd.read_csv(tmp_path / "tools.csv")
+    assert set(table["job"]) == set(heads)
+    assert {"TransformerLens", "plain PyTorch", "circuitry"} <= set(table["tool"])
+    differences = table["largest difference relative to the largest score"]
+    assert differences.max() < 1e-5
+    provenance = json.loads((tmp_path / "provenance.json").read_text())
+    assert {"captum", "transformer-lens"} <= provenance.keys()
+    for wrong in ({"jobs": ("head-patching",)}, {"towers": ("vit-small",)}):
+        with pytest.raises(InputError, match=r"There is no \w+ '(head-p|vit-s)"):
+            module.main(module.Config(**wrong))
+
+
 def test_many_circuits_are_compared_in_one_pass(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
