@@ -125,7 +125,7 @@ def main(config: Config) -> None:
             if job.name in jobs:
                 rows += measured(job, tower, config.rounds)
     # The version of TransformerLens is kept with those of the package.
-    facts: dict[str, object] = {"captum": version("captum")}
+    facts: dict[str, Any] = {"captum": version("captum")}
     if HAS_NNSIGHT:
         facts["nnsight"] = version("nnsight")
     threads = torch.get_num_threads()

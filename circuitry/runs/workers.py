@@ -131,7 +131,9 @@ def run_array(
         totals = [workers] * len(numbers)
         jobs = executor.map_array(Requeued(task), numbers, totals)
         try:
-            failures += [failure_of(job) for job in jobs if job.exception() is not None]
+            for job in jobs:
+                if job.exception() is not None:
+                    failures.append(failure_of(job))
         except KeyboardInterrupt:
             # The jobs of a cluster go on without this process, so only local jobs are cancelled.
             if cluster == "local":
