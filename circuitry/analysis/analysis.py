@@ -49,7 +49,12 @@ from circuitry.questions.answers_of_circuits import (
     ScoresAnswer,
     TransferAnswer,
 )
-from circuitry.questions.checks import FAITHFULNESS_FORMAT, FOREIGN, CausalChecks
+from circuitry.questions.checks import (
+    CURVE_DRAWS,
+    FAITHFULNESS_FORMAT,
+    FOREIGN,
+    CausalChecks,
+)
 from circuitry.questions.extraction import Extraction
 from circuitry.questions.own_parts_answer import OwnPartsAnswer
 from circuitry.questions.own_parts_jobs import OwnParts
@@ -65,8 +70,6 @@ from circuitry.runs.workers import Work
 from circuitry.training.accuracy import accuracy_kinds, class_accuracy, tidy_accuracy
 from circuitry.training.evaluation import zero_shot_predictions
 
-RANDOM_DRAWS = 2
-"""Number of random circuits that each circuit of a curve is compared with."""
 SMALL = 600
 """Largest number of rows of a table that is small enough to be committed."""
 
@@ -184,7 +187,13 @@ class Analysis:
         if tests:
             steps += self._curve_steps()
         if shares:
-            steps += self._question_of_own_parts(shares).steps()
+            # If these images have no own parts, the report says why, and there is nothing to plan.
+            try:
+                parts = self._question_of_own_parts(shares)
+            except InputError:
+                pass
+            else:
+                steps += parts.steps()
         if accuracy:
             n_images = len(self.images)
             runs = Forwards(alone=n_images)
@@ -212,7 +221,7 @@ class Analysis:
         total = sum(n_images[class_name, domain] for class_name, domain in left)
         if not total:
             return []
-        forwards = curve_forwards(total, [*sizes], RANDOM_DRAWS, n_foreign)
+        forwards = curve_forwards(total, [*sizes], CURVE_DRAWS, n_foreign)
         return [
             self.extraction().baseline_step(list(n_images)),
             # Three numbers for each circuit and image.
@@ -255,7 +264,7 @@ class Analysis:
         self,
         work: Work = Work(),
         rankings: Sequence[str] = ("absolute",),
-        random_draws: int = RANDOM_DRAWS,
+        random_draws: int = CURVE_DRAWS,
         sizes: Sequence[float] | None = None,
     ) -> list[FaithfulnessCurve]:
         """Compute the faithfulness curve of each circuit on images that were not used to find the circuit.
@@ -281,7 +290,7 @@ class Analysis:
         return curves
 
     def curves_by_site(
-        self, work: Work = Work(), random_draws: int = 2
+        self, work: Work = Work(), random_draws: int = CURVE_DRAWS
     ) -> list[FaithfulnessCurve]:
         """Test each circuit at one site at a time.
 

@@ -210,8 +210,9 @@ class CardJobs:
             for key in circuits:
                 exact += self._exact_forwards(key)
                 n_measured += len(self.selection[key][:EXACT_IMAGES])
-            for baseline in self._baselines.values():
-                n_means = len(baseline.records_of(circuits))
+            for kind, baseline in self._baselines.items():
+                measured = [key for key in circuits if kind in self._replacements(key)]
+                n_means = len(baseline.records_of(measured))
                 exact += Forwards(alone=n_means)
                 n_measured += n_means
             steps.append(Step("exact effects", len(circuits), exact, n_measured))
@@ -225,7 +226,15 @@ class CardJobs:
             n_units += min(self.settings.exact_units, int(kept[:, column].sum()))
         n_images = len(self.selection[key][:EXACT_IMAGES])
         once = patching_forwards(n_images, len(self.circuits.kept), n_units)
-        return once * len(self._baselines)
+        return once * len(self._replacements(key))
+
+    def _replacements(self, key: Key) -> dict[str, FolderBaseline]:
+        """Return the baseline of a class in a domain for each way to replace a unit."""
+        chosen = dict(self._baselines)
+        # If a class has circuits in a single domain, there are no other domains to take the mean over.
+        if [class_name for class_name, _ in self.circuits.keys].count(key[0]) == 1:
+            del chosen["other-domains"]
+        return chosen
 
     @cached_property
     def folder(self) -> JobFolder:
@@ -341,13 +350,9 @@ class CardJobs:
             this site [units]. If the class has a circuit in a single domain only, the dictionary has no keys for the
             replacement ``other-domains``.
         """
-        of_class = [other for other in self.circuits.keys if other[0] == key[0]]
         work = replace(self.work, progress=False)
         effects: dict[str, np.ndarray] = {}
-        for kind, baseline in self._baselines.items():
-            # If a class has circuits in a single domain, there are no other domains to take the mean over.
-            if kind == "other-domains" and len(of_class) == 1:
-                continue
+        for kind, baseline in self._replacements(key).items():
             task = Task(
                 self.clip.encoder,
                 images,

@@ -76,7 +76,7 @@ def node_overlap_matrices(
             without_effect.append(site in circuit.source.sites_without_effect)
         # The overlap of a pair is arbitrary even if the units of only one circuit are arbitrary.
         unknown = np.logical_or.outer(without_effect, without_effect)
-        matrices[site] = np.where(unknown, np.nan, _jaccard_matrix(units))
+        matrices[site] = np.where(unknown, np.nan, jaccard_matrix(units))
     return matrices
 
 
@@ -84,7 +84,7 @@ def edge_jaccard_matrix(circuits: Sequence[Circuit]) -> _Matrix:
     """Return the Jaccard index of the edges of every pair of circuits."""
 
     def jaccard(arrays: Sequence[CircuitArrays]) -> list[np.ndarray]:
-        return [_jaccard_matrix([circuit.edges for circuit in arrays])]
+        return [jaccard_matrix([circuit.edges for circuit in arrays])]
 
     return _by_left_out(circuits, jaccard)[0]
 
@@ -224,7 +224,7 @@ def _products(histograms: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray
     return products
 
 
-def _jaccard_matrix(sets: Sequence[np.ndarray]) -> np.ndarray:
+def jaccard_matrix(sets: Sequence[np.ndarray]) -> _Matrix:
     """Return the Jaccard index of every pair of sets of distinct numbers; NaN for two empty sets."""
     # A set is treated as a histogram in which each member counts once. So its product with itself is its size.
     common = _products([(members, np.ones(len(members))) for members in sets])

@@ -74,11 +74,12 @@ def measure(config: Config, name: str) -> None:
     """Print how fast matrix products and a model run, and what the main jobs would take."""
     import torch
 
+    # First, because it checks the name and the device.
+    clip = models.random_clip(name, config.device).in_components()
     rates = dict[str, float]()
     for dtype in (torch.float32, torch.bfloat16):
         rates[str(dtype)] = models.matrix_rate(config.device, dtype)
         print(f"products of matrices, {dtype}: {rates[str(dtype)] / 1e12:.3g} TFLOP/s")
-    clip = models.random_clip(name, config.device).in_components()
     operations = encoder.forward_operations(clip.encoder)
     speed = models.tower_speed(clip, data.drawn_images().records)
     print(f"{name}: {operations / 1e9:.3g} GFLOP a forward")

@@ -9,11 +9,14 @@ from itertools import combinations
 import numpy as np
 import pandas as pd
 from jaxtyping import Float, Int
-from scipy import sparse
 
 from circuitry.circuits.comparable import Comparable
 from circuitry.circuits.graph import AttributionGraph, Circuit
-from circuitry.circuits.similarity_matrix import CircuitArrays, circuit_arrays
+from circuitry.circuits.similarity_matrix import (
+    CircuitArrays,
+    circuit_arrays,
+    jaccard_matrix,
+)
 from circuitry.data.folds import Key
 
 _Places = Int[np.ndarray, " pairs"]
@@ -84,7 +87,7 @@ def part_overlaps(
     if len(edges) == len(units):
         of_edges = _edge_overlaps(edges, without_effect, n_units, a, b)
     return table.assign(
-        overlap=_jaccard_indices(units, a, b),
+        overlap=jaccard_matrix(units)[a, b],
         chance=by_chance / (n_of_both - by_chance),
         edges=of_edges,
         size_a=np.array(sizes, float)[a],
@@ -124,28 +127,5 @@ def _edge_overlaps(
             heads = is_left_out[np.searchsorted(ends, of_part.heads, "right")]
             remaining.append(of_part.edges[~(tails | heads)])
         chosen = np.array([of_pair == sites for of_pair in left_out])
-        overlaps[chosen] = _jaccard_indices(remaining, a[chosen], b[chosen])
+        overlaps[chosen] = jaccard_matrix(remaining)[a[chosen], b[chosen]]
     return overlaps
-
-
-def _jaccard_indices(sets: Sequence[np.ndarray], a: _Places, b: _Places) -> _Overlaps:
-    """Return the Jaccard index of each pair of sets of distinct numbers; NaN for two empty sets.
-
-    Args:
-        sets: The sets.
-        a, b: The index of the first and of the second set of each pair.
-    """
-    sizes = np.array([len(members) for members in sets], int)
-    numbers, columns = np.unique(
-        np.concatenate([np.zeros(0, int), *sets]), return_inverse=True
-    )
-    rows = np.repeat(np.arange(len(sets)), sizes)
-    # At least one column, because scipy has no matrix without columns.
-    shape = (len(sets), max(1, len(numbers)))
-    members = sparse.csr_array((np.ones(len(rows)), (rows, columns)), shape=shape)
-    shared = (members @ members.T).toarray()[a, b]
-    union = sizes[a] + sizes[b] - shared
-    indices: np.ndarray = np.divide(
-        shared, union, out=np.full(len(a), np.nan), where=union > 0
-    )
-    return indices

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import open_clip
 import torch
+from torch import nn
 
 from circuitry.encoder.encoder import Encoder
 from circuitry.models.checkpoints import check_state, loading, read_checkpoint
@@ -132,6 +133,10 @@ def random_clip(name: str, device: str | torch.device = "cpu") -> Clip:
     where = checked_device(device)
     clip = _built(register_model(name), None, random=True)
     clip.model.to(where).eval().requires_grad_(False)
+    for module in clip.model.modules():
+        # open_clip starts the last norm of each block at zero, which would leave the block without effect.
+        if isinstance(module, nn.BatchNorm2d) and not module.weight.any():
+            nn.init.ones_(module.weight)
     return clip
 
 

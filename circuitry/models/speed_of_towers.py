@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Sequence
+from itertools import islice
 
 import torch
 from torch import Tensor
@@ -12,7 +13,8 @@ from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import bytes_per_image, rows_that_fit
 from circuitry.gates.images_under_gates import UnitsUnderGates
 from circuitry.models.clip import Clip
-from circuitry.models.image_pass import read_images
+from circuitry.models.image_pass import image_batches
+from circuitry.runs.errors import InputError
 from circuitry.runs.plan import Speed
 from circuitry.runs.workers import Work
 
@@ -31,7 +33,7 @@ def tower_speed(
 
     Args:
         clip: The model.
-        records: Image files. The first readable ones are read and run.
+        records: Image files. The first readable ones are read twice and run.
         work: The memory of a run.
 
     Raises:
@@ -44,13 +46,23 @@ def tower_speed(
     """
     encoder = clip.encoder
     rows = rows_that_fit(encoder, work.memory_gib)
+
+    def read_some() -> list[Tensor]:
+        batches = image_batches(encoder, clip.preprocess, records, batch_size=1)
+        return [batch for _, batch in islice(batches, N_IMAGES)]
+
+    read_some()  # first uses load libraries, which is not timed
     started = time.perf_counter()
-    read, images = read_images(clip, records[:N_IMAGES])
+    read = read_some()
     seconds_to_read = time.perf_counter() - started
+    if not read:
+        raise InputError(
+            f"Expected an image by which the speed is measured, but none of {len(records)} can be read: give images."
+        )
     # Any metric and baseline take the same runs.
     task = Task(
         encoder,
-        images,
+        torch.cat(read),
         lambda embeddings: embeddings[:, 0],
         sites=counted_sites(encoder),
         work=work,
@@ -66,7 +78,7 @@ def tower_speed(
             gates = torch.ones(len(places), runs.n_gates, requires_grad=True)
             torch.autograd.grad(runs.run(gates, places).sum(), gates)[0].cpu()
 
-        few = torch.arange(len(read))
+        few = torch.arange(min(len(read), rows))
         n_images = int(SECONDS / _seconds_an_image(forward_and_back, few))
         places = torch.arange(min(max(n_images, len(read)), rows)) % len(read)
         alone = _seconds_an_image(forward, places)

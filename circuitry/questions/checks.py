@@ -47,6 +47,8 @@ from circuitry.runs.workers import Work
 # If the meaning of the files changes, change the number: then an older folder is refused and not misread.
 FAITHFULNESS_FORMAT = "circuitry faithfulness 4"
 TRANSFER_FORMAT = "circuitry transfer 2"
+CURVE_DRAWS = 2
+"""Number of random circuits that each circuit of a curve is compared with."""
 FOREIGN = 3
 """The largest number of other classes whose circuits are measured for comparison with each circuit."""
 _FOUND_BY = ("metric", "ready_metric", "text_weights", "class_weights")

@@ -10,6 +10,7 @@ from circuitry.interventions.faithfulness import curve_forwards
 from circuitry.interventions.intervention_settings import MIB_SIZES, OwnPartSettings
 from circuitry.interventions.lesion_design import LesionDesign
 from circuitry.interventions.lesions import lesion_forwards
+from circuitry.questions.checks import CURVE_DRAWS, FOREIGN
 from circuitry.questions.question_settings import ExtractionSettings
 from circuitry.runs.arguments import Count, checked
 from circuitry.runs.plan import Forwards, Step
@@ -17,7 +18,7 @@ from circuitry.runs.plan import Forwards, Step
 
 @checked
 def main_jobs(n_classes: Count, n_domains: Count, n_images: Count) -> list[Step]:
-    """Return the main jobs, with the forwards that they take.
+    """Return the main jobs, with the forwards that they take. Edges are left out, because they depend on the tower.
 
     Args:
         n_classes: Number of classes.
@@ -40,7 +41,8 @@ def main_jobs(n_classes: Count, n_domains: Count, n_images: Count) -> list[Step]
     # No default method needs the numbers of sites and units.
     counts = Counts(n_images, of_circuits.n_others, sites=0, units=0)
     ranking = scoring_forwards(of_circuits, counts, of_circuits.folds)
-    curve = curve_forwards(n_looked_at, MIB_SIZES, random_draws=2, n_foreign=3)
+    n_foreign = min(FOREIGN, n_classes - 1)
+    curve = curve_forwards(n_looked_at, MIB_SIZES, CURVE_DRAWS, n_foreign)
     n_contrasted = n_images + settings.n_others
     part = own_part_forwards(n_images, settings.n_others, max(settings.shares))
     lesions = Forwards()

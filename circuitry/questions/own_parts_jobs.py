@@ -224,9 +224,10 @@ class OwnParts(FolderWork):
         Args:
             number: The number of the wave, from 0.
         """
-        path = self._path_of_wave(number)
-        jobs = self._jobs(LESIONED)
-        return JobFolder(path, OWN_PARTS_FORMAT, {"wave": number}, jobs)
+        # `folder` refuses parts of other settings or images, to which these tests would not belong.
+        path = self.folder.path / LESIONED / f"wave-{number}"
+        config = self.provenance | {"wave": number}
+        return JobFolder(path, OWN_PARTS_FORMAT, config, self._jobs(LESIONED))
 
     @property
     def _path_of_parts(self) -> Path:
@@ -238,7 +239,7 @@ class OwnParts(FolderWork):
     def steps(self) -> list[Step]:
         """Return what the unfinished jobs need, as steps of a `Plan`. A folder that is not there yet is not made.
 
-        Waves of tests that are not begun are left out, except for the first: they depend on the results.
+        Of the waves of tests that are not begun only the next one is known, because the others depend on its results.
         """
         steps = list[Step]()
         path = self._path_of_parts
@@ -260,26 +261,35 @@ class OwnParts(FolderWork):
             forwards += edges * len(left)
             disk = len(left) * self._bytes_of_parts
             steps.append(Step("own parts", len(left), forwards, n_images, disk))
-        for number in range(max(1, self._n_waves())):
+        n_begun = self._n_waves()
+        for number in range(max(1, n_begun)):
             left = jobs_left(
                 self._path_of_wave(number),
                 self._jobs(LESIONED),
                 partial(self.wave, number),
             )
-            if not left:
-                continue
-            forwards = Forwards()
-            n_images = 0
-            n_rows = 0
-            for _, class_name, domain in left:
-                key = (class_name, domain)
-                forwards += self._forwards_to_test(number, key)
-                n_images += len(self._tested_on(key))
-                n_rows += 2 * len(self.kinds) * len(self._tests(number)[key])
-            name = f"lesions {number + 1} of at most {self.design.n_waves}"
-            disk = n_rows * ROW_BYTES
-            steps.append(Step(name, len(left), forwards, n_images, disk))
+            if left:
+                steps.append(self._step_of_tests(number, left))
+        if not steps and n_begun < self.design.n_waves:
+            waves = list[pd.DataFrame]()
+            for number in range(n_begun):
+                waves += self._table_of(self.wave(number))
+            if waves and wants_more_cells(waves):
+                steps.append(self._step_of_tests(n_begun, self._jobs(LESIONED)))
         return [self.baseline_step(self.keys), *steps] if steps else []
+
+    def _step_of_tests(self, wave: int, left: Sequence[Job]) -> Step:
+        """Return what some jobs of a wave of tests need."""
+        forwards = Forwards()
+        n_images = 0
+        n_rows = 0
+        for _, class_name, domain in left:
+            key = (class_name, domain)
+            forwards += self._forwards_to_test(wave, key)
+            n_images += len(self._tested_on(key))
+            n_rows += 2 * len(self.kinds) * len(self._tests(wave)[key])
+        name = f"lesions {wave + 1} of at most {self.design.n_waves}"
+        return Step(name, len(left), forwards, n_images, n_rows * ROW_BYTES)
 
     def _forwards_to_find(self, key: Key) -> Forwards:
         """Return what the search for the own parts of a class in a domain runs, except for edges."""
@@ -307,9 +317,12 @@ class OwnParts(FolderWork):
         return lesion_forwards(len(self._tested_on(key)), n_lesions)
 
     def _tests(self, wave: int) -> dict[Key, dict[Key, bool]]:
-        """Return the tests of a wave; see `LesionDesign.tests`. They are kept, since there may be millions."""
+        """Return the tests of a wave; see `LesionDesign.parts_by_cell`.
+
+        Those of the last wave that was asked for are kept, since there may be millions.
+        """
         if wave not in self._tests_of_waves:
-            self._tests_of_waves[wave] = self.design.parts_by_cell(wave)
+            self._tests_of_waves = {wave: self.design.parts_by_cell(wave)}
         return self._tests_of_waves[wave]
 
     @cached_property
@@ -583,7 +596,7 @@ class OwnParts(FolderWork):
 
         Args:
             wave: The number of the wave of tests.
-            tests: The tests of this wave; see `LesionDesign.tests`.
+            tests: The tests of this wave; see `LesionDesign.parts_by_cell`.
             key: The class and domain.
             images: The images.
             work: How the work is carried out.

@@ -2,8 +2,8 @@
 
 The unit of work is a *forward*: one run of one image through the tower. A run forward and back counts as two forwards,
 because weights take no gradients. How many forwards a job needs is stated beside the code of the job, as a function of
-its settings and of numbers of images. What runs outside the tower is not counted: text weights, heads, products of
-edges.
+its settings and of numbers of images. Products of edges are counted in forwards, too. What else runs outside the tower
+is left out: text weights and heads.
 """
 
 from collections.abc import Sequence
@@ -118,7 +118,7 @@ class Plan:
         speed = self.speed
         lines.append(
             "A forward is a run of one image through the tower; a run forward and back counts as two. What runs "
-            "outside the tower, such as texts and the products of edges, is not in it.\n"
+            "outside the tower, such as texts, is not in it, except for the products of edges.\n"
             f"Measured on {speed.device}: {speed.alone:.3g} s forward, {speed.back:.3g} s forward and back, "
             f"{speed.read:.3g} s to read an image. The time is that of one worker.\n"
             f"Activations and gradients: {bytes_in_words(speed.memory)} an image; {speed.rows:,} images fit into a "

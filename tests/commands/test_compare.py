@@ -154,7 +154,7 @@ def test_a_plan_writes_nothing_and_counts_what_is_left(
     left = {step.name for step in module.plan(config).steps}
     assert "circuits" not in left
     assert "curves" in left
-    whole = {"n_images": 50, "leave_unseen": False, "classes": ("star",), "shares": ()}
+    whole = {"n_images": 50, "leave_unseen": False, "classes": ("star",)}
     module.plan(replace(config, out=tmp_path / "all", **whole))
     printed = capsys.readouterr().out
     assert "1 of 1 circuits cannot be tested" in printed

@@ -178,3 +178,20 @@ def test_a_folder_of_an_earlier_format_is_refused_by_name(
     write_sealed(manifest, content)
     with pytest.raises(InputError, match="format 'circuitry own parts 1'"):
         _ = OwnParts(*world, tmp_path, SETTINGS).folder
+
+
+def test_a_plan_knows_the_next_wave_and_tests_of_other_parts_are_refused(
+    world: tuple[Clip, DomainFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(own_parts_jobs, "wants_more_cells", lambda waves: False)
+    OwnParts(*world, tmp_path, SETTINGS).run(QUIET)
+    run = OwnParts(*world, tmp_path, SETTINGS)
+    assert run.steps() == []
+    monkeypatch.setattr(own_parts_jobs, "wants_more_cells", two_waves)
+    assert [step.name for step in run.steps()] == [
+        "baseline",
+        "lesions 2 of at most 3",
+    ]
+    other = OwnParts(*world, tmp_path, replace(SETTINGS, n_others=6))
+    with pytest.raises(InputError, match="n_others: 7 -> 6"):
+        other.lesions()

@@ -1,0 +1,26 @@
+"""The speed of a tower is measured on images that can be read."""
+
+from pathlib import Path
+
+import pytest
+
+from circuitry import Clip, DomainFolder, InputError
+from circuitry.models import tower_speed
+from circuitry.runs import Work
+from tests.support.noise_images import write_noise
+
+
+def test_damaged_images_are_passed_over_and_none_is_an_error(
+    clip: Clip, tmp_path: Path
+) -> None:
+    write_noise(tmp_path, ["real"], ["axe"], 5)
+    records = DomainFolder(tmp_path).records
+    for record in records[:3]:
+        record.path.write_bytes(b"torn")
+    skipped = pytest.warns(UserWarning, match="Skipped an image")
+    with skipped:
+        speed = tower_speed(clip, records, Work(progress=False))
+    assert min(speed.alone, speed.back, speed.read) > 0
+    assert speed.rows_alone >= speed.rows
+    with skipped, pytest.raises(InputError, match="none of 3 can be read"):
+        tower_speed(clip, records[:3])
