@@ -16,7 +16,6 @@ a baseline of its own, the baselines are in the order of the images in the whole
 not matter.
 """
 
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Annotated, Any
@@ -29,7 +28,7 @@ from circuitry.encoder.doubles import in_double
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.site_activations import check_finite
 from circuitry.encoder.sites import INPUT
-from circuitry.encoder.tensor_batches import ImageBatches, Images
+from circuitry.encoder.tensor_batches import ImageBatches, Images, rows_that_fit
 from circuitry.runs.arguments import Natural, checked, one_of
 from circuitry.runs.errors import InputError
 from circuitry.runs.identity import OF_TOWER, Identity
@@ -371,7 +370,7 @@ def mean_baseline(
     count = 0
     sums = dict[str, Tensor]()
     with encoder.running(), bar:
-        for batch in ImageBatches(images, encoder, sys.maxsize):
+        for batch in ImageBatches(images, encoder, rows_that_fit(encoder, None)):
             _, cache = encoder.run_with_cache(batch, names_filter=list(encoder.sites))
             count += len(batch)
             for site, activation in cache.items():

@@ -116,6 +116,9 @@ def mark_kept(units: Chosen, size: int, site: str) -> Bool[np.ndarray, " size"]:
         size: Number of units of the site.
         site: Name of the site, for error messages.
     """
+    # A mask is returned as it is, because there may be thousands of circuits.
+    if isinstance(units, np.ndarray) and units.dtype == bool and units.shape == (size,):
+        return units
     return Places.read(units, "units").mask(size, site, "units")
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import torch
 from einops import rearrange
 from jaxtyping import Float, Shaped
@@ -90,17 +91,16 @@ class GatedUnits:
             are concatenated. The gates are on the CPU, where `run` compares them, so that it does not wait for the GPU.
         """
         sizes = self.sizes(clean)
+        whole = {site: np.ones(size, bool) for site, size in sizes.items()}
         numbers = dict[bytes, int]()
-        different = list[dict[str, Tensor]]()
+        different = list[dict[str, np.ndarray]]()
         number_of = list[int]()
         for circuit in circuits:
-            kept = {
-                site: torch.ones(size, dtype=torch.bool) for site, size in sizes.items()
-            }
+            kept = dict(whole)
             for site, units in circuit.items():
-                kept[site] = torch.from_numpy(mark_kept(units, sizes[site], site))
+                kept[site] = mark_kept(units, sizes[site], site)
             # Circuits are equal if all their masks are equal. The order in which their units were given is ignored.
-            key = b"".join(kept[site].numpy().tobytes() for site in self.sites)
+            key = b"".join(mask.tobytes() for mask in kept.values())
             if key not in numbers:
                 numbers[key] = len(different)
                 different.append(kept)
@@ -110,7 +110,7 @@ class GatedUnits:
             for i in range(0, len(different), at_once):
                 some = different[i : i + at_once]
                 yield {
-                    site: torch.stack([kept[site] for kept in some])
+                    site: torch.from_numpy(np.stack([kept[site] for kept in some]))
                     for site in self.sites
                 }
 

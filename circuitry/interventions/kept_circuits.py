@@ -33,7 +33,7 @@ from circuitry.gates.edge_gates import (
 )
 from circuitry.gates.edges import Pair
 from circuitry.gates.patches import Chosen, Patch, mark_kept
-from circuitry.gates.unit_gates import GatedUnits, UnitGates, gate_units
+from circuitry.gates.unit_gates import GatedUnits, gate_units
 from circuitry.runs.arguments import SOME, checked
 from circuitry.runs.errors import InputError
 from circuitry.runs.identity import OF_TOWER
@@ -97,46 +97,14 @@ def ablated_embeddings(
         n_units: The number of units, error units included, of each site that has ablated units.
         ablated: Sets of units to ablate, one at a time: indices by site. An empty set is a run of the whole model.
     """
-    numbers = dict[tuple[tuple[str, bytes], ...], int]()
-    different = list[Mapping[str, np.ndarray]]()
-    which = list[int]()
+    gated = GatedUnits.of(task, list(n_units))
+    kept = list[dict[str, np.ndarray]]()
     for units in ablated:
-        # Equal sets of units are ablated in one run, so that their embeddings are equal to the last bit.
-        key = tuple(
-            (site, np.sort(of_site).tobytes()) for site, of_site in units.items()
-        )
-        if key not in numbers:
-            numbers[key] = len(different)
-            different.append(units)
-        which.append(numbers[key])
-
-    def stacks(
-        clean: Mapping[str, Tensor], at_once: int
-    ) -> tuple[Iterator[UnitGates], list[int]]:
-        starts = range(0, len(different), at_once)
-        batches = (different[i : i + at_once] for i in starts)
-        return (_gates_without(n_units, batch) for batch in batches), which
-
-    return _embeddings(task, GatedUnits.of(task, list(n_units)), stacks)
-
-
-def _gates_without(
-    n_units: Mapping[str, int], ablated: Sequence[Mapping[str, np.ndarray]]
-) -> UnitGates:
-    """Return gates with a row for each set of units: they ablate these units, and keep all others.
-
-    Args:
-        n_units: The number of units of each site.
-        ablated: Sets of units: indices by site.
-    """
-    gates = dict[str, Tensor]()
-    for site, n in n_units.items():
-        kept = np.ones((len(ablated), n), bool)
-        for row, units in enumerate(ablated):
-            if site in units:
-                kept[row, units[site]] = False
-        gates[site] = torch.from_numpy(kept)
-    return gates
+        masks = {site: np.ones(n_units[site], bool) for site in units}
+        for site, mask in masks.items():
+            mask[units[site]] = False
+        kept.append(masks)
+    return _embeddings(task, gated, partial(gated.stacks, kept))
 
 
 def _embeddings(
