@@ -36,7 +36,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -165,8 +164,9 @@ def reader_edges(
                 chunks = torch.split(chosen[up], at_once) if len(chosen[up]) else ()
                 for chunk in chunks:
                     # Gates [units of the chunk, all units of the site]: each row closes one unit.
-                    gates = {up: F.one_hot(chunk, sizes[up]) == 0}
-                    for down, read in paths.read(gates):
+                    numbers = torch.arange(sizes[up], device=chunk.device)
+                    gates = {up: chunk[:, None] != numbers}
+                    for down, read in paths.read(gates, {up: chunk}):
                         if (up, down) in sums:
                             losses = (units[down] - read) * slopes[down]
                             effects = per_unit(losses.sum(1), encoder.unit_dim(down))
