@@ -143,8 +143,10 @@ def _batch_effects(
     at_clean = dict[str, Tap]()
     with torch.no_grad():
         start = stream.components(batch.images, stop=stream.sites[0])
-    if 0.0 in rule.points:
-        # The run that gives the gradients gives the clean activations, too.
+    # The run that gives the gradients gives the clean activations, too, unless a hook at its first site would act on
+    # what is hooked already.
+    hooked = stream.components.hooked_sites
+    if 0.0 in rule.points and stream.sites[0] not in hooked:
         at_clean = tapped_run(stream, metric, start, sites=stream.sites[1:])
         clean = {site: at_clean[site].value for site in stream.sites[1:]}
         clean = {stream.sites[0]: start} | clean
@@ -158,7 +160,7 @@ def _batch_effects(
     effects = dict[str, Tensor]()
     for t, weight in zip(rule.points, rule.weights, strict=True):
         taps = at_clean
-        if t != 0.0:
+        if t != 0.0 or not at_clean:
             moved = start + t * (other[stream.sites[0]] - start)
             taps = tapped_run(stream, metric, moved)
         writers = list[Atoms]()

@@ -436,8 +436,9 @@ def test_a_node_is_the_sum_of_its_edges_to_all_later_readers() -> None:
     "name", ["vit", "timm-vit", "vit-attentional-pooling", "gated"]
 )
 @pytest.mark.parametrize("rule", [left_rule(2), midpoint_rule(2)])
+@pytest.mark.parametrize("hooked", [False, True])
 def test_scores_of_some_units_are_those_by_gradients_of_the_whole_stream(
-    name: str, rule: QuadratureRule
+    name: str, rule: QuadratureRule, hooked: bool
 ) -> None:
     encoder, images = opened(name)
     baseline = images.roll(1, 0) * 0.7 + 0.1
@@ -447,7 +448,12 @@ def test_scores_of_some_units_are_those_by_gradients_of_the_whole_stream(
         if site.endswith("attn"):
             units[site] = np.array([1, 0])
     units[encoder.sites[3]] = np.zeros(0, int)
-    with task.running(gradients=True):
+
+    def smaller(x: Tensor, hook: Any) -> Tensor:
+        return 0.3 * x
+
+    hooks = [(encoder.sites[1], smaller), (encoder.sites[2], smaller)]
+    with encoder.hooks(hooks if hooked else []), task.running(gradients=True):
         found = unit_gradients(task, units, rule)
         expected = unit_edges(attributed, task, units, rule)
     assert list(found) == list(expected)
