@@ -18,6 +18,7 @@ from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.circuits.stream_edges import attributed, unit_edges
 from circuitry.circuits.unit_gradients import unit_gradients
 from circuitry.encoder import Encoder, OperationCounter, Task
+from circuitry.encoder.tensor_batches import bytes_per_image, rows_that_fit
 from circuitry.gates.edge_gates import gated_chain
 from circuitry.runs import InputError, Work
 from tests.support.assert_same import assert_same
@@ -459,6 +460,29 @@ def test_scores_of_some_units_are_those_by_gradients_of_the_whole_stream(
     assert list(found) == list(expected)
     for pair, scores in expected.items():
         np.testing.assert_allclose(found[pair], scores, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("rule", [left_rule(1), midpoint_rule(1)])
+def test_batches_leave_room_for_what_is_held_beside_a_run(rule: QuadratureRule) -> None:
+    encoder, images = opened()
+    sizes = list[int]()
+
+    def seen(embeddings: Tensor) -> Tensor:
+        sizes.append(len(embeddings))
+        return metric(embeddings)
+
+    _, cache = encoder.run_with_cache(images[:1])
+    of_run = bytes_per_image(encoder)
+    # The clean activation, the baseline and the change of each site; the pre-activations with their gradients.
+    held = 3 * sum(cache[site].nbytes for site in encoder.sites[1:-1])
+    held += 2 * sum(cache["pre", block].nbytes for block in range(2))
+    gib = 6 * (of_run + held) / 2**30
+    work = Work(progress=False, memory_gib=gib)
+    task = Task(encoder, images[:1].repeat(50, 1, 1, 1), seen, work=work)
+    units = {site: np.array([1, 0]) for site in encoder.sites[1:]}
+    with task.running(gradients=True):
+        unit_gradients(task, units, rule)
+    assert rows_that_fit(encoder, gib) > 6 >= max(sizes) > 1
 
 
 @pytest.mark.parametrize("closes", [0, 1])
