@@ -416,6 +416,11 @@ class Encoder(HookedSites):
         """Return the number of units of a site, including error units. ``activation`` is any activation of the site."""
         return self.units_of(site, activation).shape[self.unit_dim(site)]
 
+    def count_units(self, sites: Iterable[str]) -> dict[str, int]:
+        """Return the number of units of each of some sites, including error units. A blank image is run for it."""
+        activations = self.read_unhooked(self.blank(), sites)
+        return {site: self.n_units(site, a) for site, a in activations.items()}
+
     def units_and_carried(
         self, site: str, activation: Float[Tensor, "batch ..."]
     ) -> Sequence[Float[Tensor, "batch ..."]]:

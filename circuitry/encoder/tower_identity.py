@@ -62,7 +62,7 @@ def tower_digests(
 
     The digest of the weights is computed once for a tower, and again after a change of the weights. A digest takes 0.1
     seconds for the tower of RN50 and 0.24 seconds for the tower of ViT-B/32 on one core; seeing that the weights have
-    not changed takes a quarter of it.
+    not changed takes a third of it.
 
     Args:
         tower: A tower or a whole model.

@@ -161,7 +161,7 @@ def weight_sums(tensors: Iterable[Tensor]) -> list[str]:
 
     The factors of the entries differ, so that a sum also changes if entries change places. The sums are in double
     precision: a change of an entry of float32 is seen if it is larger than about 1e-16 of the sum. Computing the sums
-    takes a quarter of the time of a digest of the weights. Tensors on the meta device are left out.
+    takes a third of the time of a digest of the weights. Tensors on the meta device are left out.
     """
     measured = list[Tensor]()
     for tensor in tensors:

@@ -191,16 +191,11 @@ def gated_chain(encoder: Encoder, sites: Sequence[str], rows: int) -> GatedEdges
         sites: Sites of the encoder that follow each other without a gap.
         rows: Largest number of images in one run.
     """
-    # Only a run shows how many units each site has.
-    activations = encoder.read_unhooked(encoder.blank(), sites)
-    sizes = dict[str, int]()
-    for site in sites:
-        sizes[site] = encoder.n_units(site, activations[site])
     joined = set(joined_sites(encoder, sites))
     return GatedEdges(
         rows,
         tuple(sites),
-        sizes,
+        encoder.count_units(sites),
         lambda up, down: (up, down) in joined,
         partial(_run_chain, encoder, sites),
     )
