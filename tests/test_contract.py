@@ -208,7 +208,8 @@ def share_run(world: World, job: Job) -> float:
         assert world.encoder.identity
         with OperationCounter() as counter:
             run(world)
-    return counter.total / world.one / stated(world).count
+    share: float = counter.total / world.one / stated(world).count
+    return share
 
 
 @pytest.mark.parametrize("name", JOBS)

@@ -333,7 +333,7 @@ class Encoder(HookedSites):
             )
         self.chain = chain
         # It does not know the scale.
-        vars(self).pop("_type_of_weights", None)
+        self.__dict__.pop("_type_of_weights", None)
         return self
 
     @property

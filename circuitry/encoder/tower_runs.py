@@ -184,7 +184,9 @@ def weight_sums(tensors: Iterable[Tensor]) -> list[str]:
         if n_rows:
             rows = flat[: n_rows * _ROW].view(-1, _ROW)
             # Some rows at a time, because their doubles stay in the cache of a processor.
-            of_rows = [in_double(some) @ factors[:_ROW] for some in rows.split(64)]
+            of_rows = [
+                in_double(some) @ factors[:_ROW] for some in torch.split(rows, 64)
+            ]
             total = factors[:n_rows] @ torch.cat(of_rows) + total
         sums.append(total)
     # The sums are read together, because Python waits for the GPU at each read. They are texts, because NaN as a number

@@ -471,7 +471,7 @@ def test_batches_leave_room_for_what_is_held_beside_a_run(rule: QuadratureRule) 
         sizes.append(len(embeddings))
         return metric(embeddings)
 
-    _, cache = encoder.run_with_cache(images[:1])
+    cache: Any = encoder.run_with_cache(images[:1])[1]
     of_run = bytes_per_image(encoder)
     # The clean activation, the baseline and the change of each site; the pre-activations with their gradients.
     held = 3 * sum(cache[site].nbytes for site in encoder.sites[1:-1])
@@ -544,9 +544,9 @@ def test_gated_runs_compute_no_units_of_the_sites_in_between() -> None:
     assert gated.total - plain.total == expected.total
 
 
-@pytest.mark.parametrize("name", ["resnet", "efficientnet"])
+@pytest.mark.parametrize(("name", "most"), [("resnet", 3.5), ("efficientnet", 3.1)])
 def test_edges_of_a_few_units_of_a_cnn_cost_little_more_than_their_gradient(
-    name: str,
+    name: str, most: float
 ) -> None:
     encoder = in_components(Encoder.from_tower(make_tower(name)))
     images = torch.randn(2, 3, *encoder.image_size)
@@ -558,6 +558,5 @@ def test_edges_of_a_few_units_of_a_cnn_cost_little_more_than_their_gradient(
             encoder(images)
         with OperationCounter() as edges:
             reader_edges(task, units, left_rule(1))
-    # Runs from each of the units to the next readers would cost several times as much.
-    n_units = sum(map(len, units.values()))
-    assert edges.total < (2 + 0.1 * n_units) * forward.total
+    # Steps that compute all units, or add all units to the stream, would cost more.
+    assert edges.total < most * forward.total
