@@ -5,7 +5,7 @@ number of points. A run has at most as many rows as a run of this package, so me
 in each round. The seconds are those of the processor, of one thread, in the round that took least.
 
     python experiments/beside_other_tools.py
-    python experiments/beside_other_tools.py --jobs head-patching head-gradients --rounds 5
+    python experiments/beside_other_tools.py --jobs "patching of heads" --rounds 5
 
 The rows of nnsight need ``pip install nnsight``; without it they are left out.
 """
@@ -14,6 +14,7 @@ import copy
 import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 from importlib.util import find_spec
 from typing import Any, NamedTuple
 
@@ -26,6 +27,7 @@ from circuitry.circuits import (
     gauss_legendre_rule,
     score_units,
 )
+from circuitry.data import chosen_names
 from circuitry.encoder import Metric
 from circuitry.encoder.operations import OperationCounter
 from circuitry.encoder.tensor_batches import rows_that_fit
@@ -84,6 +86,7 @@ JOBS = (
     "attribution patching of heads",
     "edges between heads and MLPs",
 )
+HAS_NNSIGHT = find_spec("nnsight") is not None
 CIRCUITRY = "circuitry"
 PLAIN = "plain PyTorch"
 
@@ -116,11 +119,17 @@ class Job(NamedTuple):
 def main(config: Config) -> None:
     """Measure all jobs, print and write the table."""
     rows = list[dict[str, Any]]()
-    for tower in config.towers:
+    jobs = chosen_names("job", config.jobs, JOBS)
+    for tower in chosen_names("tower", config.towers, list(N_IMAGES)):
         for job in jobs_of(tower):
-            if job.name in config.jobs:
+            if job.name in jobs:
                 rows += measured(job, tower, config.rounds)
-    config.keep({"tools": pd.DataFrame(rows)}, threads=torch.get_num_threads())
+    # The version of TransformerLens is kept with those of the package.
+    facts: dict[str, Any] = {"captum": version("captum")}
+    if HAS_NNSIGHT:
+        facts["nnsight"] = version("nnsight")
+    threads = torch.get_num_threads()
+    config.keep({"tools": pd.DataFrame(rows)}, threads=threads, **facts)
 
 
 def measured(job: Job, tower: str, rounds: int) -> list[dict[str, Any]]:
@@ -262,7 +271,7 @@ def head_jobs(config: ViTConfig, n_images: int) -> Iterator[Job]:
         "nnsight": NnsightHeads,
         PLAIN: PlainHeads,
     }
-    if find_spec("nnsight") is None:
+    if not HAS_NNSIGHT:
         print("The rows of nnsight are left out; for them: pip install nnsight")
         del kinds["nnsight"]
     tools = {

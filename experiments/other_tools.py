@@ -257,16 +257,26 @@ class HeadTool(ABC):
         self.places = Places(vit.config.num_hidden_layers)
 
     @abstractmethod
-    def read(
-        self, images: Tensor, points: Sequence[Point], *, gradients: bool = False
-    ) -> tuple[Values, Values]:
-        """Return values at points and, if they are asked for, the gradients of the metric by them."""
-
-    @abstractmethod
     def run(
         self, x: Tensor, writes: Mapping[Point, Callable[[Tensor], Tensor]]
     ) -> Tensor:
         """Return the metric of images, with the values at points replaced by functions of them."""
+
+    def read(
+        self, images: Tensor, points: Sequence[Point], *, gradients: bool = False
+    ) -> tuple[Values, Values]:
+        """Return values at points and, if they are asked for, the gradients of the metric by them."""
+        values = Values()
+
+        def keep(point: Point, value: Tensor) -> Tensor:
+            # A view is a reader's own copy, so its gradient is that of this reader alone.
+            values[point] = value.view_as(value)
+            return values[point]
+
+        with torch.set_grad_enabled(gradients):
+            x = images.clone().requires_grad_(gradients)
+            metric = self.run(x, {point: partial(keep, point) for point in points})
+        return values, slopes_of(metric, values) if gradients else {}
 
     def patching(self) -> np.ndarray:
         """Return the exact effect of each head: as many heads as fit share a run of the whole tower."""
@@ -359,21 +369,6 @@ class HeadTool(ABC):
 class PlainHeads(HeadTool):
     """Plain PyTorch: hooks of modules."""
 
-    def read(
-        self, images: Tensor, points: Sequence[Point], *, gradients: bool = False
-    ) -> tuple[Values, Values]:
-        values = Values()
-
-        def keep(point: Point, value: Tensor) -> Tensor:
-            # A view is a reader's own copy, so its gradient is that of this reader alone.
-            values[point] = value.view_as(value)
-            return values[point]
-
-        with torch.set_grad_enabled(gradients):
-            x = images.clone().requires_grad_(gradients)
-            metric = self.run(x, {point: partial(keep, point) for point in points})
-        return values, slopes_of(metric, values) if gradients else {}
-
     def run(
         self, x: Tensor, writes: Mapping[Point, Callable[[Tensor], Tensor]]
     ) -> Tensor:
@@ -449,27 +444,7 @@ class NnsightHeads(HeadTool):
             point: self.traced.get(point.module) for point in self.places.in_order
         }
 
-    def read(
-        self, images: Tensor, points: Sequence[Point], *, gradients: bool = False
-    ) -> tuple[Values, Values]:
-        values = Values()
-
-        def keep(point: Point, value: Tensor) -> Tensor:
-            values[point] = value.view_as(value)
-            return values[point]
-
-        with torch.set_grad_enabled(gradients):
-            x = images.clone().requires_grad_(gradients)
-            metric = self._run(x, {point: partial(keep, point) for point in points})
-        return values, slopes_of(metric, values) if gradients else {}
-
     def run(
-        self, x: Tensor, writes: Mapping[Point, Callable[[Tensor], Tensor]]
-    ) -> Tensor:
-        with torch.no_grad():
-            return self._run(x, writes)
-
-    def _run(
         self, x: Tensor, writes: Mapping[Point, Callable[[Tensor], Tensor]]
     ) -> Tensor:
         with self.traced.trace(x):

@@ -18,10 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from circuitry.runs import run_script
+from circuitry.runs import InputError, run_script
 from circuitry.encoder import Encoder
 from circuitry.models import Clip, from_encoder
-from circuitry.runs.arguments import Count
+from circuitry.runs.arguments import Count, Natural
+from circuitry.runs.errors import name_some
 
 import numpy as np
 import torch
@@ -53,7 +54,7 @@ class Config:
     """Number of pictures of each class in each domain."""
     workers: Count = 2
     """Number of processes."""
-    kill_after: int = 0
+    kill_after: Natural = 0
     """Kill all processes after so many seconds, and start them again; 0 for never."""
 
 
@@ -130,23 +131,40 @@ def start(config: Config) -> list[subprocess.Popen[bytes]]:
     for worker in range(config.workers):
         rank = {"RANK": str(worker), "WORLD_SIZE": str(config.workers)}
         threads = {"OMP_NUM_THREADS": "1", N_CLASSES: str(config.classes)}
-        log = open(config.out / f"worker-{worker}.log", "ab")  # noqa: SIM115
-        processes.append(
-            subprocess.Popen(
-                command, env={**os.environ, **rank, **threads}, stdout=log, stderr=log
+        environment = {**os.environ, **rank, **threads}
+        with log_of(worker, config).open("ab") as log:
+            processes.append(
+                subprocess.Popen(command, env=environment, stdout=log, stderr=log)
             )
-        )
     return processes
 
 
-def wait(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    """Wait for the processes, and print the time and memory of each of them."""
+def log_of(worker: int, config: Config) -> Path:
+    """Return the path of the log of a process."""
+    return config.out / f"worker-{worker}.log"
+
+
+def wait(processes: Sequence[subprocess.Popen[bytes]]) -> dict[int, str]:
+    """Wait for the processes, and print how each of them ended, its time and its memory.
+
+    Returns:
+        For each process that failed, how it ended.
+    """
+    failed = dict[int, str]()
     for worker, process in enumerate(processes):
+        # `Popen.wait` does not tell what a process used.
         _, status, used = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        ended = f"exit code {process.returncode}"
+        if process.returncode < 0:
+            ended = f"killed by {signal.Signals(-process.returncode).name}"
+        if process.returncode != 0:
+            failed[worker] = ended
         print(
-            f"worker {worker}: exit status {status}, {used.ru_utime + used.ru_stime:.0f} s of processor, "
+            f"worker {worker}: {ended}, {used.ru_utime + used.ru_stime:.0f} s of processor, "
             f"{used.ru_maxrss / 2**20:.2f} GiB"
         )
+    return failed
 
 
 def main(config: Config) -> None:
@@ -157,11 +175,20 @@ def main(config: Config) -> None:
     if config.kill_after:
         time.sleep(config.kill_after)
         for process in processes:
-            process.send_signal(signal.SIGKILL)
+            # `Popen.kill` would take the exit code of a process that has ended, which `wait` needs.
+            os.kill(process.pid, signal.SIGKILL)
         wait(processes)
         print(f"killed after {time.time() - began:.0f} s, and started again")
         processes = start(config)
-    wait(processes)
+    failed = wait(processes)
+    if failed:
+        workers = [
+            f"worker {worker} ({ended}, see {log_of(worker, config)})"
+            for worker, ended in failed.items()
+        ]
+        raise InputError(
+            f"{len(failed)} of {config.workers} failed: {name_some(workers)}. Run again: what is finished stays."
+        )
     files = [path for path in (config.out / "run").rglob("*") if path.is_file()]
     n_bytes = sum(path.stat().st_size for path in files)
     print(f"{time.time() - began:.0f} s, {len(files)} files, {n_bytes / 1e6:.0f} MB")

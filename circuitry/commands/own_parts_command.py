@@ -15,7 +15,7 @@ was found.
     circuitry own-parts --model ViT-B-32 --pretrained openai --data pictures --out runs/own
     circuitry own-parts --model efficientnet-lite0 --data RealStyles --domains photo clipart --shares 0.005 0.01 0.02
     circuitry own-parts ... --depth                  # also parts at only the first, or only the last, sites
-    circuitry own-parts ... --other-cells 40         # test each part on more of the other classes
+    circuitry own-parts ... --other-cells 40         # test each part on 40 sets of images of other classes
     circuitry cards --circuits runs/own-parts/circuits    # what do the units respond to?
     circuitry explore --run runs/own-parts --open
 """

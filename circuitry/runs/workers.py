@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Annotated, Any, NamedTuple, TypeVar
 
 from circuitry.runs.arguments import Count, Natural, Positive, checked, one_of
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, name_some
 
 T = TypeVar("T")
 
@@ -97,44 +97,63 @@ def run_array(
     logs: Path,
     *,
     cluster: str = "slurm",
+    at_once: Count | None = None,
     options: Mapping[str, str | int] | None = None,
 ) -> None:
     """Run ``task(worker, workers)`` once for each worker as an array of jobs, and wait for all jobs.
 
-    A job that is preempted or runs out of time is put back into the queue, as often as submitit allows.
+    A job that fails does not stop the others. A job that is preempted or runs out of time is put back into the queue,
+    as often as submitit allows.
 
     Args:
         task: A function that can be pickled. If it is called again, it goes on where it stopped.
         workers: How many jobs the array has.
         logs: Folder of the logs.
         cluster: ``slurm``, or ``local`` for processes on this machine.
+        at_once: How many jobs run at the same time (default: all that the machine or cluster takes).
         options: submitit's parameters, e.g. ``{"timeout_min": 600, "slurm_partition": "gpu", "gpus_per_node": 1}``.
 
     Raises:
-        InputError: if jobs cannot be submitted, or if a job fails.
+        InputError: if jobs cannot be submitted, or, after all jobs have ended, if some failed.
 
     Example:
         >>> circuitry.runs.run_array(print, 2, Path("logs"), cluster="local")  # prints "0 2" and "1 2" into two logs
     """
-    executor = cluster_executor(logs, cluster, options or {})
-    jobs = executor.map_array(Requeued(task), range(workers), [workers] * workers)
-    for job in jobs:
+    parallelism = {"slurm_array_parallelism": at_once}
+    executor = cluster_executor(logs, cluster, parallelism | dict(options or {}))
+    together = workers
+    if cluster == "local" and at_once is not None:
+        # SLURM itself keeps jobs waiting. Jobs on this machine start when they are submitted.
+        together = at_once
+    failures = list[str]()
+    for first in range(0, workers, together):
+        numbers = range(first, min(first + together, workers))
+        totals = [workers] * len(numbers)
+        jobs = executor.map_array(Requeued(task), numbers, totals)
         try:
-            failure = job.exception()
+            for job in jobs:
+                if job.exception() is not None:
+                    failures.append(failure_of(job))
         except KeyboardInterrupt:
             # The jobs of a cluster go on without this process, so only local jobs are cancelled.
             if cluster == "local":
-                for started in jobs:
-                    started.cancel(check=False)
+                for job in jobs:
+                    job.cancel(check=False)
             raise
-        if failure is not None:
-            errors = re.findall(
-                r"^[\w.]*(?:Error|Exception|Interrupt)\b.*$", str(failure), re.MULTILINE
-            )
-            words = errors[-1] if errors else type(failure).__name__
-            raise InputError(
-                f"Job {job.job_id} failed ({words}): see its log {job.paths.stderr}, then run again."
-            )
+    if failures:
+        raise InputError(
+            f"{len(failures)} of {workers} jobs failed: {name_some(failures)}. Run again: what is finished stays."
+        )
+
+
+def failure_of(job: Any) -> str:
+    """Return the last words of a job that failed, with the path of its log."""
+    failure = job.exception()
+    errors = re.findall(
+        r"^[\w.]*(?:Error|Exception|Interrupt)\b.*$", str(failure), re.MULTILINE
+    )
+    words = errors[-1] if errors else type(failure).__name__
+    return f"{words} (see the log {job.paths.stderr})"
 
 
 def cluster_executor(logs: Path, cluster: str, options: Mapping[str, Any]) -> Any:

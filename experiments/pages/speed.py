@@ -36,6 +36,7 @@ units_in_percent = (100 * grown.get_group("share of units")["value"]).tolist()
 seconds_of_edges = lists["edge seconds"]
 seconds_of_nodes = lists["node seconds"]
 rates = table("benchmarks/scale/rates").set_index("what")["GFLOP/s"]
+n_cores = made_with("benchmarks/scale")["threads"]
 share_of_edges = rates["edge"] / rates["matrix products"]
 share_of_nodes = rates["node"] / rates["matrix products"]
 

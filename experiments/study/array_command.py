@@ -1,7 +1,8 @@
 """Run the lines of a block of the plan as an array of jobs: each line is a job, and only some run at the same time.
 
-The program waits for all jobs. If one fails, it says where its log is; call the program again then. Lines that are
-finished find their results, and do no work twice. Lines that you delete from the file are left out.
+The program waits for all jobs. If some fail, the others go on, and at the end the program says where the logs are; call
+it again then. Lines that are finished find their results, and do no work twice. Lines that you delete from the file are
+left out.
 
     python -m experiments.study array study.sh mixtures --cluster local --at-once 2
     python -m experiments.study array study.sh models-on-4-gpus --at-once 20 \\
@@ -43,26 +44,19 @@ def main(config: Config) -> None:
     blocks = lines_of_blocks(config.plan)
     chosen_names("block", [config.block], list(blocks))
     lines = blocks[config.block]
-    # SLURM itself keeps jobs waiting. On one machine jobs are started together, so that a few are given at a time.
-    together = config.at_once if config.cluster == "local" else len(lines)
-    options = {
-        "slurm_array_parallelism": config.at_once,
-        **job_options(config.job_options),
-    }
-    for start in range(0, len(lines), together):
-        part = lines[start : start + together]
-        run_array(
-            partial(run_line, part),
-            len(part),
-            config.logs / config.block,
-            cluster=config.cluster,
-            options=options,
-        )
+    run_array(
+        partial(run_line, lines),
+        len(lines),
+        config.logs / config.block,
+        cluster=config.cluster,
+        at_once=config.at_once,
+        options=job_options(config.job_options),
+    )
     print(f"{config.block}: {len(lines)} lines are done")
 
 
 def lines_of_blocks(plan: Path) -> dict[str, list[str]]:
-    """Return a dictionary from the title of each block in a file to its lines, without comments."""
+    """Return a dictionary from the title of each block in a file to its lines, without comments and empty blocks."""
     try:
         text = plan.read_text(encoding="utf-8")
     except OSError as error:
@@ -74,7 +68,6 @@ def lines_of_blocks(plan: Path) -> dict[str, list[str]]:
     for line in text.splitlines():
         if line.startswith("## "):
             title = line.removeprefix("## ").partition(":")[0]
-            blocks[title] = []
         elif line and not line.startswith("#"):
             blocks.setdefault(title, []).append(line)
     return blocks

@@ -30,6 +30,7 @@ from circuitry.runs import (
     Natural,
     Share,
     Work,
+    preset,
     whole_file,
 )
 from circuitry import (
@@ -97,22 +98,28 @@ LABEL_FREE = {
     "distance": "distance to the other domains",
 }
 """Numbers that need no accuracy, with their names in words."""
+OF_COMPARE = preset("icml2025", "compare")
+"""Settings of ``circuitry compare`` in the study."""
 STUDY_CIRCUITS: Mapping[str, Any] = {
-    "method": "site-path",
-    "rule": "left-10",
-    "baseline": "zero",
-    "metric": "logit",
-    "budget": "same-share",
-    "size": 0.1,
-    "leave_unseen": False,
+    name: OF_COMPARE[name]
+    for name in (
+        "method",
+        "rule",
+        "baseline",
+        "metric",
+        "budget",
+        "size",
+        "leave_unseen",
+    )
 }
 """Settings of `extract` by which the study found circuits."""
 STUDY_MEASURES = {
     "study_units": Measure("node_overlap"),
     "study_edges": Measure("edge_jaccard"),
-    "study_kernel": Measure("wl_kernel", 3),
+    "study_kernel": Measure("wl_kernel", max(OF_COMPARE["kernel_depths"])),
 }
-"""The measures by which the study compared circuits. The kernel has the depth that its code calls 2."""
+"""The measures by which the study compared circuits. The kernel has the largest depth, which the study's code calls
+one less."""
 Rows = Iterator[tuple[str, str, str, float]]
 """Rows of a table: the measure (column ``what``), the site, the domain, the value."""
 

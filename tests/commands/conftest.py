@@ -2,7 +2,6 @@
 
 import os
 import shutil
-from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -22,18 +21,6 @@ from tests.support.scripts import CLASSES, STYLES, command_module
 
 GIVEN_RULE = midpoint_rule(2)
 """An extraction that is given no rule chooses one, which takes many runs."""
-
-
-def no_static_images(*_: object) -> list[Path]:
-    """Stand for `write_static`: a browser takes seconds for the PNG figures of a report."""
-    return []
-
-
-@pytest.fixture(scope="module", autouse=True)
-def _no_static_images() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("circuitry.reports.page.write_static", no_static_images)
-        yield
 
 
 def short_training(table: Path, out: Path, settings: ClipTraining) -> Path:
@@ -57,7 +44,6 @@ def run_quickstart(
         patch.setattr(
             quickstart_steps, "load_clip", partial(load_clip, checkpoint=checkpoint)
         )
-        patch.setattr("circuitry.reports.page.write_static", no_static_images)
         patch.setattr(
             quickstart_steps,
             "ExtractionSettings",

@@ -1,6 +1,7 @@
 """Benchmarks and validations run, on next to nothing."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -64,6 +65,24 @@ def test_all_edges_of_a_transformer_are_timed() -> None:
     assert row["peak GiB"] >= row["peak GiB before"]
 
 
+def test_other_tools_find_the_same_scores_and_are_named_with_their_versions(
+    tmp_path: Path,
+) -> None:
+    module = script("beside_other_tools")
+    heads = ("patching of heads", "edges between heads and MLPs")
+    module.main(module.Config(tmp_path, towers=("vit-tiny",), jobs=heads, rounds=1))
+    table = pd.read_csv(tmp_path / "tools.csv")
+    assert set(table["job"]) == set(heads)
+    assert {"TransformerLens", "plain PyTorch", "circuitry"} <= set(table["tool"])
+    differences = table["largest difference relative to the largest score"]
+    assert differences.max() < 1e-5
+    provenance = json.loads((tmp_path / "provenance.json").read_text())
+    assert {"captum", "transformer-lens"} <= provenance.keys()
+    for wrong in ({"jobs": ("head-patching",)}, {"towers": ("vit-small",)}):
+        with pytest.raises(InputError, match=r"There is no \w+ '(head-p|vit-s)"):
+            module.main(module.Config(**wrong))
+
+
 def test_many_circuits_are_compared_in_one_pass(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -77,6 +96,35 @@ def test_many_circuits_are_compared_in_one_pass(
     # The page tells it from there.
     told = json.loads((results / "provenance.json").read_text(encoding="utf-8"))
     assert told["folds"] == 4
+
+
+def test_a_process_of_the_simulation_that_is_killed_is_named_with_its_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In place of the command stands a shell, whose second process works only when it is started again."""
+    module = script("simulate_scale")
+    out = tmp_path / "out"
+    shell = tmp_path / "python"
+    begun = f"{tmp_path}/begun-$RANK"
+    shell.write_text(
+        f"#!/bin/bash\necho process $RANK\n"
+        f"[ -e {begun} ] || {{ touch {begun}; [ $RANK = 0 ] || kill -9 $$; }}\n"
+        f"mkdir -p {out}/run; touch {out}/run/$RANK\n"
+    )
+    shell.chmod(0o755)
+    monkeypatch.setattr("sys.executable", str(shell))
+    config = module.Config(out, classes=1, domains=1, images=1)
+    log = out / "worker-1.log"
+    killed = rf"1 of 2 .*worker 1 \(killed by SIGKILL, see {log}\)"
+    with pytest.raises(InputError, match=killed):
+        module.main(config)
+    assert log.read_text() == "process 1\n"
+    module.main(config)
+    assert log.read_text() == 2 * "process 1\n"
+    assert ", 2 files," in capsys.readouterr().out
+    # Both have ended before they are killed.
+    module.main(replace(config, kill_after=1))
+    assert log.read_text() == 4 * "process 1\n"
 
 
 def test_measures_are_judged_by_cases_with_a_known_answer(

@@ -39,7 +39,7 @@ from circuitry.interventions import (
     part_overlaps,
 )
 from circuitry.questions import OwnParts
-from circuitry.reports import Report, page
+from circuitry.reports import Report
 from circuitry.reports.sections.own_parts import (
     add_own_parts,
     matrix_with_counts,
@@ -460,7 +460,6 @@ def config(tmp_path_factory: pytest.TempPathFactory) -> Any:
 def test_parts_are_found_on_other_images_than_those_that_test_them(
     config: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(page, "write_static", lambda figures, out: [])
     written = command_module("own_parts").main(config)
     assert written.claims[0].startswith("Do classes have parts of their own?")
     run = OwnParts(config.clip(components=True), config.images(), config.out, config)
@@ -570,9 +569,8 @@ def edited(path: Path) -> str:
 
 
 def test_what_was_edited_or_exchanged_in_a_folder_of_own_parts_is_refused(
-    config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    config: Any, tmp_path: Path
 ) -> None:
-    monkeypatch.setattr(page, "write_static", lambda figures, out: [])
     command_module("own_parts").main(config)
     shutil.copytree(config.out, tmp_path / "run")
     config = replace(config, out=tmp_path / "run")

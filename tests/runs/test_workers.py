@@ -82,9 +82,26 @@ def test_a_pool_that_is_interrupted_leaves_no_thread() -> None:
     assert threading.enumerate() == before
 
 
-def test_a_failed_job_is_named_with_its_last_words(tmp_path: Path) -> None:
-    with pytest.raises(InputError, match=r"worker 1 of 2 has no images.*\.err"):
-        run_array(fail_second, 2, tmp_path, cluster="local", options={"timeout_min": 1})
+def fail_but_for_the_last(folder: Path, worker: int, workers: int) -> None:
+    if worker < workers - 1:
+        raise InputError(f"worker {worker} of {workers} has no images")
+    (folder / "done").touch()
+
+
+def test_failed_jobs_are_named_with_their_last_words_when_all_have_ended(
+    tmp_path: Path,
+) -> None:
+    words = r"2 of 3 jobs failed.*worker 0 of 3 .*\.err.*worker 1 of 3 .*\.err"
+    with pytest.raises(InputError, match=words):
+        run_array(
+            partial(fail_but_for_the_last, tmp_path),
+            3,
+            tmp_path / "logs",
+            cluster="local",
+            at_once=2,
+            options={"timeout_min": 1},
+        )
+    assert (tmp_path / "done").exists()
 
 
 def test_arrays_need_submitit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

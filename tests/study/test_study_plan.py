@@ -240,40 +240,53 @@ def test_lines_of_a_block_are_an_array(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     plan = tmp_path / "study.sh"
-    lines = [
-        f"echo {i} > {tmp_path}/a && cp {tmp_path}/a {tmp_path}/{i}" for i in (1, 2)
-    ]
-    plan.write_text(
-        "## first: 2\n# a comment\n" + "\n".join(lines) + "\n## second: 1\nfalse\n"
-    )
+    # A line fails where another one is at work.
+    busy = f"mkdir {tmp_path}/busy && sleep 0.5 && rmdir {tmp_path}/busy"
+    lines = [f"{busy} && touch {tmp_path}/{i}" for i in (1, 2)]
+    block = "## first: 2\n# a comment\n" + "\n".join(lines) + "\n"
+    block += f"## second: 2\nfalse\ntouch {tmp_path}/3\n## emptied: 1\n"
+    plan.write_text(block)
     config = ARRAY.Config(
         plan, "first", at_once=1, cluster="local", logs=tmp_path / "logs"
     )
     ARRAY.main(config)
-    # One at a time: the second did not write between the commands of the first.
-    assert [(tmp_path / str(i)).read_text() for i in (1, 2)] == ["1\n", "2\n"]
+    assert [(tmp_path / str(i)).exists() for i in (1, 2)] == [True, True]
     assert "2 lines are done" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"It ended with 1: false"):
+    with pytest.raises(InputError, match=r"1 of 2 jobs.*It ended with 1: false"):
         ARRAY.main(replace(config, block="second"))
-    with pytest.raises(InputError, match="first, second"):
-        ARRAY.main(replace(config, block="third"))
+    assert (tmp_path / "3").exists()
+    for absent in ("third", "emptied"):
+        with pytest.raises(InputError, match="first, second"):
+            ARRAY.main(replace(config, block=absent))
     with pytest.raises(InputError, match="program plan"):
         ARRAY.main(replace(config, plan=tmp_path / "none.sh"))
 
 
 def test_slurm_holds_jobs_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[Any] = []
+    submitted: list[Any] = []
 
-    def only_note(task: Any, workers: int, logs: Path, **how: Any) -> None:
-        given.append((workers, how))
+    class NoJobs:
+        """An executor that submits nothing."""
 
-    monkeypatch.setattr(ARRAY, "run_array", only_note)
+        def map_array(self, task: Any, *numbers: Any) -> list[Any]:
+            submitted.append([*zip(*numbers, strict=True)])
+            return []
+
+    def only_note(*settings: Any) -> NoJobs:
+        submitted.append(settings)
+        return NoJobs()
+
+    monkeypatch.setattr("circuitry.runs.workers.cluster_executor", only_note)
     (tmp_path / "study.sh").write_text("## a: 3\ntrue\ntrue\ntrue\n")
     options = ("gpus_per_node=4", "slurm_partition=gpu")
-    ARRAY.main(ARRAY.Config(tmp_path / "study.sh", "a", at_once=2, job_options=options))
+    config = ARRAY.Config(
+        tmp_path / "study.sh", "a", at_once=2, job_options=options, logs=tmp_path
+    )
+    ARRAY.main(config)
     limits = {
         "slurm_array_parallelism": 2,
         "gpus_per_node": 4,
         "slurm_partition": "gpu",
     }
-    assert given == [(3, {"cluster": "slurm", "options": limits})]
+    numbers = [(0, 3), (1, 3), (2, 3)]
+    assert submitted == [(tmp_path / "a", "slurm", limits), numbers]
