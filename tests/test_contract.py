@@ -4,6 +4,7 @@ A job that does more shows here on the day it comes. What lies outside the tower
 """
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -22,13 +23,13 @@ from circuitry import (
     load_clip,
     own_part,
 )
-from circuitry.circuits import AttributionSettings
+from circuitry.circuits import AttributionSettings, MaskSettings, unit_methods
 from circuitry.circuits.edge_forwards import edge_forwards
 from circuitry.circuits.edge_methods import score_edges
+from circuitry.circuits.masks import learn_masks, mask_forwards
 from circuitry.circuits.own_part_of_class import own_part_forwards
 from circuitry.circuits.unit_methods import Counts
 from circuitry.circuits.unit_scores import (
-    count_units,
     score_folds,
     scoring_forwards,
 )
@@ -51,6 +52,7 @@ N_OWN, N_OTHERS = 3, 4
 SIZES = (0.2, 0.5)
 SHARE = 0.1
 FOLDS = np.array([0, 0, 1])
+BY_CUTS = AttributionSettings(edges="cuts")
 
 
 class World(NamedTuple):
@@ -94,7 +96,7 @@ Job = tuple[Callable[[World], object], Callable[[World], Forwards]]
 
 
 def counts_of(world: World) -> Counts:
-    units = count_units(world.encoder, world.task.sites)
+    units = world.encoder.count_units(world.task.sites)
     return Counts(N_OWN, N_OTHERS, len(units), sum(units.values()))
 
 
@@ -113,8 +115,12 @@ def some_units(world: World) -> dict[str, np.ndarray]:
     return {site: np.arange(3) for site in world.task.sites}
 
 
+def first_units(world: World) -> dict[str, np.ndarray]:
+    return {site: np.arange(1) for site in world.task.sites}
+
+
 def share_of_units(world: World) -> dict[str, np.ndarray]:
-    units = count_units(world.encoder, world.task.sites)
+    units = world.encoder.count_units(world.task.sites)
     return {site: np.arange(round(SHARE * n)) + 1 for site, n in units.items()}
 
 
@@ -177,6 +183,12 @@ JOBS: dict[str, Job] = {
         lambda world: score_edges(world.task, share_of_units(world)),
         lambda world: edge_forwards(world.encoder, world.task.sites, SHARE, N_OWN),
     ),
+    "edges by cuts": (
+        lambda world: score_edges(world.task, first_units(world), method="cuts"),
+        lambda world: edge_forwards(
+            world.encoder, world.task.sites, 1e-9, N_OWN, BY_CUTS
+        ),
+    ),
 }
 
 
@@ -188,19 +200,46 @@ def test_attention_is_counted_as_its_two_products() -> None:
     assert counter.total == 2 * 3 * (7 * 7 * 8 + 7 * 7 * 8) * 2
 
 
-@pytest.mark.parametrize("name", JOBS)
-def test_a_job_runs_what_it_states(world: World, name: str) -> None:
-    run, stated = JOBS[name]
+def share_run(world: World, job: Job) -> float:
+    """Run a job, and return the share of what it states that it runs."""
+    run, stated = job
     with world.encoder.running(gradients=True):
         # Each of many jobs of a process begins with it: answers to noise, which tell the tower.
         assert world.encoder.identity
         with OperationCounter() as counter:
             run(world)
-    found = counter.total / world.one
+    share: float = counter.total / world.one / stated(world).count
+    return share
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_runs_what_it_states(world: World, name: str) -> None:
     # Runs under gates begin at the first site: 2 % of the tower lie before it in rn-tiny, 14 % in vit-tiny. Small
     # circuits begin later. Edges of other units and of more images take other products.
-    low, high = (0.7, 1.3) if name == "edges" else (0.8, 1.01)
-    assert low < found / stated(world).count < high
+    low, high = (0.7, 1.3) if name.startswith("edges") else (0.8, 1.01)
+    assert low < share_run(world, JOBS[name]) < high
+
+
+def test_masks_are_learned_for_each_fold(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = MaskSettings(steps=4)
+    for function in (learn_masks, mask_forwards):
+        few_steps = partial(function, settings=settings)
+        monkeypatch.setattr(unit_methods, function.__name__, few_steps)
+    assert 0.8 < share_run(world, scoring("learned", FOLDS)) < 1.01
+
+
+def test_a_plan_of_runs_for_each_edge_or_unit_runs_few(world: World) -> None:
+    sites = world.task.sites
+    with OperationCounter() as planning:
+        plan = edge_forwards(world.encoder, sites, 0.5, 30, BY_CUTS)
+    assert plan.count > 10_000
+    assert planning.total < 20 * world.one
+    if world.encoder.sites[1] == "act1":  # a CNN, whose later units are exact
+        with OperationCounter() as planning:
+            plan = edge_forwards(world.encoder, sites, 0.5, 30)
+        assert planning.total < 0.05 * plan.count * world.one
 
 
 FEW = {"model": "rn-tiny", "data": DRAWN_IMAGES, "domains": ("real", "clipart")}

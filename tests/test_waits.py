@@ -5,6 +5,7 @@ The waits do not depend on the number of sites, of cuts, or of circuits in a run
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 import torch.nn.functional as F
 
 from circuitry import Task, class_logit, load_clip
-from circuitry.circuits import own_part
+from circuitry.circuits import own_part, score_edges
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.own_part_of_class import ImagesOfClass, contrast
 from circuitry.circuits.unit_scores import score_folds
@@ -99,6 +100,18 @@ def test_sites_add_no_waits(name: str) -> None:
 def test_cuts_add_no_waits() -> None:
     few = waits(FEW, lambda task: own_part(task, share=0.02))
     assert waits(FEW, lambda task: own_part(task, share=0.2)) == few
+
+
+def test_units_of_edges_add_no_waits() -> None:
+    def scored(n_units: int, task: Task) -> object:
+        # Runs of an image at a time, so that each unit takes runs of its own.
+        task = replace(task, work=replace(QUIET, memory_gib=1e-6))
+        units = {site: np.arange(n_units) for site in task.sites[:-1]}
+        return score_edges(task, units)
+
+    few = waits(FEW, lambda task: scored(1, task))
+    assert few
+    assert waits(FEW, lambda task: scored(4, task)) == few
 
 
 def test_circuits_in_a_run_add_no_waits() -> None:

@@ -289,9 +289,8 @@ def conv_stages(
         # The projection reads the stream, so one step computes both the projection and the last hidden activation. The
         # hidden channels are carried past the site of the projection, and the next step only swaps the two.
         name, project = block.shortcut
-        swaps = bool(
-            first
-        )  # at the entry of the block both are computed from the stream
+        # At the entry of the block both are computed from the stream.
+        swaps = bool(first)
         moves.append(_Move(name, CHANNEL, project, last_step, swaps))
         moves.append(_Move(last_name, HIDDEN_CHANNEL, NO_STEP, NO_STEP, swaps=True))
     else:

@@ -129,7 +129,7 @@ class DirectPaths:
         encoder: Encoder,
         activations: Mapping[str, Tensor],
         ends: Mapping[str, Tensor],
-        chosen: Mapping[str, Int[Tensor, " chosen"]] | None = None,
+        chosen: Mapping[str, Int[Tensor, " _"]] | None = None,
     ) -> None:
         """Prepare the runs.
 
@@ -139,7 +139,8 @@ class DirectPaths:
                 the last site that the caller of `read` takes.
             ends: Baselines of the gated sites. A baseline has an activation for each image, or a single activation for
                 all images.
-            chosen: Indices of the units that are computed, by site. Default: all units of all sites.
+            chosen: Indices of the units that are computed, by site. Sites that are left out are not computed. Default:
+                all units of all sites.
         """
         self.encoder = encoder
         self.activations = activations
@@ -149,7 +150,9 @@ class DirectPaths:
         self._chosen_alone = dict[str, Callable[[Tensor], Tensor]]()
 
     def read(
-        self, gates: Mapping[str, Gates]
+        self,
+        gates: Mapping[str, Gates],
+        closed: Mapping[str, Int[Tensor, " _"]] | None = None,
     ) -> Iterator[tuple[str, Float[Tensor, "rows image ..."]]]:
         """Yield the sites that the gated units reach, each with its chosen units under every row of gates.
 
@@ -158,6 +161,8 @@ class DirectPaths:
         Args:
             gates: Gates [rows, units] by gated site, in the order of the sites. Row i of all sites acts in the same
                 run.
+            closed: Indices of the units that some row closes, by gated site. All other gates of these sites are open in
+                every row. With them, what changes of a few units add to the stream is computed from these units alone.
 
         Yields:
             The name of a site, and its chosen units [rows, image, ...].
@@ -180,7 +185,8 @@ class DirectPaths:
                 n_rows = len(gates[encoder.sites[positions[0]]])
                 source, past = self._run_whole(up, down, units, past, n_rows)
             else:
-                source, past = self._follow(step, up, units, past, closing)
+                of_site = None if closed is None else closed.get(up)
+                source, past = self._follow(step, up, units, past, of_site)
             if source is not None and self._wants(down):
                 yield down, by_rows(self._read_alone(down, step), source)
             units = None
@@ -189,7 +195,7 @@ class DirectPaths:
                 return
 
     def _wants(self, site: str) -> bool:
-        return self.chosen is None or bool(len(self.chosen[site]))
+        return self.chosen is None or bool(len(self.chosen.get(site, ())))
 
     def _mixed(self, site: str, gates: Gates) -> Float[Tensor, "rows image ..."]:
         """Return the units of a site, each mixed with its baseline by the gates [rows, units]."""
@@ -234,7 +240,7 @@ class DirectPaths:
         up: str,
         units: Tensor | None,
         past: Tensor | None,
-        gates: Gates | None,
+        closed: Tensor | None,
     ) -> tuple[Tensor | None, Tensor | None]:
         """Follow a change through a step, without computing the units of the next site.
 
@@ -245,7 +251,7 @@ class DirectPaths:
             up: The site before the step.
             units: Changed units of this site, or None.
             past: The changed stream past these units, or None.
-            gates: Gates on this site, or None.
+            closed: Indices of the units that changed, or None if any may have.
         """
         source = units
         if step.add is not None and (units is not None or past is not None):
@@ -254,7 +260,7 @@ class DirectPaths:
                 self._added[up] = step.add(clean)
             added = self._added[up]
             if units is not None:
-                added = self._with_change(step.add, added, clean, units, gates)
+                added = self._with_change(step.add, added, clean, units, closed)
             if past is not None:
                 stream = past
             if stream is not None:
@@ -272,7 +278,7 @@ class DirectPaths:
         added: Tensor,
         clean: Tensor,
         units: Tensor,
-        gates: Gates | None,
+        closed: Tensor | None,
     ) -> Float[Tensor, "rows image ..."]:
         """Return what the changed units of a site add to the stream.
 
@@ -281,13 +287,15 @@ class DirectPaths:
             added: What the unchanged units add.
             clean: The unchanged units.
             units: The changed units [rows, image, ...].
-            gates: The gates that change them.
+            closed: Indices of the units that changed, or None if any may have.
         """
-        change = None
-        if gates is not None and gates.dtype == torch.bool:
-            # Usually a few units are closed, and the addition is linear in them.
-            closed = (~gates).any(0).nonzero()[:, 0]
-            change = change_of_units(add, closed)
+        if closed is None:
+            return by_rows(add, units)
+        # PyTorch's convolutions refuse inputs without channels.
+        if not len(closed):
+            return added.expand(len(units), *added.shape)
+        # Usually a few units are closed, and the addition is linear in them.
+        change = change_of_units(add, closed)
         if change is None:
             return by_rows(add, units)
         moved = units.index_select(2, closed) - clean.index_select(1, closed)

@@ -187,10 +187,11 @@ class ResidualStream:
 
         Raises:
             InputError: if the tower has no transformer blocks of a known kind, if its heads or neurons do not add to
-                the stream independently of each other, or if a unit does not exist.
+                the stream independently of each other, if a unit does not exist, or if hooks are set on an encoder in
+                lower precision.
         """
         # What edges carry are small differences, which lower precision would drown.
-        encoder = encoder.in_precision("float32")
+        encoder = encoder.in_type_of_weights()
         components = encoder if encoder.carried else in_components(encoder)
         if components is encoder:
             encoder = encoder.in_channels()

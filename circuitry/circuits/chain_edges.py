@@ -36,7 +36,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -164,22 +163,39 @@ def reader_edges(
                 # torch.split would make an empty chunk if there are no units.
                 chunks = torch.split(chosen[up], at_once) if len(chosen[up]) else ()
                 for chunk in chunks:
-                    # Gates [units of the chunk, all units of the site]: each row closes one unit.
-                    gates = {up: F.one_hot(chunk, sizes[up]) == 0}
-                    for down, read in paths.read(gates):
+                    for down, read in closed_one_by_one(
+                        paths, up, chunk, sizes[up], last_reader
+                    ):
                         if (up, down) in sums:
                             losses = (units[down] - read) * slopes[down]
                             effects = per_unit(losses.sum(1), encoder.unit_dim(down))
                             columns[up, down].append(effects.T)
-                        # No later site reads this one, so runs of later sites are not needed.
-                        if down == last_reader:
-                            break
                     bar.update(len(chunk))
             for pair, scores in sums.items():
                 if columns[pair]:
                     scores += torch.cat(columns[pair], 1).cpu().double().numpy()
                 _check_scores(pair, scores)
     return {pair: scores / n_images for pair, scores in sums.items()}
+
+
+def closed_one_by_one(
+    paths: DirectPaths, site: str, units: Tensor, n_units: int, last_reader: str
+) -> Iterator[tuple[str, Float[Tensor, "units image ..."]]]:
+    """Yield the sites that read some units of a site, up to the last one; each with its units if one unit is closed.
+
+    Args:
+        paths: The runs.
+        site: The site.
+        units: Indices of the units. Each is closed in a row of its own.
+        n_units: Number of all units of the site.
+        last_reader: The last site that reads the site.
+    """
+    gates = units[:, None] != torch.arange(n_units, device=units.device)
+    for down, read in paths.read({site: gates}, {site: units}):
+        yield down, read
+        # No later site reads this one, so runs of later sites are not needed.
+        if down == last_reader:
+            return
 
 
 def _check_units(site: str, units: Int[np.ndarray, " kept"], n: int) -> None:

@@ -183,23 +183,23 @@ def score_edges(
 
     Raises:
         InputError: if the encoder's units cannot be scored by the method, a site or unit is unknown, the baseline does
-            not fit, or activations, gradients or scores are not finite.
+            not fit, activations, gradients or scores are not finite, or hooks are set on an encoder in lower precision.
 
     Example:
         >>> edges = circuitry.score_edges(task, graph.kept_units)
         >>> strongest = edges.strongest(into=3).to_pandas()
     """
     chosen = edge_method(task.encoder, method)
-    # Scores of edges are small differences of two runs, which lower precision would drown.
-    if task.encoder.chain.lower_precision is not None:
-        task = replace(task, encoder=task.encoder.in_precision("float32"))
     # No edge starts at the image, because its pixels are not nodes.
     units = {site: np.asarray(units[site]) for site in units if site != INPUT}
+    # Scores of edges are small differences of two runs, which lower precision would drown.
+    encoder = task.encoder.in_type_of_weights()
+    task = replace(task, encoder=encoder, sites=tuple(units))
     # A method that does not integrate along a path gets the rule of one gradient, at the clean activation.
     default = DEFAULT_RULE if chosen.along_path else PLAIN
     given = default if rule is None else as_rule(rule)
     with task.running(gradients=True):
-        scores = _scorer(chosen)(replace(task, sites=tuple(units)), units, given)
+        scores = _scorer(chosen)(task, units, given)
     return Edges(units, scores)
 
 

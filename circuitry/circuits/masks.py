@@ -38,7 +38,7 @@ from scipy.special import expit
 from torch import Tensor
 
 from circuitry.circuits.circuit_settings import MaskSettings
-from circuitry.circuits.conductance import path_effects
+from circuitry.circuits.conductance import conductance_forwards, path_effects
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.methods import LEARNED, method_code
 from circuitry.circuits.scored_units import scores_of
@@ -174,8 +174,9 @@ def mask_forwards(
     n_images = n_own + n_others
     start = min(n_own, IMPORTANCE_IMAGES) + min(n_others, IMPORTANCE_IMAGES)
     steps = settings.steps * min(settings.batch_size, n_images)
-    # The images are run once without gates, and once with the mask.
-    return Forwards(alone=2 * n_images, back=start + steps)
+    # The images are run once without gates, and once with the mask. Effects on the metric are measured apart.
+    learning = Forwards(alone=2 * n_images, back=start + steps)
+    return learning + conductance_forwards(n_own)
 
 
 def _gated(task: Task, among: Circuit | None) -> Gated[Any]:

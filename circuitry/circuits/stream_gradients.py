@@ -20,7 +20,7 @@ from torch import Tensor
 from circuitry.bases.residual import PORTS, Layer, ResidualStream
 from circuitry.circuits.quadrature import QuadratureRule
 from circuitry.encoder.metrics import Metric, checked_metric
-from circuitry.encoder.tensor_batches import memory_bytes, rows_that_fit
+from circuitry.encoder.tensor_batches import rows_that_fit
 
 Activations = Mapping[str, Tensor]
 """Activations by site of the stream."""
@@ -78,10 +78,9 @@ def images_at_once(
     # Between the first layer and the embedding, each block has two layers: heads, then neurons.
     n_of_blocks = np.add(n_readers[::2], n_readers[1::2])
     widest = 4 * int(n_of_blocks.max())
-    budget = memory_bytes(stream.components.device, memory_gib)
-    run = budget / rows_that_fit(stream.components, memory_gib)
     n_values = (n_gradients + widest) * here.numel() + n_patterns * here.shape[1] ** 2
-    return max(1, int(budget // (run + n_values * here.element_size())))
+    beside = n_values * here.element_size()
+    return rows_that_fit(stream.components, memory_gib, beside=beside)
 
 
 def reader_gradients(
@@ -231,6 +230,14 @@ def neuron_rows(
     return passed_back(layer.block.mlp_in, nothing, one_hot[:, None])
 
 
+def tapped_points(stream: ResidualStream, more: Sequence[str] = ()) -> list[str]:
+    """Return the hook points at which `tapped_run` takes taps. ``more`` are further hook points of each block."""
+    names = [*(f"attn.hook_{port}" for port in PORTS), "mlp.hook_pre", *more]
+    points = [f"blocks.{i}.{name}" for i in range(len(stream.blocks)) for name in names]
+    points += [layer.reads for layer in stream.layers[1:]]
+    return [*points, stream.layers[-1].site]
+
+
 def tapped_run(
     stream: ResidualStream,
     metric: Metric,
@@ -250,10 +257,7 @@ def tapped_run(
         more: Further hook points of each block.
         sites: Sites of the stream that get a tap, too.
     """
-    names = [*(f"attn.hook_{port}" for port in PORTS), "mlp.hook_pre", *more]
-    points = [f"blocks.{i}.{name}" for i in range(len(stream.blocks)) for name in names]
-    points += [layer.reads for layer in stream.layers[1:]]
-    points += [stream.layers[-1].site, *sites]
+    points = [*tapped_points(stream, more), *sites]
     seen: dict[str, Tensor] = {}
 
     def tap(tensor: Tensor, hook: Any) -> None:

@@ -35,6 +35,7 @@ from circuitry.circuits.stream_gradients import (
     neuron_places,
     neuron_rows,
     passed_back,
+    tapped_points,
     tapped_run,
 )
 from circuitry.encoder.narrowing import in_order
@@ -89,9 +90,11 @@ def unit_gradients(
         columns[site] = slice(n_earlier, n_earlier + len(of_site))
         n_earlier += len(of_site)
     n_images = 0
-    rows = rows_that_fit(task.encoder, task.work.memory_gib)
+    rows = rows_that_fit(
+        stream.components, task.work.memory_gib, beside=_bytes_beside(stream)
+    )
     with task.bar("edges", "batch", count_batches(task.images, rows)) as bar:
-        for batch in task.batches():
+        for batch in task.batches(rows):
             for site, effects in _batch_effects(stream, batch, units, rule).items():
                 # The changes lead to the baseline, so what they add to the metric is minus the effect of the edge.
                 into[site] -= effects.cpu().double()
@@ -106,6 +109,24 @@ def unit_gradients(
     for up, down in combinations(kept, 2):
         blocks[up, down] = (into[down][:, columns[up]] / n_images).numpy()
     return blocks
+
+
+def _bytes_beside(stream: ResidualStream) -> int:
+    """Return how many bytes the scores need for each image beside a run with gradients."""
+    encoder = stream.components
+    points = tapped_points(stream)
+    with torch.no_grad():
+        _, seen = encoder.run_with_cache(
+            encoder.blank(), names_filter=[*points, *stream.sites]
+        )
+    # Values and gradients of taps; of each site the clean activation, its gradient, the baseline and the change.
+    n_values = 2 * sum(seen[point].numel() for point in points)
+    n_values += 4 * sum(seen[site].numel() for site in stream.sites)
+    # Streams, one for each unit: what the widest layer adds, and gradients of the embedding, copied on the way back.
+    n_units = [len(layer.components) for layer in stream.layers]
+    n_streams = max(n_units) + 4 * n_units[-1]
+    start = seen[stream.sites[0]]
+    return (n_values + n_streams * start.numel()) * start.element_size()
 
 
 def _norm_before(layer: Layer) -> Any:
@@ -143,8 +164,10 @@ def _batch_effects(
     at_clean = dict[str, Tap]()
     with torch.no_grad():
         start = stream.components(batch.images, stop=stream.sites[0])
-    if 0.0 in rule.points:
-        # The run that gives the gradients gives the clean activations, too.
+    # The run that gives the gradients gives the clean activations, too, unless a hook at its first site would act on
+    # what is hooked already.
+    hooked = stream.components.hooked_sites
+    if 0.0 in rule.points and stream.sites[0] not in hooked:
         at_clean = tapped_run(stream, metric, start, sites=stream.sites[1:])
         clean = {site: at_clean[site].value for site in stream.sites[1:]}
         clean = {stream.sites[0]: start} | clean
@@ -158,7 +181,7 @@ def _batch_effects(
     effects = dict[str, Tensor]()
     for t, weight in zip(rule.points, rule.weights, strict=True):
         taps = at_clean
-        if t != 0.0:
+        if t != 0.0 or not at_clean:
             moved = start + t * (other[stream.sites[0]] - start)
             taps = tapped_run(stream, metric, moved)
         writers = list[Atoms]()
@@ -168,6 +191,7 @@ def _batch_effects(
                 effects[layer.site] = effects.get(layer.site, 0) + weight * found
             if layer.site in step:
                 writers.append(_writing_atoms(stream, layer, units[layer.site], step))
+        taps.clear()  # gone before the next run
     return effects
 
 

@@ -1,6 +1,6 @@
 """Scores of single units by any method, on all images of a task and on folds of them."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -28,7 +28,6 @@ from circuitry.circuits.unit_methods import (
     SCORERS,
     Counts,
 )
-from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import checked_batches, one_tensor
 from circuitry.runs.arguments import checked
@@ -110,22 +109,12 @@ def _scores_by(
 
 def _check_units(method: str, task: Task, scores: Mapping[str, np.ndarray]) -> None:
     """Raise `InputError` if the number of scores at a site differs from the number of its units."""
-    encoder = task.encoder
-    # The numbers of units do not depend on the image, so a blank image shows them.
-    for site, activation in encoder.read_unhooked(encoder.blank(), task.sites).items():
-        n_units = encoder.n_units(site, activation)
+    for site, n_units in task.encoder.count_units(task.sites).items():
         n_scores = scores[site].shape[-1]
         if n_scores != n_units:
             raise _no_scores(
                 method, f"at {site} there are {n_scores} scores for the {n_units} units"
             )
-
-
-def count_units(encoder: Encoder, sites: Sequence[str]) -> dict[str, int]:
-    """Return the number of units of each of some sites, error units included."""
-    # The numbers of units do not depend on the image, so a blank image shows them.
-    activations = encoder.read_unhooked(encoder.blank(), sites)
-    return {site: encoder.n_units(site, a) for site, a in activations.items()}
 
 
 def _as_scores(
@@ -213,13 +202,14 @@ def scoring_forwards(
     method = METHODS[settings.method]
     forwards = Forwards(back=counts.own + counts.others)
     if method.function is None:
+        of_method = FORWARDS[method.name]
+        forwards = of_method(counts, settings)
         if method.name in COMPLETE_SCORERS:
-            return FORWARDS[method.name](counts, settings)
-        # Each fold has the images of other classes to itself.
-        folds = counts._replace(others=n_folds * counts.others)
-        forwards = FORWARDS[method.name](counts, settings)
-        if n_folds:
-            forwards += FORWARDS[method.name](folds, settings)
+            return forwards
+        for fold in range(n_folds):
+            # Folds of nearly equal size; each has the images of other classes to itself.
+            own = (counts.own + fold) // n_folds
+            forwards += of_method(counts._replace(own=own), settings)
     if method.takes_folds:  # all images are run once without gates
         forwards += Forwards(alone=counts.own + counts.others)
     if not method.effects:

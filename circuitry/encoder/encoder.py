@@ -15,6 +15,7 @@ divides the blocks of a tower into finer stages.
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import replace
+from functools import cached_property
 from typing import Annotated, Any, ClassVar, NoReturn, TypeVar
 
 import torch
@@ -212,7 +213,10 @@ class Encoder(HookedSites):
     def in_precision(
         self, name: Annotated[str, one_of("float32", "bfloat16", "float16")]
     ) -> "Encoder":
-        """Return an encoder on the same tower, with the same stages and without hooks, that runs in another precision.
+        """Return an encoder on the same tower, with the same stages, that runs in another precision.
+
+        Hooks at sites do not act in the new encoder. Both encoders share the hook points inside the stages (`points`):
+        a hook there acts in both, until a block of hooks of either encoder ends.
 
         PyTorch computes matrix products and convolutions in the given type (autocast). The weights stay as they are,
         and embeddings have the type of the weights. The precision is part of the `identity`. Scores of edges are always
@@ -237,6 +241,26 @@ class Encoder(HookedSites):
             points=self.points,
             chain=replace(self.chain, lower_precision=lower),
         )
+
+    def in_type_of_weights(self) -> "Encoder":
+        """Return the encoder with the same stages that runs in the type of the weights, for scores of edges.
+
+        If this is another encoder, it is made once and kept, because caches know encoders by the object.
+
+        Raises:
+            InputError: if hooks are set, which the other encoder would lose.
+        """
+        if self.chain.lower_precision is None:
+            return self
+        self.check_unhooked(
+            "edges are scored in the type of the weights, by an encoder without these hooks: set them on "
+            "encoder.in_precision('float32') instead"
+        )
+        return self._type_of_weights
+
+    @cached_property
+    def _type_of_weights(self) -> "Encoder":
+        return self.in_precision("float32")
 
     @property
     def token_grid(self) -> TokenGrid:
@@ -308,6 +332,8 @@ class Encoder(HookedSites):
                 chain=chain,
             )
         self.chain = chain
+        # It does not know the scale.
+        self.__dict__.pop("_type_of_weights", None)
         return self
 
     @property
@@ -389,6 +415,11 @@ class Encoder(HookedSites):
     def n_units(self, site: str, activation: Float[Tensor, "batch ..."]) -> int:
         """Return the number of units of a site, including error units. ``activation`` is any activation of the site."""
         return self.units_of(site, activation).shape[self.unit_dim(site)]
+
+    def count_units(self, sites: Iterable[str]) -> dict[str, int]:
+        """Return the number of units of each of some sites, including error units. A blank image is run for it."""
+        activations = self.read_unhooked(self.blank(), sites)
+        return {site: self.n_units(site, a) for site, a in activations.items()}
 
     def units_and_carried(
         self, site: str, activation: Float[Tensor, "batch ..."]

@@ -394,7 +394,11 @@ def _bytes_kept(encoder: Encoder, pairs: Sequence[tuple[str, str]]) -> int:
 
 
 def rows_that_fit(
-    encoder: Encoder, memory_gib: float | None, *, gradients: bool = True
+    encoder: Encoder,
+    memory_gib: float | None,
+    *,
+    gradients: bool = True,
+    beside: int = 0,
 ) -> int:
     """Return how many images a run can take if its activations may use ``memory_gib`` GiB of memory.
 
@@ -406,13 +410,14 @@ def rows_that_fit(
         gradients: Whether the run keeps what gradients need. Runs without gradients get half of the memory, because the
             clean activations that they are compared with or replaced by take the rest. On a processor the number is
             that of runs with gradients, because larger batches leave its caches and are slower.
+        beside: Bytes of an image that are in memory beside the run.
     """
     gradients = gradients or encoder.device.type == "cpu"
     measured = _measured.setdefault(encoder, {})
     setting = encoder.device, encoder.dtype, gradients
     if setting not in measured:
-        of_image = bytes_per_image(encoder, gradients=gradients)
-        measured[setting] = max(1, of_image)
+        measured[setting] = max(1, bytes_per_image(encoder, gradients=gradients))
     memory = memory_bytes(encoder.device, memory_gib)
-    rows = (memory if gradients else memory // 2) // measured[setting]
+    of_image = measured[setting] + beside
+    rows = (memory if gradients else memory // 2) // of_image
     return min(max(rows, 1), 2**31)

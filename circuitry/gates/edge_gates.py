@@ -191,16 +191,11 @@ def gated_chain(encoder: Encoder, sites: Sequence[str], rows: int) -> GatedEdges
         sites: Sites of the encoder that follow each other without a gap.
         rows: Largest number of images in one run.
     """
-    # Only a run shows how many units each site has.
-    activations = encoder.read_unhooked(encoder.blank(), sites)
-    sizes = dict[str, int]()
-    for site in sites:
-        sizes[site] = encoder.n_units(site, activations[site])
     joined = set(joined_sites(encoder, sites))
     return GatedEdges(
         rows,
         tuple(sites),
-        sizes,
+        encoder.count_units(sites),
         lambda up, down: (up, down) in joined,
         partial(_run_chain, encoder, sites),
     )
@@ -262,10 +257,20 @@ def _read_chain(
         at_once: Largest number of rows of gates in one run.
     """
 
+    # The sites in between are not computed, only what they carry.
+    n_units = len(next(iter(into.values())))
+    chosen = {down: torch.arange(n_units, device=encoder.device)}
+    paths = DirectPaths(encoder, earlier, ends, chosen)
+
     def read(rows: Tensor) -> Tensor:
-        of_rows = {site: gate[rows] for site, gate in into.items()}
+        of_rows = dict[str, Gates]()
+        closed = dict[str, Tensor]()
+        for site, gate in into.items():
+            of_rows[site] = gate[rows]
+            if gate.dtype == torch.bool:
+                closed[site] = (~of_rows[site]).any(0).nonzero()[:, 0]
         # The paths would go on to later sites, and run a stage for each. So the loop ends at this site.
-        for site, units in DirectPaths(encoder, earlier, ends).read(of_rows):
+        for site, units in paths.read(of_rows, closed):
             if site == down:
                 return units
         raise AssertionError(f"no path leads to {down}")

@@ -28,7 +28,6 @@ from typing import Annotated, Any
 
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import AttributionSettings, MaskSettings
-from circuitry.circuits.conductance import conductance_forwards
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.masks import mask_forwards
 from circuitry.circuits.methods import (
@@ -161,8 +160,7 @@ def search_forwards(
     """
     found = scoring_forwards(AttributionSettings(method=method), counts)
     if METHODS[method].learns_mask:
-        learned = mask_forwards(counts.own, counts.others, masks)
-        found = learned + conductance_forwards(counts.own)
+        found = mask_forwards(counts.own, counts.others, masks)
     if not selectivity:
         return found
     # A ranking is made once, and a mask is learned for each size that is tried.

@@ -32,9 +32,9 @@ from circuitry.circuits.graph_folder import (
 )
 from circuitry.circuits.methods import METHODS, without_others
 from circuitry.circuits.quadrature import as_rule
-from circuitry.circuits.tower_defaults import default_sites, with_rules
+from circuitry.circuits.tower_defaults import default_sites, default_size, with_rules
 from circuitry.circuits.unit_methods import Counts
-from circuitry.circuits.unit_scores import count_units, scoring_forwards
+from circuitry.circuits.unit_scores import scoring_forwards
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.folds import Key, fold_numbers, item_of
 from circuitry.data.names import chosen_names
@@ -275,9 +275,10 @@ class Extraction(FolderWork):
             n_own += len(self.selection[key])
             n_images += len(self.selection[key]) + len(self.others[key])
         settings = with_rules(self.settings, self.clip.encoder)
-        share = settings.size or 1.0
         n_of_job = round(n_own / len(left))
-        edges = edge_forwards(self.clip.encoder, self.sites, share, n_of_job, settings)
+        edges = edge_forwards(
+            self.clip.encoder, self.sites, self._share, n_of_job, settings
+        )
         forwards += edges * len(left)
         disk = len(left) * self._bytes_of_job
         circuits = Step("circuits", len(left), forwards, n_images, disk)
@@ -298,16 +299,19 @@ class Extraction(FolderWork):
     @cached_property
     def _n_units(self) -> dict[str, int]:
         """The number of units of each site that is scored."""
-        return count_units(self.clip.encoder, self.sites)
+        return self.clip.encoder.count_units(self.sites)
+
+    @property
+    def _share(self) -> float:
+        """The share of the units that a circuit keeps."""
+        return self.settings.size or default_size(self.clip.encoder)
 
     @property
     def _bytes_of_job(self) -> int:
         """About how many bytes a job writes, if each site keeps the same share of its units."""
-        encoder = self.clip.encoder
-        share = with_rules(self.settings, encoder).size or 1
         n_edges = 0.0
-        for up, down in joined_sites(encoder, self.sites):
-            n_edges += share**2 * self._n_units[up] * self._n_units[down]
+        for up, down in joined_sites(self.clip.encoder, self.sites):
+            n_edges += self._share**2 * self._n_units[up] * self._n_units[down]
         # In double precision: effects and ranks of all units, and edges, of all images and of each fold. The edges of
         # the whole circuit are written for each fold, too.
         folds = self.settings.folds

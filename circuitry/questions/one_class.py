@@ -30,7 +30,6 @@ from circuitry.circuits.methods import ITERATIVE, METHODS, without_others
 from circuitry.circuits.quadrature import midpoint_rule
 from circuitry.circuits.tower_defaults import default_size
 from circuitry.circuits.unit_methods import Counts
-from circuitry.circuits.unit_scores import count_units
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder
 from circuitry.data.folds import Key
@@ -318,7 +317,7 @@ class OneClass(FolderWork):
         """Return what each step runs, by the name of the job."""
         settings = self.settings
         sites = counted_sites(self.clip.encoder)
-        n_units = sum(count_units(self.clip.encoder, sites).values())
+        n_units = sum(self.clip.encoder.count_units(sites).values())
         share_drawn = min(1.0, len(sites) * DRAWN / n_units)
         others = len(self.others())
         method = settings.method if others else without_others(settings.method)

@@ -26,7 +26,6 @@ from circuitry.circuits.graph_folder import LESIONS, GraphFolder
 from circuitry.circuits.methods import CONTRAST, METHODS, method_code
 from circuitry.circuits.own_part_of_class import own_part, own_part_forwards
 from circuitry.circuits.unit_methods import Counts
-from circuitry.circuits.unit_scores import count_units
 from circuitry.comparison.lesion_reading import EVERYWHERE, wants_more_cells
 from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder
@@ -327,7 +326,7 @@ class OwnParts(FolderWork):
 
     @cached_property
     def _n_units(self) -> dict[str, int]:
-        return count_units(self.clip.encoder, self.sites[EVERYWHERE])
+        return self.clip.encoder.count_units(self.sites[EVERYWHERE])
 
     @property
     def _bytes_of_parts(self) -> int:

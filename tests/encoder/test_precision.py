@@ -5,9 +5,11 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 
 import circuitry
 from circuitry import Encoder, InputError, Task, in_components
+from circuitry.bases import ResidualStream
 from circuitry.circuits import (
     AttributionSettings,
     attribute_components,
@@ -88,6 +90,42 @@ def test_a_stream_runs_in_the_type_of_the_weights() -> None:
     ]
     for pair, scores in graphs[0].edge_scores.items():
         assert (graphs[1].edge_scores[pair] == scores).all()
+
+
+def test_hooks_of_a_lower_precision_are_refused_where_they_would_be_lost(
+    encoder: Encoder,
+) -> None:
+    lower = encoder.in_precision("bfloat16")
+    task = Task(lower, torch.randn(2, 3, *encoder.image_size), product, work=QUIET)
+    units = {site: np.array([0, 1]) for site in encoder.sites[-3:-1]}
+
+    def smaller(x: Tensor, hook: Any) -> Tensor:
+        return 0.3 * x
+
+    for name in (lower.sites[2], *[*lower.points][:1]):
+        with lower.hooks([(name, smaller)]):
+            with pytest.raises(InputError, match=rf"{name}.*in_precision\('float32"):
+                score_edges(task, units)
+            with pytest.raises(InputError, match=rf"{name}.*in_precision\('float32"):
+                ResidualStream.of(lower)
+    score_edges(task, units)
+
+
+def test_edges_in_lower_precision_are_scored_by_one_encoder_that_sees_new_weights(
+    encoder: Encoder,
+) -> None:
+    lower = encoder.in_precision("bfloat16")
+    assert lower.in_type_of_weights() is lower.in_type_of_weights()
+    assert encoder.in_type_of_weights() is encoder
+    images = torch.randn(2, 3, *encoder.image_size)
+    units = {site: np.array([0, 1]) for site in encoder.sites[-3:-1]}
+    tasks = [Task(e, images, product, work=QUIET) for e in (encoder, lower)]
+    score_edges(tasks[1], units)
+    for weights in encoder.tower.parameters():
+        weights.data.mul_(1.1)
+    found, expected = (score_edges(task, units).scores for task in tasks)
+    for pair, scores in expected.items():
+        assert (found[pair] == scores).all()
 
 
 def test_an_unknown_precision_is_refused(encoder: Encoder) -> None:

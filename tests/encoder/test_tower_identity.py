@@ -26,11 +26,13 @@ from circuitry import (
     mean_baseline,
 )
 from circuitry.encoder import tower_identity
+from circuitry.encoder.tower_runs import weight_sums
 from circuitry.runs.arrays import cached_arrays
 from circuitry.runs.identity import UNKNOWN, Identity, same_entry
 from circuitry.runs.manifest import claim
 from circuitry.runs.provenance import weights_digest
 from tests.support.identities import identities
+from tests.support.second_device import DEVICE, second_device
 
 ROOT = Path(__file__).parents[2]
 
@@ -300,11 +302,45 @@ def test_weights_are_digested_once_and_again_after_any_change(
         lambda: weight.data.copy_(weight.data.flip(0)),
         lambda: weight.data[7:9].copy_(weight.data[7:9].flip(1)),
         lambda: weight.data[150, 3:].mul_(1 + 1e-4),
+        lambda: weight.data[17, 5].mul_(1 + 1e-3),
         lambda: setattr(linear, "bias", nn.Parameter(linear.bias.detach().flip(0))),
     ):
         change()
         digests.append(digested())
     assert len(set(digests)) == len(digests) == len(calls)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_small_change_of_a_single_weight_changes_the_sums(seed: int) -> None:
+    drawn = torch.Generator().manual_seed(seed)
+    weight = torch.randn(2_000_000, generator=drawn) * 0.02
+    seen = {tuple(weight_sums([weight]))}
+    places = torch.randint(len(weight), (50,), generator=drawn)
+    for place in places:
+        weight.data[place] *= 1.001
+        seen.add(tuple(weight_sums([weight])))
+    assert len(seen) == 1 + len(places)
+
+
+def test_sums_are_those_of_any_tensors() -> None:
+    sparse = torch.eye(3).to_sparse()
+    phases = torch.tensor([1.0, 1j])
+    with second_device():
+        of_all = weight_sums([torch.ones(2), torch.ones(2).to(DEVICE), sparse, phases])
+        turned = weight_sums([phases * 1j])
+    assert of_all[0] == of_all[1]
+    assert of_all[2] == weight_sums([torch.eye(3)])[0]
+    assert of_all[3] != turned[0]
+
+
+def test_sparse_buffers_are_weights() -> None:
+    net = nn.Sequential(nn.Conv2d(3, 4, 1), nn.Flatten())
+    net.register_buffer("mask", torch.eye(3).to_sparse())
+    encoder = Encoder.from_stages(net, ["0", "1"], (4, 4))
+    first = encoder.identity["weights"]
+    assert encoder.identity["weights"] == first
+    net.mask = 2 * torch.eye(3).to_sparse()
+    assert encoder.identity["weights"] != first
 
 
 def test_identities_of_towers_and_functions_are_known_and_the_same_in_another_process() -> (
