@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from circuitry import Encoder
-from circuitry.encoder import tensor_batches
+from circuitry.encoder import baselines, mean_baseline, tensor_batches
 from circuitry.encoder.tensor_batches import (
     bytes_per_image,
     memory_bytes,
@@ -64,3 +64,24 @@ def test_memory_is_that_of_the_device_unless_it_is_given(
     assert memory_bytes(gpu, None) == 40 * 2**30
     assert memory_bytes(gpu, 2.5) == 2.5 * 2**30
     assert memory_bytes(torch.device("cpu"), None) == 2**30
+
+
+def test_a_mean_runs_no_more_images_at_once_than_fit(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    encoder = Encoder.from_stages(Net(), LINKS, (4, 4))
+    images = torch.rand(10, 3, 4, 4, dtype=torch.double).float()
+    whole = mean_baseline(encoder, images, progress=False)
+    monkeypatch.setattr(baselines, "rows_that_fit", lambda *_: 3)
+    batches = list[int]()
+    run = Encoder.run_with_cache
+
+    def watched(self: Encoder, batch: Tensor, **options: Any) -> Any:
+        batches.append(len(batch))
+        return run(self, batch, **options)
+
+    monkeypatch.setattr(Encoder, "run_with_cache", watched)
+    in_pieces = mean_baseline(encoder, images, progress=False)
+    assert batches == [3, 3, 3, 1]
+    for site, value in whole.values.items():
+        assert torch.equal(in_pieces.values[site], value)
