@@ -15,9 +15,9 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "tokens of the package": 272_946,
+    "tokens of the package": 273_994,
     "tokens a line of code": 8.51,
-    "comprehensions in 1,000 lines": 27.42,
+    "comprehensions in 1,000 lines": 27.45,
     "assignments to tuples in 1,000 lines": 9.63,
     "conditional expressions in 1,000 lines": 13.8,
     "classes": 217,
@@ -25,7 +25,7 @@ CEILINGS = {
     "modules that attribute loads": 88,
     "names at the top": 38,
     "tokens of experiments": 124_645,
-    "tokens of tests": 391_678,
+    "tokens of tests": 395_100,
 }
 
 
