@@ -172,7 +172,7 @@ def weight_sums(tensors: Iterable[Tensor]) -> list[str]:
             measured.append(dense.reshape(-1))
     # The factors are computed once, because a tower has many tensors.
     n_rows = max((len(flat) // _ROW for flat in measured), default=0)
-    places = torch.arange(max(n_rows, _ROW), dtype=torch.float64, device="cpu")
+    places = in_double(torch.arange(max(n_rows, _ROW), device="cpu"))
     factors = (1 + places).cos()
     sums = list[Tensor]()
     for flat in measured:
