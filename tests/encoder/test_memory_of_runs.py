@@ -70,7 +70,7 @@ def test_a_mean_runs_no_more_images_at_once_than_fit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     encoder = Encoder.from_stages(Net(), LINKS, (4, 4))
-    images = torch.rand(10, 3, 4, 4, dtype=torch.double).float()
+    images = torch.rand(10, 3, 4, 4)
     whole = mean_baseline(encoder, images, progress=False)
     monkeypatch.setattr(baselines, "rows_that_fit", lambda *_: 3)
     batches = list[int]()

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 from circuitry import Clip, DomainFolder, InputError
-from circuitry.models import tower_speed
+from circuitry.models import random_clip, tower_speed
 from circuitry.runs import Work
 from tests.support.noise_images import write_noise
 
@@ -24,3 +25,13 @@ def test_damaged_images_are_passed_over_and_none_is_an_error(
     assert speed.rows_alone >= speed.rows
     with skipped, pytest.raises(InputError, match="none of 3 can be read"):
         tower_speed(clip, records[:3])
+
+
+def test_no_block_of_a_random_model_is_without_effect() -> None:
+    norms = [
+        module
+        for module in random_clip("rn-tiny").model.modules()
+        if isinstance(module, nn.BatchNorm2d)
+    ]
+    assert norms
+    assert all(norm.weight.any() for norm in norms)
