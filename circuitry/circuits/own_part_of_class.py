@@ -41,7 +41,12 @@ from circuitry.circuits.methods import CONTRAST, method_code
 from circuitry.circuits.narrowed_tasks import without_image
 from circuitry.circuits.nodes import NodeEffects
 from circuitry.circuits.scored_units import scores_of
-from circuitry.encoder.metrics import NO_ANSWER, answer_metric, given_classes
+from circuitry.encoder.metrics import (
+    NO_ANSWER,
+    answer_metric,
+    given_classes,
+    log_odds,
+)
 from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task, at_model_scale
 from circuitry.encoder.tensor_batches import Images
@@ -256,12 +261,9 @@ class ImagesOfClass:
             # Each image has its own copy of the gates, so one backward pass gives a gradient for each image.
             gates = opened.expand(len(some), -1).detach().clone().requires_grad_()
             answers = self.metric.log_answers(self.runs.run(gates, some))
-            given = self.answers[some][:, None]
-            own = answers.gather(1, given)[:, 0]
-            # log p - log(1 - p). 1 - p is computed as the sum over the other classes, which is exact if p is nearly 1.
-            others = answers.scatter(1, given, -torch.inf)
-            odds = own - others.logsumexp(-1)
-            yield torch.autograd.grad(odds.sum(), gates)[0], own.detach().exp()
+            odds = log_odds(answers, self.answers[some])
+            slopes = torch.autograd.grad(odds.sum(), gates)[0]
+            yield slopes, odds.detach().sigmoid()
 
     @torch.no_grad()
     def probability(

@@ -118,7 +118,11 @@ def lesion(
         - cut: which units were ablated: ``part`` or ``random``.
         - n_units, n_images: how many units are ablated, and how many images are tested.
         - whole_right, right: the share of images that are classified as their own class before and after the lesion.
-        - whole_probability, probability: the mean probability of the images' own class before and after the lesion.
+        - whole_log_odds, log_odds: the mean log-odds of the images' own class before and after the lesion, log p -
+          log(1 - p). Their difference is the evidence that is lost. It compares styles that begin at other margins.
+        - whole_rank, rank: the mean rank of the images' own class among the candidates, 1 if it is the answer.
+        - whole_auc, auc: only for images of the part's class, how well the log-odds of this class tell them from the
+          images of the other classes in their domain: the area under the ROC curve, 0.5 by chance.
         - taken_for: the share of images that are classified as the part's class after the lesion. It is NaN if the
           part's class is not among the candidates.
         - candidates, scale, baseline: the number of candidate classes, the scale and the baseline of all tasks, the
@@ -299,63 +303,149 @@ def lesion_cell(
     embeddings = ablated_embeddings(
         quiet, n_units, [whole, *(one.units for one in lesions)]
     )
-    given, probability, is_known = _read_answers(task, embeddings)
+    # The class of a part may be no candidate. Then its log-odds are unknown.
+    part_labels = [labels.get(one.found_on[0], NO_ANSWER) for one in lesions]
+    answers = _read_answers(task, embeddings, torch.tensor(part_labels))
     label = answer_metric(task.metric, "A lesion takes").label
-    right = in_double(given == label).mean(-1)
-    # The share is known only if the class of the part is a candidate.
-    part_labels = [labels.get(one.found_on[0], np.nan) for one in lesions]
-    of_parts = torch.tensor(part_labels, dtype=torch.double)[:, None]
-    taken_for = in_double(given[1:] == of_parts).mean(-1)
-    taken_for[of_parts[:, 0].isnan()] = np.nan
+    right = in_double(answers.given == label).mean(-1)
+    odds = answers.log_odds.mean(-1)
+    rank = answers.rank.mean(-1)
+    of_parts = torch.tensor(part_labels)[:, None]
+    taken_for = in_double(answers.given[1:] == of_parts).mean(-1)
+    taken_for[of_parts[:, 0] == NO_ANSWER] = np.nan
     rows = list[dict[str, Any]]()
     for one in lesions:
         names = (*one.found_on, *key, one.kind)
         rows.append({**one.told, **dict(zip(KEYS, names, strict=True))})
-    table = pd.DataFrame(rows).assign(
+    n_unknown = answers.log_odds[1:].isnan().sum(-1).tolist()
+    n_images = answers.given.shape[1]
+    _tell_unknown(key, lesions, n_unknown, n_images)
+    return pd.DataFrame(rows).assign(
         n_units=[one.n_units for one in lesions],
-        n_images=given.shape[1],
+        n_images=n_images,
         whole_right=float(right[0]),
-        whole_probability=float(probability[0]),
+        whole_log_odds=float(odds[0]),
+        whole_rank=float(rank[0]),
         right=right[1:].numpy(),
-        probability=probability[1:].numpy(),
+        log_odds=odds[1:].numpy(),
+        rank=rank[1:].numpy(),
         taken_for=taken_for.numpy(),
-    )
-    _tell_unknown(key, lesions, (~is_known[1:]).sum(-1).tolist(), given.shape[1])
-    told = list(lesions[0].told)
-    means = table.groupby([*told, *KEYS], sort=False).mean().reset_index()
-    return means.assign(
         candidates=asked["candidates"],
         scale=asked["scale"],
         baseline=asked["baseline"],
+        whole_of_part=_in_words(answers.of_parts_before),
+        of_part=_in_words(answers.of_parts),
     )
 
 
+def join_cells(cells: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """Return one table of lesions from the tables of `lesion_cell`, with the areas under the ROC curve.
+
+    The random draws of a part are averaged into one row.
+    """
+    table = pd.concat(cells, ignore_index=True)
+    before = table.pop("whole_of_part").map(_in_numbers)
+    after = table.pop("of_part").map(_in_numbers)
+    told = list(table.columns[: table.columns.get_loc(KEYS[0])])
+    of_lesion = [*told, "part_class", "part_domain", "domain", "cut", "draw"]
+    table = table.assign(whole_auc=np.nan, auc=np.nan)
+    for _, rows in table.groupby(of_lesion, sort=False).groups.items():
+        is_own = table.loc[rows, "part_class"] == table.loc[rows, "class"]
+        own = rows[is_own]
+        others = rows[~is_own]
+        if len(own) and len(others):
+            for name, values in (("whole_auc", before), ("auc", after)):
+                of_others = np.concatenate(list(values[others]))
+                table.loc[own, name] = area_under_curve(values[own[0]], of_others)
+    asked = ["candidates", "scale", "baseline"]
+    by = [*told, *KEYS, *asked]
+    return table.drop(columns="draw").groupby(by, sort=False).mean().reset_index()
+
+
+def _in_words(numbers: Float[Tensor, "lesions images"]) -> list[str]:
+    """Return the numbers of each lesion as a text, so that a row of a table can hold them."""
+    return [" ".join(f"{number:.7g}" for number in row) for row in numbers.tolist()]
+
+
+def _in_numbers(text: str) -> np.ndarray:
+    """Return the numbers that `_in_words` wrote."""
+    return np.array(text.split(), float)
+
+
+def area_under_curve(
+    positives: Float[np.ndarray, " n"], negatives: Float[np.ndarray, " m"]
+) -> float:
+    """Return the area under the ROC curve: how often a positive is above a negative; a tie counts as half.
+
+    Example:
+        >>> area_under_curve(np.array([1.0, 3.0]), np.array([0.0, 2.0]))
+        0.75
+    """
+    ordered = np.sort(negatives)
+    below = np.searchsorted(ordered, positives, "left")
+    not_above = np.searchsorted(ordered, positives, "right")
+    return float((below + not_above).mean() / 2 / len(ordered))
+
+
+class _Answers(NamedTuple):
+    """What the model answers for each image in several runs: one of the whole model, and one of each lesion."""
+
+    given: Int[Tensor, "runs images"]
+    """Labels of the classes that the images are classified as."""
+    log_odds: Float[Tensor, "runs images"]
+    """Log-odds of the images' own class; NaN if the embedding is not finite."""
+    rank: Float[Tensor, "runs images"]
+    """Rank of the images' own class among the candidates, 1 for the class with the largest answer."""
+    of_parts_before: Float[Tensor, "lesions images"]
+    """Log-odds of the class of each lesion's part, in the run of the whole model."""
+    of_parts: Float[Tensor, "lesions images"]
+    """Log-odds of the class of each lesion's part, after the lesion."""
+
+
 def _read_answers(
-    task: Task, embeddings: Float[Tensor, "runs images d"]
-) -> tuple[
-    Int[Tensor, "runs images"], Float[Tensor, " runs"], Bool[Tensor, "runs images"]
-]:
-    """Return the class that each image is classified as, the mean probability of the task's class, and what is finite.
+    task: Task,
+    embeddings: Float[Tensor, "runs images d"],
+    part_labels: Int[Tensor, " lesions"],
+) -> _Answers:
+    """Return what the model answers.
 
     Args:
         task: The task, with the images' own class and all candidate classes.
-        embeddings: The embeddings of the task's images in several runs.
-
-    Returns:
-        The labels of the given classes; the probability by run; and a mask of the images with an answer.
+        embeddings: The embeddings of the task's images in the run of the whole model, and in a run of each lesion.
+        part_labels: For each lesion, the label of the class of its part, or `NO_ANSWER`.
     """
     metric = answer_metric(task.metric, "A lesion takes")
     n_images = embeddings.shape[1]
-    given = list[Tensor]()
-    probability = list[Tensor]()
-    is_known = list[Tensor]()
-    for some in torch.split(embeddings, max(1, _ROWS // n_images)):
+    own = torch.tensor([metric.label])
+    labels = torch.cat([own, part_labels])
+    whole = metric.log_answers(embeddings[0]).cpu()
+    chunks = list[_Answers]()
+    at_once = max(1, _ROWS // n_images)
+    for some, of_parts in zip(embeddings.split(at_once), labels.split(at_once)):
         answers = metric.log_answers(some.flatten(0, 1)).cpu()
         answers = answers.view(len(some), n_images, -1)
-        given.append(given_classes(answers))
-        probability.append(answers[..., metric.label].exp().mean(-1))
-        is_known.append(~answers.isnan().any(-1))
-    return torch.cat(given), torch.cat(probability), torch.cat(is_known)
+        of_own = answers[..., metric.label, None]
+        rank = in_double(answers > of_own).sum(-1) + 1
+        chunks.append(
+            _Answers(
+                given_classes(answers),
+                _of_classes(answers, own.expand(len(some))),
+                rank.masked_fill(answers.isnan().any(-1), np.nan),
+                _of_classes(whole.expand_as(answers), of_parts),
+                _of_classes(answers, of_parts),
+            )
+        )
+    given, odds, ranks, before, after = map(torch.cat, zip(*chunks, strict=True))
+    return _Answers(given, odds, ranks, before[1:], after[1:])
+
+
+def _of_classes(
+    answers: Float[Tensor, "runs images classes"], labels: Int[Tensor, " runs"]
+) -> Float[Tensor, "runs images"]:
+    """Return the log-odds of one class in each run; NaN if the class is no candidate (`NO_ANSWER`)."""
+    rows = labels.clamp(min=0)[:, None].expand(answers.shape[:2])
+    is_candidate = labels != NO_ANSWER
+    return log_odds(answers, rows).masked_fill(~is_candidate[:, None], np.nan)
 
 
 def _tell_unknown(
