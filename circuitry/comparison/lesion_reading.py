@@ -165,11 +165,13 @@ def lesion_summary(
             interval = share_interval(of_classes, n_images)
         else:
             interval = mean_interval(of_classes)
+        value, low, high = interval
         if measure.is_share:
-            # Student's interval may contain impossible shares.
-            value, low, high = interval
-            interval = (value, max(low, 0.0), high)
-        rows.append((*key, *interval, len(of_parts)))
+            # Student's interval may contain impossible shares. If the value is above 1, it must not end at 1.
+            low = max(low, 0.0)
+            if value <= 1:
+                high = min(high, 1.0)
+        rows.append((*key, value, low, high, len(of_parts)))
     return pd.DataFrame(rows, columns=[*keys, "value", "low", "high", "n_classes"])
 
 

@@ -185,17 +185,20 @@ def transfers(lesions: LesionTable, share: float | None = None) -> pd.DataFrame:
     for key, curve in curves.groupby(places, sort=False):
         class_name, part_domain, domain = key
         curve = curve.droplevel(places)
-        own = curves.loc[[(class_name, domain, domain, share)]]
-        if own.empty or share not in curve.index:
+        own_key = (class_name, domain, domain, share)
+        # There may be no unseen images to test the style's own part on.
+        if own_key not in curves.index or share not in curve.index:
             continue
-        damage = float(own["damage"].iloc[0])
-        own_fall = float(own["fall"].iloc[0])
+        own = curves.loc[own_key]
+        damage = float(own["damage"])
+        own_fall = float(own["fall"])
         # Without any damage there is no share of equal damage: parts of equal share are compared.
         fall = float(curve["fall"][share])
         if damage > 0 and part_domain != domain:
             fall = _at_damage(curve, damage)
         # Without random units the fall is compared with no fall.
-        random = float(np.nan_to_num(own["random"].iloc[0]))
+        random = float(np.nan_to_num(own["random"]))
+        gap = own_fall - random
         row = {
             "class": class_name,
             "part_domain": part_domain,
@@ -204,10 +207,11 @@ def transfers(lesions: LesionTable, share: float | None = None) -> pd.DataFrame:
             "own_fall": own_fall,
             "random_fall": random,
             "damage": damage,
-            "transfer": (fall - random) / (own_fall - random),
+            "transfer": (fall - random) / gap if gap else np.nan,
         }
         rows.append(row)
-    return pd.DataFrame(rows)
+    columns = ["class", *places[1:], "fall", "own_fall", "random_fall"]
+    return pd.DataFrame(rows, columns=[*columns, "damage", "transfer"])
 
 
 def _at_damage(curve: pd.DataFrame, damage: float) -> float:
