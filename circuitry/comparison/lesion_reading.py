@@ -29,6 +29,8 @@ TAKEN = 0.2
 """A lesion takes a class if at most this share of the right answers is left."""
 SPARED = 0.9
 """A lesion spares classes if at least this share of their right answers is left."""
+NEAREST = 0.1
+"""The nearest classes are this share of the candidates, rounded up: those whose weights are nearest to the class."""
 NARROW = 0.02
 """A lesion is tested on enough other classes if the 95 % interval of the right answers that these keep is at most this
 share wide to either side."""
@@ -42,6 +44,7 @@ BY_STYLE = ("part_domain", "domain")
 # Values of the column answers.
 OWN = "own class"
 OTHERS = "other classes"
+NEAR = "the nearest classes"
 # Values of the column styles.
 OWN_STYLE = "its own style"
 OTHER_STYLE = "another style"
@@ -146,7 +149,8 @@ def lesion_summary(
 
     Returns:
         The columns ``by``, then cut (``part`` if own parts were ablated, ``random`` if random units were ablated),
-        answers (``own class`` or ``other classes``), value (the mean over classes), low, high, n_classes. The bounds
+        answers (``own class``, ``other classes``, or ``the nearest classes``, the share `NEAREST` of the candidates whose
+        weights are nearest to the own class; they are also among the other classes), value (the mean over classes), low, high, n_classes. The bounds
         are those of a 95 % interval over classes: exact for shares up to 1 (`share_interval`), otherwise Student's.
 
     Example:
@@ -213,6 +217,10 @@ def _values_of_parts(
         styles=np.where(in_own_style, OWN_STYLE, OTHER_STYLE),
         n_images=n_images * table["whole_right"],
     )
+    if "nearness" in table:
+        is_near = table["nearness"] <= np.ceil(NEAREST * table["candidates"])
+        near = table[is_near & ~is_own].assign(answers=NEAR)
+        table = pd.concat([table, near], ignore_index=True)
     of_group = table.drop_duplicates([*keys, "class", "domain"]).groupby(list(keys))
     images = of_group["n_images"].sum().rename("n_images")
     of_part = list(dict.fromkeys([*keys, "part_class"]))

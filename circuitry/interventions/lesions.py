@@ -12,6 +12,7 @@ from typing import Annotated, Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -103,6 +104,8 @@ def lesion(
           new head, and the area under the ROC curve of the new head; see `read_again`.
         - taken_for: the share of images that are classified as the part's class after the lesion. It is NaN if the
           part's class is not among the candidates.
+        - nearness: how near the class of the images is to the part's class, by the weights of the classes: 0 for the
+          class itself, 1 for the nearest other candidate.
         - candidates, scale, baseline: the number of candidate classes, the scale and the baseline of all tasks, the
           same in all rows.
         - part_baseline: the baseline that was used to find the parts, or None if the parts do not say.
@@ -315,6 +318,7 @@ def lesion_cell(
         log_odds=odds[1:].numpy(),
         rank=rank[1:].numpy(),
         taken_for=taken_for.numpy(),
+        nearness=_nearness(_metric(task), torch.tensor(part_labels)),
     )
     means = mean_of_draws(table, lesions)
     return means.assign(
@@ -322,6 +326,23 @@ def lesion_cell(
         scale=asked["scale"],
         baseline=asked["baseline"],
     )
+
+
+def _nearness(
+    metric: ClassLogit, part_labels: Int[Tensor, " lesions"]
+) -> Float[np.ndarray, " lesions"]:
+    """Return how near the class of the images is to the class of each part, by the cosine of their weights.
+
+    The result is 0 if it is the same class, 1 if it is the nearest other candidate, and so on; NaN if the class of a
+    part is no candidate (`NO_ANSWER`).
+    """
+    rows = F.normalize(in_double(metric.weights.cpu()), dim=-1)
+    cosines = rows[part_labels.clamp(min=0)] @ rows.T
+    # The class of the part is nearer to itself than any other class.
+    n_nearer = in_double(cosines > cosines[:, metric.label, None]).sum(-1)
+    n_nearer[part_labels == metric.label] = 0
+    n_nearer[part_labels == NO_ANSWER] = torch.nan
+    return n_nearer.numpy()
 
 
 class _Answers(NamedTuple):

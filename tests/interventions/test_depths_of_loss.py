@@ -10,7 +10,7 @@ from sklearn.metrics import balanced_accuracy_score
 from torch import Tensor, nn
 
 from circuitry import Task, class_logit
-from circuitry.comparison import depths_of_loss
+from circuitry.comparison import depths_of_loss, lesion_summary
 from circuitry.encoder import Encoder, Stage
 from circuitry.interventions import circuit_of, lesion
 from circuitry.interventions.information import best_constant, read_again
@@ -193,7 +193,31 @@ def test_too_few_images_for_a_new_head_are_refused() -> None:
     task = Task(ENCODER, images, metric, work=QUIET)
     part = circuit_of(task, {"numbers": [1]})
     key = ("clock", "real")
-    with pytest.raises(InputError, match="at least 4 images .* has 3 of clock in real"):
+    with pytest.raises(
+        InputError, match=r"at least 4 images .* has 3 of clock in real"
+    ):
         lesion({key: task}, {key: part}, refit={key: images[:3]})
     with pytest.raises(InputError, match="has 0 of clock in real"):
         lesion({key: task}, {key: part}, refit={})
+
+
+def test_near_classes_are_those_whose_weights_are_near() -> None:
+    rows = torch.nn.functional.normalize(
+        torch.tensor([[1.0, 0.0, 0.0], [0.8, 0.6, 0.0], [0.0, 0.0, 1.0]]), dim=1
+    )
+    weights = torch.cat([torch.zeros(3, 1), rows, torch.zeros(3, 2)], 1)
+    tasks = dict[tuple[str, str], Task]()
+    for label, name in enumerate(NAMES):
+        images = images_of(READ_ELSEWHERE[name], 3, seed=label)
+        metric = class_logit(weights, label, 100.0)
+        tasks[name, "real"] = Task(ENCODER, images, metric, work=QUIET)
+    part = circuit_of(tasks["clock", "real"], {"numbers": [1]})
+    table = lesion(tasks, {("clock", "real"): part}, random_draws=0)
+    assert table["nearness"].tolist() == [0, 1, 2]
+    known = table.assign(whole_right=1.0, right=[0.0, 0.5, 1.0])
+    summary = lesion_summary(known).set_index("answers")["value"]
+    assert summary.to_dict() == {
+        "own class": 0.0,
+        "other classes": 0.75,
+        "the nearest classes": 0.5,
+    }
