@@ -18,7 +18,7 @@ from circuitry import DomainFolder, Encoder, InputError
 from circuitry.interventions import OwnPartSettings, lesion, part_overlaps
 from circuitry.interventions.lesions import lesion_cell
 from circuitry.models import Clip, from_encoder
-from circuitry.questions import OwnParts, own_parts_jobs
+from circuitry.questions import OwnParts, own_parts_jobs, own_parts_plan
 from circuitry.runs import Rank
 from circuitry.runs.manifest import write_sealed
 from tests.support.extraction import contents
@@ -75,6 +75,13 @@ def two_waves(waves: list[pd.DataFrame]) -> bool:
     return len(waves) < 2
 
 
+def patch_decision(
+    monkeypatch: pytest.MonkeyPatch, decide: Callable[[list[pd.DataFrame]], bool]
+) -> None:
+    for module in (own_parts_plan, own_parts_jobs):
+        monkeypatch.setattr(module, "wants_more_cells", decide)
+
+
 def test_few_cells_give_the_tables_of_lesion_and_of_all_overlaps(
     full: OwnParts,
 ) -> None:
@@ -104,7 +111,7 @@ def test_a_sample_has_rows_of_the_whole_table_and_grows_by_waves(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(own_parts_jobs, "wants_more_cells", two_waves)
+    patch_decision(monkeypatch, two_waves)
     run = OwnParts(*world, tmp_path, SETTINGS)
     tables = run.run(QUIET)
     assert run.design.others_by_wave == (2, 4, 7)
@@ -132,7 +139,7 @@ def test_a_sample_has_rows_of_the_whole_table_and_grows_by_waves(
 def test_a_run_that_is_killed_in_a_wave_goes_on_and_several_workers_make_one_table(
     world: tuple[Clip, DomainFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own_parts_jobs, "wants_more_cells", two_waves)
+    patch_decision(monkeypatch, two_waves)
     whole = OwnParts(*world, tmp_path / "whole", SETTINGS)
     expected = whole.run(QUIET)["lesions"]
     n_cells = 0
@@ -183,11 +190,11 @@ def test_a_folder_of_an_earlier_format_is_refused_by_name(
 def test_a_plan_knows_the_next_wave_and_tests_of_other_parts_are_refused(
     world: tuple[Clip, DomainFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own_parts_jobs, "wants_more_cells", lambda waves: False)
+    patch_decision(monkeypatch, lambda waves: False)
     OwnParts(*world, tmp_path, SETTINGS).run(QUIET)
     run = OwnParts(*world, tmp_path, SETTINGS)
     assert run.steps() == []
-    monkeypatch.setattr(own_parts_jobs, "wants_more_cells", two_waves)
+    patch_decision(monkeypatch, two_waves)
     assert [step.name for step in run.steps()] == [
         "baseline",
         "lesions 2 of at most 3",
