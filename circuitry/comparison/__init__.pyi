@@ -9,9 +9,10 @@ from .fold_array import FoldArray as FoldArray
 from .lesion_reading import KNOWN as KNOWN
 from .lesion_reading import lesion_matrix as lesion_matrix
 from .lesion_reading import lesion_summary as lesion_summary
-from .lesion_reading import overlap_summary as overlap_summary
 from .lesion_reading import style_verdicts as style_verdicts
 from .lesion_reading import told_share as told_share
+from .overlap_reading import overlap_by_styles as overlap_by_styles
+from .overlap_reading import overlap_summary as overlap_summary
 from .significance import LEVEL as LEVEL
 from .significance import holm as holm
 from .significance import mantel as mantel

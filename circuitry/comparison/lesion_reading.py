@@ -9,11 +9,12 @@ Does not import torch.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
 
+from circuitry.comparison.overlap_reading import across_styles
 from circuitry.comparison.statistics import mean_interval
 from circuitry.comparison.table import with_columns
 
@@ -44,15 +45,6 @@ SAME_PART = "the same part"
 OTHER_PARTS = "other parts"
 NO_PART = "no own part"
 UNTESTED = "not tested"
-IN_COMMON = {
-    (True, True): "one class in two styles",
-    (False, False): "two classes in one style",
-    (False, True): "two classes in two styles",
-}
-"""Kinds of pairs of own parts. Keys say whether both parts are of the same class, and whether they are of two styles.
-
-Two parts of one class are always of two styles, because a class has only one part in a style."""
-
 _VERDICT_COLUMNS = (
     "class",
     "domain_a",
@@ -265,46 +257,6 @@ def lesion_matrix(
     return matrix.rename_axis(index="found on", columns="tested on")
 
 
-def overlap_summary(overlaps: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean overlap of two own parts, for each kind of pair of parts.
-
-    The two parts are of one class in two styles, of two classes in one style, or of two classes in two styles. The 95 %
-    interval is over classes. In this interval, a pair of two classes belongs to its first class.
-
-    Args:
-        overlaps: Table from `part_overlaps`.
-
-    Returns:
-        Columns parts (the kind of pair), value, low, high (overlap of units), chance (the overlap of random units),
-        edges (overlap of edges), n_pairs.
-
-    Example:
-        >>> pair = {"class_a": "clock", "class_b": "clock", "domain_a": "real", "domain_b": "sketch"}
-        >>> overlaps = pd.DataFrame({**pair, "overlap": [0.25], "chance": 0.01, "edges": 0.125})
-        >>> overlap_summary(overlaps)["parts"].tolist()
-        ['one class in two styles']
-    """
-    same_class = overlaps["class_a"] == overlaps["class_b"]
-    two_styles = overlaps["domain_a"] != overlaps["domain_b"]
-    kinds = [IN_COMMON[pair] for pair in zip(same_class, two_styles, strict=True)]
-    rows = list[dict[str, Any]]()
-    for kind, pairs in overlaps.groupby(pd.Series(kinds, overlaps.index), sort=False):
-        by_class = pairs.groupby("class_a")["overlap"].mean().to_numpy(dtype=float)
-        value, low, high = mean_interval(by_class)
-        row = {
-            "parts": kind,
-            "value": value,
-            # An overlap cannot be below zero.
-            "low": max(low, 0.0),
-            "high": high,
-            "chance": pairs["chance"].mean(),
-            "edges": pairs["edges"].mean(),
-            "n_pairs": len(pairs),
-        }
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
 def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame:
     """Decide for each class and each pair of styles whether the model uses the same part in both styles.
 
@@ -354,8 +306,8 @@ def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame
     between_classes = overlaps.loc[~one_class & one_style, "overlap"]
     least_overlap = between_classes.mean() if len(between_classes) else 0
     rows = []
-    for _, pair in overlaps[one_class].iterrows():
-        name = pair["class_a"]
+    for _, pair in across_styles(overlaps).iterrows():
+        name = pair["class"]
         a = pair["domain_a"]
         b = pair["domain_b"]
         # Shares that are left, by class, style of the part and style of the images.

@@ -32,7 +32,12 @@ from circuitry.interventions.faithfulness import draw_random
 from circuitry.interventions.finding_circuits import find_circuit
 from circuitry.interventions.lesions import Ablated, ablations, lesion_cell
 from circuitry.interventions.overlaps_of_parts import part_overlaps
-from circuitry.questions.own_parts_plan import FOUND, OwnPartsPlan
+from circuitry.questions.own_parts_plan import (
+    FOUND,
+    NAME_OF_SEARCH,
+    OwnPartsPlan,
+    PartKind,
+)
 from circuitry.runs.errors import InputError
 from circuitry.runs.jobs import JobFolder
 from circuitry.runs.plan import Forwards
@@ -63,16 +68,20 @@ class OwnParts(OwnPartsPlan):
         A warning names each class that the model does not know in a domain.
 
         Returns:
-            Two tables. ``lesions`` is a table of `lesion` and ``overlaps`` is a table of `part_overlaps`, both with the
-            additional columns share and sites. If each part is tested on a sample of the other classes, the overlaps
-            are of parts of one class, and of each part with the parts of the sample.
+            Two tables. ``lesions`` is a table of `lesion`, of the parts that were found on the first half of the
+            images, and ``overlaps`` is a table of `part_overlaps`, both with the additional columns share and sites. If
+            each part is tested on a sample of the other classes, the overlaps are of parts of one class, and of each
+            part with the parts of the sample.
         """
         lesions = self._joined(self.find_and_test(work))
         pairs = self.design.pairs(self._n_waves())
-        overlaps = []
-        for share, sites in self.kinds:
-            table = part_overlaps(self._parts(share, sites), pairs)
-            overlaps.append(table.assign(share=share, sites=sites))
+        overlaps = list[pd.DataFrame]()
+        for kind in self.kinds:
+            if kind.half == 1:
+                again = kind._replace(half=2)
+                second = self._parts(again) if again in self.kinds else {}
+                table = part_overlaps(self._parts(kind), pairs, second)
+                overlaps.append(table.assign(share=kind.share, sites=kind.sites))
         return {
             "lesions": lesions,
             "overlaps": pd.concat(overlaps, ignore_index=True),
@@ -85,18 +94,18 @@ class OwnParts(OwnPartsPlan):
             The table of each wave of tests. There is none if the model recognises no class.
         """
         # All parts are found before the first test, because a test needs the parts of many classes.
-        find = partial(self._find, work=work)
-        self._do(
-            self.folder,
-            "own parts",
-            self._images_that_find,
-            find,
-            self._forwards_to_find,
-            work,
-        )
+        for half in self.keys_by_half:
+            self._do(
+                self.finding(half),
+                NAME_OF_SEARCH[half],
+                partial(self._images_that_find, half),
+                partial(self._find, half, work=work),
+                partial(self._forwards_to_find, half),
+                work,
+            )
         waves = list[pd.DataFrame]()
         for number in range(self.design.n_waves):
-            test = partial(self._test, number, self._tests(number), work=work)
+            test = partial(self._test, number, work=work)
             forwards = partial(self._forwards_to_test, number)
             wave = self.wave(number)
             name = f"lesions {number + 1}"
@@ -135,8 +144,12 @@ class OwnParts(OwnPartsPlan):
             unit="forward",
         )
 
-    def lesions(self) -> pd.DataFrame:
-        """Return the tables of `lesion` of all finished tests, joined, with the additional columns share and sites.
+    def lesions(self, half: int = 1) -> pd.DataFrame:
+        """Return the tables of `lesion` of all finished tests, joined, with the columns share, sites and half.
+
+        Args:
+            half: The half of the images that the parts were found on. Parts of the second half are tested on images of
+                their own class only, and without random units.
 
         Raises:
             InputError: if the model recognises no class, so that there is no own part to test.
@@ -145,23 +158,27 @@ class OwnParts(OwnPartsPlan):
         # Without any wave the first one says that it is not done.
         for number in range(max(1, self._n_waves())):
             waves += self._table_of(self.wave(number))
-        return self._joined(waves)
+        return self._joined(waves, half)
 
-    def _joined(self, waves: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """Return the tables of all waves as one table, or raise `InputError` if there are none."""
+    def _joined(self, waves: Sequence[pd.DataFrame], half: int = 1) -> pd.DataFrame:
+        """Return the rows of one half in all waves as one table, or raise `InputError` if there are no waves."""
         if not waves:
             raise InputError(
                 f"{self.clip.name} recognises no class of {self.images.root} on the images that parts are found on, so "
                 "there is no part to test: see the warnings above. Give classes that it knows (circuitry evaluate has "
                 "them in tables/accuracy_by_class.csv), other texts, or a linear probe in place of texts."
             )
-        return pd.concat(waves, ignore_index=True)
+        table = pd.concat(waves, ignore_index=True)
+        return table[table["half"] == half].reset_index(drop=True)
 
-    def circuits(self, share: float | None = None) -> Mapping[Key, Circuit]:
+    def circuits(
+        self, share: float | None = None, half: int = 1
+    ) -> Mapping[Key, Circuit]:
         """Return the own parts of one share by (class, domain). Each is read from its file at each access.
 
         Args:
             share: The share (default: the largest share of the settings).
+            half: The half of the images that the parts were found on. Fewer classes may have a part of the second half.
 
         Raises:
             InputError: for a share that is not among the shares of the settings.
@@ -173,7 +190,7 @@ class OwnParts(OwnPartsPlan):
                 f"Expected one of the shares {', '.join(map(str, self.settings.shares))} of the units, but "
                 f"{share} was given: give one of these, or make another OwnParts with it among its shares."
             )
-        return self._parts(share, EVERYWHERE)
+        return self._parts(PartKind(share, EVERYWHERE, half))
 
     def save_circuits(
         self, share: float | None = None, told: pd.DataFrame | None = None
@@ -209,13 +226,15 @@ class OwnParts(OwnPartsPlan):
             shutil.rmtree(path)
             folder = GraphFolder.write(path, parts, identity, images)
         of_share = tested[(tested["share"] == share) & (tested["sites"] == EVERYWHERE)]
-        folder.write_lesions(of_share.drop(columns="sites"))
+        folder.write_lesions(of_share.drop(columns=["sites", "half"]))
         return folder
 
-    def _images_that_find(self, key: Key, work: Work) -> tuple[Tensor, Tensor] | None:
+    def _images_that_find(
+        self, half: int, key: Key, work: Work
+    ) -> tuple[Tensor, Tensor] | None:
         """Return images of the class and of other classes, used to find its own part; None if either set is empty."""
-        own = self.read(self.found_on[key], strict=work.strict)
-        others = self.read(self.others(key), strict=work.strict)
+        own = self.read(self.finds(key, half), strict=work.strict)
+        others = self.read(self.others(key, half), strict=work.strict)
         if len(own) and len(others):
             return own, others
         self._leave_out(key)
@@ -239,29 +258,32 @@ class OwnParts(OwnPartsPlan):
             *key,
         )
 
-    def _find(self, key: Key, images: tuple[Tensor, Tensor], work: Work) -> list[Path]:
-        """Find the own parts of a class in a domain, and return their files.
+    def _find(
+        self, half: int, key: Key, images: tuple[Tensor, Tensor], work: Work
+    ) -> list[Path]:
+        """Find the own parts of a class in a domain on one half of its images, and return their files.
 
         If the model does not know the class, there are no files.
         """
         scores_of: dict[str, Scores] = {}
         with self.clip.encoder.running():
             try:
-                for name, sites in self.sites.items():
+                for name, sites in self.sites_of(half).items():
                     scores_of[name] = self._ranked(self.task(key, *images, sites, work))
             except InputError as error:
-                log.warning("%s in %s is left out. %s", *key, error)
+                words = "%s in %s is left out of the parts of half %d of the images. %s"
+                log.warning(words, *key, half, error)
                 return []
         paths = []
         for name, scores in scores_of.items():
             scores = replace(scores, class_name=key[0], domain=key[1])
             part = self._strongest(scores, max(self.settings.shares))
-            # Edges are scored for drawings only, and parts by depth are not drawn.
+            # Parts by depth are neither drawn nor compared by edges.
             if name == EVERYWHERE:
                 task = self.task(key, *images, self.sites[name], work)
                 part = with_edges(task, part)
             graph = part.source.keeping(part.units, part.scored_edges.scores)
-            paths.append(self._path(key, name))
+            paths.append(self._path(key, name, half))
             graph.save(paths[-1])
         return paths
 
@@ -282,7 +304,6 @@ class OwnParts(OwnPartsPlan):
     def _test(
         self,
         wave: int,
-        tests: Mapping[Key, Mapping[Key, bool]],
         key: Key,
         images: Tensor,
         work: Work,
@@ -294,7 +315,6 @@ class OwnParts(OwnPartsPlan):
 
         Args:
             wave: The number of the wave of tests.
-            tests: The tests of this wave; see `LesionDesign.parts_by_cell`.
             key: The class and domain.
             images: The images.
             work: How the work is carried out.
@@ -302,13 +322,11 @@ class OwnParts(OwnPartsPlan):
         task = at_model_scale(self.task(key, images, work=work))
         lesions = list[Ablated]()
         pixels = set[str]()
-        for kind in self.kinds:
-            for part, with_random in tests[key].items():
-                of_part = self._lesions.of_parts[kind].get(part, [])
-                if of_part and self._may_test(part, key):
-                    # The lesion of the part comes first, before those of random units.
-                    lesions += of_part if with_random else of_part[:1]
-                    pixels |= self._lesions.pixels[part]
+        for kind, part, with_random in self._tested(wave, key):
+            if of_part := self._lesions.of_parts[kind].get(part, []):
+                # The lesion of the part comes first, before those of random units.
+                lesions += of_part if with_random else of_part[:1]
+                pixels |= self._lesions.pixels[kind.half, part]
         if not lesions:
             return []
         count_seen({" in ".join(key): task.images}, pixels, "A lesion")
@@ -324,60 +342,68 @@ class OwnParts(OwnPartsPlan):
     def _lesions(self) -> "_Lesions":
         """The lesions of all parts. Each part is read once, and only the indices of its units stay in memory."""
         lesions = _Lesions({kind: {} for kind in self.kinds}, {}, {})
-        for sites in self.sites:
-            shares = [share for share, name in self.kinds if name == sites]
-            # Random units are drawn for all parts in turn, so that every process draws the same.
-            rng = np.random.default_rng(self.settings.seed)
-            for key in self._found:
-                graph = self._graph(key, sites)
-                parts = [self._strongest(graph, share) for share in shares]
-                # A draw has one random part for each share.
-                drawn = draw_random(parts, self.settings.random_draws, rng)
-                for i, (share, part) in enumerate(zip(shares, parts, strict=True)):
-                    lesions.of_parts[share, sites][key] = ablations(
-                        key, part, drawn[i :: len(parts)], share=share, sites=sites
-                    )
-                for site in parts[0].units:
-                    lesions.n_units[site] = graph.n_units(site)
-                lesions.pixels[key] = frozenset(graph.provenance.get(PIXELS, ()))
+        for half, keys in self._found.items():
+            # Parts of the second half are not compared with random units.
+            n_draws = self.settings.random_draws if half == 1 else 0
+            for sites in self.sites_of(half):
+                kinds = [k for k in self.kinds if (k.sites, k.half) == (sites, half)]
+                # Random units are drawn for all parts in turn, so that every process draws the same.
+                rng = np.random.default_rng(self.settings.seed)
+                for key in keys:
+                    graph = self._graph(key, sites, half)
+                    parts = [self._strongest(graph, kind.share) for kind in kinds]
+                    # A draw has one random part for each share.
+                    drawn = draw_random(parts, n_draws, rng)
+                    for i, (kind, part) in enumerate(zip(kinds, parts, strict=True)):
+                        lesions.of_parts[kind][key] = ablations(
+                            key, part, drawn[i :: len(parts)], **kind._asdict()
+                        )
+                    for site in parts[0].units:
+                        lesions.n_units[site] = graph.n_units(site)
+                    pixels = frozenset(graph.provenance.get(PIXELS, ()))
+                    lesions.pixels[half, key] = pixels
         return lesions
 
     @cached_property
-    def _found(self) -> list[Key]:
-        """The (class, domain) of each part that was found. A class that the model does not know has no part."""
-        return [key for key in self.keys if self.folder.files((FOUND, *key))]
+    def _found(self) -> dict[int, list[Key]]:
+        """The (class, domain) of each part that was found, by the half of the images that it was found on.
 
-    def _parts(self, share: float, sites: str) -> Mapping[Key, Circuit]:
-        """Return the own parts that were found, by (class, domain). Each is read from its file at each access.
-
-        Args:
-            share: The share of the units that a part has.
-            sites: The name of an entry of `sites`.
+        A class that the model does not know has no part.
         """
-        return _ReadAtAccess(self._found, partial(self._part, share, sites))
+        found = dict[int, list[Key]]()
+        for half, keys in self.keys_by_half.items():
+            folder = self.finding(half)
+            found[half] = [key for key in keys if folder.files((FOUND, *key))]
+        return found
 
-    def _part(self, share: float, sites: str, key: Key) -> Circuit:
-        graph = self._graph(key, sites)
-        part = self._strongest(graph, share)
+    def _parts(self, kind: PartKind) -> Mapping[Key, Circuit]:
+        """Return the own parts of a kind, by (class, domain). Each is read from its file at each access."""
+        keys = self._found.get(kind.half, [])
+        return _ReadAtAccess(keys, partial(self._part, kind))
+
+    def _part(self, kind: PartKind, key: Key) -> Circuit:
+        graph = self._graph(key, kind.sites, kind.half)
+        part = self._strongest(graph, kind.share)
         return replace(part, source=graph.among(part.units))
 
-    def _graph(self, key: Key, sites: str) -> AttributionGraph:
+    def _graph(self, key: Key, sites: str, half: int) -> AttributionGraph:
         """Return the graph that keeps the units of the part of the largest share."""
-        return AttributionGraph.load(self._path(key, sites))
+        return AttributionGraph.load(self._path(key, sites, half))
 
-    def _path(self, key: Key, sites: str) -> Path:
-        return self.folder.path / FOUND / key[0] / f"{key[1]}.{sites}.safetensors"
+    def _path(self, key: Key, sites: str, half: int) -> Path:
+        folder = self.finding(half).path / FOUND / key[0]
+        return folder / f"{key[1]}.{sites}.safetensors"
 
 
 class _Lesions(NamedTuple):
     """The lesions of all parts, without the scores by which the parts were chosen."""
 
-    of_parts: dict[tuple[float, str], dict[Key, list[Ablated]]]
-    """By share and name of sites, the lesion of each part, followed by the lesions of random units."""
+    of_parts: dict[PartKind, dict[Key, list[Ablated]]]
+    """By the kind of parts, the lesion of each part, followed by the lesions of random units."""
     n_units: dict[str, int]
     """The number of units of each site."""
-    pixels: dict[Key, frozenset[str]]
-    """Digests of the images that each part was found on."""
+    pixels: dict[tuple[int, Key], frozenset[str]]
+    """By half and by (class, domain), digests of the images that each part was found on."""
 
 
 class _ReadAtAccess(Mapping[Key, Circuit]):

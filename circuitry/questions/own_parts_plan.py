@@ -1,14 +1,15 @@
 """The plan of own parts: which own parts are found, on which images each is found and tested, and what that needs.
 
-An own part is a set of units that a class needs and that other classes do not need. A lesion ablates these units.
+An own part is a set of units that a class needs and that other classes do not need. A lesion ablates these units. Where
+there are enough images, the own part of a class in a domain is found twice, on two halves of its images (`Split`).
 """
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -34,15 +35,30 @@ from circuitry.runs.jobs import Job, JobFolder, jobs_left
 from circuitry.runs.manifest import NAME
 from circuitry.runs.plan import Forwards, Step
 
-OWN_PARTS_FORMAT = "circuitry own parts 2"
+OWN_PARTS_FORMAT = "circuitry own parts 3"
 FOUND, LESIONED = "found", "lesioned"
 """The two kinds of jobs. ``found`` finds the own parts of a class in a domain. ``lesioned`` ablates own parts on the
 unseen images of a class in a domain."""
+SECOND_HALF = "second-half"
+"""The folder of the parts that were found on the second half of the images. It lies in the folder of own parts."""
+NAME_OF_SEARCH = {1: "own parts", 2: "own parts of the second half"}
+"""Names of the steps of a plan and of progress bars, by the half of the images that parts are found on."""
 N_DEPTHS = 5
 """The order of sites is divided into at most this many stretches for `OwnPartSettings.depth`."""
 
 ROW_BYTES = 250
 """About how many bytes a row of a table of lesions takes."""
+
+
+class PartKind(NamedTuple):
+    """Kind of own parts. Each class in a domain has at most one part of each kind."""
+
+    share: float
+    """The share of the units that a part has."""
+    sites: str
+    """The name of an entry of `OwnPartsPlan.sites`."""
+    half: int
+    """The half of the images that parts were found on: 1 or 2."""
 
 
 class OwnPartsPlan(FolderWork):
@@ -80,12 +96,18 @@ class OwnPartsPlan(FolderWork):
         super().__init__(clip, images, settings, split)
         self.out = Path(out)
         self.found_on: dict[Key, Records] = {}
+        self.second_half: dict[Key, Records] = {}
         self.unseen: dict[Key, Records] = {}
         for domain in images.domains:
             for class_name in images.classes:
                 key = (class_name, domain)
                 self.found_on[key] = self.split.found_on(key)
-                self.unseen[key] = self.split.unseen(key, settings.n_images)
+                self.second_half[key] = ()
+                if settings.second_half:
+                    self.second_half[key] = self.split.found_on(key, 2)
+                self.unseen[key] = self.split.unseen(
+                    key, settings.n_images, after_second_half=settings.second_half
+                )
         self.keys = self._testable()
         self._tests_of_waves = dict[int, dict[Key, dict[Key, bool]]]()
         if not self.keys:
@@ -111,12 +133,25 @@ class OwnPartsPlan(FolderWork):
                 testable.append(key)
         return testable
 
-    def others(self, key: Key) -> Records:
-        """Return images of other classes in the domain that are used to find own parts.
+    def finds(self, key: Key, half: int) -> Records:
+        """Return the images of a class in a domain on which its own part is found, of one half of its images."""
+        return self.found_on[key] if half == 1 else self.second_half[key]
+
+    def others(self, key: Key, half: int = 1) -> Records:
+        """Return images of other classes in the domain that are used to find own parts on one half of the images.
 
         They are taken in turn: the first image of each class, then the second image of each class.
         """
-        return self.split.others(key, self.settings.n_others)
+        return self.split.others(key, self.settings.n_others, half=half)
+
+    @cached_property
+    def keys_by_half(self) -> dict[int, list[Key]]:
+        """Each (class, domain) whose own part is found, by the half of the images that it is found on.
+
+        There is no entry for the second half if no part is found on it.
+        """
+        again = [k for k in self.keys if self.second_half[k] and self.others(k, 2)]
+        return {1: self.keys, 2: again} if again else {1: self.keys}
 
     @cached_property
     def sites(self) -> dict[str, tuple[str, ...]]:
@@ -135,23 +170,34 @@ class OwnPartsPlan(FolderWork):
                 sites[f"from {every[cut]}"] = every[cut:]
         return sites
 
-    @property
-    def kinds(self) -> list[tuple[float, str]]:
-        """The kinds of own parts: pairs of a share of the units, and a name of an entry of `sites`.
+    def sites_of(self, half: int) -> dict[str, tuple[str, ...]]:
+        """Return the entries of `sites` among whose units parts are found on one half of the images.
+
+        On the second half parts are found among the units of all sites only.
+        """
+        return self.sites if half == 1 else {EVERYWHERE: self.sites[EVERYWHERE]}
+
+    @cached_property
+    def kinds(self) -> list[PartKind]:
+        """The kinds of own parts.
 
         Among the units of all sites, there is a part of each share. Among the units of only some sites, there is only a
         part of the largest share.
         """
         # Depth is tested at one share only, because each further share would add as many tests.
         *smaller, largest = sorted(set(self.settings.shares))
-        everywhere = [(share, EVERYWHERE) for share in smaller]
-        return everywhere + [(largest, name) for name in self.sites]
+        kinds = list[PartKind]()
+        for half in self.keys_by_half:
+            kinds += [PartKind(share, EVERYWHERE, half) for share in smaller]
+            kinds += [PartKind(largest, name, half) for name in self.sites_of(half)]
+        return kinds
 
     @property
     def provenance(self) -> dict[str, Any]:
         """All settings and inputs that influence the results, except the images, in plain values."""
         return self.identity | {
             "n_others": self.settings.n_others,
+            "second_half": self.settings.second_half,
             "method": self.settings.method,
             "random_draws": self.settings.random_draws,
             "other_cells": self.settings.other_cells,
@@ -170,21 +216,41 @@ class OwnPartsPlan(FolderWork):
     def folder(self) -> JobFolder:
         """The folder of own parts. A folder that was made with other settings or images is refused.
 
-        It contains a folder of tests for each wave (`wave`).
+        It contains a folder of tests for each wave (`wave`), and the folder of parts of the second half (`finding`).
         """
         records: dict[Key, Records] = {}
         for key in self.keys:
-            records[key] = self.found_on[key] + self.unseen[key] + self.others(key)
+            records[key] = self.unseen[key]
+        for half, keys in self.keys_by_half.items():
+            for key in keys:
+                records[key] += self.finds(key, half) + self.others(key, half)
         return self.claim(
             self._path_of_parts,
             OWN_PARTS_FORMAT,
-            self._jobs(FOUND),
+            self._jobs_of_search(1),
             records,
             **self.provenance,
         )
 
-    def _jobs(self, kind: str) -> list[Job]:
-        return [(kind, *key) for key in self.keys]
+    def finding(self, half: int) -> JobFolder:
+        """Return the folder of the parts that are found on one half of the images."""
+        return self.folder if half == 1 else self._folder_of_second_half
+
+    @cached_property
+    def _folder_of_second_half(self) -> JobFolder:
+        return JobFolder(
+            self.folder.path / SECOND_HALF,
+            OWN_PARTS_FORMAT,
+            self.provenance,
+            self._jobs_of_search(2),
+        )
+
+    def _jobs_of_search(self, half: int) -> list[Job]:
+        return [(FOUND, *key) for key in self.keys_by_half[half]]
+
+    @property
+    def _jobs_of_tests(self) -> list[Job]:
+        return [(LESIONED, *key) for key in self.keys]
 
     def wave(self, number: int) -> JobFolder:
         """Return the folder of a wave of tests; see `LesionDesign`. It lies in the folder of own parts.
@@ -195,7 +261,7 @@ class OwnPartsPlan(FolderWork):
         # `folder` refuses parts of other settings or images, to which these tests would not belong.
         path = self.folder.path / LESIONED / f"wave-{number}"
         config = self.provenance | {"wave": number}
-        return JobFolder(path, OWN_PARTS_FORMAT, config, self._jobs(LESIONED))
+        return JobFolder(path, OWN_PARTS_FORMAT, config, self._jobs_of_tests)
 
     @property
     def _path_of_parts(self) -> Path:
@@ -210,30 +276,18 @@ class OwnPartsPlan(FolderWork):
         Of the waves of tests that are not begun only the next one is known, because the others depend on its results.
         """
         steps = list[Step]()
-        path = self._path_of_parts
-        left = jobs_left(path, self._jobs(FOUND), lambda: self.folder)
-        if left:
-            forwards = Forwards()
-            n_images = 0
-            encoder = self.clip.encoder
-            largest = max(self.settings.shares)
-            n_own = 0
-            for _, class_name, domain in left:
-                key = (class_name, domain)
-                forwards += self._forwards_to_find(key)
-                n_own += len(self.found_on[key])
-                n_images += len(self.found_on[key]) + len(self.others(key))
-            edges = edge_forwards(
-                encoder, self.sites[EVERYWHERE], largest, round(n_own / len(left))
-            )
-            forwards += edges * len(left)
-            disk = len(left) * self._bytes_of_parts
-            steps.append(Step("own parts", len(left), forwards, n_images, disk))
+        for half in self.keys_by_half:
+            path = self._path_of_parts
+            if half == 2:
+                path /= SECOND_HALF
+            jobs = self._jobs_of_search(half)
+            if left := jobs_left(path, jobs, partial(self.finding, half)):
+                steps.append(self._step_of_search(half, left))
         n_begun = self._n_waves()
         for number in range(max(1, n_begun)):
             left = jobs_left(
                 self._path_of_wave(number),
-                self._jobs(LESIONED),
+                self._jobs_of_tests,
                 partial(self.wave, number),
             )
             if left:
@@ -243,8 +297,28 @@ class OwnPartsPlan(FolderWork):
             for number in range(n_begun):
                 waves += self._table_of(self.wave(number))
             if waves and wants_more_cells(waves):
-                steps.append(self._step_of_tests(n_begun, self._jobs(LESIONED)))
+                steps.append(self._step_of_tests(n_begun, self._jobs_of_tests))
         return [self.baseline_step(self.keys), *steps] if steps else []
+
+    def _step_of_search(self, half: int, left: Sequence[Job]) -> Step:
+        """Return what some jobs need that find parts on one half of the images."""
+        forwards = Forwards()
+        n_images = 0
+        n_own = 0
+        for _, class_name, domain in left:
+            key = (class_name, domain)
+            forwards += self._forwards_to_find(half, key)
+            n_own += len(self.finds(key, half))
+            n_images += len(self.finds(key, half)) + len(self.others(key, half))
+        edges = edge_forwards(
+            self.clip.encoder,
+            self.sites[EVERYWHERE],
+            max(self.settings.shares),
+            round(n_own / len(left)),
+        )
+        forwards += edges * len(left)
+        disk = len(left) * self._bytes_of_parts(half)
+        return Step(NAME_OF_SEARCH[half], len(left), forwards, n_images, disk)
 
     def _step_of_tests(self, wave: int, left: Sequence[Job]) -> Step:
         """Return what some jobs of a wave of tests need."""
@@ -255,17 +329,17 @@ class OwnPartsPlan(FolderWork):
             key = (class_name, domain)
             forwards += self._forwards_to_test(wave, key)
             n_images += len(self._tested_on(key))
-            n_rows += 2 * len(self.kinds) * len(self._tests(wave)[key])
+            n_rows += 2 * len(list(self._tested(wave, key)))
         name = f"lesions {wave + 1} of at most {self.design.n_waves}"
         return Step(name, len(left), forwards, n_images, n_rows * ROW_BYTES)
 
-    def _forwards_to_find(self, key: Key) -> Forwards:
-        """Return what the search for the own parts of a class in a domain runs, except for edges."""
+    def _forwards_to_find(self, half: int, key: Key) -> Forwards:
+        """Return what the search on one half of the images of a class in a domain runs, except for edges."""
         method = self.settings.method
-        n_own = len(self.found_on[key])
-        n_others = len(self.others(key))
+        n_own = len(self.finds(key, half))
+        n_others = len(self.others(key, half))
         forwards = Forwards()
-        for sites in self.sites.values():
+        for sites in self.sites_of(half).values():
             if method == CONTRAST:
                 share = max(self.settings.shares)
                 forwards += own_part_forwards(n_own, n_others, share)
@@ -278,11 +352,32 @@ class OwnPartsPlan(FolderWork):
     def _forwards_to_test(self, wave: int, key: Key) -> Forwards:
         """Return what a wave of tests runs on the images of a class in a domain."""
         n_lesions = 0
-        for part, with_random in self._tests(wave)[key].items():
-            if self._may_test(part, key):
-                n_cuts = 1 + self.settings.random_draws if with_random else 1
-                n_lesions += len(self.kinds) * n_cuts
+        for _, _, with_random in self._tested(wave, key):
+            n_lesions += 1 + self.settings.random_draws if with_random else 1
         return lesion_forwards(len(self._tested_on(key)), n_lesions)
+
+    def _tested(self, wave: int, cell: Key) -> Iterator[tuple[PartKind, Key, bool]]:
+        """Yield the own parts that a wave tests on the images of a class in a domain.
+
+        Parts of the second half are tested on their own class only, and without random units: what other classes and
+        random units lose is known from the parts of the first half.
+
+        Args:
+            wave: The number of the wave.
+            cell: The class and domain of the images.
+
+        Yields:
+            The kind of a part, its class and domain, and whether random units are ablated, too.
+        """
+        found_again = set(self.keys_by_half.get(2, ()))
+        for kind in self.kinds:
+            for part, with_random in self._tests(wave)[cell].items():
+                if not self._may_test(part, cell):
+                    continue
+                if kind.half == 1:
+                    yield kind, part, with_random
+                elif part in found_again and part[0] == cell[0]:
+                    yield kind, part, False
 
     def _tests(self, wave: int) -> dict[Key, dict[Key, bool]]:
         """Return the tests of a wave; see `LesionDesign.parts_by_cell`.
@@ -297,12 +392,11 @@ class OwnPartsPlan(FolderWork):
     def _n_units(self) -> dict[str, int]:
         return self.clip.encoder.count_units(self.sites[EVERYWHERE])
 
-    @property
-    def _bytes_of_parts(self) -> int:
-        """About how many bytes the own parts of a class in a domain take: costs, ranks and edges."""
+    def _bytes_of_parts(self, half: int) -> int:
+        """Return about how many bytes the own parts of a class in a domain take on disk: costs, ranks and edges."""
         n_units = sum(self._n_units.values())
         n_kept = max(self.settings.shares) * n_units
-        return round(8 * (2 * n_units * len(self.sites) + n_kept**2 / 2))
+        return round(8 * (2 * n_units * len(self.sites_of(half)) + n_kept**2 / 2))
 
     def _n_waves(self) -> int:
         """Return the number of waves of tests that were begun."""

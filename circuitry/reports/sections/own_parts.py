@@ -26,10 +26,10 @@ from circuitry.comparison.lesion_reading import (
     known_cells,
     lesion_matrix,
     lesion_summary,
-    overlap_summary,
     style_verdicts,
     told_share,
 )
+from circuitry.comparison.overlap_reading import overlap_by_styles, overlap_summary
 from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.lines import lesion_lines
 from circuitry.reports.figures.style import capitalised, domain_marks
@@ -71,6 +71,7 @@ def own_part_tables(
         - by_class: `lesion_summary` of ``told``, by class and styles, without intervals;
         - by_depth: `lesion_summary` for the largest size, by the sites where units may lie;
         - overlap: `overlap_summary` of parts of this size;
+        - overlap_by_styles: `overlap_by_styles` of parts of this size;
         - verdicts: `style_verdicts` on parts of this size.
 
     Raises:
@@ -97,6 +98,7 @@ def own_part_tables(
         "by_class": by_class.drop(columns=["low", "high", "n_classes"]),
         "by_depth": lesion_summary(largest, ("sites", "styles")),
         "overlap": overlap_summary(alike),
+        "overlap_by_styles": overlap_by_styles(alike),
         "verdicts": style_verdicts(told, alike),
     }
 
@@ -211,11 +213,12 @@ def _across_styles(
     if other_style in cells:
         said = cells[other_style]["said"]
         left = f"A part takes its class in another style to {said}. "
+    of_edges = overlap[overlap["compared"] == "edges"]["value"]
+    overlap = overlap[overlap["compared"] == "units"]
     overlaps = "; ".join(overlap.index + " " + with_intervals(overlap, ".3f"))
-    known = overlap["edges"].dropna()
     edges = ""
-    if len(known):
-        said = "; ".join(known.index + known.map(" {:.3f}".format))
+    if len(of_edges):
+        said = "; ".join(of_edges.index + of_edges.map(" {:.3f}".format))
         edges = f" Overlap of the edges between them: {said}."
     return Finding(
         f"Is it the same part in another style? {answer}: of {len(verdicts)} classes and pairs of styles {n} have a "
