@@ -35,6 +35,7 @@ from circuitry.comparison import (
     style_verdicts,
 )
 from circuitry.comparison.lesion_reading import TAKEN
+from circuitry.comparison.overlap_reading import across_styles
 from circuitry.comparison.own_part_verdicts import SAME_PART
 from circuitry.data import SmallTables
 from circuitry.encoder import Counterfactual, Encoder, Stage, Task, class_logit
@@ -419,7 +420,7 @@ def read_parts(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> "pd.Series[floa
         names = left["answers"] + ", " + left["cut"] + ", " + left["styles"]
         for name, value in zip(names, left["value"], strict=True):
             values[share, name] = value
-        kinds = overlap_summary(in_common)
+        kinds = overlap_summary(in_common).query("compared == 'units'")
         for name, value in zip(kinds["parts"], kinds["value"], strict=True):
             values[share, name] = value
         values[share, "chance"] = kinds["chance"].mean()
@@ -442,16 +443,17 @@ def compare_colours(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, 
     rows = list[tuple[Any, ...]]()
     overlaps = run.run(Work(progress=True))["overlaps"]
     overlaps = overlaps[overlaps["share"] == max(config.shares)]
-    of_one_class = overlaps[overlaps["class_a"] == overlaps["class_b"]]
+    of_one_class = across_styles(overlaps)
     by_styles = of_one_class.groupby(["domain_a", "domain_b"])["overlap"].mean()
     of_styles = square(by_styles.reset_index())
     # A class in a style takes the place of a style, so that the matrix is of classes in styles.
-    of_cells = square(
-        overlaps.assign(
-            domain_a=overlaps["class_a"] + "/" + overlaps["domain_a"],
-            domain_b=overlaps["class_b"] + "/" + overlaps["domain_b"],
-        )
+    names_of_cells = overlaps.assign(
+        domain_a=overlaps["class_a"] + "/" + overlaps["domain_a"],
+        domain_b=overlaps["class_b"] + "/" + overlaps["domain_b"],
     )
+    pairs_of_cells = names_of_cells.groupby(["domain_a", "domain_b"], sort=False)
+    mean_overlaps = pairs_of_cells["overlap"].mean().reset_index()
+    of_cells = square(mean_overlaps.query("domain_a != domain_b"))
     cells = {}
     by_style = defaultdict[str, list[Path]](list)
     class_names = []

@@ -34,7 +34,8 @@ from circuitry.comparison import (
     overlap_summary,
     style_verdicts,
 )
-from circuitry.comparison.lesion_reading import IN_COMMON, OWN
+from circuitry.comparison.lesion_reading import OWN
+from circuitry.comparison.overlap_reading import IN_COMMON
 from circuitry.data import SmallTables, load_image
 from circuitry.interventions import OwnPartSettings
 from circuitry.models import ModelOptions
@@ -197,7 +198,8 @@ def pairs_of_styles(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> pd.DataFra
                 "domain_a": a,
                 "domain_b": b,
                 "one class": both.loc[one_class, "overlap"].mean(),
-                "n_classes": one_class.sum(),
+                # A class may have a row for each half of its images.
+                "n_classes": both.loc[one_class, "class_a"].nunique(),
                 "two classes": both.loc[~one_class, "overlap"].mean(),
                 # The part of either style is cut on the images of the other one.
                 "left": left.reindex([(a, b), (b, a)]).mean(),

@@ -9,8 +9,9 @@ from .fold_array import FoldArray as FoldArray
 from .lesion_reading import KNOWN as KNOWN
 from .lesion_reading import lesion_matrix as lesion_matrix
 from .lesion_reading import lesion_summary as lesion_summary
-from .lesion_reading import overlap_summary as overlap_summary
 from .lesion_reading import told_share as told_share
+from .overlap_reading import overlap_by_styles as overlap_by_styles
+from .overlap_reading import overlap_summary as overlap_summary
 from .own_part_verdicts import depths_of_loss as depths_of_loss
 from .own_part_verdicts import style_verdicts as style_verdicts
 from .significance import LEVEL as LEVEL

@@ -15,7 +15,7 @@ Verdicts are in `own_part_verdicts`. Does not import torch.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
@@ -48,14 +48,6 @@ NEAR = "the nearest classes"
 # Values of the column styles.
 OWN_STYLE = "its own style"
 OTHER_STYLE = "another style"
-IN_COMMON = {
-    (True, True): "one class in two styles",
-    (False, False): "two classes in one style",
-    (False, True): "two classes in two styles",
-}
-"""Kinds of pairs of own parts. Keys say whether both parts are of the same class, and whether they are of two styles.
-
-Two parts of one class are always of two styles, because a class has only one part in a style."""
 
 
 @dataclass(frozen=True)
@@ -149,8 +141,9 @@ def lesion_summary(
 
     Returns:
         The columns ``by``, then cut (``part`` if own parts were ablated, ``random`` if random units were ablated),
-        answers (``own class``, ``other classes``, or ``the nearest classes``, the share `NEAREST` of the candidates whose
-        weights are nearest to the own class; they are also among the other classes), value (the mean over classes), low, high, n_classes. The bounds
+        answers (``own class``, ``other classes``, or ``the nearest classes``: the share `NEAREST` of the candidates
+        whose weights are nearest to the own class, which are also among the other classes), value (the mean over
+        classes), low, high, n_classes. The bounds
         are those of a 95 % interval over classes: exact for shares up to 1 (`share_interval`), otherwise Student's.
 
     Example:
@@ -342,43 +335,3 @@ def lesion_matrix(
     order = sorted({*matrix.index, *matrix.columns})
     matrix = matrix.reindex(index=order, columns=order)
     return matrix.rename_axis(index="found on", columns="tested on")
-
-
-def overlap_summary(overlaps: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean overlap of two own parts, for each kind of pair of parts.
-
-    The two parts are of one class in two styles, of two classes in one style, or of two classes in two styles. The 95 %
-    interval is over classes. In this interval, a pair of two classes belongs to its first class.
-
-    Args:
-        overlaps: Table from `part_overlaps`.
-
-    Returns:
-        Columns parts (the kind of pair), value, low, high (overlap of units), chance (the overlap of random units),
-        edges (overlap of edges), n_pairs.
-
-    Example:
-        >>> pair = {"class_a": "clock", "class_b": "clock", "domain_a": "real", "domain_b": "sketch"}
-        >>> overlaps = pd.DataFrame({**pair, "overlap": [0.25], "chance": 0.01, "edges": 0.125})
-        >>> overlap_summary(overlaps)["parts"].tolist()
-        ['one class in two styles']
-    """
-    same_class = overlaps["class_a"] == overlaps["class_b"]
-    two_styles = overlaps["domain_a"] != overlaps["domain_b"]
-    kinds = [IN_COMMON[pair] for pair in zip(same_class, two_styles, strict=True)]
-    rows = list[dict[str, Any]]()
-    for kind, pairs in overlaps.groupby(pd.Series(kinds, overlaps.index), sort=False):
-        by_class = pairs.groupby("class_a")["overlap"].mean().to_numpy(dtype=float)
-        value, low, high = mean_interval(by_class)
-        row = {
-            "parts": kind,
-            "value": value,
-            # An overlap cannot be below zero.
-            "low": max(low, 0.0),
-            "high": high,
-            "chance": pairs["chance"].mean(),
-            "edges": pairs["edges"].mean(),
-            "n_pairs": len(pairs),
-        }
-        rows.append(row)
-    return pd.DataFrame(rows)

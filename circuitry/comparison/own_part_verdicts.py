@@ -18,6 +18,7 @@ from circuitry.comparison.lesion_reading import (
     LesionTable,
     known_cells,
 )
+from circuitry.comparison.overlap_reading import ENOUGH_IMAGES, across_styles
 
 SELECTIVE = 2.0
 """A part has evidence of its own if its lesion lowers the log-odds of its class at least this many times as much as it
@@ -228,33 +229,13 @@ def _at_damage(curve: pd.DataFrame, damage: float) -> float:
     return float(np.interp(damage, damages, falls))
 
 
-ENOUGH = 8
-
-
-def shares_of_ceiling(overlaps: pd.DataFrame) -> pd.DataFrame:
-    """TEMPORARY until halves are merged."""
-    one_class = overlaps[(overlaps["class_a"] == overlaps["class_b"])]
-    return pd.DataFrame(
-        {
-            "class": one_class["class_a"],
-            "domain_a": one_class["domain_a"],
-            "domain_b": one_class["domain_b"],
-            "overlap": one_class["overlap"],
-            "ceiling": np.nan,
-            "chance": one_class["chance"],
-            "share_of_ceiling": np.nan,
-            "n_images": np.nan,
-        }
-    )
-
-
 def style_verdicts(
     lesions: LesionTable, overlaps: pd.DataFrame, share: float | None = None
 ) -> pd.DataFrame:
     """Decide for each class and each two styles whether the model uses the same part in both.
 
     There are two verdicts, which may disagree: by *transfer*, what the part of one style takes in the other
-    (`transfers`), and by *units*, the overlap of the two parts as a share of the ceiling (`shares_of_ceiling`). They
+    (`transfers`), and by *units*, the overlap of the two parts as a share of the ceiling (`across_styles`). They
     are:
 
     - ``the same part``: both transfers, or the share of the ceiling, are at least `SAME`.
@@ -262,7 +243,7 @@ def style_verdicts(
     - ``overlapping parts``: anything between.
     - ``no own part``: in one of the styles the part takes nothing of its own (`depths_of_loss`).
     - ``cannot be told``: one of the parts is not tested in one of the styles. By units also if there are no two halves,
-      or fewer than `ENOUGH` images found a part.
+      or fewer than `ENOUGH_IMAGES` images found a part.
 
     Args:
         lesions: Table from `lesion`. It may have a further column share, with the size of the parts.
@@ -272,7 +253,7 @@ def style_verdicts(
     Returns:
         Columns class, domain_a, domain_b (the styles a and b), takes_a, takes_b (what the lesion of each part takes in
         its own style), a_on_b (the transfer of the part of a to images of b), b_on_a, by_transfer (the verdict),
-        overlap, ceiling, chance, share_of_ceiling, n_images (that found a part), by_units (the verdict). Only classes
+        overlap, chance, n_images, ceiling, share_of_ceiling (`across_styles`), by_units (the verdict). Only classes
         that the model knows in both styles have rows.
 
     Example:
@@ -294,7 +275,7 @@ def style_verdicts(
     transfer = transfers(lesions, share)
     by_cell = transfer.set_index(["class", "part_domain", "domain"])["transfer"]
     rows = list[dict[str, Any]]()
-    for pair in shares_of_ceiling(overlaps).to_dict("records"):
+    for pair in across_styles(overlaps).to_dict("records"):
         name = pair["class"]
         styles = (pair["domain_a"], pair["domain_b"])
         takes = [depths.get((name, style)) for style in styles]
@@ -303,7 +284,7 @@ def style_verdicts(
             continue
         a_on_b = float(by_cell.get((name, *styles), np.nan))
         b_on_a = float(by_cell.get((name, *styles[::-1]), np.nan))
-        has_enough = pair["n_images"] >= ENOUGH
+        has_enough = pair["n_images"] >= ENOUGH_IMAGES
         of_units = pair["share_of_ceiling"] if has_enough else np.nan
         row = {
             "class": name,

@@ -162,6 +162,9 @@ class OwnPartSettings(FolderSettings):
     n_images: NImages = 6
     """The number of images of a class in a domain that are used to find its own part, at most half of the class's
     images. At most as many other images are used to test it."""
+    second_half: bool = True
+    """Also find a second part of each class in each domain, on as many further images, where enough images are left to
+    test. The overlap of the two parts is the ceiling for all overlaps. It doubles the work of the search."""
     n_others: NOthers = 24
     """The number of images of other classes in the domain to contrast with. They are taken in turn: the first image of
     each other class, then the second image of each other class."""

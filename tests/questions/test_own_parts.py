@@ -223,20 +223,22 @@ def lesions(a_on_b: float, others: float = 1.0) -> pd.DataFrame:
 
 OVERLAPS = pd.DataFrame(
     [
-        ("x", "a", "x", "b", 0.3, 0.01, 0.2),
-        ("x", "a", "y", "a", 0.02, 0.01, 0.0),
-        ("y", "a", "y", "b", 0.3, 0.01, 0.1),
+        ("x", "a", 1, "x", "b", 2, 0.3, 0.01, 0.2),
+        ("x", "a", 1, "y", "a", 1, 0.02, 0.01, 0.0),
+        ("y", "a", 2, "y", "b", 1, 0.3, 0.01, 0.1),
     ],
     columns=[
         "class_a",
         "domain_a",
+        "half_a",
         "class_b",
         "domain_b",
+        "half_b",
         "overlap",
         "chance",
         "edges",
     ],
-)
+).assign(edges_chance=0.0, n_a=8, n_b=8)
 
 
 @pytest.mark.parametrize(
@@ -276,12 +278,10 @@ def test_summaries_leave_out_classes_that_the_model_does_not_know() -> None:
         "value"
     ]
     assert by_styles["another style", "own class"] == 0.5
-    kinds = overlap_summary(OVERLAPS).set_index("parts")
-    said = [
-        kinds.at["one class in two styles", column]
-        for column in ("value", "edges", "n_pairs")
-    ]
-    assert said == [0.3, pytest.approx(0.15), 2]
+    kinds = overlap_summary(OVERLAPS).set_index(["parts", "compared"])
+    said = kinds.loc["one class in two styles"]
+    assert said["value"].to_dict() == pytest.approx({"units": 0.3, "edges": 0.15})
+    assert said["n_pairs"].tolist() == [2, 2]
 
 
 @pytest.mark.parametrize(
@@ -618,7 +618,8 @@ def test_depth_parts_the_sites_at_a_few_places(config: Any) -> None:
         (*early, *late) == everywhere
         for early, late in zip(cut[::2], cut[1::2], strict=True)
     )
-    assert [share for share, _ in run.kinds] == [0.005, *[0.02] * (1 + len(cut))]
+    shares = {half: [k.share for k in run.kinds if k.half == half] for half in (1, 2)}
+    assert shares == {1: [0.005, *[0.02] * (1 + len(cut))], 2: [0.005, 0.02]}
 
 
 def test_the_report_says_at_which_depth_and_draws_it() -> None:

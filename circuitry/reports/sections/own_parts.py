@@ -26,10 +26,10 @@ from circuitry.comparison.lesion_reading import (
     LossMeasure,
     known_cells,
     lesion_matrix,
-    overlap_summary,
     summary_of_measures,
     told_share,
 )
+from circuitry.comparison.overlap_reading import overlap_by_styles, overlap_summary
 from circuitry.comparison.own_part_verdicts import (
     OTHER_PARTS,
     OVERLAPPING,
@@ -87,6 +87,7 @@ def own_part_tables(
         - by_depth: `summary_of_measures` for the largest size, by the sites where units may lie;
         - overlap: `overlap_summary` of parts of this size;
         - transfers: `transfers` of parts of this size;
+        - overlap_by_styles: `overlap_by_styles` of parts of this size;
         - verdicts: `style_verdicts` on parts of this size.
 
     Raises:
@@ -114,6 +115,7 @@ def own_part_tables(
         "by_class": by_class.drop(columns=["low", "high", "n_classes"]),
         "by_depth": summary_of_measures(largest, ("sites", "styles")),
         "overlap": overlap_summary(alike),
+        "overlap_by_styles": overlap_by_styles(alike),
         "transfers": transfers(everywhere, share),
         "verdicts": style_verdicts(everywhere, alike, share),
     }
@@ -250,11 +252,12 @@ def _across_styles(tables: dict[str, pd.DataFrame]) -> Finding:
         between.groupby("class")["transfer"].mean().to_numpy(dtype=float)
     )
     overlap = tables["overlap"].set_index("parts")
+    of_edges = overlap[overlap["compared"] == "edges"]["value"]
+    overlap = overlap[overlap["compared"] == "units"]
     overlaps = "; ".join(overlap.index + " " + with_intervals(overlap, ".3f"))
-    known = overlap["edges"].dropna()
     edges = ""
-    if len(known):
-        listed = "; ".join(known.index + known.map(" {:.3f}".format))
+    if len(of_edges):
+        listed = "; ".join(of_edges.index + of_edges.map(" {:.3f}".format))
         edges = f" Overlap of the edges between them: {listed}."
     return Finding(
         f"Is it the same part in another style? {answer}: of {len(verdicts)} classes and pairs of styles "
