@@ -27,6 +27,7 @@ from circuitry.circuits.own_part_of_class import own_part
 from circuitry.comparison.lesion_reading import EVERYWHERE, wants_more_cells
 from circuitry.comparison.table import write_named_table
 from circuitry.data.folds import Key
+from circuitry.encoder.metrics import ClassLogit, answer_metric
 from circuitry.encoder.task import Task, at_model_scale
 from circuitry.interventions.ablated_units import (
     Ablated,
@@ -35,6 +36,11 @@ from circuitry.interventions.ablated_units import (
 )
 from circuitry.interventions.faithfulness import draw_random
 from circuitry.interventions.finding_circuits import find_circuit
+from circuitry.interventions.information import (
+    FEWEST_FITTED,
+    information_left,
+    join_information,
+)
 from circuitry.interventions.lesions import lesion_cell
 from circuitry.interventions.overlaps_of_parts import part_overlaps
 from circuitry.questions.own_parts_plan import (
@@ -119,6 +125,15 @@ class OwnParts(OwnPartsPlan):
             # All processes read the same tables, so they decide alike whether there is another wave.
             if not waves or not wants_more_cells(waves):
                 break
+        if self.cells_of_refit:
+            self._do(
+                self.refitting,
+                "new heads",
+                self._images_of_refit,
+                partial(self._refit, work=work),
+                self._forwards_to_refit,
+                work,
+            )
         return waves
 
     def _do(
@@ -174,7 +189,11 @@ class OwnParts(OwnPartsPlan):
                 "them in tables/accuracy_by_class.csv), other texts, or a linear probe in place of texts."
             )
         table = pd.concat(waves, ignore_index=True)
-        return table[table["half"] == half].reset_index(drop=True)
+        of_half = table[table["half"] == half].reset_index(drop=True)
+        information = list[pd.DataFrame]()
+        if half == 1 and self.cells_of_refit:
+            information = self._table_of(self.refitting)
+        return join_information(of_half, information)
 
     def circuits(
         self, share: float | None = None, half: int = 1
@@ -342,6 +361,55 @@ class OwnParts(OwnPartsPlan):
         path = self._path_of_wave(wave) / key[0] / f"{key[1]}.csv"
         # Parts are found and tested with the same baseline.
         write_named_table(path, table.assign(part_baseline=table["baseline"]))
+        return [path]
+
+    def _images_of_refit(
+        self, part: Key, work: Work
+    ) -> dict[Key, tuple[Tensor, Tensor]] | None:
+        """Return by cell the images that test a part, and those that fit a new head; None if too few can be read."""
+        images = dict[Key, tuple[Tensor, Tensor]]()
+        for cell in self.cells_of_refit[part]:
+            tests = self.read(self.unseen[cell], strict=work.strict)
+            fits = self.read(self.fitting[cell], strict=work.strict)
+            if len(tests) and len(fits) >= FEWEST_FITTED:
+                images[cell] = (tests, fits)
+        if part in images and len(images) > 1:
+            return images
+        log.warning(
+            "%s in %s: too few images can be read to fit a new head, so it is not told whether information is lost",
+            *part,
+        )
+        return None
+
+    def _refit(
+        self, part: Key, images: Mapping[Key, tuple[Tensor, Tensor]], work: Work
+    ) -> list[Path]:
+        """Fit new heads to the model with the own parts of a class in a domain ablated, and return the file of results.
+
+        Args:
+            part: The class and domain.
+            images: By cell, the images that test the part, and those that fit a new head.
+            work: How the work is carried out.
+        """
+        lesions = list[Ablated]()
+        for kind, of_kind in self._lesions.of_parts.items():
+            if kind.half == 1:
+                lesions += of_kind.get(part, [])
+        if not lesions:
+            return []
+        metrics = dict[str, ClassLogit]()
+        embeddings = list[dict[str, Tensor]]([{}, {}])
+        with self.clip.encoder.running():
+            for cell, of_cell in images.items():
+                for by_class, of_use in zip(embeddings, of_cell, strict=True):
+                    task = at_model_scale(self.task(cell, of_use, work=work))
+                    metrics[cell[0]] = answer_metric(task.metric, "A lesion takes")
+                    by_class[cell[0]] = lesioned_embeddings(
+                        task, lesions, self._lesions.n_units
+                    )
+        table = information_left(part[1], metrics, lesions, *embeddings)
+        path = self.refitting.path / part[0] / f"{part[1]}.csv"
+        write_named_table(path, table)
         return [path]
 
     @cached_property

@@ -25,6 +25,7 @@ from circuitry.data.splits import Records, Split
 from circuitry.encoder.roles import counted_sites
 from circuitry.interventions.ablated_units import lesion_forwards
 from circuitry.interventions.finding_circuits import search_forwards
+from circuitry.interventions.information import FEWEST_FITTED
 from circuitry.interventions.intervention_settings import OwnPartSettings
 from circuitry.interventions.lesion_design import LesionDesign
 from circuitry.models.clip import Clip
@@ -36,9 +37,10 @@ from circuitry.runs.manifest import NAME
 from circuitry.runs.plan import Forwards, Step
 
 OWN_PARTS_FORMAT = "circuitry own parts 3"
-FOUND, LESIONED = "found", "lesioned"
-"""The two kinds of jobs. ``found`` finds the own parts of a class in a domain. ``lesioned`` ablates own parts on the
-unseen images of a class in a domain."""
+FOUND, LESIONED, REFITTED = "found", "lesioned", "refitted"
+"""The kinds of jobs. ``found`` finds the own parts of a class in a domain. ``lesioned`` ablates own parts on the unseen
+images of a class in a domain. ``refitted`` fits new heads to a model with the own parts of a class in a domain ablated,
+to tell whether information is lost."""
 SECOND_HALF = "second-half"
 """The folder of the parts that were found on the second half of the images. It lies in the folder of own parts."""
 NAME_OF_SEARCH = {1: "own parts", 2: "own parts of the second half"}
@@ -98,6 +100,8 @@ class OwnPartsPlan(FolderWork):
         self.found_on: dict[Key, Records] = {}
         self.second_half: dict[Key, Records] = {}
         self.unseen: dict[Key, Records] = {}
+        self.fitting: dict[Key, Records] = {}
+        n_tests = settings.n_tests or settings.n_images
         for domain in images.domains:
             for class_name in images.classes:
                 key = (class_name, domain)
@@ -105,9 +109,9 @@ class OwnPartsPlan(FolderWork):
                 self.second_half[key] = ()
                 if settings.second_half:
                     self.second_half[key] = self.split.found_on(key, 2)
-                self.unseen[key] = self.split.unseen(
-                    key, settings.n_images, after_second_half=settings.second_half
-                )
+                unseen = self.split.unseen(key, after_second_half=settings.second_half)
+                self.unseen[key] = unseen[:n_tests]
+                self.fitting[key] = unseen[n_tests : n_tests + settings.n_refit]
         self.keys = self._testable()
         self._tests_of_waves = dict[int, dict[Key, dict[Key, bool]]]()
         if not self.keys:
@@ -198,6 +202,8 @@ class OwnPartsPlan(FolderWork):
         return self.identity | {
             "n_others": self.settings.n_others,
             "second_half": self.settings.second_half,
+            "n_tests": self.settings.n_tests,
+            "n_refit": self.settings.n_refit,
             "method": self.settings.method,
             "random_draws": self.settings.random_draws,
             "other_cells": self.settings.other_cells,
@@ -220,7 +226,7 @@ class OwnPartsPlan(FolderWork):
         """
         records: dict[Key, Records] = {}
         for key in self.keys:
-            records[key] = self.unseen[key]
+            records[key] = self.unseen[key] + self.fitting[key]
         for half, keys in self.keys_by_half.items():
             for key in keys:
                 records[key] += self.finds(key, half) + self.others(key, half)
@@ -263,6 +269,36 @@ class OwnPartsPlan(FolderWork):
         config = self.provenance | {"wave": number}
         return JobFolder(path, OWN_PARTS_FORMAT, config, self._jobs_of_tests)
 
+    @cached_property
+    def refitting(self) -> JobFolder:
+        """The folder of what new heads read after lesions. It lies in the folder of own parts."""
+        jobs = self._jobs_of_refit
+        path = self.folder.path / REFITTED
+        return JobFolder(path, OWN_PARTS_FORMAT, self.provenance, jobs)
+
+    @property
+    def _jobs_of_refit(self) -> list[Job]:
+        return [(REFITTED, *key) for key in self.cells_of_refit]
+
+    @cached_property
+    def cells_of_refit(self) -> dict[Key, list[Key]]:
+        """By part, the cells of its domain among which a new head tells classes apart: its own class and others.
+
+        These are the cells of the first wave of tests that have enough images. A part is left out if its own class or
+        all others have not.
+        """
+        cells: dict[Key, list[Key]] = {part: [] for part in self.keys}
+        for cell, parts in self._tests(0).items():
+            if self.unseen[cell] and len(self.fitting[cell]) >= FEWEST_FITTED:
+                for part in parts:
+                    if part[1] == cell[1]:
+                        cells[part].append(cell)
+        with_others = dict[Key, list[Key]]()
+        for part, of_part in cells.items():
+            if part in of_part and len(of_part) > 1:
+                with_others[part] = of_part
+        return with_others
+
     @property
     def _path_of_parts(self) -> Path:
         return self.out / "parts"
@@ -292,6 +328,11 @@ class OwnPartsPlan(FolderWork):
             )
             if left:
                 steps.append(self._step_of_tests(number, left))
+        left = jobs_left(
+            self._path_of_parts / REFITTED, self._jobs_of_refit, lambda: self.refitting
+        )
+        if left:
+            steps.append(self._step_of_refit(left))
         if not steps and n_begun < self.design.n_waves:
             waves = list[pd.DataFrame]()
             for number in range(n_begun):
@@ -332,6 +373,27 @@ class OwnPartsPlan(FolderWork):
             n_rows += 2 * len(list(self._tested(wave, key)))
         name = f"lesions {wave + 1} of at most {self.design.n_waves}"
         return Step(name, len(left), forwards, n_images, n_rows * ROW_BYTES)
+
+    def _step_of_refit(self, left: Sequence[Job]) -> Step:
+        """Return what some jobs need that fit new heads."""
+        forwards = Forwards()
+        n_images = 0
+        for _, class_name, domain in left:
+            part = (class_name, domain)
+            forwards += self._forwards_to_refit(part)
+            n_images += self._n_images_of_refit(part)
+        n_rows = 2 * len(self.kinds) * sum(map(len, self.cells_of_refit.values()))
+        return Step("new heads", len(left), forwards, n_images, n_rows * ROW_BYTES)
+
+    def _n_images_of_refit(self, part: Key) -> int:
+        cells = self.cells_of_refit[part]
+        return sum(len(self.unseen[cell]) + len(self.fitting[cell]) for cell in cells)
+
+    def _forwards_to_refit(self, part: Key) -> Forwards:
+        """Return what the lesions of a part run, on the images that test and on those that fit new heads."""
+        n_kinds = sum(kind.half == 1 for kind in self.kinds)
+        n_lesions = n_kinds * (1 + self.settings.random_draws)
+        return lesion_forwards(self._n_images_of_refit(part), n_lesions)
 
     def _forwards_to_find(self, half: int, key: Key) -> Forwards:
         """Return what the search on one half of the images of a class in a domain runs, except for edges."""
@@ -407,7 +469,7 @@ class OwnPartsPlan(FolderWork):
 
     @staticmethod
     def _table_of(wave: JobFolder) -> list[pd.DataFrame]:
-        """Return the table of a wave, as a list that is empty if no part could be tested."""
+        """Return the table of the jobs of a folder, as a list that is empty if no part could be tested."""
         # A job writes one table. It writes no file if no part could be tested.
         tables = list[pd.DataFrame]()
         for job in wave.jobs:
