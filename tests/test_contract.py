@@ -39,10 +39,10 @@ from circuitry.encoder import OperationCounter, counted_sites, forward_operation
 from circuitry.gates import patch_effects
 from circuitry.gates.patching import patching_forwards
 from circuitry.interventions import AblationSettings, faithfulness_curve
+from circuitry.interventions.ablated_units import lesion_forwards
 from circuitry.interventions.faithfulness import curve_forwards
 from circuitry.interventions.finding_circuits import search_forwards
 from circuitry.interventions.judgement import judge_forwards
-from circuitry.interventions.lesions import lesion_forwards
 from circuitry.models import read_images
 from circuitry.runs import Forwards
 from tests.support.scripts import command_module

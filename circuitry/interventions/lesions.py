@@ -5,14 +5,14 @@ own part. For comparison, another lesion ablates as many random units.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import Annotated, Any
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import Annotated, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitry.circuits.asked_alike import (
@@ -26,66 +26,37 @@ from circuitry.circuits.found_on import tell_seen
 from circuitry.circuits.graph import Circuit
 from circuitry.data.folds import Key
 from circuitry.encoder.doubles import in_double
-from circuitry.encoder.metrics import answer_metric, given_classes
+from circuitry.encoder.metrics import (
+    NO_ANSWER,
+    ClassLogit,
+    answer_metric,
+    given_classes,
+    log_odds,
+)
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.task import Task, at_model_scale
-from circuitry.encoder.tensor_batches import one_tensor
+from circuitry.encoder.tensor_batches import Images, one_tensor
+from circuitry.interventions.ablated_units import (
+    Ablated,
+    ablations,
+    lesioned_embeddings,
+    mean_of_draws,
+)
 from circuitry.interventions.faithfulness import draw_random
-from circuitry.interventions.kept_circuits import (
-    ablated_embeddings,
-    units_with_errors,
+from circuitry.interventions.information import (
+    FEWEST_FITTED,
+    information_left,
+    join_information,
 )
 from circuitry.runs.arguments import SOME, Natural, Seed, checked
 from circuitry.runs.errors import InputError, name_some
 from circuitry.runs.identity import same_entry
-from circuitry.runs.plan import Forwards
 from circuitry.runs.progress import Bar
 
-PART = "part"
-RANDOM = "random"
-KEYS = ("part_class", "part_domain", "class", "domain", "cut")
 _ROWS = 4096
 """Largest number of embeddings whose answers are in memory at once."""
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Ablated:
-    """Units that are ablated together."""
-
-    found_on: Key
-    """Class and domain of the own part. For random units, it is the own part that they are compared with."""
-    kind: str
-    """``part`` or ``random``."""
-    n_units: int
-    """The number of units that are ablated."""
-    units: Mapping[str, np.ndarray]
-    """Indices of these units by site. Sites without ablated units are left out."""
-    told: Mapping[str, Any] = field(default_factory=dict)
-    """Further columns of a table of lesions, such as the share of the units that the part has."""
-
-
-def ablations(
-    found_on: Key, part: Circuit, drawn: Sequence[Circuit], **told: Any
-) -> list[Ablated]:
-    """Return the lesion of a part, followed by the lesions of the random parts that it is compared with.
-
-    Args:
-        found_on: Class and domain of the part.
-        part: The part.
-        drawn: Random parts with as many units at every site.
-        told: Further columns of the rows of these lesions.
-    """
-    lesions = list[Ablated]()
-    for circuit in (part, *drawn):
-        kind = RANDOM if lesions else PART
-        units = dict[str, np.ndarray]()
-        for site, of_site in units_with_errors(circuit).items():
-            if len(of_site):
-                units[site] = of_site
-        lesions.append(Ablated(found_on, kind, circuit.count, units, told))
-    return lesions
 
 
 @own_modes()
@@ -94,10 +65,11 @@ def lesion(
     tasks: Annotated[Mapping[Key, Task], SOME],
     parts: Annotated[Mapping[Key, Circuit], SOME],
     *,
+    refit: Mapping[Key, Images] | None = None,
     random_draws: Natural = 1,
     seed: Seed = 0,
 ) -> pd.DataFrame:
-    """Ablate each part, and measure in which classes and domains the model loses right answers.
+    """Ablate each part, and measure what the model loses of each class: evidence, right answers, and information.
 
     Args:
         tasks: A task for each (class, domain) to test on. It has the images, the metric of the class, and the baseline
@@ -105,6 +77,9 @@ def lesion(
             must have its own label. The ``others`` and ``sites`` of the tasks are ignored.
         parts: For each (class, domain), the circuit of units that was found on its images. All circuits must be of one
             encoder and must have been found with one kind of baseline. This may differ from the baseline of the tasks.
+        refit: For each (class, domain) of the tasks, images that neither found nor test a part. A new head is fitted to
+            them after the lesion (`information_left`), to tell whether the model has lost the class, or only the way
+            from the class to the answer. Give at least 4 of each; 12 or more are better.
         random_draws: The number of random parts to compare each part with. A random part has as many units at every
             site.
         seed: Seed of the random parts.
@@ -121,8 +96,11 @@ def lesion(
         - whole_log_odds, log_odds: the mean log-odds of the images' own class before and after the lesion, log p -
           log(1 - p). Their difference is the evidence that is lost. It compares styles that begin at other margins.
         - whole_rank, rank: the mean rank of the images' own class among the candidates, 1 if it is the answer.
-        - whole_auc, auc: only for images of the part's class, how well the log-odds of this class tell them from the
-          images of the other classes in their domain: the area under the ROC curve, 0.5 by chance.
+        - whole_auc, auc: only for images of the part's class, how well the log-odds of this class tell them from images
+          of the other classes in their domain: the area under the ROC curve, 0.5 by chance.
+        - constant, whole_constant, refit, whole_refit, refit_auc, whole_refit_auc: with ``refit``, the share of images
+          that are right after one constant is added to the logit of the part's class, the share that is right by a
+          new head, and the area under the ROC curve of the new head; see `read_again`.
         - taken_for: the share of images that are classified as the part's class after the lesion. It is NaN if the
           part's class is not among the candidates.
         - candidates, scale, baseline: the number of candidate classes, the scale and the baseline of all tasks, the
@@ -133,8 +111,8 @@ def lesion(
         (`given_classes`).
 
     Raises:
-        InputError: for parts of another encoder or of edges, metrics without candidate classes, and tasks or parts
-            whose settings differ.
+        InputError: for parts of another encoder or of edges, metrics without candidate classes, tasks or parts whose
+            settings differ, and too few images to fit a new head.
 
     Example:
         >>> part = circuitry.own_part(task, share=0.02)
@@ -153,6 +131,7 @@ def lesion(
     for key, task in tasks.items():
         tested[" in ".join(key)] = task.images
     tell_seen(tested, sources, "A lesion")
+    _check_refit(tasks, refit)
     # Probabilities depend on the scale of the logits. A task without a scale takes the scale of the model.
     tasks = {key: at_model_scale(task) for key, task in tasks.items()}
     asked = _asked_of_cells(tasks)
@@ -168,14 +147,46 @@ def lesion(
     progress = any(task.work.progress for task in tasks.values())
     jobs = Bar(tasks.items(), desc="lesion", unit="job", disable=not progress)
     tables = list[pd.DataFrame]()
+    tested = dict[str, dict[str, Tensor]]()
+    fitted = dict[str, dict[str, Tensor]]()
     for key, task in jobs:
         # Any part may be tested on any class. A part and a task of one class and domain must have the same label.
         check_made_with(task, sources, ANY_TEXTS)
         if key in parts:
             check_made_with(task, [parts[key].source], (*ANY_CLASS, "label"))
-        tables.append(lesion_cell(key, task, lesions, n_units, labels))
-    table = pd.concat(tables, ignore_index=True)
+        class_name, domain = key
+        embeddings = lesioned_embeddings(task, lesions, n_units)
+        tables.append(lesion_cell(key, task, embeddings, lesions, labels))
+        tested.setdefault(domain, {})[class_name] = embeddings
+        if refit is not None:
+            to_fit = replace(task, images=refit[key])
+            embeddings = lesioned_embeddings(to_fit, lesions, n_units)
+            fitted.setdefault(domain, {})[class_name] = embeddings
+    information = list[pd.DataFrame]()
+    for domain, of_domain in tested.items():
+        metrics = {name: _metric(tasks[name, domain]) for name in of_domain}
+        information.append(
+            information_left(domain, metrics, lesions, of_domain, fitted.get(domain))
+        )
+    table = join_information(pd.concat(tables), information)
     return table.assign(part_baseline=part_baseline)
+
+
+def _check_refit(tasks: Iterable[Key], refit: Mapping[Key, Images] | None) -> None:
+    """Raise `InputError` if there are too few images of a class to fit a new head."""
+    if refit is None:
+        return
+    for key in tasks:
+        n = len(one_tensor(refit[key])) if key in refit else 0
+        if n < FEWEST_FITTED:
+            raise InputError(
+                f"A new head is fitted to at least {FEWEST_FITTED} images of each class that neither find nor test a "
+                f"part, but refit= has {n} of {' in '.join(key)}: give more, or leave refit out."
+            )
+
+
+def _metric(task: Task) -> ClassLogit:
+    return answer_metric(task.metric, "A lesion takes")
 
 
 def _asked_of_cells(tasks: Mapping[Key, Task]) -> dict[str, Any]:
@@ -244,7 +255,7 @@ def _labels_of_classes(
     told_by = dict[str, Key]()
     for key, task in tasks.items():
         name = key[0]
-        label = answer_metric(task.metric, "A lesion takes").label
+        label = _metric(task).label
         if labels.setdefault(name, label) != label:
             first = " in ".join(told_by[name])
             raise InputError(
@@ -260,22 +271,11 @@ def _labels_of_classes(
     return labels
 
 
-def lesion_forwards(n_images: int, n_lesions: int) -> Forwards:
-    """Return what `lesion_cell` runs at most: equal lesions run once.
-
-    Args:
-        n_images: Number of images.
-        n_lesions: Number of lesions, of parts and of random units.
-    """
-    # A clean run, and one of the whole model under gates.
-    return Forwards(alone=n_images * (2 + n_lesions))
-
-
 def lesion_cell(
     key: Key,
     task: Task,
+    embeddings: Float[Tensor, "runs images d"],
     lesions: Sequence[Ablated],
-    n_units: Mapping[str, int],
     labels: Mapping[str, int],
 ) -> pd.DataFrame:
     """Return the table of lesions that are measured on the images of one class in one domain.
@@ -283,44 +283,29 @@ def lesion_cell(
     Args:
         key: The class and domain of the images.
         task: The task with these images. Its metric has the scale of the model (`at_model_scale`).
+        embeddings: The embeddings of these images, from `lesioned_embeddings`.
         lesions: The units that each lesion ablates.
-        n_units: The number of units, error units included, of each site of the parts.
         labels: The labels of the classes among the candidates. A class may be missing.
 
     Returns:
-        The columns of `lesion`, except for ``part_baseline``, and the columns that the lesions tell. The random draws
-        of a part are averaged into one row.
+        The columns of `lesion`, except for ``part_baseline`` and the columns on information, and the columns that the
+        lesions tell. The random draws of a part are averaged into one row.
     """
     asked = asked_of(task, "A lesion takes")
-    quiet = replace(
-        task,
-        images=one_tensor(task.images),
-        others=None,
-        work=replace(task.work, progress=False),
-    )
-    # The whole model also runs as a circuit, so that the answers before and after a lesion do not differ by rounding.
-    whole: Mapping[str, np.ndarray] = {}
-    embeddings = ablated_embeddings(
-        quiet, n_units, [whole, *(one.units for one in lesions)]
-    )
-    # The class of a part may be no candidate. Then its log-odds are unknown.
-    part_labels = [labels.get(one.found_on[0], NO_ANSWER) for one in lesions]
-    answers = _read_answers(task, embeddings, torch.tensor(part_labels))
-    label = answer_metric(task.metric, "A lesion takes").label
+    answers = _read_answers(task, embeddings)
+    label = _metric(task).label
     right = in_double(answers.given == label).mean(-1)
     odds = answers.log_odds.mean(-1)
     rank = answers.rank.mean(-1)
+    # The share is known only if the class of the part is a candidate.
+    part_labels = [labels.get(one.found_on[0], NO_ANSWER) for one in lesions]
     of_parts = torch.tensor(part_labels)[:, None]
     taken_for = in_double(answers.given[1:] == of_parts).mean(-1)
     taken_for[of_parts[:, 0] == NO_ANSWER] = np.nan
-    rows = list[dict[str, Any]]()
-    for one in lesions:
-        names = (*one.found_on, *key, one.kind)
-        rows.append({**one.told, **dict(zip(KEYS, names, strict=True))})
     n_unknown = answers.log_odds[1:].isnan().sum(-1).tolist()
     n_images = answers.given.shape[1]
     _tell_unknown(key, lesions, n_unknown, n_images)
-    return pd.DataFrame(rows).assign(
+    table = pd.DataFrame([one.row(key) for one in lesions]).assign(
         n_units=[one.n_units for one in lesions],
         n_images=n_images,
         whole_right=float(right[0]),
@@ -330,65 +315,17 @@ def lesion_cell(
         log_odds=odds[1:].numpy(),
         rank=rank[1:].numpy(),
         taken_for=taken_for.numpy(),
+    )
+    means = mean_of_draws(table, lesions)
+    return means.assign(
         candidates=asked["candidates"],
         scale=asked["scale"],
         baseline=asked["baseline"],
-        whole_of_part=_in_words(answers.of_parts_before),
-        of_part=_in_words(answers.of_parts),
     )
 
 
-def join_cells(cells: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """Return one table of lesions from the tables of `lesion_cell`, with the areas under the ROC curve.
-
-    The random draws of a part are averaged into one row.
-    """
-    table = pd.concat(cells, ignore_index=True)
-    before = table.pop("whole_of_part").map(_in_numbers)
-    after = table.pop("of_part").map(_in_numbers)
-    told = list(table.columns[: table.columns.get_loc(KEYS[0])])
-    of_lesion = [*told, "part_class", "part_domain", "domain", "cut", "draw"]
-    table = table.assign(whole_auc=np.nan, auc=np.nan)
-    for _, rows in table.groupby(of_lesion, sort=False).groups.items():
-        is_own = table.loc[rows, "part_class"] == table.loc[rows, "class"]
-        own = rows[is_own]
-        others = rows[~is_own]
-        if len(own) and len(others):
-            for name, values in (("whole_auc", before), ("auc", after)):
-                of_others = np.concatenate(list(values[others]))
-                table.loc[own, name] = area_under_curve(values[own[0]], of_others)
-    asked = ["candidates", "scale", "baseline"]
-    by = [*told, *KEYS, *asked]
-    return table.drop(columns="draw").groupby(by, sort=False).mean().reset_index()
-
-
-def _in_words(numbers: Float[Tensor, "lesions images"]) -> list[str]:
-    """Return the numbers of each lesion as a text, so that a row of a table can hold them."""
-    return [" ".join(f"{number:.7g}" for number in row) for row in numbers.tolist()]
-
-
-def _in_numbers(text: str) -> np.ndarray:
-    """Return the numbers that `_in_words` wrote."""
-    return np.array(text.split(), float)
-
-
-def area_under_curve(
-    positives: Float[np.ndarray, " n"], negatives: Float[np.ndarray, " m"]
-) -> float:
-    """Return the area under the ROC curve: how often a positive is above a negative; a tie counts as half.
-
-    Example:
-        >>> area_under_curve(np.array([1.0, 3.0]), np.array([0.0, 2.0]))
-        0.75
-    """
-    ordered = np.sort(negatives)
-    below = np.searchsorted(ordered, positives, "left")
-    not_above = np.searchsorted(ordered, positives, "right")
-    return float((below + not_above).mean() / 2 / len(ordered))
-
-
 class _Answers(NamedTuple):
-    """What the model answers for each image in several runs: one of the whole model, and one of each lesion."""
+    """What the model answers for each image in several runs."""
 
     given: Int[Tensor, "runs images"]
     """Labels of the classes that the images are classified as."""
@@ -396,56 +333,28 @@ class _Answers(NamedTuple):
     """Log-odds of the images' own class; NaN if the embedding is not finite."""
     rank: Float[Tensor, "runs images"]
     """Rank of the images' own class among the candidates, 1 for the class with the largest answer."""
-    of_parts_before: Float[Tensor, "lesions images"]
-    """Log-odds of the class of each lesion's part, in the run of the whole model."""
-    of_parts: Float[Tensor, "lesions images"]
-    """Log-odds of the class of each lesion's part, after the lesion."""
 
 
-def _read_answers(
-    task: Task,
-    embeddings: Float[Tensor, "runs images d"],
-    part_labels: Int[Tensor, " lesions"],
-) -> _Answers:
+def _read_answers(task: Task, embeddings: Float[Tensor, "runs images d"]) -> _Answers:
     """Return what the model answers.
 
     Args:
         task: The task, with the images' own class and all candidate classes.
-        embeddings: The embeddings of the task's images in the run of the whole model, and in a run of each lesion.
-        part_labels: For each lesion, the label of the class of its part, or `NO_ANSWER`.
+        embeddings: The embeddings of the task's images in several runs.
     """
-    metric = answer_metric(task.metric, "A lesion takes")
+    metric = _metric(task)
     n_images = embeddings.shape[1]
-    own = torch.tensor([metric.label])
-    labels = torch.cat([own, part_labels])
-    whole = metric.log_answers(embeddings[0]).cpu()
     chunks = list[_Answers]()
-    at_once = max(1, _ROWS // n_images)
-    for some, of_parts in zip(embeddings.split(at_once), labels.split(at_once)):
-        answers = metric.log_answers(some.flatten(0, 1)).cpu()
-        answers = answers.view(len(some), n_images, -1)
-        of_own = answers[..., metric.label, None]
-        rank = in_double(answers > of_own).sum(-1) + 1
-        chunks.append(
-            _Answers(
-                given_classes(answers),
-                _of_classes(answers, own.expand(len(some))),
-                rank.masked_fill(answers.isnan().any(-1), np.nan),
-                _of_classes(whole.expand_as(answers), of_parts),
-                _of_classes(answers, of_parts),
-            )
-        )
-    given, odds, ranks, before, after = map(torch.cat, zip(*chunks, strict=True))
-    return _Answers(given, odds, ranks, before[1:], after[1:])
-
-
-def _of_classes(
-    answers: Float[Tensor, "runs images classes"], labels: Int[Tensor, " runs"]
-) -> Float[Tensor, "runs images"]:
-    """Return the log-odds of one class in each run; NaN if the class is no candidate (`NO_ANSWER`)."""
-    rows = labels.clamp(min=0)[:, None].expand(answers.shape[:2])
-    is_candidate = labels != NO_ANSWER
-    return log_odds(answers, rows).masked_fill(~is_candidate[:, None], np.nan)
+    for some_runs in embeddings.split(max(1, _ROWS // n_images)):
+        answers = metric.log_answers(some_runs.flatten(0, 1)).cpu()
+        answers = answers.view(len(some_runs), n_images, -1)
+        is_above = answers > answers[..., metric.label, None]
+        rank = 1 + in_double(is_above).sum(-1)
+        rank[answers.isnan().any(-1)] = torch.nan
+        own = torch.full(answers.shape[:2], metric.label)
+        given = given_classes(answers)
+        chunks.append(_Answers(given, log_odds(answers, own), rank))
+    return _Answers(*map(torch.cat, zip(*chunks, strict=True)))
 
 
 def _tell_unknown(

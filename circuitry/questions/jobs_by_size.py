@@ -6,10 +6,10 @@ from circuitry.circuits.own_part_of_class import own_part_forwards
 from circuitry.circuits.unit_methods import Counts
 from circuitry.circuits.unit_scores import scoring_forwards
 from circuitry.data.folds import Key
+from circuitry.interventions.ablated_units import lesion_forwards
 from circuitry.interventions.faithfulness import curve_forwards
 from circuitry.interventions.intervention_settings import MIB_SIZES, OwnPartSettings
 from circuitry.interventions.lesion_design import LesionDesign
-from circuitry.interventions.lesions import lesion_forwards
 from circuitry.questions.checks import CURVE_DRAWS, FOREIGN
 from circuitry.questions.question_settings import ExtractionSettings
 from circuitry.runs.arguments import Count, checked

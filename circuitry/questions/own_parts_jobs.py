@@ -33,16 +33,17 @@ from circuitry.data.folds import Key
 from circuitry.data.splits import Records, Split
 from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task, at_model_scale
+from circuitry.interventions.ablated_units import (
+    Ablated,
+    ablations,
+    lesion_forwards,
+    lesioned_embeddings,
+)
 from circuitry.interventions.faithfulness import draw_random
 from circuitry.interventions.finding_circuits import find_circuit, search_forwards
 from circuitry.interventions.intervention_settings import OwnPartSettings
 from circuitry.interventions.lesion_design import LesionDesign
-from circuitry.interventions.lesions import (
-    Ablated,
-    ablations,
-    lesion_cell,
-    lesion_forwards,
-)
+from circuitry.interventions.lesions import lesion_cell
 from circuitry.interventions.overlaps_of_parts import part_overlaps
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
@@ -615,7 +616,8 @@ class OwnParts(FolderWork):
         count_seen({" in ".join(key): task.images}, pixels, "A lesion")
         labels = {name: self.images.label(name) for name in self.images.classes}
         with self.clip.encoder.running():
-            table = lesion_cell(key, task, lesions, self._lesions.n_units, labels)
+            embeddings = lesioned_embeddings(task, lesions, self._lesions.n_units)
+        table = lesion_cell(key, task, embeddings, lesions, labels)
         path = self._path_of_wave(wave) / key[0] / f"{key[1]}.csv"
         # Parts are found and tested with the same baseline.
         write_named_table(path, table.assign(part_baseline=table["baseline"]))
