@@ -33,7 +33,8 @@ from circuitry.comparison import (
     overlap_summary,
     style_verdicts,
 )
-from circuitry.comparison.lesion_reading import SAME_PART, TAKEN
+from circuitry.comparison.lesion_reading import TAKEN
+from circuitry.comparison.own_part_verdicts import SAME_PART
 from circuitry.data import SmallTables
 from circuitry.encoder import Counterfactual, Encoder, Stage, Task, class_logit
 from circuitry.encoder.tensor_batches import one_tensor
@@ -327,7 +328,7 @@ def read_parts(lesions: pd.DataFrame, overlaps: pd.DataFrame) -> "pd.Series[floa
         # Of the two lesions the one that takes less decides.
         takes_both = pairs[["a_on_b", "b_on_a"]].max(axis=1) <= TAKEN
         values[share, "each takes the class in the other style"] = takes_both.mean()
-        values[share, SAME_PART] = (pairs["verdict"] == SAME_PART).mean()
+        values[share, SAME_PART] = (pairs["by_transfer"] == SAME_PART).mean()
     return pd.Series(values).rename_axis(["share", "what"])
 
 

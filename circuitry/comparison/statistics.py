@@ -137,6 +137,45 @@ def mean_interval(
     return float(spread.value), float(low), float(high)
 
 
+@checked
+def share_interval(
+    shares: Float[np.ndarray, " classes"], n_images: float
+) -> tuple[float, float, float]:
+    """Return the mean of shares over classes, and the bounds of its exact 95 % interval (Korn and Graubard 1998).
+
+    The interval is that of Clopper and Pearson for the effective number of images: as many independent images as would
+    give the mean the variance that it has over classes, and at most ``n_images``. So it never has a width of zero, even
+    if all shares are 0. The bounds are NaN for fewer than two classes.
+
+    Args:
+        shares: A share in [0, 1] for each class.
+        n_images: The number of images of all classes.
+
+    Example:
+        >>> share_interval(np.zeros(7), 140)
+        (0.0, 0.0, 0.026...)
+    """
+    spread = mean_spread(shares)
+    value = float(spread.value)
+    n_classes = int((~np.isnan(shares)).sum())
+    if n_classes < 2 or not n_images:
+        return value, float("nan"), float("nan")
+    effective = float(n_images)
+    if spread.variance > 0:
+        # Student's quantiles account for the few classes from which the variance is estimated.
+        quantiles = stats.t.ppf(STUDENT_QUANTILE, [max(n_images - 1, 1), n_classes - 1])
+        effective = value * (1 - value) / float(spread.variance)
+        effective = min(effective * (quantiles[0] / quantiles[1]) ** 2, n_images)
+    successes = value * effective
+    failures = effective - successes
+    low = high = value
+    if successes > 0:
+        low = stats.beta.ppf(1 - STUDENT_QUANTILE, successes, failures + 1)
+    if failures > 0:
+        high = stats.beta.ppf(STUDENT_QUANTILE, successes + 1, failures)
+    return value, float(low), float(high)
+
+
 def jackknife_interval(
     value: float,
     without_each: Float[np.ndarray, " n"],

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitry.encoder.metrics import ClassLogit, log_odds
@@ -27,9 +27,9 @@ from circuitry.models.ridge import ridge_probe
 FEWEST_FITTED = 4
 """Fewest images of each class that a constant or a head is fitted to."""
 
-Embeddings = Mapping[str, Float[Tensor, "images d"]]
+Embeddings = Mapping[str, Float[Tensor, "_ d"]]
 """Embeddings of the images of several classes of one domain, by class."""
-EmbeddingsOfRuns = Mapping[str, Float[Tensor, "runs images d"]]
+EmbeddingsOfRuns = Mapping[str, Float[Tensor, "runs _ d"]]
 """The same in a run of the whole model, followed by a run of each lesion."""
 
 
@@ -184,7 +184,7 @@ def read_again(
 
 def best_constant(
     answers: Float[np.ndarray, "images classes"],
-    labels: Bool[np.ndarray, " images"],
+    labels: Int[np.ndarray, " images"],
     label: int,
 ) -> float:
     """Return the constant that makes the most answers right when it is added to the answers of one class.

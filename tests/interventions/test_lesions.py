@@ -154,7 +154,8 @@ def test_no_class_is_right_by_its_place_where_all_answers_are_equal(label: int) 
     row = lesion({("x", "a"): task}, {("x", "a"): everything}, random_draws=0).iloc[0]
     assert row["whole_right"] == 1.0
     assert row["right"] == row["taken_for"] == 0.0
-    assert row["probability"] == pytest.approx(1 / 3)
+    assert row["log_odds"] == pytest.approx(np.log(1 / 2))
+    assert row["rank"] == 1.0  # no other class has a larger answer
 
 
 def test_no_class_is_right_among_two_texts_that_are_one() -> None:
@@ -192,7 +193,8 @@ def test_embeddings_that_are_not_finite_are_no_answer_and_told(
     part = circuit_of(task, {"numbers": [0, 1]})
     row = lesion({("x", "a"): task}, {("x", "a"): part}, random_draws=0).iloc[0]
     assert (row["whole_right"], row["right"], row["taken_for"]) == (1.0, 0.0, 0.0)
-    assert np.isnan(row["probability"])
+    assert np.isnan(row["log_odds"])
+    assert np.isnan(row["rank"])
     assert "2 without the part units of x in a" in caplog.text
     assert "not finite" in caplog.text
 
