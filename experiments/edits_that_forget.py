@@ -52,7 +52,9 @@ class LoweredLogit(ClassLogit):
 
 
 def lowered_bias(metric: ClassLogit, embeddings: Embeddings) -> LoweredLogit:
-    """Lower the bias of the metric's class until none of some images is given the class.
+    """Lower the bias of the metric's class by twice what takes the answers of all of some images.
+
+    Other images of the class then lose their answers, too, and no other image loses anything.
 
     Args:
         metric: The metric of the class.
@@ -61,8 +63,7 @@ def lowered_bias(metric: ClassLogit, embeddings: Embeddings) -> LoweredLogit:
     answers = metric.log_answers(embeddings)
     of_class = answers[:, metric.label].clone()
     answers[:, metric.label] = -torch.inf
-    # A little more than the largest lead of the class over the next one.
-    by = float((of_class - answers.amax(1)).max()) + 1e-3
+    by = 2 * float((of_class - answers.amax(1)).max())
     return LoweredLogit(**vars(metric), lowered=metric.label, by=by)
 
 
