@@ -42,7 +42,7 @@ UnitScores = dict[str, np.ndarray]
 """A number for each unit, by site."""
 TINY = 1e-9
 """Added to a denominator, so that a unit that is silent on all images gets 0, and not 0 / 0."""
-STEPS = 15
+STEPS = 10
 """Steps in which the gates of `dissociation_gates` are learned."""
 SPARSE = 3.0
 """Weight of the share of units that the gates close."""
