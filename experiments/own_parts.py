@@ -19,14 +19,13 @@ explain, given colours.
 """
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import combinations, permutations
 from pathlib import Path
 from typing import Any, Literal
 
 from circuitry.runs import Work, run_script, versions
-from circuitry.circuits import register_method
 from circuitry.comparison import (
     lesion_summary,
     mantel,
@@ -39,10 +38,7 @@ from circuitry.comparison.overlap_reading import across_styles
 from circuitry.comparison.own_part_verdicts import SAME_PART
 from circuitry.data import SmallTables
 from circuitry.encoder import Counterfactual, Encoder, Stage, Task, class_logit
-from circuitry.encoder.task import with_others
 from circuitry.encoder.tensor_batches import one_tensor
-from circuitry.gates import UnitsUnderGates
-from circuitry.gates.fisher import default_answers, set_importance
 from circuitry.interventions import (
     OwnPartSettings,
     find_circuit,
@@ -55,11 +51,11 @@ from circuitry.reports.page import Written
 from experiments.drawn import write_toy
 from experiments.drawn.tiny_clips import SHIPPED, TinyClip, train
 from experiments.real_networks import LEVELS, colours_in_common, square
+from experiments.rivals_of_contrast import register_rivals
 
 import numpy as np
 import pandas as pd
 import torch
-from sklearn.linear_model import LogisticRegression
 from torch import Tensor, nn
 
 CLASSES = 6
@@ -151,109 +147,16 @@ def planted_classes(copies: int = 1) -> PlantedClasses:
     return PlantedClasses(encoder, torch.eye(CLASSES), own)
 
 
-def fisher_difference(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
-    """Score units by how much more their gates change all answers on images of the class than on others."""
-    with task.running(gradients=True):
-        runs = UnitsUnderGates(task)
-        answers = default_answers(task.metric)
-        # Runs are of images of the class first, then of other classes; no unit is cut beforehand.
-        of_own = (range(runs.n_own), ())
-        of_others = (range(runs.n_own, len(runs)), ())
-        own, others = set_importance(runs, answers, [of_own, of_others])
-        scores: dict[str, np.ndarray] = runs.scored((own - others).double().numpy())
-        return scores
-
-
-def unit_means(task: Task) -> tuple[dict[str, np.ndarray], np.ndarray]:
-    """Return activations [images, units] by site, means over positions, and which images [images] are of the class."""
-    everything, n_own = with_others(task)
-    with task.running():
-        task_of_all = replace(everything, images=one_tensor(everything.images))
-        batches = [batch.clean(task.sites) for batch in task_of_all.batches()]
-    means = {}
-    for site in task.sites:
-        units = torch.cat([task.encoder.units_of(site, of[site]) for of in batches])
-        # Channels have two axes of positions, neurons of a transformer one, embeddings none.
-        if units.dim() > 2:
-            dim = task.encoder.unit_dim(site)
-            units = units.movedim(dim, 1).flatten(2).mean(2)
-        means[site] = units.double().numpy()
-    return means, np.arange(len(units)) < n_own
-
-
-def class_selectivity(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
-    """Score units by the class selectivity index.
-
-    The index is the mean activation on images of the class less the mean on images of other classes, divided by the sum
-    of their sizes.
-    """
-    means, own = unit_means(task)
-    scores = {}
-    for site, of_site in means.items():
-        a = of_site[own].mean(0)
-        b = of_site[~own].mean(0)
-        # A unit that is silent on all images gets 0, not 0 / 0.
-        scores[site] = (a - b) / (np.abs(a) + np.abs(b) + 1e-9)
-    return scores
-
-
-def probe_weights(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
-    """Score units by the weights of a linear probe of the class at each site, which reads standardised activations."""
-    means, own = unit_means(task)
-    scores = {}
-    for site, of_site in means.items():
-        scaled = (of_site - of_site.mean(0)) / (of_site.std(0) + 1e-9)
-        # A site has more units than there are images: a strong penalty keeps the probe from fitting noise.
-        probe = LogisticRegression(C=0.01, class_weight="balanced", max_iter=200)
-        scores[site] = probe.fit(scaled, own).coef_[0]
-    return scores
-
-
-def dissociation_gates(task: Task, settings: Any) -> Mapping[str, np.ndarray]:
-    """Score units by how far their gates close.
-
-    Gates are learned so that the class is lost, and the answers on images of other classes stay.
-    """
-    with task.running(gradients=True):
-        runs = UnitsUnderGates(task)
-        metric: Any = task.metric
-        n_own = runs.n_own
-        n_others = len(runs) - runs.n_own
-        whole = metric.log_answers(runs.embeddings).detach()
-        # Gates are open at first: the sigmoid of -3 is 0.05.
-        closed = torch.full((runs.n_gates,), -3.0, requires_grad=True)
-        optimizer = torch.optim.Adam([closed], 0.25)
-        generator = torch.Generator().manual_seed(0)
-        for _ in range(STEPS):
-            # All images of the class in each step, and eight others, which are many.
-            drawn = n_own + torch.randperm(n_others, generator=generator)[:8]
-            places = torch.cat([torch.arange(n_own), drawn])
-            gates = (1 - closed.sigmoid()).expand(len(places), -1)
-            answers = metric.log_answers(runs.run(gates, places))
-            lost = answers[:n_own, metric.label].exp().mean()
-            # Kullback-Leibler divergence from the answers of the whole model, on the other images.
-            changed = whole[places].exp() * (whole[places] - answers)
-            kept = changed.sum(-1)[n_own:].mean()
-            loss = lost + kept + SPARSE * closed.sigmoid().mean()
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-        scores: dict[str, np.ndarray] = runs.scored(closed.detach().double().numpy())
-        return scores
-
-
-STEPS = 25
-"""Steps in which gates are learned."""
-SPARSE = 3.0
-"""Weight of the share of units that the gates close."""
-RIVALS: dict[str, Callable[..., Any] | None] = {
-    **dict.fromkeys(("contrast", "gradient", "fisher")),
-    "fisher difference": fisher_difference,
-    "class selectivity": class_selectivity,
-    "linear probe": probe_weights,
-    "learned gates": dissociation_gates,
+RIVALS = {
+    "contrast": "contrast",
+    "gradient": "gradient",
+    "fisher": "fisher",
+    "fisher difference": "fisher-difference",
+    "class selectivity": "class-selectivity",
+    "linear probe": "probe-weights",
+    "learned gates": "dissociation",
 }
-"""Functions that score units, by the name to show; None stands for a method of the package."""
+"""Methods of units, by the name to show."""
 
 
 def steered(tasks: Mapping[str, Task], parts: Mapping[str, Any]) -> pd.DataFrame:
@@ -354,10 +257,8 @@ def compare_rivals(config: Config) -> tuple[dict[str, pd.DataFrame], dict[str, A
         The tables by name, and facts for their provenance.
     """
     tables = []
-    for name, scorer in RIVALS.items():
-        method = name.replace(" ", "-")
-        if scorer is not None:
-            register_method(method, scorer)
+    register_rivals()
+    for name, method in RIVALS.items():
         run = config.own_parts(method, method)
         lesions = run.run(Work(progress=True))["lesions"]
         tables.append(lesion_summary(lesions, ("share", "styles")).assign(method=name))
