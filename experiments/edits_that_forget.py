@@ -14,9 +14,9 @@ They are what a test of own parts is read against, since some of them take all a
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from circuitry.encoder import Task
+from circuitry.encoder.baselines import ZERO
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import ClassLogit
 from circuitry.gates import UnitsUnderGates
@@ -48,7 +48,8 @@ class LoweredLogit(ClassLogit):
         answers = super().log_answers(embedding)
         taken = torch.zeros(answers.shape[-1]).to(answers)
         taken[self.lowered] = self.by
-        return (answers - taken).log_softmax(-1)
+        shifted: Tensor = (answers - taken).log_softmax(-1)
+        return shifted
 
 
 def lowered_bias(metric: ClassLogit, embeddings: Embeddings) -> LoweredLogit:
@@ -96,7 +97,8 @@ def fit_leace(
 
     def erase(given: Tensor) -> Tensor:
         moved = (in_double(given) - mean) @ whitened / scale
-        return (in_double(given) - moved[:, None] * with_class).to(given)
+        erased: Tensor = in_double(given) - moved[:, None] * with_class
+        return erased.to(given)
 
     return erase
 
@@ -112,7 +114,9 @@ class Answering(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the logits of all classes."""
-        return self.scale * normalize(self.tower(images), dim=-1) @ self.rows.T
+        directions = normalize(self.tower(images), dim=-1)
+        logits: Tensor = self.scale * directions @ self.rows.T
+        return logits
 
 
 def importances(
@@ -164,13 +168,13 @@ def attenuated_embeddings(
         units: Indices of the units by site.
         factor: The factor; 0 sets the units to zero.
     """
-    at_zero: Any = replace(task, others=None, baseline="zero")
+    at_zero = replace(task, others=None, baseline=ZERO)
     with at_zero.running(gradients=True):
         runs = UnitsUnderGates(at_zero, keep_error=True)
         gates = runs.scored(np.ones(runs.n_gates))
         for site, of_site in units.items():
             gates[site][of_site] = factor
         embeddings = list[Tensor]()
-        for some in torch.arange(len(runs)).split(runs.rows):
+        for some in torch.split(torch.arange(len(runs)), runs.rows):
             embeddings.append(runs.run(runs.flat(gates).float(), some))
     return torch.cat(embeddings)

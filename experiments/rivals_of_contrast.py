@@ -28,6 +28,7 @@ from typing import Any, NamedTuple
 from circuitry.circuits import Method, register_method
 from circuitry.circuits.own_part_of_class import PRICE, ImagesOfClass
 from circuitry.encoder import Task
+from circuitry.encoder.baselines import ZERO
 from circuitry.encoder.task import with_others
 from circuitry.encoder.tensor_batches import one_tensor
 from circuitry.gates import UnitsUnderGates
@@ -69,7 +70,8 @@ class Measured(NamedTuple):
     @property
     def is_own(self) -> np.ndarray:
         """Mask of the images of the class."""
-        return self.answers == self.label
+        is_own: np.ndarray = self.answers == self.label
+        return is_own
 
 
 def measure(task: Task) -> Measured:
@@ -116,7 +118,7 @@ def _activations(
     )
     reduced = [defaultdict[str, list[Tensor]](list) for _ in reductions]
     # Only activations are read, so no baseline is needed.
-    of_images = replace(task, images=images, others=None, baseline="zero")
+    of_images = replace(task, images=images, others=None, baseline=ZERO)
     for batch in of_images.batches():
         for site, activation in batch.clean(task.sites).items():
             units = task.encoder.units_of(site, activation)
@@ -215,8 +217,8 @@ def contrast_once(measured: Measured) -> UnitScores:
     damages = UnitScores()
     for site, slopes in measured.slopes.items():
         costs[site] = slopes[measured.is_own].mean(0)
-        damages[site] = np.abs(slopes[~measured.is_own]).mean(0)
-    price = PRICE * np.concatenate(list(damages.values())).mean()
+        damages[site] = np.abs(slopes[~measured.is_own]).mean(axis=0)
+    price = PRICE * float(np.concatenate(list(damages.values())).mean())
     return {site: costs[site] / (damages[site] + price) for site in costs}
 
 
@@ -236,7 +238,7 @@ def random_units(measured: Measured, seed: int = 0) -> UnitScores:
     rng = np.random.default_rng(seed)
     scores = UnitScores()
     for site, slopes in measured.slopes.items():
-        scores[site] = rng.uniform(0.1, 1, slopes.shape[1])
+        scores[site] = 0.1 + rng.random(slopes.shape[1:])
     return scores
 
 
@@ -323,7 +325,9 @@ def register_rivals() -> list[str]:
 
     The units with the largest scores are the part, so the scores count as effects, whose sign matters.
     """
-    scorers = {name: partial(_measured_scores, ratio) for name, ratio in RATIOS.items()}
-    for name, scorer in (scorers | SEARCHES).items():
+    scorers: dict[str, Callable[..., UnitScores]] = dict(SEARCHES)
+    for name, ratio in RATIOS.items():
+        scorers[name] = partial(_measured_scores, ratio)
+    for name, scorer in scorers.items():
         register_method(Method(name, function=scorer, takes_others=True))
     return [*RATIOS, *SEARCHES]

@@ -62,6 +62,7 @@ from circuitry.circuits import own_part, score_units, strongest_units
 from circuitry.data import DomainFolder
 from circuitry.data.images import load_image
 from circuitry.encoder import Encoder, Task, counted_sites
+from circuitry.encoder.baselines import ZERO
 from circuitry.encoder.metrics import ClassLogit, given_classes, log_odds
 from circuitry.interventions.information import read_again
 from circuitry.interventions.kept_circuits import ablated_embeddings
@@ -188,7 +189,7 @@ def judge(class_name: str, whole: Outputs, edited: Outputs) -> dict[str, float]:
         if name in again:
             judged |= {f"{name}_own": own[name], f"{name}_others": others[name]}
             judged["refit_auc"] = own["refit_auc"]
-    return {name: float(value) for name, value in judged.items()}
+    return {name: float(np.asarray(value)) for name, value in judged.items()}
 
 
 def _answers(outputs: Outputs) -> pd.DataFrame:
@@ -363,7 +364,9 @@ def embedded(encoder: Callable[[Tensor], Tensor], images: ByClass) -> dict[str, 
     """Return embeddings by class, in batches of 32 images."""
     embeddings = dict[str, Tensor]()
     for name, of_class in images.items():
-        embeddings[name] = torch.cat([encoder(some) for some in of_class.split(32)])
+        embeddings[name] = torch.cat(
+            [encoder(some) for some in torch.split(of_class, 32)]
+        )
     return embeddings
 
 
@@ -446,7 +449,7 @@ class OneClass:
         """
         task = replace(self.task, images=self._images(fit), others=None)
         if zero:
-            task = replace(task, baseline="zero")
+            task = replace(task, baseline=ZERO)
         n_units = self.world.encoder.count_units(self.world.sites)
         embeddings = ablated_embeddings(task, n_units, parts)
         return [self._outputs(of_part, fit) for of_part in embeddings]
@@ -595,12 +598,14 @@ def tables_of(rows: pd.DataFrame) -> dict[str, pd.DataFrame]:
     columns = list(rows.columns[rows.columns.get_loc("own_fall") :])
     curves = list[dict[str, Any]]()
     whole = rows[rows["way"] == "whole"].set_index("class")
+    damages_of_classes = (DAMAGE * whole["others_log_odds"]).to_dict()
     with_curve = at_mean[at_mean["way"].isin(CURVES)]
     for (name, way), of_way in with_curve.groupby(["class", "way"], sort=False):
         curve = of_way.sort_values("share")
-        damage = DAMAGE * whole.loc[name, "others_log_odds"]
         fall, is_reached = own_fall_at(
-            float(damage), list(curve["others_fall"]), list(curve["own_fall"])
+            damages_of_classes[name],
+            list(curve["others_fall"]),
+            list(curve["own_fall"]),
         )
         told_row = {"class": name, "way": way, "own_fall": fall}
         curves.append(told_row | {"reached": is_reached})

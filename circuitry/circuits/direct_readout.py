@@ -21,6 +21,7 @@ from circuitry.circuits.asked_alike import named_sites
 from circuitry.circuits.circuit_settings import AttributionSettings
 from circuitry.circuits.narrowed_tasks import own_images
 from circuitry.circuits.nodes import clean_run, unit_effects
+from circuitry.encoder.baselines import ZERO
 from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task
 from circuitry.runs.errors import InputError
@@ -63,7 +64,7 @@ def direct_readout(
         )
     writers = last_writers(task)
     # Only activations of other images are read, so these images need no baseline.
-    others = replace(task, images=task.others, others=None, baseline="zero")
+    others = replace(task, images=task.others, others=None, baseline=ZERO)
     with task.running(gradients=True):
         of_own, slopes = _means(own_images(task), writers, with_slopes=True)
         of_others, _ = _means(others, writers, with_slopes=False)
