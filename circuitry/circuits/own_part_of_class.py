@@ -96,7 +96,8 @@ def own_part(
         The own part as a `Circuit`. Test it on other images with `lesion`. ``source.node_scores`` holds the cost of
         each unit in log-odds, and ``source.importance`` the rank of each unit in the order of removal: 1 for the first
         unit, and less for later units. ``made_with["tried"]`` lists, for each cut, the share of the units that was
-        removed and the mean probability of the class after it.
+        removed and the mean probability of the class after it. ``made_with["n_spared"]`` is the number of units that
+        ``without`` kept from being cut.
 
     Raises:
         InputError: if the metric has no candidate classes, if there are no images of other classes, if the model
@@ -149,6 +150,8 @@ def own_part(
     size = share_cut if share is None else share
     part = scores.strongest(size, budget=GLOBAL)  # rounded up, as everywhere
     made_with: dict[str, Any] = {"method": CONTRAST, "tried": order.tried}
+    if without:
+        made_with["n_spared"] = int(spared.sum())
     chance = 1 / len(images[0].metric.weights)
     if share is None and p > chance:
         made_with["note"] = (

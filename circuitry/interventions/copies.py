@@ -5,6 +5,7 @@ any unit of the first may take as much of the class. How much each further copy 
 there, and the sites of its units say at which depth.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -28,6 +29,7 @@ from circuitry.circuits.own_part_of_class import (
 from circuitry.encoder.task import Task
 from circuitry.interventions.faithfulness import draw_random
 from circuitry.runs.arguments import Count, Seed, checked
+from circuitry.runs.errors import InputError
 
 
 @checked
@@ -67,8 +69,8 @@ def find_copies(
         - the name of each site: the share of the copy's units at this site.
 
     Raises:
-        InputError: as for `own_part`; if the two tasks differ in class, encoder or in what they ask; and if too few
-            units are left for a further copy.
+        InputError: as for `own_part`; if the two tasks differ in class, encoder or in what they ask; and if there are
+            not enough units for ``most`` copies.
 
     Example:
         >>> copies, table = find_copies(task, task, share=0.01, most=2)
@@ -82,6 +84,12 @@ def find_copies(
     # Before the first copy is found, because this raises an error at once if nothing can be tested.
     with test.running(gradients=True):
         tested = ImagesOfClass(test)
+    n_units = tested.runs.n_gates
+    if most * math.ceil(share * n_units) > n_units:
+        raise InputError(
+            f"Copies share no unit, but {most} copies with {share:g} of the {n_units} units each have more than all: "
+            "give a smaller share, or a smaller number as most."
+        )
     rng = np.random.default_rng(seed)
     copies = list[Circuit]()
     rows = list[dict[str, Any]]()

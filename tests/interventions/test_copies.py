@@ -167,6 +167,7 @@ def test_a_part_without_units_is_that_of_a_plain_loop_that_spares_them(
         assert part.made_with["tried"][-1][1] == pytest.approx(p, rel=1e-4)
         spared |= set(expected)
     assert len(spared) == 15
+    assert third.made_with["n_spared"] == 10
 
 
 def test_what_leaves_no_copy_or_is_of_another_model_or_class_is_refused() -> None:
@@ -179,5 +180,7 @@ def test_what_leaves_no_copy_or_is_of_another_model_or_class_is_refused() -> Non
         own_part(task, share=0.1, without=[other])
     with pytest.raises(InputError, match="The tasks of copies are of one class"):
         find_copies(task, task_of(1))
+    with pytest.raises(InputError, match=r"6 copies with 0\.2 of the 20 units"):
+        find_copies(task, task, share=0.2, most=6)
     with pytest.raises(InputError, match="others"):
         find_copies(task, replace(task, others=None))
