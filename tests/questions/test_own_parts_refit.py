@@ -1,4 +1,4 @@
-"""What own parts leave of the information: new heads that are fitted in a folder of own parts, by images of their own."""
+"""What own parts leave of the information: new heads, fitted in a folder of own parts by images of their own."""
 
 from dataclasses import replace
 from pathlib import Path
