@@ -243,7 +243,9 @@ def test_a_plan_of_runs_for_each_edge_or_unit_runs_few(world: World) -> None:
 
 
 FEW = {"model": "rn-tiny", "data": DRAWN_IMAGES, "domains": ("real", "clipart")}
-CELLS = FEW | {"classes": ("car", "clock", "cup"), "n_images": 2, "progress": False}
+# The model recognises all images of both halves of these classes: of others a search runs less than is planned.
+KNOWN = ("bicycle", "house", "sailboat")
+CELLS = FEW | {"classes": KNOWN, "n_images": 2, "progress": False}
 
 
 def test_commands_run_what_they_plan(tmp_path: Path) -> None:
