@@ -52,21 +52,16 @@ in place of log-odds. A lead is called a lead only if it holds in log-odds at eq
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from circuitry.runs import Work, run_script
-from circuitry.bases import in_components
 from circuitry.circuits import own_part, score_units, strongest_units
-from circuitry.data import DomainFolder
-from circuitry.data.images import load_image
 from circuitry.encoder import Encoder, Task, counted_sites
 from circuitry.encoder.baselines import ZERO
 from circuitry.encoder.metrics import ClassLogit, given_classes, log_odds
 from circuitry.interventions.information import read_again
 from circuitry.interventions.kept_circuits import ablated_embeddings
-from circuitry.models import load_classifier
 from experiments.edits_that_forget import (
     Answering,
     attenuated_embeddings,
@@ -77,6 +72,13 @@ from experiments.edits_that_forget import (
     without_direction,
 )
 from experiments.kept_tables import KeepSettings
+from experiments.pacs import (
+    ByClass,
+    choose_pictures,
+    embedded,
+    load_with_head,
+    read_pictures,
+)
 from experiments.rivals_of_contrast import (
     RATIOS,
     Measured,
@@ -88,14 +90,9 @@ from experiments.rivals_of_contrast import (
 import numpy as np
 import pandas as pd
 import torch
-from open_clip.transform import PreprocessCfg, image_transform_v2
 from scipy import stats
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import cross_val_score
 from torch import Tensor
 
-N_HEAD = 60
-"""Photographs of each class that fit the head."""
 N_FIND = 12
 """Images of each class that find."""
 N_TEST = 20
@@ -112,8 +109,6 @@ SHARES = (0.005, 0.01, 0.02, 0.05)
 """Shares of the units of the curves."""
 DAMAGE = 0.1
 """Equal damage: the share of others' own log-odds that is lost."""
-PENALTIES = tuple(10.0**k for k in range(6))
-"""Candidates for the inverse penalty of the head."""
 SPARSITIES = (1.0, 3.0, 10.0)
 """Candidates for the weight of sparsity of learned masks."""
 ALPHAS = (2.0, 10.0)
@@ -137,8 +132,6 @@ AT_ZERO = (CONTRAST, "contrast-once", "readout", "random")
 """Methods whose units are also set to zero."""
 HIGHER = ("own_fall", "others_right", "own_rank", "constant_others", "refit_others")
 """Columns in which more is better for a way to remove a class."""
-ByClass = Mapping[str, Tensor]
-"""A tensor with a row for each image, by class."""
 
 
 class Outputs(NamedTuple):
@@ -315,80 +308,31 @@ class World(NamedTuple):
 
 def make_world(config: Config) -> World:
     """Load the model, fit its head, and choose the images."""
-    classifier = load_classifier("efficientnet-lite0")
-    size = (config.size, config.size)
-    chain = replace(classifier.encoder.chain, image_size=size)
-    encoder = in_components(
-        Encoder(classifier.encoder.tower, chain.stages, size, chain=chain)
-    )
-    half = (0.5, 0.5, 0.5)
-    prepared = PreprocessCfg(size=size, mean=half, std=half, interpolation="bicubic")
-    preprocess = image_transform_v2(prepared, is_train=False)
-    folder = DomainFolder(config.data, None)
-
-    def read(name: str, domain: str, some: slice) -> Tensor:
-        records = [
-            r for r in folder.records if (r.class_name, r.domain) == (name, domain)
-        ]
-        # The rule of the shared order, which anybody with all of PACS can repeat.
-        records.sort(key=lambda r: sha256(r.relative.encode()).hexdigest())
-        return torch.stack([preprocess(load_image(r.path)) for r in records[some]])
-
-    names = folder.classes
-    photographs = {name: read(name, "photo", slice(N_HEAD)) for name in names}
-    rows, scale = fit_head(embedded(encoder, photographs))
+    head, pictures = choose_pictures(config.data)
+    clip, fitted = load_with_head("efficientnet-lite0", config.size, head)
     metrics = dict[str, ClassLogit]()
-    for label, name in enumerate(names):
-        metrics[name] = ClassLogit(rows, label, scale=scale)
-    # The photographs that fit the head take no further part.
-    first = N_HEAD if config.style == "photo" else 0
     sets: tuple[dict[str, Tensor], ...] = ({}, {}, {})
-    for name in names:
-        images = read(name, config.style, slice(first, first + N_READ))
-        answers = metrics[name].log_answers(embedded(encoder, {name: images})[name])
-        recognised = metrics[name].is_given(answers).nonzero()[:N_FIND, 0]
-        found = torch.zeros(len(images), dtype=torch.bool)
-        found[recognised] = True
-        rest = images[~found]
-        for of_class, chosen in zip(
-            sets,
-            (images[found], rest[:N_TEST], rest[N_TEST : N_TEST + N_FIT]),
-            strict=True,
-        ):
-            of_class[name] = chosen
-    sites = counted_sites(encoder, progress=False)
-    return World(encoder, sites, metrics, *sets)
-
-
-@torch.no_grad()
-def embedded(encoder: Callable[[Tensor], Tensor], images: ByClass) -> dict[str, Tensor]:
-    """Return embeddings by class, in batches of 32 images."""
-    embeddings = dict[str, Tensor]()
-    for name, of_class in images.items():
-        embeddings[name] = torch.cat(
-            [encoder(some) for some in torch.split(of_class, 32)]
+    for label, name in enumerate(pictures.classes):
+        metrics[name] = ClassLogit(fitted.rows, label, scale=fitted.scale)
+        # The pictures of a domain are in the order of the rule.
+        of_class = [
+            record
+            for record in pictures.records
+            if (record.domain, record.class_name) == (config.style, name)
+        ]
+        images = read_pictures(of_class[:N_READ], clip.preprocess)
+        answers = metrics[name].log_answers(
+            embedded(clip.encoder, {name: images})[name]
         )
-    return embeddings
-
-
-def fit_head(embeddings: ByClass) -> tuple[Tensor, float]:
-    """Fit a logistic regression of normalised embeddings, and return its rows [classes, d] and their scale."""
-    directions = torch.cat(list(embeddings.values()))
-    directions = torch.nn.functional.normalize(directions, dim=-1)
-    labels = np.repeat(np.arange(len(embeddings)), list(map(len, embeddings.values())))
-    x = directions.double().numpy()
-    losses = dict[float, float]()
-    for penalty in PENALTIES:
-        head = LogisticRegression(C=penalty, fit_intercept=False, max_iter=2000)
-        scores = cross_val_score(head, x, labels, scoring="neg_log_loss", cv=5)
-        losses[penalty] = -scores.mean()
-    best = min(losses, key=lambda penalty: losses[penalty])
-    head = LogisticRegression(C=best, fit_intercept=False, max_iter=2000)
-    rows = torch.from_numpy(head.fit(x, labels).coef_).float()
-    # Rows of about length one, as the package has them; the scale makes them logits again.
-    scale = float(rows.norm(dim=1).mean())
-    print(f"head: C {best:g}, scale {scale:.1f}, losses {losses}")
-    return rows / scale, scale
+        recognised = metrics[name].is_given(answers).nonzero()[:N_FIND, 0]
+        finds = torch.zeros(len(images), dtype=torch.bool)
+        finds[recognised] = True
+        rest = images[~finds]
+        chosen = (images[finds], rest[:N_TEST], rest[N_TEST : N_TEST + N_FIT])
+        for of_set, of_name in zip(sets, chosen, strict=True):
+            of_set[name] = of_name
+    sites = counted_sites(clip.encoder, progress=False)
+    return World(clip.encoder, sites, metrics, *sets)
 
 
 class OneClass:

@@ -27,7 +27,6 @@ from circuitry.encoder.modes import own_modes
 from circuitry.gates.fisher import normal_ranks
 from circuitry.interventions import circuit_of, lesion
 from circuitry.models import FolderBaseline
-from experiments.own_parts import planted_classes
 from experiments.representations.embeddings import embed_images, embed_texts
 from experiments.representations.representation_folder import (
     extract_representations,
@@ -40,6 +39,7 @@ from experiments.representations.strongest_features import (
 )
 from tests.doors.walk import FEW, public_names
 from tests.doors.world import World
+from tests.support.planted_classes import planted_classes
 from tests.support.work import QUIET
 
 ROOMS = (

@@ -15,7 +15,7 @@ from circuitry.circuits import own_part
 from circuitry.encoder import Encoder, Stage
 from circuitry.interventions import circuit_of, find_copies
 from circuitry.runs import InputError
-from experiments.own_parts import planted_classes
+from tests.support.planted_classes import planted_classes
 from tests.support.work import QUIET
 
 SITE = "units"

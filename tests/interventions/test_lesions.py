@@ -16,7 +16,7 @@ from circuitry.encoder import Encoder, Stage
 from circuitry.encoder.chain import ModelScale
 from circuitry.interventions import circuit_of, lesion, part_overlaps
 from circuitry.runs import InputError
-from experiments.own_parts import planted_classes
+from tests.support.planted_classes import planted_classes
 from tests.support.work import QUIET
 
 NET = planted_classes()

@@ -48,8 +48,13 @@ from circuitry.reports.sections.own_parts import (
 )
 from circuitry.runs import InputError
 from experiments.drawn import DrawingSettings, write_toy
-from experiments.own_parts import COMMON, OWN_UNITS, PlantedClasses, planted_classes
 from tests.support.extraction import contents
+from tests.support.planted_classes import (
+    COMMON,
+    OWN_UNITS,
+    PlantedClasses,
+    planted_classes,
+)
 from tests.support.scripts import command_module
 from tests.support.work import QUIET
 

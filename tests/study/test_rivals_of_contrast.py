@@ -11,7 +11,6 @@ from circuitry.circuits import METHODS, own_part, score_units
 from circuitry.circuits.circuit_settings import MOST
 from circuitry.circuits.own_part_of_class import FIRST, ImagesOfClass, contrast
 from circuitry.interventions import find_circuit
-from experiments.own_parts import planted_classes
 from experiments.rivals_of_contrast import (
     RATIOS,
     SEARCHES,
@@ -29,6 +28,7 @@ from experiments.rivals_of_contrast import (
     register_rivals,
     tf_idf,
 )
+from tests.support.planted_classes import planted_classes
 from tests.support.work import QUIET
 
 NET = planted_classes()

@@ -11,7 +11,6 @@ from torch import Tensor
 from circuitry.encoder.metrics import ClassLogit
 from experiments import rivals_of_own_parts
 from experiments.edits_that_forget import lowered_bias
-from experiments.own_parts import planted_classes
 from experiments.rivals_of_contrast import contrast_once, measure, random_units
 from experiments.rivals_of_own_parts import (
     ALPHAS,
@@ -27,6 +26,7 @@ from experiments.rivals_of_own_parts import (
     tables_of,
     wilcoxon_p,
 )
+from tests.support.planted_classes import planted_classes
 
 NAMES = ("ant", "bee", "cat")
 METRICS = {
