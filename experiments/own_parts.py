@@ -15,8 +15,8 @@ with ImageNet weights at 160 px. Ablated units have their mean per position over
 - depth: parts among the units of early or late sites only, in photographs and sketches.
 
 *Estimators.* Means over classes with 95 % intervals over classes; own cells and other cells as in the report. A class
-is the unit of independence, so no interval has more than seven values. The told share is 2 %, as in the study of rivals.
-Transfer is at equal damage to other classes, and shares of the ceiling are as in `overlap_by_styles`.
+is the unit of independence, so no interval has more than seven values. The told share is 2 %, as in the study of
+rivals. Transfer is at equal damage to other classes, and shares of the ceiling are as in `overlap_by_styles`.
 
 *Attacks, named before.* For the verdicts on two styles: the parts of the two halves of one style, which ought to be
 called the same part, by the same rules (``halves``). For "the class's own": random units, and the parts of the other
@@ -142,8 +142,10 @@ def own_parts(
     head, pictures = choose_pictures(config.data, config.skip)
     clip, metric = load_with_head(config.model, config.size, head)
     images = DomainFolder(pictures.source, domains=domains)
-    asked = {"n_images": N_FIND, "n_tests": N_TEST, "shares": SHARES} | settings
-    return OwnParts(clip, images, out, OwnPartSettings(metric=metric, **asked))
+    asked: dict[str, Any] = {"n_images": N_FIND, "n_tests": N_TEST, "shares": SHARES}
+    return OwnParts(
+        clip, images, out, OwnPartSettings(metric=metric, **asked | settings)
+    )
 
 
 def find_styles(config: Config) -> OwnParts:

@@ -14,7 +14,8 @@ from pathlib import Path
 
 from circuitry.bases import in_components
 from circuitry.data import DomainFolder, ImageRecord, load_image
-from circuitry.data.image_sources import ImageList, ListedImage
+from circuitry.data.image_lists import ListedImage
+from circuitry.data.image_sources import ImageList
 from circuitry.encoder import Encoder
 from circuitry.encoder.metrics import ClassLogit
 from circuitry.models import Clip, from_encoder, load_classifier
