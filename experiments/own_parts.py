@@ -73,6 +73,7 @@ from circuitry.comparison.own_part_verdicts import (
     style_verdicts,
     transfers,
 )
+from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data import DomainFolder, SmallTables
 from circuitry.data.folds import Key
 from circuitry.encoder import counted_sites
@@ -274,8 +275,8 @@ def of_copies(config: Config) -> dict[str, pd.DataFrame]:
     for key in run.keys:
         path = config.folder / f"{key[0]}-{key[1]}.csv"
         if not path.is_file():
-            copies_of(run, key).to_csv(path, index=False)
-        table = pd.read_csv(path)
+            write_named_table(path, copies_of(run, key))
+        table = read_named_table(path)
         of_units = table.pop("units").str.split()
         units[key] = [set(listed) for listed in of_units]
         falls.append(table.assign(**{"class": key[0], "domain": key[1]}))

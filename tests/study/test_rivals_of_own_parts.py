@@ -18,7 +18,6 @@ from experiments.rivals_of_own_parts import (
     Outputs,
     World,
     first_units,
-    fit_head,
     judge,
     own_fall_at,
     paired,
@@ -146,17 +145,6 @@ def test_first_units_have_the_largest_scores_and_not_the_largest_sizes() -> None
         "b": [1, 2],
     }
     assert list(first_units(scores, 1 / 5)) == ["b"]
-
-
-def test_a_head_tells_the_classes_it_is_fitted_to() -> None:
-    rows, scale = fit_head(
-        {name: around(row, 12, row, 0.3) for row, name in enumerate(NAMES)}
-    )
-    for row in range(3):
-        metric = ClassLogit(rows, row, scale=scale)
-        answers = metric.log_answers(around(row, 20, 30 + row))
-        assert metric.is_given(answers).all()
-    assert rows.norm(dim=1).mean() == pytest.approx(1, abs=1e-5)
 
 
 class NoWeights(NamedTuple):
