@@ -163,6 +163,7 @@ def find_depth(config: Config) -> OwnParts:
         depth=True,
         shares=(max(SHARES),),
         second_half=False,
+        n_tests=N_TEST // 2,
     )
 
 

@@ -313,7 +313,9 @@ def add_own_parts(
         lines = lesion_lines_of(by_share, measure)
         lines = lines.assign(place=100 * lines["share"])
         report.figure(
-            lesion_lines(lines, "ablated units (%)", capitalised(measure.name)),
+            lesion_lines(
+                lines, "ablated units (%)", capitalised(measure.name), measure
+            ),
             f"Over the share of units that is ablated: {meaning}, with 95 % intervals over classes.",
         )
     report.table(
@@ -372,7 +374,10 @@ def add_own_parts(
                 )
                 report.figure(
                     lesion_lines(
-                        of_way, f"units may lie {way}", capitalised(measure.name)
+                        of_way,
+                        f"units may lie {way}",
+                        capitalised(measure.name),
+                        measure,
                     ),
                     f"The same share of the units {way} each site; see above.",
                 )
