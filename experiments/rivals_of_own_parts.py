@@ -216,6 +216,9 @@ def own_fall_at(
         damage: The fall of other images' own log-odds.
         others_falls, own_falls: Falls at growing shares of the units. Both are 0 without units.
     """
+    # At no damage no unit may be ablated.
+    if damage <= 0:
+        return 0.0, True
     last_x = 0.0
     last_y = 0.0
     for x, y in zip(others_falls, own_falls, strict=True):
