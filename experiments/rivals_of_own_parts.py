@@ -64,9 +64,9 @@ from circuitry.data.images import load_image
 from circuitry.encoder import Encoder, Task, counted_sites
 from circuitry.encoder.baselines import ZERO
 from circuitry.encoder.metrics import ClassLogit, given_classes, log_odds
-from circuitry.interventions.information import read_again
 from circuitry.interventions.kept_circuits import ablated_embeddings
 from circuitry.models import load_classifier
+from circuitry.models.heads_fitted_again import read_again
 from experiments.edits_that_forget import (
     Answering,
     attenuated_embeddings,
@@ -451,8 +451,7 @@ class OneClass:
         task = replace(self.task, images=self._images(fit), others=None)
         if zero:
             task = replace(task, baseline=ZERO)
-        n_units = self.world.encoder.count_units(self.world.sites)
-        embeddings = ablated_embeddings(task, n_units, parts)
+        embeddings = ablated_embeddings(task, parts)
         return [self._outputs(of_part, fit) for of_part in embeddings]
 
     def _images(self, fit: bool) -> Tensor:

@@ -153,15 +153,9 @@ class CurveReading:
             statistic: A function that computes the statistic from weights. By default the statistic is the measure,
                 with one value for each size.
         """
-        if statistic is None:
-            statistic = self.ratios
-        by_circuit = dict[str, np.ndarray]()
-        for name, rows in statistic(self.weights).items():
-            value = rows[0]
-            if self.reason:
-                value = np.full_like(value, np.nan)
-            by_circuit[name] = value
-        return by_circuit
+        by_circuit = (statistic or self.ratios)(self.weights)
+        known = np.nan if self.reason else 1.0
+        return {name: rows[0] * known for name, rows in by_circuit.items()}
 
     def ratios(self, weights: Weights) -> dict[str, np.ndarray]:
         """Return a dictionary from the name of a circuit, such as ``kept``, to the measure [rows, sizes].
