@@ -128,5 +128,6 @@ def _falls(
         for places in (images.own, images.others):
             odds = images.log_odds(places, (~closed).float())
             means[-1].append(float(odds.mean()))
-    whole, *after = np.array(means)
-    return (whole - after).T
+    odds = np.array(means)
+    falls: np.ndarray = odds[0] - odds[1:]
+    return falls.T

@@ -282,8 +282,7 @@ def lesion_cell(
     )
     _tell_unknown(key, table)
     # Both are known only if the class of the part is a candidate.
-    is_unknown = np.equal(part_labels, NO_ANSWER)
-    table.loc[is_unknown, ["taken_for", "nearness"]] = np.nan
+    table.loc[np.equal(part_labels, NO_ANSWER), ["taken_for", "nearness"]] = np.nan
     asked = asked_of(task, "A lesion takes")
     return mean_of_draws(table.drop(columns="unknown"), lesions).assign(
         candidates=asked["candidates"],

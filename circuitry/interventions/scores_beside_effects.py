@@ -47,7 +47,8 @@ class AttributionCheck:
         for site, of_site in self.points.groupby("site", sort=False):
             for sample in ("top", "random"):
                 chosen = of_site.loc[of_site[sample], ["attributed", "exact"]]
-                row = {"site": site, "sample": sample, "n_units": len(chosen)}
+                row: dict[str, Any] = {"site": site, "sample": sample}
+                row["n_units"] = len(chosen)
                 for method in ("pearson", "spearman"):
                     # Two points always lie on a line.
                     table = chosen.astype(float).corr(method, min_periods=3)
@@ -107,5 +108,5 @@ def map_agreement(maps: Mapping[str, np.ndarray]) -> dict[str, float]:
         The correlations by name, without the first map. A correlation is NaN if either map is constant.
     """
     pixels = pd.DataFrame({name: of_map.ravel() for name, of_map in maps.items()})
-    with_first: dict[str, float] = pixels.astype(float).corr().iloc[1:, 0].to_dict()
-    return with_first
+    with_first = pixels.astype(float).corr().iloc[1:, 0]
+    return {str(name): float(r) for name, r in with_first.items()}

@@ -9,21 +9,17 @@ from typing import Annotated, Any
 import numpy as np
 import pandas as pd
 
+from circuitry.comparison.bootstrap import draw_counts, percentile_band
 from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.one_site_reading import OTHER_CIRCUITS, OWN_CIRCUIT
 from circuitry.comparison.significance import holm, mantel
 from circuitry.comparison.table import VALUES, check_table, with_columns
 from circuitry.interventions.curve_reading import (
     CURVE_MEASURES,
-    draw_counts,
-    percentile_band,
+    RESAMPLES,
 )
 from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-
-OWN_CIRCUIT = "own domain's circuit"
-OTHER_CIRCUITS = "other domains' circuits"
-"""The groups of circuits in `transfer_over_depth`."""
-
 
 CircuitTable = Annotated[
     pd.DataFrame, with_columns("class", "circuit_domain", "image_domain")
@@ -188,10 +184,8 @@ def transfer_against_similarity(
         )
     # Both matrices are indexed by pairs of domains below, so each must have all domains in rows and columns.
     for name, table in (("matrix", matrix), ("similarity", similarity)):
-        columns = sorted(str(column) for column in table.columns)
-        rows = sorted(str(row) for row in table.index)
-        n_numeric = table.select_dtypes("number").shape[1]
-        if columns != rows or n_numeric < table.shape[1]:
+        is_square = sorted(map(str, table.columns)) == sorted(map(str, table.index))
+        if not is_square or table.select_dtypes("number").shape != table.shape:
             raise InputError(
                 f"A {name} has numbers of the same domains in rows and columns, but this one has the columns "
                 f"{', '.join(map(str, table.columns))}: take it from transfer_matrix or domain_matrix."
@@ -253,7 +247,7 @@ def transfer_over_depth(
         by_class = of_group.groupby("class")[["kept", "lead"]].mean().to_numpy()
         n = len(by_class)
         # The first row is without resampling, and the others are resamples: kept and lead, summed over classes.
-        counts = np.vstack([np.ones(n), draw_counts(rng, n)])
+        counts = np.vstack([np.ones(n), draw_counts(rng, n, RESAMPLES)])
         kept, lead = (counts @ by_class).T
         # Without a lead there is no ratio.
         ratios = kept / np.where(lead > 0, lead, np.nan)
@@ -263,58 +257,6 @@ def transfer_over_depth(
         rows.append((group, site, ratios[0], low, high, n))
     columns = ["domain", "site", "value", "low", "high", "n_classes"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def lead_of_own_circuits(
-    over_depth: pd.DataFrame,
-) -> tuple[float, float, pd.Series, int] | None:
-    """Compare circuits on images of their own domain with circuits of other domains, kept at one site at a time.
-
-    Args:
-        over_depth: A table of `transfer_over_depth`.
-
-    Returns:
-        None if no site has values of both groups. Otherwise four values: the mean over sites for circuits on their own
-        domain; the mean over sites for circuits of other domains; the difference at each site, in descending order; and
-        the number of sites at which the interval of the first group lies above the interval of the second group.
-    """
-    by_site = over_depth.set_index("site").sort_index()
-    own = by_site[by_site["domain"] == OWN_CIRCUIT]
-    other = by_site[by_site["domain"] == OTHER_CIRCUITS]
-    own, other = own.align(other, join="inner", axis=0)
-    leads = (own["value"] - other["value"]).dropna()
-    if leads.empty:
-        return None
-    # A comparison with NaN is False, so a site without an interval is not counted.
-    apart = own["low"] > other["high"]
-    return (
-        float(own.loc[leads.index, "value"].mean()),
-        float(other.loc[leads.index, "value"].mean()),
-        leads.sort_values(ascending=False, kind="stable"),
-        int(apart.sum()),
-    )
-
-
-def transfer_accuracies(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean share of images that are classified as the class, over all rows of a table.
-
-    Args:
-        table: A table of `transfer_circuits` or `interchange`.
-
-    Returns:
-        A table with the columns images, accuracy (in the runs with circuits) and full_accuracy (of the whole model). It
-        has a row for images of the class. If ``table`` has columns for images of other classes, they have a row, too.
-    """
-    rows = list[dict[str, Any]]()
-    for images, prefix in (("of the class", ""), ("of other classes", "other_")):
-        if f"{prefix}accuracy" in table:
-            row = {
-                "images": images,
-                "accuracy": table[f"{prefix}accuracy"].mean(),
-                "full_accuracy": table[f"{prefix}full_accuracy"].mean(),
-            }
-            rows.append(row)
-    return pd.DataFrame(rows, columns=["images", "accuracy", "full_accuracy"])
 
 
 def transfer_correlations(
