@@ -76,6 +76,5 @@ def join_information(
     known = [rows for rows in information if len(rows)]
     if not known:
         return table.assign(whole_auc=np.nan, auc=np.nan)
-    joined = pd.concat(known)
-    names = [column for column in joined if column in table]
-    return table.merge(joined, on=names, how="left")
+    # On the columns that name a lesion, which are those that both tables have.
+    return table.merge(pd.concat(known), how="left")

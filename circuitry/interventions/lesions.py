@@ -138,10 +138,11 @@ def lesion(
     asked = dict[str, dict[str, Any]]()
     labels = dict[str, int]()
     for key, task in tasks.items():
-        labels[key[0]] = _metric(task).label
+        title = " in ".join(key)
+        asked[title] = asked_of(task, "A lesion takes")
         # A class is one row of the candidates.
-        of_class = {f"label of {key[0]}": labels[key[0]]}
-        asked[" in ".join(key)] = asked_of(task, "A lesion takes") | of_class
+        labels[key[0]] = _metric(task).label
+        asked[title][f"label of {key[0]}"] = labels[key[0]]
     check_asked_alike(
         asked,
         "The cells of one table of lesions",
@@ -217,7 +218,9 @@ def _baseline_of_parts(parts: Mapping[Key, Circuit], tested: str) -> str | None:
     for key, part in parts.items():
         made = part.source.settings
         # Circuits that are made by hand name neither baseline nor scale.
-        known = {name: made[name] for name in ("baseline", "scale") if name in made}
+        known: dict[str, Any] = {
+            name: made[name] for name in ("baseline", "scale") if name in made
+        }
         asked[f"the part of {' in '.join(key)}"] = known
         part_baseline = part_baseline or known.get("baseline")
     check_asked_alike(
@@ -277,9 +280,9 @@ def lesion_cell(
         whole_right=whole["right"],
         whole_log_odds=whole["log_odds"],
         whole_rank=whole["rank"],
-        **pd.DataFrame(after),
-        nearness=_nearness(metric, torch.tensor(part_labels)),
     )
+    nearness = _nearness(metric, torch.tensor(part_labels))
+    table = table.join(pd.DataFrame(after).assign(nearness=nearness))
     _tell_unknown(key, table)
     # Both are known only if the class of the part is a candidate.
     table.loc[np.equal(part_labels, NO_ANSWER), ["taken_for", "nearness"]] = np.nan

@@ -107,8 +107,8 @@ def part_overlaps(
         chance=chance[a, b],
         edges=of_edges[0],
         edges_chance=of_edges[1],
-        size_a=np.array(sizes, float)[a],
-        size_b=np.array(sizes, float)[b],
+        size_a=np.array(sizes)[a],
+        size_b=np.array(sizes)[b],
         n_a=np.array(n_images)[a],
         n_b=np.array(n_images)[b],
     )

@@ -9,7 +9,7 @@
 the more the domains share.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -192,7 +192,7 @@ def interchange(
     return pd.DataFrame(rows, columns=INTERCHANGE_COLUMNS)
 
 
-def _means(task: Task, circuits: Sequence[Circuit]) -> list[dict[str, Any]]:
+def _means(task: Task, circuits: Sequence[Circuit]) -> list[dict[Hashable, Any]]:
     """Return means over a task's images under each circuit, the first of which is the whole model.
 
     They are metric, accuracy and n_images; if the task has ``others``, also other_metric and other_accuracy. The
@@ -207,8 +207,7 @@ def _means(task: Task, circuits: Sequence[Circuit]) -> list[dict[str, Any]]:
             right = of_images.get("top", np.full_like(metric, np.nan))
             table[f"{prefix}metric"] = metric.mean(1)
             table[f"{prefix}accuracy"] = right.mean(1)
-    rows: list[dict[str, Any]] = table.to_dict("records")
-    return rows
+    return table.to_dict("records")
 
 
 def _jobs(

@@ -288,8 +288,8 @@ def transfer_correlations(
         rows.append(row)
     table = pd.DataFrame(rows)
     # Holm's correction is over one family of tests: all sites and measures.
-    cells = table[corrected].astype(float).stack(future_stack=True)
-    table[corrected] = holm(cells).unstack()[corrected]
+    cells = pd.Series(table[corrected].to_numpy(dtype=float).ravel())
+    table[corrected] = holm(cells).to_numpy().reshape(len(table), -1)
     return table
 
 
