@@ -128,6 +128,6 @@ def _falls(
         for places in (images.own, images.others):
             odds = images.log_odds(places, (~closed).float())
             means[-1].append(float(odds.mean()))
-    odds = np.array(means)
-    falls: np.ndarray = odds[0] - odds[1:]
+    by_set = np.array(means)
+    falls: np.ndarray = by_set[0] - by_set[1:]
     return falls.T
