@@ -64,8 +64,8 @@ from circuitry.circuits import own_part, score_units, strongest_units
 from circuitry.encoder import Encoder, Task, counted_sites
 from circuitry.encoder.baselines import ZERO
 from circuitry.encoder.metrics import ClassLogit, given_classes, log_odds
-from circuitry.interventions.information import read_again
 from circuitry.interventions.kept_circuits import ablated_embeddings
+from circuitry.models.heads_fitted_again import read_again
 from experiments.edits_that_forget import (
     Answering,
     attenuated_embeddings,
@@ -402,8 +402,7 @@ class OneClass:
         task = replace(self.task, images=self._images(fit), others=None)
         if zero:
             task = replace(task, baseline=ZERO)
-        n_units = self.world.encoder.count_units(self.world.sites)
-        embeddings = ablated_embeddings(task, n_units, parts)
+        embeddings = ablated_embeddings(task, parts)
         return [self._outputs(of_part, fit) for of_part in embeddings]
 
     def _images(self, fit: bool) -> Tensor:

@@ -88,21 +88,20 @@ def mean_of_draws(table: pd.DataFrame, lesions: Sequence[Ablated]) -> pd.DataFra
 
     Args:
         table: Rows of `Ablated.row` with further columns of numbers.
-        lesions: The lesions of the table.
+        lesions: The lesions of the table, all of which tell the same columns.
     """
-    names = list(lesions[0].row(lesions[0].found_on))
+    names = [*lesions[0].told, *KEYS]
     return table.groupby(names, sort=False).mean().reset_index()
 
 
 def lesioned_embeddings(
-    task: Task, lesions: Sequence[Ablated], n_units: Mapping[str, int]
+    task: Task, lesions: Sequence[Ablated]
 ) -> Float[Tensor, "runs images d"]:
     """Return the embeddings of a task's images in a run of the whole model, and in a run of each lesion.
 
     Args:
         task: The task with these images.
         lesions: The units that each lesion ablates.
-        n_units: The number of units, error units included, of each site of the parts.
     """
     quiet = replace(
         task,
@@ -112,4 +111,4 @@ def lesioned_embeddings(
     )
     # The whole model also runs as a circuit, so that the answers before and after a lesion do not differ by rounding.
     whole: Mapping[str, np.ndarray] = {}
-    return ablated_embeddings(quiet, n_units, [whole, *(one.units for one in lesions)])
+    return ablated_embeddings(quiet, [whole, *(one.units for one in lesions)])

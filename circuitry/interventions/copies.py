@@ -12,9 +12,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import torch
 from jaxtyping import Float
-from torch import Tensor
 
 from circuitry.circuits.circuit_settings import OwnShare
 from circuitry.circuits.found_on import own_and_others, tell_seen
@@ -29,7 +27,6 @@ from circuitry.circuits.own_part_of_class import (
 from circuitry.encoder.task import Task
 from circuitry.interventions.faithfulness import draw_random
 from circuitry.runs.arguments import Count, Seed, checked
-from circuitry.runs.errors import InputError
 
 
 @checked
@@ -49,7 +46,7 @@ def find_copies(
         test: Images of the class, and as ``others`` images of other classes, that test the copies. They should be other
             images than those of ``task``. Its ``sites`` are ignored.
         share: Share of the units that each copy has.
-        most: The largest number of copies.
+        most: The largest number of copies. There are fewer if the units are not enough for as many.
         random_draws: The number of random circuits that each copy is compared with. They have as many units at every
             site.
         seed: Seed of the random circuits.
@@ -69,8 +66,7 @@ def find_copies(
         - the name of each site: the share of the copy's units at this site.
 
     Raises:
-        InputError: as for `own_part`; if the two tasks differ in class, encoder or in what they ask; and if there are
-            not enough units for ``most`` copies.
+        InputError: as for `own_part`, and if the two tasks differ in class, encoder or in what they ask.
 
     Example:
         >>> copies, table = find_copies(task, task, share=0.01, most=2)
@@ -84,38 +80,33 @@ def find_copies(
     # Before the first copy is found, because this raises an error at once if nothing can be tested.
     with test.running(gradients=True):
         tested = ImagesOfClass(test)
+    # Copies share no unit, so there are no more of them than the units are enough for.
     n_units = tested.runs.n_gates
-    if most * math.ceil(share * n_units) > n_units:
-        raise InputError(
-            f"Copies share no unit, but {most} copies with {share:g} of the {n_units} units each have more than all: "
-            "give a smaller share, or a smaller number as most."
-        )
+    most = min(most, n_units // math.ceil(share * n_units))
     rng = np.random.default_rng(seed)
     copies = list[Circuit]()
     rows = list[dict[str, Any]]()
     while len(copies) < most:
         copy = own_part(tasks, share=share, without=copies)
         copies.append(copy)
-        so_far = _together(copies)
-        drawn = draw_random([copy, so_far], random_draws, rng)
+        units = dict[str, np.ndarray]()
+        for site in copy.units:
+            units[site] = np.concatenate([earlier.units[site] for earlier in copies])
+        ablated = [copy, replace(copy, units=units)]
+        drawn = draw_random(ablated, random_draws, rng)
         with test.running(gradients=True):
-            of_class, of_others = _falls(tested, [copy, so_far, *drawn])
+            of_class, of_others = _falls(tested, [*ablated, *drawn])
         # Each draw has random units for the copy, and then for all copies so far.
         by_chance = of_class[2:].reshape(random_draws, 2).mean(0)
-        row: dict[str, Any] = {
-            "copy": len(copies),
-            "share": copy.size,
-            "fall": of_class[0],
-            "others_fall": of_others[0],
-            "random_fall": by_chance[0],
-            "fall_so_far": of_class[1],
-            "others_fall_so_far": of_others[1],
-            "random_fall_so_far": by_chance[1],
-            "n_images": len(tested.own),
-            "n_others": len(tested.others),
-        }
-        for site, units in copy.units.items():
-            row[site] = len(units) / copy.count
+        row: dict[str, Any] = {"copy": len(copies), "share": copy.size}
+        for i, ending in enumerate(("", "_so_far")):
+            row[f"fall{ending}"] = of_class[i]
+            row[f"others_fall{ending}"] = of_others[i]
+            row[f"random_fall{ending}"] = by_chance[i]
+        row["n_images"] = len(tested.own)
+        row["n_others"] = len(tested.others)
+        for site, of_site in copy.units.items():
+            row[site] = len(of_site) / copy.count
         rows.append(row)
         if of_class[0] <= by_chance[0]:
             break
@@ -125,28 +116,18 @@ def find_copies(
     return copies, pd.DataFrame(rows)
 
 
-def _together(copies: Sequence[Circuit]) -> Circuit:
-    """Return the circuit of the units of all copies."""
-    units = dict[str, np.ndarray]()
-    for site in copies[0].units:
-        units[site] = np.concatenate([copy.units[site] for copy in copies])
-    return replace(copies[0], units=units)
-
-
 def _falls(
     images: ImagesOfClass, ablated: Sequence[Circuit]
 ) -> Float[np.ndarray, "2 sets"]:
     """Return how much the mean log-odds fall, of the class and of other classes, when each circuit is ablated."""
-    device = images.runs.embeddings.device
-    n_gates = images.runs.n_gates
+    means = list[list[float]]()
     # The whole model also runs under gates, so that a fall is not a rounding error.
-    sets = [torch.zeros(n_gates, dtype=torch.bool)]
-    sets += [gates_of(images.runs, [circuit]) for circuit in ablated]
-    means = list[Tensor]()
-    for closed in sets:
-        opened = (~closed).float().to(device)
+    for circuits in ([], *([circuit] for circuit in ablated)):
+        closed = gates_of(images.runs, circuits).to(images.runs.embeddings.device)
+        means.append([])
         for places in (images.own, images.others):
-            means.append(images.log_odds(places, opened).mean())
-    odds = torch.stack(means).view(len(sets), 2).cpu().numpy()
-    falls: np.ndarray = (odds[0] - odds[1:]).T
-    return falls
+            odds = images.log_odds(places, (~closed).float())
+            means[-1].append(float(odds.mean()))
+    by_set = np.array(means)
+    falls: np.ndarray = by_set[0] - by_set[1:]
+    return falls.T

@@ -5,9 +5,10 @@ own part. For comparison, another lesion ablates as many random units.
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Annotated, Any, NamedTuple
+from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
@@ -53,9 +54,6 @@ from circuitry.runs.arguments import SOME, Natural, Seed, checked
 from circuitry.runs.errors import InputError, name_some
 from circuitry.runs.identity import same_entry
 from circuitry.runs.progress import Bar
-
-_ROWS = 4096
-"""Largest number of embeddings whose answers are in memory at once."""
 
 log = logging.getLogger(__name__)
 
@@ -137,39 +135,54 @@ def lesion(
     _check_refit(tasks, refit)
     # Probabilities depend on the scale of the logits. A task without a scale takes the scale of the model.
     tasks = {key: at_model_scale(task) for key, task in tasks.items()}
-    asked = _asked_of_cells(tasks)
-    part_baseline = _baseline_of_parts(parts, asked["baseline"])
-    labels = _labels_of_classes(tasks, parts, asked["text_weights"])
+    asked = dict[str, dict[str, Any]]()
+    labels = dict[str, int]()
+    for key, task in tasks.items():
+        title = " in ".join(key)
+        asked[title] = asked_of(task, "A lesion takes")
+        # A class is one row of the candidates.
+        labels[key[0]] = _metric(task).label
+        asked[title][f"label of {key[0]}"] = labels[key[0]]
+    check_asked_alike(
+        asked,
+        "The cells of one table of lesions",
+        "give all the same, or make a table of each",
+    )
+    of_all = next(iter(asked.values()))
+    part_baseline = _baseline_of_parts(parts, of_all["baseline"])
+    for (class_name, _), part in parts.items():
+        made = part.source.settings
+        # A label is the index of a candidate, so among other texts it would mean another class.
+        if same_entry(made.get("text_weights"), of_all["text_weights"]):
+            labels.setdefault(class_name, int(made["label"]))
     # Random units are drawn once, so that all classes are tested without the same units.
     rng = np.random.default_rng(seed)
     lesions = list[Ablated]()
-    n_units = dict[str, int]()
     for key, part in parts.items():
         lesions += ablations(key, part, draw_random([part], random_draws, rng))
-        n_units |= {site: part.source.n_units(site) for site in part.units}
     progress = any(task.work.progress for task in tasks.values())
     jobs = Bar(tasks.items(), desc="lesion", unit="job", disable=not progress)
     tables = list[pd.DataFrame]()
-    tested = dict[str, dict[str, Tensor]]()
-    fitted = dict[str, dict[str, Tensor]]()
+    embeddings_of_tests = defaultdict[str, dict[str, Tensor]](dict)
+    embeddings_of_refit = defaultdict[str, dict[str, Tensor]](dict)
     for key, task in jobs:
         # Any part may be tested on any class. A part and a task of one class and domain must have the same label.
         check_made_with(task, sources, ANY_TEXTS)
         if key in parts:
             check_made_with(task, [parts[key].source], (*ANY_CLASS, "label"))
         class_name, domain = key
-        embeddings = lesioned_embeddings(task, lesions, n_units)
+        embeddings = lesioned_embeddings(task, lesions)
         tables.append(lesion_cell(key, task, embeddings, lesions, labels))
-        tested.setdefault(domain, {})[class_name] = embeddings
+        embeddings_of_tests[domain][class_name] = embeddings
         if refit is not None:
-            to_fit = replace(task, images=refit[key])
-            embeddings = lesioned_embeddings(to_fit, lesions, n_units)
-            fitted.setdefault(domain, {})[class_name] = embeddings
+            embeddings = lesioned_embeddings(replace(task, images=refit[key]), lesions)
+            embeddings_of_refit[domain][class_name] = embeddings
     information = list[pd.DataFrame]()
-    for domain, of_domain in tested.items():
+    for domain, of_domain in embeddings_of_tests.items():
         metrics = {name: _metric(tasks[name, domain]) for name in of_domain}
+        of_refit = embeddings_of_refit[domain]
         information.append(
-            information_left(domain, metrics, lesions, of_domain, fitted.get(domain))
+            information_left(domain, metrics, lesions, of_domain, of_refit)
         )
     table = join_information(pd.concat(tables), information)
     return table.assign(part_baseline=part_baseline)
@@ -192,23 +205,6 @@ def _metric(task: Task) -> ClassLogit:
     return answer_metric(task.metric, "A lesion takes")
 
 
-def _asked_of_cells(tasks: Mapping[Key, Task]) -> dict[str, Any]:
-    """Return the settings that all tasks share.
-
-    Raises:
-        InputError: if the settings of the tasks differ, so that their rows could not be compared.
-    """
-    asked = dict[str, dict[str, Any]]()
-    for key, task in tasks.items():
-        asked[" in ".join(key)] = asked_of(task, "A lesion takes")
-    check_asked_alike(
-        asked,
-        "The cells of one table of lesions",
-        "give all the same, or make a table of each",
-    )
-    return next(iter(asked.values()))
-
-
 def _baseline_of_parts(parts: Mapping[Key, Circuit], tested: str) -> str | None:
     """Return the name of the baseline that was used to find the parts; None if no part has stored it.
 
@@ -222,10 +218,9 @@ def _baseline_of_parts(parts: Mapping[Key, Circuit], tested: str) -> str | None:
     for key, part in parts.items():
         made = part.source.settings
         # Circuits that are made by hand name neither baseline nor scale.
-        known = dict[str, Any]()
-        for name in ("baseline", "scale"):
-            if name in made:
-                known[name] = made[name]
+        known: dict[str, Any] = {
+            name: made[name] for name in ("baseline", "scale") if name in made
+        }
         asked[f"the part of {' in '.join(key)}"] = known
         part_baseline = part_baseline or known.get("baseline")
     check_asked_alike(
@@ -239,39 +234,6 @@ def _baseline_of_parts(parts: Mapping[Key, Circuit], tested: str) -> str | None:
             tested,
         )
     return part_baseline
-
-
-def _labels_of_classes(
-    tasks: Mapping[Key, Task],
-    parts: Mapping[Key, Circuit],
-    text_weights: Sequence[float],
-) -> dict[str, int]:
-    """Return the label of each class: its index among the candidate classes.
-
-    The label of a class is taken from its task. If the class has a part but no task, its label is taken from the part.
-    But if the part was found with other candidate classes, the class gets no label.
-
-    Raises:
-        InputError: if two tasks of one class have different labels.
-    """
-    labels = dict[str, int]()
-    told_by = dict[str, Key]()
-    for key, task in tasks.items():
-        name = key[0]
-        label = _metric(task).label
-        if labels.setdefault(name, label) != label:
-            first = " in ".join(told_by[name])
-            raise InputError(
-                f"A class is one row of the candidates, but {first} has label {labels[name]} and {' in '.join(key)} "
-                f"has label {label}: give both the row of {name!r}."
-            )
-        told_by.setdefault(name, key)
-    for (name, _), part in parts.items():
-        made = part.source.settings
-        # A label is the index of a candidate, so among other texts it would mean another class.
-        if "label" in made and same_entry(made.get("text_weights"), text_weights):
-            labels.setdefault(name, int(made["label"]))
-    return labels
 
 
 def lesion_cell(
@@ -294,34 +256,38 @@ def lesion_cell(
         The columns of `lesion`, except for ``part_baseline`` and the columns on information, and the columns that the
         lesions tell. The random draws of a part are averaged into one row.
     """
-    asked = asked_of(task, "A lesion takes")
-    answers = _read_answers(task, embeddings)
-    label = _metric(task).label
-    right = in_double(answers.given == label).mean(-1)
-    odds = answers.log_odds.mean(-1)
-    rank = answers.rank.mean(-1)
-    # The share is known only if the class of the part is a candidate.
+    metric = _metric(task)
     part_labels = [labels.get(one.found_on[0], NO_ANSWER) for one in lesions]
-    of_parts = torch.tensor(part_labels)[:, None]
-    taken_for = in_double(answers.given[1:] == of_parts).mean(-1)
-    taken_for[of_parts[:, 0] == NO_ANSWER] = np.nan
-    n_unknown = answers.log_odds[1:].isnan().sum(-1).tolist()
-    n_images = answers.given.shape[1]
-    _tell_unknown(key, lesions, n_unknown, n_images)
+    rows = list[dict[str, float]]()
+    for of_run, part_label in zip(embeddings, [NO_ANSWER, *part_labels], strict=True):
+        answers = metric.log_answers(of_run).cpu()
+        given = given_classes(answers)
+        odds = log_odds(answers, torch.full_like(given, metric.label))
+        n_above = in_double(answers > answers[:, [metric.label]]).sum(-1)
+        numbers = {
+            "right": given == metric.label,
+            "log_odds": odds,
+            # An embedding that is not finite has no answers.
+            "rank": (1 + n_above).masked_fill(odds.isnan(), torch.nan),
+            "taken_for": given == part_label,
+            "unknown": odds.isnan(),
+        }
+        rows.append({name: float(in_double(x).mean()) for name, x in numbers.items()})
+    whole, *after = rows
     table = pd.DataFrame([one.row(key) for one in lesions]).assign(
         n_units=[one.n_units for one in lesions],
-        n_images=n_images,
-        whole_right=float(right[0]),
-        whole_log_odds=float(odds[0]),
-        whole_rank=float(rank[0]),
-        right=right[1:].numpy(),
-        log_odds=odds[1:].numpy(),
-        rank=rank[1:].numpy(),
-        taken_for=taken_for.numpy(),
-        nearness=_nearness(_metric(task), torch.tensor(part_labels)),
+        n_images=embeddings.shape[1],
+        whole_right=whole["right"],
+        whole_log_odds=whole["log_odds"],
+        whole_rank=whole["rank"],
     )
-    means = mean_of_draws(table, lesions)
-    return means.assign(
+    nearness = _nearness(metric, torch.tensor(part_labels))
+    table = table.join(pd.DataFrame(after).assign(nearness=nearness))
+    _tell_unknown(key, table)
+    # Both are known only if the class of the part is a candidate.
+    table.loc[np.equal(part_labels, NO_ANSWER), ["taken_for", "nearness"]] = np.nan
+    asked = asked_of(task, "A lesion takes")
+    return mean_of_draws(table.drop(columns="unknown"), lesions).assign(
         candidates=asked["candidates"],
         scale=asked["scale"],
         baseline=asked["baseline"],
@@ -333,73 +299,34 @@ def _nearness(
 ) -> Float[np.ndarray, " lesions"]:
     """Return how near the class of the images is to the class of each part, by the cosine of their weights.
 
-    The result is 0 if it is the same class, 1 if it is the nearest other candidate, and so on; NaN if the class of a
-    part is no candidate (`NO_ANSWER`).
+    The result is 0 if it is the same class, 1 if it is the nearest other candidate, and so on. It means nothing if the
+    class of a part is no candidate (`NO_ANSWER`).
     """
     rows = F.normalize(in_double(metric.weights.cpu()), dim=-1)
     cosines = rows[part_labels.clamp(min=0)] @ rows.T
     # The class of the part is nearer to itself than any other class.
-    n_nearer = in_double(cosines > cosines[:, metric.label, None]).sum(-1)
-    n_nearer[part_labels == metric.label] = 0
-    n_nearer[part_labels == NO_ANSWER] = torch.nan
-    return n_nearer.numpy()
+    n_nearer = in_double(cosines > cosines[:, [metric.label]]).sum(-1)
+    return n_nearer.masked_fill(part_labels == metric.label, 0).numpy()
 
 
-class _Answers(NamedTuple):
-    """What the model answers for each image in several runs."""
-
-    given: Int[Tensor, "runs images"]
-    """Labels of the classes that the images are classified as."""
-    log_odds: Float[Tensor, "runs images"]
-    """Log-odds of the images' own class; NaN if the embedding is not finite."""
-    rank: Float[Tensor, "runs images"]
-    """Rank of the images' own class among the candidates, 1 for the class with the largest answer."""
-
-
-def _read_answers(task: Task, embeddings: Float[Tensor, "runs images d"]) -> _Answers:
-    """Return what the model answers.
-
-    Args:
-        task: The task, with the images' own class and all candidate classes.
-        embeddings: The embeddings of the task's images in several runs.
-    """
-    metric = _metric(task)
-    n_images = embeddings.shape[1]
-    chunks = list[_Answers]()
-    for some_runs in embeddings.split(max(1, _ROWS // n_images)):
-        answers = metric.log_answers(some_runs.flatten(0, 1)).cpu()
-        answers = answers.view(len(some_runs), n_images, -1)
-        is_above = answers > answers[..., metric.label, None]
-        rank = 1 + in_double(is_above).sum(-1)
-        rank[answers.isnan().any(-1)] = torch.nan
-        own = torch.full(answers.shape[:2], metric.label)
-        given = given_classes(answers)
-        chunks.append(_Answers(given, log_odds(answers, own), rank))
-    return _Answers(*map(torch.cat, zip(*chunks, strict=True)))
-
-
-def _tell_unknown(
-    key: Key, lesions: Sequence[Ablated], n_unknown: Sequence[int], n_images: int
-) -> None:
+def _tell_unknown(key: Key, table: pd.DataFrame) -> None:
     """Log a warning if images have no answer after a lesion.
 
     Args:
         key: The class and domain of the images.
-        lesions: The lesions.
-        n_unknown: For each lesion, the number of images without an answer.
-        n_images: The number of images.
+        table: A row for each lesion, in which ``unknown`` is the share of images without an answer.
     """
     broken = list[str]()
-    for one, n in zip(lesions, n_unknown, strict=True):
-        if n:
-            broken.append(
-                f"{n} without the {one.kind} units of {' in '.join(one.found_on)}"
-            )
+    for row in table[table["unknown"] > 0].to_dict("records"):
+        n = round(row["unknown"] * row["n_images"])
+        broken.append(
+            f"{n} without the {row['cut']} units of {row['part_class']} in {row['part_domain']}"
+        )
     if broken:
         log.warning(
             "Of %d images of %s the embeddings of some are not finite after a lesion, so they have no answer, and "
             "their probability is NaN: %s.",
-            n_images,
+            table["n_images"].iloc[0],
             " in ".join(key),
             name_some(broken),
         )

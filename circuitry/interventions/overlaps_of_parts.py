@@ -22,8 +22,8 @@ from circuitry.data.folds import Key
 
 _Places = Int[np.ndarray, " pairs"]
 """For each pair, the index of one of its parts."""
-_Found = tuple[int, Key]
-"""A part: the half of the images that it was found on, and its class and domain."""
+_Found = tuple[str, str, int]
+"""A part: its class and domain, and the half of the images that it was found on."""
 
 
 def part_overlaps(
@@ -69,51 +69,46 @@ def part_overlaps(
     if pairs is None:
         pairs = list(combinations(parts, 2))
     second = second or {}
-    of_halves = {1: parts, 2: second}
-    places = dict[_Found, int]()
-    for half, of_half in of_halves.items():
-        for key in of_half:
-            places[half, key] = len(places)
+    compared = list(_compared(pairs, parts, second))
     comparable = Comparable()
     n_units: dict[str, int] = {}
     # Only the indices of units and edges stay in memory, because the scores of many parts need much more.
+    places = dict[_Found, int]()
     units = list[np.ndarray]()
     edges = list[CircuitArrays]()
     without_effect = list[frozenset[str]]()
     sizes = list[float]()
     n_images = list[int]()
-    for half, key in places:
-        part = of_halves[half][key]
-        source = part.source
-        comparable.add(source)
-        n_units = {site: len(source.node_scores[site]) for site in source.inner_sites}
-        units.append(circuit_arrays(part).nodes)
-        sizes.append(part.size)
-        n_images.append(source.n_images)
-        if isinstance(source, AttributionGraph) and source.edge_scores:
-            edges.append(circuit_arrays(source.circuit()))
-            without_effect.append(source.sites_without_effect)
-    compared = list(_compared(pairs, parts, second))
+    for half, of_half in enumerate((parts, second), start=1):
+        for key, part in of_half.items():
+            places[(*key, half)] = len(places)
+            source = part.source
+            comparable.add(source)
+            n_units = {s: len(source.node_scores[s]) for s in source.inner_sites}
+            units.append(circuit_arrays(part).nodes)
+            sizes.append(part.size)
+            n_images.append(source.n_images)
+            if isinstance(source, AttributionGraph) and source.edge_scores:
+                edges.append(circuit_arrays(source.circuit()))
+                without_effect.append(source.sites_without_effect)
     a = np.array([places[first] for first, _ in compared], int)
     b = np.array([places[other] for _, other in compared], int)
-    rows = list[tuple[str | int, ...]]()
-    for (half_a, key_a), (half_b, key_b) in compared:
-        rows.append((*key_a, half_a, *key_b, half_b))
-    columns = ["class_a", "domain_a", "half_a", "class_b", "domain_b", "half_b"]
-    ends = np.cumsum(list(n_units.values()))
-    sites_of_units = [np.searchsorted(ends, of_part, "right") for of_part in units]
-    chance = chance_matrix(sites_of_units, np.array(list(n_units.values())))
+    n_of_site = np.array(list(n_units.values()), int)
+    site_of_unit = np.repeat(np.arange(len(n_units)), n_of_site)
+    chance = chance_matrix([site_of_unit[of_part] for of_part in units], n_of_site)
     # If any part has no scores of edges, edges are not compared.
     of_edges = np.full((2, len(compared)), np.nan)
     if len(edges) == len(units):
         of_edges = _edge_overlaps(edges, without_effect, n_units, a, b)
+    columns = ["class_a", "domain_a", "half_a", "class_b", "domain_b", "half_b"]
+    rows = [(*first, *other) for first, other in compared]
     return pd.DataFrame(rows, columns=columns).assign(
         overlap=jaccard_matrix(units)[a, b],
         chance=chance[a, b],
         edges=of_edges[0],
         edges_chance=of_edges[1],
-        size_a=np.array(sizes, float)[a],
-        size_b=np.array(sizes, float)[b],
+        size_a=np.array(sizes)[a],
+        size_b=np.array(sizes)[b],
         n_a=np.array(n_images)[a],
         n_b=np.array(n_images)[b],
     )
@@ -127,18 +122,18 @@ def _compared(
     """Yield the pairs of parts that are compared; see `part_overlaps`."""
     for key in parts:
         if key in second:
-            yield (1, key), (2, key)
+            yield (*key, 1), (*key, 2)
     for a, b in pairs:
         if a not in parts or b not in parts:
             continue
         is_one_class = a[0] == b[0]
         if is_one_class and b in second:
-            yield (1, a), (2, b)
+            yield (*a, 1), (*b, 2)
         if is_one_class and a in second:
-            yield (2, a), (1, b)
+            yield (*a, 2), (*b, 1)
         # Without a second half there is no ceiling, but the overlap is still known.
         if not is_one_class or (a not in second and b not in second):
-            yield (1, a), (1, b)
+            yield (*a, 1), (*b, 1)
 
 
 def _edge_overlaps(
@@ -161,7 +156,7 @@ def _edge_overlaps(
     """
     overlaps = np.full((2, len(a)), np.nan)
     n_of_site = np.array(list(n_units.values()))
-    ends = np.cumsum(n_of_site)
+    site_of_unit = np.repeat(np.arange(len(n_units)), n_of_site)
     # Edges between random units are of the same pair of sites, between any two units of these sites.
     n_of_pair = np.outer(n_of_site, n_of_site).ravel()
     left_out = [
@@ -173,11 +168,11 @@ def _edge_overlaps(
         remaining = list[np.ndarray]()
         site_pairs = list[np.ndarray]()
         for of_part in edges:
-            tails = np.searchsorted(ends, of_part.tails, "right")
-            heads = np.searchsorted(ends, of_part.heads, "right")
+            tails = site_of_unit[of_part.tails]
+            heads = site_of_unit[of_part.heads]
             stays = ~(is_left_out[tails] | is_left_out[heads])
             remaining.append(of_part.edges[stays])
-            site_pairs.append((tails * len(ends) + heads)[stays])
+            site_pairs.append((tails * len(n_units) + heads)[stays])
         chosen = np.array([of_pair == sites for of_pair in left_out])
         places = a[chosen], b[chosen]
         overlaps[0, chosen] = jaccard_matrix(remaining)[places]

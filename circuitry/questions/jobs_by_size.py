@@ -9,8 +9,8 @@ from circuitry.data.folds import Key
 from circuitry.interventions.ablated_units import lesion_forwards
 from circuitry.interventions.faithfulness import curve_forwards
 from circuitry.interventions.intervention_settings import MIB_SIZES, OwnPartSettings
-from circuitry.interventions.lesion_design import LesionDesign
 from circuitry.questions.checks import CURVE_DRAWS, FOREIGN
+from circuitry.questions.lesion_design import LesionDesign
 from circuitry.questions.question_settings import ExtractionSettings
 from circuitry.runs.arguments import Count, checked
 from circuitry.runs.plan import Forwards, Step

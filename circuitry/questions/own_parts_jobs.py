@@ -356,7 +356,7 @@ class OwnParts(OwnPartsPlan):
         count_seen({" in ".join(key): task.images}, pixels, "A lesion")
         labels = {name: self.images.label(name) for name in self.images.classes}
         with self.clip.encoder.running():
-            embeddings = lesioned_embeddings(task, lesions, self._lesions.n_units)
+            embeddings = lesioned_embeddings(task, lesions)
         table = lesion_cell(key, task, embeddings, lesions, labels)
         path = self._path_of_wave(wave) / key[0] / f"{key[1]}.csv"
         # Parts are found and tested with the same baseline.
@@ -404,9 +404,7 @@ class OwnParts(OwnPartsPlan):
                 for by_class, of_use in zip(embeddings, of_cell, strict=True):
                     task = at_model_scale(self.task(cell, of_use, work=work))
                     metrics[cell[0]] = answer_metric(task.metric, "A lesion takes")
-                    by_class[cell[0]] = lesioned_embeddings(
-                        task, lesions, self._lesions.n_units
-                    )
+                    by_class[cell[0]] = lesioned_embeddings(task, lesions)
         table = information_left(part[1], metrics, lesions, *embeddings)
         path = self.refitting.path / part[0] / f"{part[1]}.csv"
         write_named_table(path, table)
@@ -415,7 +413,7 @@ class OwnParts(OwnPartsPlan):
     @cached_property
     def _lesions(self) -> "_Lesions":
         """The lesions of all parts. Each part is read once, and only the indices of its units stay in memory."""
-        lesions = _Lesions({kind: {} for kind in self.kinds}, {}, {})
+        lesions = _Lesions({kind: {} for kind in self.kinds}, {})
         for half, keys in self._found.items():
             # Parts of the second half are not compared with random units.
             n_draws = self.settings.random_draws if half == 1 else 0
@@ -432,8 +430,6 @@ class OwnParts(OwnPartsPlan):
                         lesions.of_parts[kind][key] = ablations(
                             key, part, drawn[i :: len(parts)], **kind._asdict()
                         )
-                    for site in parts[0].units:
-                        lesions.n_units[site] = graph.n_units(site)
                     pixels = frozenset(graph.provenance.get(PIXELS, ()))
                     lesions.pixels[half, key] = pixels
         return lesions
@@ -474,8 +470,6 @@ class _Lesions(NamedTuple):
 
     of_parts: dict[PartKind, dict[Key, list[Ablated]]]
     """By the kind of parts, the lesion of each part, followed by the lesions of random units."""
-    n_units: dict[str, int]
-    """The number of units of each site."""
     pixels: dict[tuple[int, Key], frozenset[str]]
     """By half and by (class, domain), digests of the images that each part was found on."""
 

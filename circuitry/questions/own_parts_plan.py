@@ -27,9 +27,9 @@ from circuitry.interventions.ablated_units import lesion_forwards
 from circuitry.interventions.finding_circuits import search_forwards
 from circuitry.interventions.information import FEWEST_FITTED
 from circuitry.interventions.intervention_settings import OwnPartSettings
-from circuitry.interventions.lesion_design import LesionDesign
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
+from circuitry.questions.lesion_design import LesionDesign
 from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
 from circuitry.runs.jobs import Job, JobFolder, jobs_left

@@ -13,7 +13,7 @@ from circuitry import Task, class_logit
 from circuitry.comparison import depths_of_loss, lesion_summary
 from circuitry.encoder import Encoder, Stage
 from circuitry.interventions import circuit_of, lesion
-from circuitry.interventions.information import best_constant, read_again
+from circuitry.models.heads_fitted_again import best_constant, read_again
 from circuitry.runs import InputError
 from tests.support.work import QUIET
 

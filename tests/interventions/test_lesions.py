@@ -64,7 +64,8 @@ def test_every_cell_is_read_by_its_own_label_and_other_candidates_are_refused_by
     ):
         lesion(mixed, {REAL: part})
     with pytest.raises(
-        InputError, match="clock in real has label 2 and clock in clipart has label 3"
+        InputError,
+        match=r"clock in real and clock in clipart differ in label of clock \(2 and 3\)",
     ):
         lesion(of_eight | {CLIPART: task_of(3)}, {REAL: part})
 

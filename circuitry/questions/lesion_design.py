@@ -29,7 +29,7 @@ class LesionDesign:
     wave completes all cells. If there are few cells, the first wave tests all of them.
 
     Example:
-        >>> from circuitry.interventions.lesion_design import LesionDesign
+        >>> from circuitry.questions.lesion_design import LesionDesign
         >>> keys = [(name, "real") for name in ("clock", "cup", "car", "house")]
         >>> design = LesionDesign(keys, other_cells=2, seed=0)
         >>> design.others_by_wave

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from circuitry.data.folds import Key
-from circuitry.interventions.lesion_design import LesionDesign
+from circuitry.questions.lesion_design import LesionDesign
 
 KEYS = st.builds(
     lambda n_classes, n_domains: [
