@@ -12,7 +12,8 @@ with ImageNet weights at 160 px. Ablated units have their mean per position over
   the second half does beside that of the first; ``stages``, where units lie.
 - pictures: the ceiling by the number of photographs that find a part.
 - copies: disjoint parts of a class one after another, in photographs and paintings, and the overlaps of the copies.
-- depth: parts among the units of early or late sites only, in photographs and sketches.
+  Three classes, the first by name: this was decided for its cost, before any of its tables was looked at.
+- depth: parts among the units of early or late sites only, in photographs (sketches were left out for the same reason).
 
 *Estimators.* Means over classes with 95 % intervals over classes; own cells and other cells as in the report. A class
 is the unit of independence, so no interval has more than seven values. The told share is 2 %, as in the study of
@@ -99,7 +100,8 @@ FEWER = (1, 4)
 MOST_COPIES = 4
 """Largest number of copies that are looked for."""
 STYLES_OF_COPIES = (PHOTO, "art_painting")
-STYLES_OF_DEPTH = (PHOTO, "sketch")
+N_CLASSES_OF_COPIES = 3
+STYLES_OF_DEPTH = (PHOTO,)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +275,8 @@ def of_copies(config: Config) -> dict[str, pd.DataFrame]:
     run = own_parts(config, config.folder / "parts", STYLES_OF_COPIES)
     falls = list[pd.DataFrame]()
     units = dict[Key, list[set[str]]]()
-    for key in run.keys:
+    names = run.images.classes[:N_CLASSES_OF_COPIES]
+    for key in product(names, STYLES_OF_COPIES):
         path = config.folder / f"{key[0]}-{key[1]}.csv"
         if not path.is_file():
             write_named_table(path, copies_of(run, key))
@@ -282,7 +285,7 @@ def of_copies(config: Config) -> dict[str, pd.DataFrame]:
         units[key] = [set(listed) for listed in of_units]
         falls.append(table.assign(**{"class": key[0], "domain": key[1]}))
     rows = list[dict[str, Any]]()
-    for name in run.images.classes:
+    for name in names:
         a, b = [units[name, domain] for domain in STYLES_OF_COPIES]
         for (i, first), (j, second) in product(enumerate(a, 1), enumerate(b, 1)):
             overlap = len(first & second) / len(first | second)

@@ -135,7 +135,7 @@ def row_of_way(folder: str, way: Way) -> str:
     if way.name in equal.index:
         at_equal = filled("{:.1f}", equal.loc[way.name, "value"])
     if way.name in equal.index and way.name != "contrast":
-        lead = equal.loc[way.name]
+        lead: Any = equal.loc[way.name]
         at_equal += filled(" ({}, {:.3f})", int(lead["wins"]), lead["p"])
     cells = filled(
         "{:.1f}, {:.1f} | {:.2f} | {:.2f}, {:.2f} | {:.2f}, {:.2f} | {}",
@@ -254,7 +254,7 @@ n_of_copies = copies.groupby(["domain", "copy"]).size()
 
 def row_of_copy(domain: str, copy: int) -> str:
     """Return a row of the table of copies."""
-    means = of_copies.loc[(domain, copy)]
+    means: Any = of_copies.loc[(domain, copy)]
     n = n_of_copies.loc[(domain, copy)]
     return filled("| {} | {} | {} | {:.1f} |", domain, copy, n, list(means)).replace(
         ", ", " | "
@@ -264,7 +264,7 @@ def row_of_copy(domain: str, copy: int) -> str:
 by_copy = "\n".join(row_of_copy(*key) for key in of_copies.index)
 across = table("own_parts/copies/across")
 matrix = across.pivot_table(index="copy_a", columns="copy_b", values="overlap")
-first_across = float(matrix.loc[1, 1])
+first_across = matrix.to_numpy()[0, 0]
 
 # Where is it?
 DEPTH_SHARE = 0.05
@@ -285,11 +285,8 @@ places = list(dict.fromkeys(table(DEPTH)["sites"]))
 
 def row_of_place(place: str) -> str:
     """Return a row of the table of places: right answers, and what a new head reads, by style."""
-    cells = list[str]()
-    for style in ("photo", "sketch"):
-        numbers = [of.loc[style, place] for of in (answers, heads, areas)]
-        cells.append(filled("{:.2f}", numbers))
-    return f"| {place.removesuffix('.bn2')} | {' | '.join(cells)} |"
+    numbers = [of.loc["photo", place] for of in (answers, heads, areas)]
+    return f"| {place.removesuffix('.bn2')} | {filled('{:.2f}', numbers)} |"
 
 
 by_place = "\n".join(map(row_of_place, places))

@@ -41,8 +41,6 @@ import pandas as pd
 import plotly.graph_objects as go
 from tyro.conf import Positional
 
-NAMES = ["value", "low", "high"]
-"""Columns of a mean and its interval."""
 SHARED = LossMeasure("share of what two parts of one style have in common", "value")
 """What pairs of styles are compared by; 1 is the same part."""
 MODELS = {
@@ -144,9 +142,10 @@ def own_parts_styles(tables: Path, title: str) -> go.Figure:
             }
         )
         of_way = of_way[of_way["domain_a"] < of_way["domain_b"]]
-        by_class = of_way.groupby(["domain_a", "domain_b"])["transfer"]
-        means = by_class.apply(lambda values: pd.Series(mean_interval(values), NAMES))
-        rows.append(means.unstack().reset_index().assign(line=way))
+        for (a, b), of_pair in of_way.groupby(["domain_a", "domain_b"]):
+            mean, low, high = mean_interval(of_pair["transfer"].to_numpy(dtype=float))
+            row = {"domain_a": a, "domain_b": b, "value": mean, "low": low}
+            rows.append(pd.DataFrame([row | {"high": high, "line": way}]))
     lines = pd.concat(rows)
     pairs = lines["domain_a"] + ",<br>" + lines["domain_b"]
     names = sorted(set(pairs))

@@ -90,6 +90,7 @@ def test_the_program_makes_all_tables(
         "TOLD": 0.1,
         "SHARES": (0.1,),
         "MOST_COPIES": 2,
+        "N_CLASSES_OF_COPIES": 1,
     }
     for name, value in small.items():
         monkeypatch.setattr(own_parts, name, value)
@@ -119,5 +120,5 @@ def test_the_program_makes_all_tables(
     across = written["across"]
     assert across["overlap"].between(0, 1).all()
     assert (across.groupby("class").size() >= 1).all()
-    assert set(written["depth"]["domain"]) == {"photo", "sketch"}
+    assert set(written["depth"]["domain"]) == {"photo"}
     assert written["depth"]["sites"].nunique() > 2
