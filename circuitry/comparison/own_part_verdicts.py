@@ -223,7 +223,7 @@ def _at_damage(curve: pd.DataFrame, damage: float) -> float:
         damage: The damage.
     """
     known = curve.sort_index().dropna(subset=["fall", "damage"])
-    # Ablating no unit does nothing. A larger part has at least the damage of a smaller part, but for noise.
+    # Ablating no unit does nothing. That a larger part does less damage than a smaller part is noise.
     falls = np.append(0.0, known["fall"])
     damages = np.maximum.accumulate(np.append(0.0, known["damage"]))
     return float(np.interp(damage, damages, falls))

@@ -152,7 +152,7 @@ def share_interval(
         n_images: The number of images of all classes.
 
     Example:
-        >>> share_interval(np.zeros(7), 140)
+        >>> share_interval(np.zeros(7), 140.0)
         (0.0, 0.0, 0.026...)
     """
     spread = mean_spread(shares)

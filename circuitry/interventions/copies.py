@@ -22,7 +22,7 @@ from circuitry.circuits.graph import Circuit
 from circuitry.circuits.own_part_of_class import (
     ImagesOfClass,
     check_alike,
-    gates_of,
+    gates_on,
     own_part,
     prepared,
 )
@@ -141,7 +141,7 @@ def _falls(
     n_gates = images.runs.n_gates
     # The whole model also runs under gates, so that a fall is not a rounding error.
     sets = [torch.zeros(n_gates, dtype=torch.bool)]
-    sets += [gates_of(images.runs, [circuit]) for circuit in ablated]
+    sets += [gates_on(images.runs, [circuit]) for circuit in ablated]
     means = list[Tensor]()
     for closed in sets:
         opened = (~closed).float().to(device)
