@@ -123,7 +123,7 @@ def own_part(
     # All tasks have the same encoder, so the run of the first task serves all of them.
     with tasks[0].running(gradients=True):
         images = list(map(ImagesOfClass, tasks))
-        spared = gates_of(images[0].runs, without)
+        spared = gates_on(images[0].runs, without)
         order = contrast(images, share, spared)
     if min(of_style.runs.n_own for of_style in images) == 1:
         log.warning(
@@ -167,7 +167,7 @@ def _by_unit(images: "ImagesOfClass", of_gates: Tensor) -> dict[str, np.ndarray]
     return {site: np.nan_to_num(values) for site, values in by_site.items()}
 
 
-def gates_of(
+def gates_on(
     runs: UnitsUnderGates, circuits: Sequence[Circuit]
 ) -> Bool[Tensor, " gates"]:
     """Return which gates are on units of the circuits. Units at sites without gates are ignored."""

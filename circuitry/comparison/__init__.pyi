@@ -22,6 +22,7 @@ from .statistics import jackknife_interval as jackknife_interval
 from .statistics import mean_interval as mean_interval
 from .statistics import mean_spread as mean_spread
 from .statistics import per_domain as per_domain
+from .statistics import ratio_interval as ratio_interval
 from .statistics import share_interval as share_interval
 from .table import both_directions as both_directions
 from .table import check_table as check_table

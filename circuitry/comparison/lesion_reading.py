@@ -4,7 +4,7 @@ An own part is a set of units that the model needs to recognise a class, and doe
 ablates an own part. As a control, another lesion ablates equally many random units. The style of an image is its
 domain. The tables answer two questions. What does the model lose of the class? Are other classes spared?
 
-A loss has three depths, which the `MEASURES` tell apart:
+A loss has three depths, each with some of the `MEASURES`:
 
 - *evidence*: the log-odds of the images' own class fall. Styles that begin at different margins can be compared.
 - *answer*: right answers are lost. How many depends on the margin before, and on the candidate classes.

@@ -169,7 +169,7 @@ def overlap_by_styles(overlaps: OverlapTable) -> pd.DataFrame:
     """Return the overlap of the parts of one class for each pair of styles, as a share of the ceiling.
 
     Only classes count whose parts of both halves are known in both styles, and were found by at least `LEAST_IMAGES`
-    images. If there is no such class, the overlap is of all classes, and there is no share.
+    images. If there is no class with parts of both halves, the overlap is of all classes, and there is no share.
 
     Args:
         overlaps: Table from `part_overlaps`.
@@ -250,10 +250,11 @@ def across_styles(overlaps: pd.DataFrame) -> pd.DataFrame:
     """
     one_class = overlaps["class_a"] == overlaps["class_b"]
     two_styles = overlaps["domain_a"] != overlaps["domain_b"]
-    n_images = np.nan
+    named = overlaps.assign(n_images=np.nan).rename(columns={"class_a": "class"})
     if "n_a" in overlaps:
-        n_images = overlaps[["n_a", "n_b"]].min(axis=1)
-    named = overlaps.assign(n_images=n_images).rename(columns={"class_a": "class"})
+        named["n_images"] = _fewest_images(overlaps)
+    enough = ~(named["n_images"] < LEAST_IMAGES)
+    named["overlap"] = named["overlap"].where(enough)
     halves = named[one_class & ~two_styles].set_index(["class", "domain_a"])
     above_chance = halves["overlap"] - halves["chance"]
     by_pair = named[one_class & two_styles].groupby(
@@ -274,17 +275,25 @@ def across_styles(overlaps: pd.DataFrame) -> pd.DataFrame:
 
 
 def _by_measure(overlaps: pd.DataFrame) -> pd.DataFrame:
-    """Return a table with a row for each pair of parts and each measure, without unknown overlaps.
+    """Return a table with a row for each pair of parts and each measure, without edges that were not scored.
 
-    The new column compared has the name of the measure, value has the overlap, and chance the chance level.
+    The new column compared has the name of the measure, value has the overlap, and chance the chance level. The overlap
+    is NaN if fewer than `LEAST_IMAGES` images found a part.
     """
+    enough = _fewest_images(overlaps) >= LEAST_IMAGES
     tables = list[pd.DataFrame]()
     for name, (value, chance) in _MEASURES.items():
         of_measure = overlaps.assign(
             compared=name, value=overlaps[value], chance=overlaps[chance]
         )
-        tables.append(of_measure.dropna(subset="value"))
+        scored = of_measure.dropna(subset="value")
+        tables.append(scored.assign(value=scored["value"].where(enough)))
     return pd.concat(tables, ignore_index=True)
+
+
+def _fewest_images(overlaps: pd.DataFrame) -> "pd.Series[int]":
+    """Return by pair of parts the number of images that found a part, of the part with fewer images."""
+    return overlaps[["n_a", "n_b"]].min(axis=1)
 
 
 def _ceilings(table: pd.DataFrame) -> _Ceilings | None:
@@ -292,7 +301,7 @@ def _ceilings(table: pd.DataFrame) -> _Ceilings | None:
     one_class = table["class_a"] == table["class_b"]
     # Parts of one half in two styles are compared only where a class has no ceiling.
     two_halves = table["half_a"] != table["half_b"]
-    enough = table[["n_a", "n_b"]].min(axis=1) >= LEAST_IMAGES
+    enough = _fewest_images(table) >= LEAST_IMAGES
     rows = table[one_class & two_halves & enough].rename(columns=_TO_FOLDS)
     if rows.empty:
         return None
@@ -319,7 +328,7 @@ def _n_images(pairs: pd.DataFrame) -> int:
 
     Pairs of fewer images than `LEAST_IMAGES` are left out, if there are others. The median is rounded down.
     """
-    numbers = pairs[["n_a", "n_b"]].min(axis=1)
+    numbers = _fewest_images(pairs)
     enough = numbers[numbers >= LEAST_IMAGES]
     return int((enough if len(enough) else numbers).median())
 

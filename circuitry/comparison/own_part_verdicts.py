@@ -6,7 +6,7 @@ of an image is its domain. Verdicts come from tables of lesions (`lesion`) alone
 Does not import torch.
 """
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any
 
 import numpy as np
@@ -181,16 +181,16 @@ def transfers(lesions: LesionTable, share: float | None = None) -> pd.DataFrame:
             "random": table[is_own & ~is_part].groupby(keys)["fall"].mean(),
         }
     )
+    by_key = curves.to_dict("index")
     rows = list[dict[str, Any]]()
-    places = keys[:-1]
+    places = list[Hashable](keys[:-1])
     for key, curve in curves.groupby(places, sort=False):
         class_name, part_domain, domain = key
         curve = curve.droplevel(places)
-        own_key = (class_name, domain, domain, share)
+        own = by_key.get((class_name, domain, domain, share))
         # There may be no unseen images to test the style's own part on.
-        if own_key not in curves.index or share not in curve.index:
+        if own is None or share not in curve.index:
             continue
-        own = curves.loc[own_key]
         damage = float(own["damage"])
         own_fall = float(own["fall"])
         # Without any damage there is no share of equal damage: parts of equal share are compared.
@@ -211,7 +211,7 @@ def transfers(lesions: LesionTable, share: float | None = None) -> pd.DataFrame:
             "transfer": (fall - random) / gap if gap else np.nan,
         }
         rows.append(row)
-    columns = ["class", *places[1:], "fall", "own_fall", "random_fall"]
+    columns = ["class", "part_domain", "domain", "fall", "own_fall", "random_fall"]
     return pd.DataFrame(rows, columns=[*columns, "damage", "transfer"])
 
 
@@ -223,7 +223,7 @@ def _at_damage(curve: pd.DataFrame, damage: float) -> float:
         damage: The damage.
     """
     known = curve.sort_index().dropna(subset=["fall", "damage"])
-    # Ablating no unit does nothing. A larger part has at least the damage of a smaller part, but for noise.
+    # Ablating no unit does nothing. That a larger part does less damage than a smaller part is noise.
     falls = np.append(0.0, known["fall"])
     damages = np.maximum.accumulate(np.append(0.0, known["damage"]))
     return float(np.interp(damage, damages, falls))
@@ -274,7 +274,7 @@ def style_verdicts(
     depths = depths_of_loss(told).set_index(["class", "domain"])["takes"]
     transfer = transfers(lesions, share)
     by_cell = transfer.set_index(["class", "part_domain", "domain"])["transfer"]
-    rows = list[dict[str, Any]]()
+    rows = list[dict[Hashable, Any]]()
     for pair in across_styles(overlaps).to_dict("records"):
         name = pair["class"]
         styles = (pair["domain_a"], pair["domain_b"])

@@ -152,7 +152,7 @@ def share_interval(
         n_images: The number of images of all classes.
 
     Example:
-        >>> share_interval(np.zeros(7), 140)
+        >>> share_interval(np.zeros(7), 140.0)
         (0.0, 0.0, 0.026...)
     """
     spread = mean_spread(shares)
@@ -201,6 +201,37 @@ def jackknife_interval(
     error = float(np.sqrt((n - 1) / n * squares))
     reach = float(stats.t.ppf(STUDENT_QUANTILE, n - 1)) * error
     return value - reach, value + reach
+
+
+def ratio_interval(
+    numerators: Float[np.ndarray, " classes"],
+    denominators: Float[np.ndarray, " classes"],
+) -> tuple[float, float, float]:
+    """Return the ratio of two means over the same classes, and its 95 % interval by the jackknife over classes.
+
+    Classes with NaN on either side are left out.
+
+    If the 95 % interval of the mean of the denominators contains 0, the ratio has no upper bound. Then the value and
+    the upper bound are NaN, and the lower bound is that of the mean of the numerators divided by the upper bound of the
+    mean of the denominators. It is NaN, too, if the interval of the mean of the numerators contains 0.
+
+    Example:
+        >>> ratio_interval(np.array([16.0, 12.0, 20.0]), np.array([2.0, 2.0, 3.0]))
+        (6.857..., 4.788..., 8.925...)
+        >>> ratio_interval(np.array([7.0, 9.0]), np.array([-1.0, 1.0]))
+        (nan, nan, nan)
+    """
+    known = ~np.isnan(numerators + denominators)
+    numerators, denominators = numerators[known], denominators[known]
+    above, above_low, _ = mean_interval(numerators)
+    below, below_low, below_high = mean_interval(denominators)
+    if not below_low > 0:
+        at_least = above_low / below_high if above_low > 0 < below_high else np.nan
+        return np.nan, float(at_least), np.nan
+    n = len(numerators)
+    without_each = (n * above - numerators) / (n * below - denominators)
+    ratio = above / below
+    return ratio, *jackknife_interval(ratio, without_each)
 
 
 def per_domain(table: pd.DataFrame) -> pd.DataFrame:

@@ -228,7 +228,7 @@ def read_named_table(path: Path, **how: Any) -> pd.DataFrame:
     An empty cell is an unknown number in the columns of `NUMBERS`, and an empty text in other columns.
 
     Args:
-        how: Further arguments of `pandas.read_csv`.
+        how: Further arguments of `pandas.read_csv`. With ``na_values`` other cells are unknown.
 
     Example:
         >>> write_named_table(Path("table.csv"), pd.DataFrame({"class": ["=clock"], "value": [0.5]}))
@@ -237,7 +237,8 @@ def read_named_table(path: Path, **how: Any) -> pd.DataFrame:
     """
     with naming_damage(path):
         unknown = {column: [""] for column in NUMBERS}
-        table = pd.read_csv(path, keep_default_na=False, na_values=unknown, **how)
+        how = {"na_values": unknown, "keep_default_na": False} | how
+        table = pd.read_csv(path, **how)
         return _renamed(table, _unquoted)
 
 

@@ -20,7 +20,7 @@ from circuitry.circuits.graph import Circuit
 from circuitry.circuits.own_part_of_class import (
     ImagesOfClass,
     check_alike,
-    gates_of,
+    gates_on,
     own_part,
     prepared,
 )
@@ -123,7 +123,7 @@ def _falls(
     means = list[list[float]]()
     # The whole model also runs under gates, so that a fall is not a rounding error.
     for circuits in ([], *([circuit] for circuit in ablated)):
-        closed = gates_of(images.runs, circuits).to(images.runs.embeddings.device)
+        closed = gates_on(images.runs, circuits).to(images.runs.embeddings.device)
         means.append([])
         for places in (images.own, images.others):
             odds = images.log_odds(places, (~closed).float())

@@ -159,7 +159,7 @@ class OwnPartSettings(FolderSettings):
         'contrast'
     """
 
-    n_images: NImages = 6
+    n_images: NImages = 8
     """The number of images of a class in a domain that are used to find its own part, at most half of the class's
     images."""
     n_tests: NImages | None = None

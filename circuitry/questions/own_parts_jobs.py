@@ -29,6 +29,7 @@ from circuitry.comparison.table import write_named_table
 from circuitry.data.folds import Key
 from circuitry.encoder.metrics import ClassLogit, answer_metric
 from circuitry.encoder.task import Task, at_model_scale
+from circuitry.encoder.unit_kinds import name_kinds
 from circuitry.interventions.ablated_units import (
     Ablated,
     ablations,
@@ -80,9 +81,10 @@ class OwnParts(OwnPartsPlan):
 
         Returns:
             Two tables. ``lesions`` is a table of `lesion`, of the parts that were found on the first half of the
-            images, and ``overlaps`` is a table of `part_overlaps`, both with the additional columns share and sites. If
-            each part is tested on a sample of the other classes, the overlaps are of parts of one class, and of each
-            part with the parts of the sample.
+            images, with the further columns share, sites, half, and units (the names of the kinds of units).
+            ``overlaps`` is a table of `part_overlaps` with the further columns share and sites. If each part is tested
+            on a sample of the other classes, the overlaps are of parts of one class, and of each part with the parts of
+            the sample.
         """
         lesions = self._joined(self.find_and_test(work))
         pairs = self.design.pairs(self._n_waves())
@@ -358,9 +360,14 @@ class OwnParts(OwnPartsPlan):
         with self.clip.encoder.running():
             embeddings = lesioned_embeddings(task, lesions)
         table = lesion_cell(key, task, embeddings, lesions, labels)
+        kinds = self.clip.encoder.kinds
+        table = table.assign(
+            # Parts are found and tested with the same baseline.
+            part_baseline=table["baseline"],
+            units=name_kinds(kinds[site] for site in self.sites[EVERYWHERE]),
+        )
         path = self._path_of_wave(wave) / key[0] / f"{key[1]}.csv"
-        # Parts are found and tested with the same baseline.
-        write_named_table(path, table.assign(part_baseline=table["baseline"]))
+        write_named_table(path, table)
         return [path]
 
     def _images_of_refit(

@@ -93,6 +93,10 @@ def test_overlaps_of_few_pictures_are_not_told(n_images: int, reason: str) -> No
         assert (told["reason"] == "").all() == (n_images >= 8)
     shares = overlap_by_styles(table)["value"]
     assert shares.isna().all() == (n_images < 4)
+    # Nothing else is said about parts that too few pictures found.
+    overlap_by_class = across_styles(table)["overlap"]
+    for overlaps in (overlap_summary(table)["value"], overlap_by_class):
+        assert overlaps.isna().all() == (n_images < 4)
     summary = overlap_summary(table)
     of_styles = summary[summary["parts"] == "one class in two styles"]
     assert of_styles["share"].isna().all() == (n_images < 4)

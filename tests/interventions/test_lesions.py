@@ -15,6 +15,7 @@ from circuitry.circuits.own_part_of_class import ImagesOfClass
 from circuitry.encoder import Encoder, Stage
 from circuitry.encoder.chain import ModelScale
 from circuitry.interventions import circuit_of, lesion, part_overlaps
+from circuitry.interventions.ablated_units import ablations
 from circuitry.runs import InputError
 from tests.support.planted_classes import planted_classes
 from tests.support.work import QUIET
@@ -227,6 +228,14 @@ def test_one_image_of_the_class_is_told(caplog: pytest.LogCaptureFixture) -> Non
     assert "one image" not in caplog.text
     own_part(task_of(2, n=1), share=0.1)
     assert "one image of the class" in caplog.text
+
+
+def test_a_site_without_units_of_a_part_is_left_out_of_its_lesion() -> None:
+    empty = circuit_of(task_of(2), {SITE: []})
+    (ablated,) = ablations(REAL, empty, [])
+    assert ablated.units == {}
+    table = lesion({REAL: task_of(2)}, {REAL: empty}, random_draws=1)
+    assert table["log_odds"].tolist() == pytest.approx(table["whole_log_odds"].tolist())
 
 
 def test_overlaps_say_the_sizes_of_both_parts() -> None:

@@ -377,6 +377,39 @@ def test_answers_that_a_lesion_adds_are_told_as_more_and_not_as_kept() -> None:
     assert "times as many right answers as before)" in claim
 
 
+def told_lesions(**columns: Any) -> pd.DataFrame:
+    """Return lesions of parts and of random units, as a report takes them, with further columns."""
+    table = lesions(0.0).assign(share=0.02, sites="everywhere", **columns)
+    # Of other classes x falls by 1 and y by 3.
+    others = table["part_class"] != table["class"]
+    table.loc[others, "log_odds"] -= table.loc[others, "class"].map({"x": 1, "y": 3})
+    random = table.assign(cut="random", right=1.0, log_odds=5.0)
+    return pd.concat([table, random], ignore_index=True)
+
+
+def test_a_finding_says_what_was_ablated_what_the_nearest_lose_and_among_how_many() -> (
+    None
+):
+    overlaps = OVERLAPS.assign(share=0.02, sites="everywhere", n_a=3)
+    table = told_lesions(
+        candidates=7, rank=2.5, baseline="zero", units="heads", nearness=1.0
+    )
+    found = own_part_findings(own_part_tables(table, overlaps))
+    claim = found[0].claim
+    for phrase in (
+        "2.0% of the units (heads) at their zero",
+        "those of the nearest among them by 2.00",
+        "after as many random units those of the class by 0.00",
+        "the nearest among them keep 1.00",
+        "among 7 candidates; the class is then at rank 2.50",
+    ):
+        assert phrase in claim
+    # The classes fall by 10. Others fall by 1 and 3, so their mean is between 2 - 12.7 and 2 + 12.7.
+    assert "(at least 0.7 times the fall of other classes)" in claim
+    assert "cannot be told: 3 pictures found each part" in found[1].certainty
+    assert "0.3" not in found[1].certainty
+
+
 def test_a_matrix_of_lesions_says_the_number_of_classes_behind_each_cell() -> None:
     table = lesions(0.5)
     alone = table[

@@ -89,7 +89,7 @@ def test_a_sample_has_rows_of_the_whole_table_and_grows_by_waves(
     lesions = tables["lesions"].set_index(CELL)
     whole = full.lesions().set_index(CELL)
     assert lesions.index.is_unique
-    numbers = ["n_units", "whole_right", "right", "log_odds", "taken_for"]
+    numbers = ["n_units", "whole_right", "right", "log_odds", "rank", "taken_for"]
     pd.testing.assert_frame_equal(
         lesions[numbers], whole.loc[lesions.index, numbers], rtol=1e-5
     )

@@ -8,6 +8,7 @@ after the lesion, and what of other classes? Is the part of a class the same in 
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 import pandas as pd
 
 from circuitry.comparison.lesion_reading import (
@@ -15,10 +16,12 @@ from circuitry.comparison.lesion_reading import (
     EVERYWHERE,
     FALL,
     KNOWN,
+    NEAR,
     OTHER_STYLE,
     OTHERS,
     OWN,
     OWN_STYLE,
+    RANK,
     REFIT,
     REFIT_AUC,
     RIGHT,
@@ -39,7 +42,7 @@ from circuitry.comparison.own_part_verdicts import (
     style_verdicts,
     transfers,
 )
-from circuitry.comparison.statistics import mean_interval
+from circuitry.comparison.statistics import mean_interval, ratio_interval
 from circuitry.reports.figures.heatmaps import similarity_heatmap
 from circuitry.reports.figures.lines import lesion_lines
 from circuitry.reports.figures.style import capitalised, domain_marks
@@ -167,13 +170,17 @@ def _own_part(cells: Cells, tables: dict[str, pd.DataFrame], share: float) -> Fi
     others_fall = 0.0
     if (others := of(FALL, answers=OTHERS)) is not None:
         others_fall = others["value"]
-        beside.append(f"that of other classes by {others['said']}")
+        beside.append(f"those of other classes by {others['said']}")
+    if (near := of(FALL, answers=NEAR)) is not None:
+        beside.append(f"those of the nearest among them by {near['said']}")
     random_fall = 0.0
     random_high = 0.0
     if (random := of(FALL, "random")) is not None:
         random_fall = random["value"]
         random_high = random["high"]
-        beside.append(f"as many random units by {random['said']}")
+        beside.append(
+            f"after as many random units those of the class by {random['said']}"
+        )
     # Yes needs the whole interval of the fall above what other classes and random units lose.
     needed = SELECTIVE * max(others_fall, random_fall, 0.0)
     answer = PARTLY
@@ -181,22 +188,53 @@ def _own_part(cells: Cells, tables: dict[str, pd.DataFrame], share: float) -> Fi
         answer = YES
     elif fall["value"] <= random_high:
         answer = NO
-    baseline = tables["told"].get("baseline", pd.Series(["baseline"])).iloc[0]
+    # Columns that tables made by hand may lack.
+    told: dict[Hashable, Any] = {
+        "units": "units",
+        "baseline": "baseline",
+        "candidates": "the",
+    }
+    told |= tables["told"].iloc[0].to_dict()
     answers = f"of its right answers a class {_left(right, 'keeps', 'gains')}"
-    if (others_right := of(RIGHT, answers=OTHERS)) is not None:
-        answers += f", other classes {_left(others_right, 'keep', 'gain')}"
+    kept_by = {OTHERS: "other classes", NEAR: "the nearest among them"}
+    for kind, classes in kept_by.items():
+        if (left := of(RIGHT, answers=kind)) is not None:
+            answers += f", {classes} {_left(left, 'keep', 'gain')}"
+    answers += f" (answers are among {told['candidates']} candidates"
+    if (rank := of(RANK)) is not None:
+        answers += f"; the class is then at rank {rank['said']}"
+    answers += ")"
     counts = tables["depths"]["takes"].value_counts()
     takes = "; ".join(f"{n} {verdict}" for verdict, n in counts.items())
     information = ""
     if (head := of(REFIT)) is not None:
         information = f" A head that is fitted again reads {head['said']} of it."
     return Finding(
-        f"{question} {answer}: with {share:.1%} of the units at their {baseline} the log-odds of a class fall by "
-        f"{fall['said']}, {', '.join(beside)}; {answers}.{information}",
+        f"{question} {answer}: with {share:.1%} of the units ({told['units']}) at their {told['baseline']} the "
+        f"log-odds of a class fall by {fall['said']}, {', '.join(beside)}{_ratio(tables['depths'])}; "
+        f"{answers}.{information}",
         f"What the lesions take: {takes}. On images that found no part, mean and 95 % interval over "
         f"{fall['n_classes']} classes that the model knows.",
         f"Other classes that are lost, too; random units that take as much; {ANOTHER_MODEL}.",
     )
+
+
+def _ratio(depths: pd.DataFrame) -> str:
+    """Return a phrase on how many times as much a class falls as other classes; empty if this cannot be told.
+
+    Args:
+        depths: From `depths_of_loss`.
+    """
+    falls = depths.groupby("class")[["fall", "others_fall"]].mean()
+    ratio, low, high = ratio_interval(
+        falls["fall"].to_numpy(dtype=float), falls["others_fall"].to_numpy(dtype=float)
+    )
+    if np.isnan(low):
+        return ""
+    times = f"{ratio:.1f} [{low:.1f}, {high:.1f}]"
+    if np.isnan(ratio):
+        times = f"at least {low:.1f}"
+    return f" ({times} times the fall of other classes)"
 
 
 def _left(row: Mapping[Hashable, Any], keep: str, gain: str, of_what: str = "") -> str:
@@ -252,9 +290,12 @@ def _across_styles(tables: dict[str, pd.DataFrame]) -> Finding:
         between.groupby("class")["transfer"].mean().to_numpy(dtype=float)
     )
     overlap = tables["overlap"].set_index("parts")
-    of_edges = overlap[overlap["compared"] == "edges"]["value"]
+    of_edges = overlap[overlap["compared"] == "edges"]["value"].dropna()
     overlap = overlap[overlap["compared"] == "units"]
     overlaps = "; ".join(overlap.index + " " + with_intervals(overlap, ".3f"))
+    overlaps = f"{overlaps}; chance {overlap['chance'].mean():.3f}"
+    if overlap["value"].isna().all():
+        overlaps = str(overlap["reason"].iloc[0])
     edges = ""
     if len(of_edges):
         listed = "; ".join(of_edges.index + of_edges.map(" {:.3f}".format))
@@ -264,7 +305,7 @@ def _across_styles(tables: dict[str, pd.DataFrame]) -> Finding:
         f"{'; '.join(said)}.",
         "At equal damage to other classes the part of another style takes "
         f"{mean:.2f} [{low:.2f}, {high:.2f}] of the evidence that the style's own part takes (random units 0). Overlap "
-        f"of units: {overlaps}; chance {overlap['chance'].mean():.3f}.{edges}",
+        f"of units: {overlaps}.{edges}",
         "Parts that take their class in one style alone; an overlap under that of two parts of one class and style.",
     )
 
@@ -323,7 +364,11 @@ def add_own_parts(
         "By class, in the style that found the part: what the lesion takes. A new head and one constant are fitted "
         "after the lesion, to images that neither found nor test the part.",
     )
-    report.table(_shown(by_share), "All measures of the loss, by share.")
+    report.table(
+        _shown(by_share),
+        "All measures of the loss, by share. The nearest classes are also among the other classes: the tenth of the "
+        "candidates whose weights are nearest to those of the class.",
+    )
     if len(domains) > 1:
         report.section("Does the part found in one style take the class in another?")
         # The first maps show what should be lost, the others what should stay.
