@@ -237,8 +237,8 @@ def read_named_table(path: Path, **how: Any) -> pd.DataFrame:
     """
     with naming_damage(path):
         unknown = {column: [""] for column in NUMBERS}
-        how = {"na_values": unknown, "keep_default_na": False} | how
-        table = pd.read_csv(path, **how)
+        options: dict[str, Any] = {"na_values": unknown, "keep_default_na": False}
+        table = pd.read_csv(path, **options | how)
         return _renamed(table, _unquoted)
 
 
