@@ -2,7 +2,8 @@
 
 PACS has 7 classes in 4 styles. The pictures of a class in a style are put in order by the SHA-256 of
 ``domain/class/file``, and at most 160 of them are used. Anybody with all of PACS can take the same pictures, or later
-ones. The first 60 photographs of each class fit the head, and take no further part.
+ones. The first pictures fit a head, and take no further part: 60 photographs of each class, or 20 pictures of each class
+in each style.
 
 The head is a logistic regression of normalised embeddings without a bias. Its penalty is chosen by cross-validation.
 """
@@ -30,8 +31,10 @@ from torch import Tensor
 PHOTO = "photo"
 N_OF_CELL = 160
 """Largest number of pictures of a class in a style that are used."""
-N_HEAD = 60
-"""Photographs of each class that fit the head."""
+HEAD_OF_PHOTOGRAPHS = {PHOTO: 60}
+"""Pictures of each class that fit a head of photographs, by style."""
+HEAD_OF_STYLES = {PHOTO: 20, "art_painting": 20, "cartoon": 20, "sketch": 20}
+"""Pictures of each class that fit a head of all styles, by style."""
 PENALTIES = tuple(10.0**k for k in range(6))
 """Candidates for the inverse penalty of the head."""
 BATCH = 32
@@ -40,26 +43,29 @@ ByClass = Mapping[str, Tensor]
 """A tensor with a row for each image, by class."""
 
 
-def choose_pictures(data: Path, skip: int = 0) -> tuple[DomainFolder, DomainFolder]:
-    """Return the photographs that fit the head, and all other pictures, each in the order of the rule.
+def choose_pictures(
+    data: Path, n_head: Mapping[str, int], skip: int = 0
+) -> tuple[DomainFolder, DomainFolder]:
+    """Return the pictures that fit a head, and all other pictures, each in the order of the rule.
 
     Args:
         data: Folder of PACS.
+        n_head: Number of pictures of each class that fit the head, by style.
         skip: How many pictures of each class in each style are left out, from the first in the order.
     """
     folder = DomainFolder(data, None)
-    head = list[ListedImage]()
+    head: dict[str, list[ListedImage]] = {domain: [] for domain in n_head}
     others: dict[str, list[ListedImage]] = {domain: [] for domain in folder.domains}
     for domain in folder.domains:
         for name in folder.classes:
             records = sorted(folder.select(name, domain), key=_place)
             records = records[skip : skip + N_OF_CELL]
             listed = [ListedImage(record.relative, name) for record in records]
-            if domain == PHOTO:
-                head += listed[:N_HEAD]
-                listed = listed[N_HEAD:]
+            if domain in n_head:
+                head[domain] += listed[: n_head[domain]]
+                listed = listed[n_head[domain] :]
             others[domain] += listed
-    of_head = ImageList(folder.root, {PHOTO: head}, folder.all_classes)
+    of_head = ImageList(folder.root, head, folder.all_classes)
     of_others = ImageList(folder.root, others, folder.all_classes)
     return DomainFolder(of_head), DomainFolder(of_others)
 
@@ -119,7 +125,7 @@ def load_with_head(model: str, size: int, head: DomainFolder) -> tuple[Clip, Hea
     Args:
         model: Name of the classifier, such as efficientnet-lite0.
         size: Height and width of images, in pixels.
-        head: Photographs that fit the head.
+        head: Pictures that fit the head.
     """
     tower = load_classifier(model).encoder
     image_size = (size, size)
@@ -130,12 +136,12 @@ def load_with_head(model: str, size: int, head: DomainFolder) -> tuple[Clip, Hea
         size=image_size, mean=half, std=half, interpolation="bicubic"
     )
     preprocess = image_transform_v2(prepared, is_train=False)
-    photographs = dict[str, Tensor]()
+    of_classes = dict[str, Tensor]()
     for name in head.classes:
         records = [record for record in head.records if record.class_name == name]
-        photographs[name] = read_pictures(records, preprocess)
+        of_classes[name] = read_pictures(records, preprocess)
     with encoder.running():
-        fitted = fit_head(embedded(encoder, photographs))
+        fitted = fit_head(embedded(encoder, of_classes))
     rows = dict(zip(head.classes, fitted.rows, strict=True))
     clip = from_encoder(in_components(encoder), preprocess, rows, name=model)
     return clip, fitted

@@ -77,6 +77,7 @@ from experiments.edits_that_forget import (
 )
 from experiments.kept_tables import KeepSettings
 from experiments.pacs import (
+    HEAD_OF_PHOTOGRAPHS,
     ByClass,
     choose_pictures,
     embedded,
@@ -315,7 +316,7 @@ class World(NamedTuple):
 
 def make_world(config: Config) -> World:
     """Load the model, fit its head, and choose the images."""
-    head, pictures = choose_pictures(config.data)
+    head, pictures = choose_pictures(config.data, HEAD_OF_PHOTOGRAPHS)
     clip, fitted = load_with_head("efficientnet-lite0", config.size, head)
     metrics = dict[str, ClassLogit]()
     sets: tuple[dict[str, Tensor], ...] = ({}, {}, {})
