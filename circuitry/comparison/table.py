@@ -236,9 +236,8 @@ def read_named_table(path: Path, **how: Any) -> pd.DataFrame:
         ['=clock']
     """
     with naming_damage(path):
-        unknown = {column: [""] for column in NUMBERS}
-        how = {"na_values": unknown, "keep_default_na": False} | how
-        table = pd.read_csv(path, **how)
+        how.setdefault("na_values", {column: [""] for column in NUMBERS})
+        table = pd.read_csv(path, keep_default_na=False, **how)
         return _renamed(table, _unquoted)
 
 
