@@ -2,8 +2,8 @@
 
 PACS has 7 classes in 4 styles. The pictures of a class in a style are put in order by the SHA-256 of
 ``domain/class/file``, and at most 160 of them are used. Anybody with all of PACS can take the same pictures, or later
-ones. The first pictures fit a head, and take no further part: 60 photographs of each class, or 20 pictures of each class
-in each style.
+ones. The first pictures fit a head, and take no further part: 60 photographs of each class, or 20 pictures of each
+class in each style.
 
 The head is a logistic regression of normalised embeddings without a bias. Its penalty is chosen by cross-validation.
 """
