@@ -67,7 +67,7 @@ def direct_readout(
     others = replace(task, images=task.others, others=None, baseline=ZERO)
     with task.running(gradients=True):
         of_own, slopes = _means(own_images(task), writers, with_slopes=True)
-        of_others, _ = _means(others, writers, with_slopes=False)
+        of_others = _means(others, writers, with_slopes=False)[0]
     scores = dict[str, np.ndarray]()
     for site, n_units in task.encoder.count_units(task.sites).items():
         scores[site] = np.zeros(n_units)

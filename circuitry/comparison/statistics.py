@@ -222,7 +222,8 @@ def ratio_interval(
         (nan, nan, nan)
     """
     known = ~np.isnan(numerators + denominators)
-    numerators, denominators = numerators[known], denominators[known]
+    numerators = numerators[known]
+    denominators = denominators[known]
     above, above_low, _ = mean_interval(numerators)
     below, below_low, below_high = mean_interval(denominators)
     if not below_low > 0:

@@ -75,7 +75,7 @@ def find_copies(
         >>> table[["copy", "fall", "fall_so_far", "random_fall", "layer4.0"]].round(2)
     """
     tasks = prepared(task)
-    (test,) = prepared(replace(test, sites=tasks[0].sites))
+    test = prepared(replace(test, sites=tasks[0].sites))[0]
     check_alike([tasks[0], test], "The tasks of copies", "give both the same")
     # Before the first copy is found, because this raises an error at once if nothing can be tested.
     with test.running(gradients=True):

@@ -37,7 +37,9 @@ from circuitry.runs.manifest import NAME
 from circuitry.runs.plan import Forwards, Step
 
 OWN_PARTS_FORMAT = "circuitry own parts 3"
-FOUND, LESIONED, REFITTED = "found", "lesioned", "refitted"
+FOUND = "found"
+LESIONED = "lesioned"
+REFITTED = "refitted"
 """The kinds of jobs. ``found`` finds the own parts of a class in a domain. ``lesioned`` ablates own parts on the unseen
 images of a class in a domain. ``refitted`` fits new heads to a model with the own parts of a class in a domain ablated,
 to tell whether information is lost."""

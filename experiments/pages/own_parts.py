@@ -10,7 +10,6 @@ from circuitry.comparison.lesion_reading import (
     NEAR,
     OTHERS,
     OWN,
-    OWN_STYLE,
     REFIT,
     REFIT_AUC,
     RIGHT,
@@ -19,7 +18,6 @@ from circuitry.comparison.lesion_reading import (
 from circuitry.comparison.own_part_verdicts import (
     INFORMATION,
     OPEN,
-    SAME,
     SAME_PART,
 )
 from experiments.pages.rendering import filled
@@ -40,6 +38,11 @@ SHARE = 0.02
 STYLES = ["photo", "art_painting", "cartoon", "sketch"]
 PAIRS = list(combinations(sorted(STYLES), 2))
 LITE0 = "own_parts/lite0"
+MORE = 0.05
+N_FIND = 12
+N_TEST = 24
+N_FIT = 12
+N_HEAD = 20
 size = made_with(LITE0)["size"]
 
 
@@ -89,10 +92,13 @@ head_left = span(lost(REFIT, style).value for style in STYLES)
 head_areas = span(lost(REFIT_AUC, style).value for style in STYLES)
 depths = rows(f"{LITE0}/depths", share_of_units=SHARE)
 n_cells = len(depths)
+n_classes = depths["class"].nunique()
+n_by_style = depths["domain"].value_counts().to_dict()
 takes = depths["takes"].value_counts()
 n_information = int(takes.get(INFORMATION, 0))
 said_takes = "; ".join(f"{n} *{verdict}*" for verdict, n in takes.items())
-depths_of_more = rows(f"{LITE0}/depths", share_of_units=0.05)["takes"]
+depths_of_more = rows(f"{LITE0}/depths", share_of_units=MORE)["takes"]
+n_cells_of_more = len(depths_of_more)
 n_information_of_more = int((depths_of_more == INFORMATION).sum())
 
 
@@ -292,5 +298,3 @@ def row_of_place(place: str) -> str:
 by_place = "\n".join(map(row_of_place, places))
 head_at_depth = span(heads.to_numpy().ravel())
 last_block = rows(f"{LITE0}/stages", stage="blocks.6").set_index("domain")["of_parts"]
-assert OWN_STYLE
-assert SAME
