@@ -204,10 +204,11 @@ supported(
     >= depth_of("rivals", "contrast", "refit_others"),
 )
 answer_rivals = filled(
-    "In photographs contrast takes the most of the evidence at equal damage, in {:.0f} of seven classes each: the "
-    "log-odds of the class fall by {:.1f}, by the direct readout {:.1f}, by contrast that is scored once {:.1f}, by "
-    "learned masks {:.1f}, by attribution patching {:.1f} (p {:.3f}). By right answers it cannot be told from the direct "
-    "readout ({:.2f} and {:.2f} are left). In paintings no such lead is significant (p {:.2f} to {:.2f}).",
+    "In photographs contrast takes the most of the evidence at equal damage, in {:.0f} of seven classes each: "
+    "the log-odds of the class fall by {:.1f}, by the direct readout {:.1f}, by contrast that is scored once "
+    "{:.1f}, by learned masks {:.1f}, by attribution patching {:.1f} (p {:.3f}). By right answers it cannot be "
+    "told from the direct readout ({:.2f} and {:.2f} are left). In paintings no such lead is significant (p "
+    "{:.2f} to {:.2f}).",
     in_photographs[0]["wins"],
     at_equal_damage("rivals", "contrast")["value"],
     *[row["value"] for row in in_photographs[:4]],
@@ -218,13 +219,14 @@ answer_rivals = filled(
     max(row["p"] for row in in_paintings),
 )
 against_rivals = filled(
-    "By the rule that was written before, a lead counts if it holds in both styles: so none does, and contrast stays the "
-    "default for what it does in photographs. At the depth of the information an edit of the embedding leads: after LEACE "
-    "a new head gives {:.2f} of the class's answers and {:.2f} of others', after contrast {:.2f} and {:.2f} (p {:.3f} for the "
-    "class). A lowered bias leaves no answer of the class, too, and its AUC stays {:.3f}. Of our predictions four fell: "
-    "that the direct readout leaves a smaller AUC in photographs, that contrast leads in paintings, that every published "
-    "ratio leaves four fifths of the class's answers (TF-IDF leaves {:.2f}, and {:.2f} of others'), and that a new head "
-    "gives nine tenths after every lesion of units.",
+    "By the rule that was written before, a lead counts if it holds in both styles: so none does, and contrast "
+    "stays the default for what it does in photographs. At the depth of the information an edit of the "
+    "embedding leads: after LEACE a new head gives {:.2f} of the class's answers and {:.2f} of others', after "
+    "contrast {:.2f} and {:.2f} (p {:.3f} for the class). A lowered bias leaves no answer of the class, too, "
+    "and its AUC stays {:.3f}. Of our predictions four fell: that the direct readout leaves a smaller AUC in "
+    "photographs, that contrast leads in paintings, that every published ratio leaves four fifths of the "
+    "class's answers (TF-IDF leaves {:.2f}, and {:.2f} of others'), and that a new head gives nine tenths "
+    "after every lesion of units.",
     depth_of("rivals", "LEACE", "refit_own"),
     depth_of("rivals", "LEACE", "refit_others"),
     depth_of("rivals", "contrast", "refit_own"),
@@ -235,8 +237,8 @@ against_rivals = filled(
     depth_of("rivals", "tf-idf", "others_right"),
 )
 limit_rivals = filled(
-    "In paintings, where the network answers {:.2f} of the pictures of a class, no lead at equal damage is significant, "
-    "and in photographs right answers do not tell it from the direct readout.",
+    "In paintings, where the network answers {:.2f} of the pictures of a class, no lead at equal damage is "
+    "significant, and in photographs right answers do not tell it from the direct readout.",
     depth_of("rivals_art", "whole", "own_right"),
 )
 
@@ -368,3 +370,25 @@ def row_of_place(place: str) -> str:
 by_place = "\n".join(map(row_of_place, places))
 head_at_depth = span(heads.to_numpy().ravel())
 last_block = rows(f"{LITE0}/stages", stage="blocks.6").set_index("domain")["of_parts"]
+
+# What do its units respond to?
+class Looked(NamedTuple):
+    """What was seen when somebody looked at the pictures that activate ten units of a part the most."""
+
+    core: int
+    """Units of the part of dogs in photographs that both halves of the pictures found."""
+    part: int
+    """Units of the part."""
+    in_sketches: int
+    """Units of the core that are also in the part of dogs in sketches."""
+    photographs: int
+    """Dogs among the five photographs that activate each of the ten units the most."""
+    sketches: int
+    """Dogs among the five sketches."""
+    pictures: int
+    """Pictures that were looked at in each style."""
+    among: int
+    """Pictures of all classes that these were the strongest of, in each style."""
+
+
+looked = Looked(102, 180, 2, 47, 31, 50, 140)

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 import pytest
+from PIL import Image, ImageOps
 
 from circuitry import DomainFolder
 from circuitry.circuits import own_part
@@ -188,3 +189,17 @@ def test_a_run_that_is_killed_while_it_finds_second_parts_goes_on(
     tables = [name for name in theirs if name.endswith(".csv")]
     assert len(tables) == len(KEYS)
     assert all(ours[name] == theirs[name] for name in tables)
+
+
+def test_a_class_that_the_model_does_not_know_is_named_and_has_no_part(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clip, _ = model_and_pictures(tmp_path, NAMES, ("real",), n_images=6)
+    for path in (tmp_path / "data" / "real" / "c2").iterdir():
+        ImageOps.invert(Image.open(path)).save(path)
+    folder = DomainFolder(tmp_path / "data", split=None)
+    run = OwnParts(clip, folder, tmp_path / "out", SETTINGS)
+    tables = run.run(QUIET)
+    assert "c2 in real is left out of the parts of half 1" in caplog.text
+    assert ("c2", "real") not in run.circuits()
+    assert "c2" not in set(tables["lesions"]["part_class"])
