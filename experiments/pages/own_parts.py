@@ -18,6 +18,7 @@ from circuitry.comparison.lesion_reading import (
 from circuitry.comparison.own_part_verdicts import (
     INFORMATION,
     OPEN,
+    OTHER,
     SAME_PART,
 )
 from experiments.pages.rendering import filled
@@ -102,6 +103,41 @@ said_takes = "; ".join(f"{n} *{verdict}*" for verdict, n in takes.items())
 depths_of_more = rows(f"{LITE0}/depths", share_of_units=MORE)["takes"]
 n_cells_of_more = len(depths_of_more)
 n_information_of_more = int((depths_of_more == INFORMATION).sum())
+
+
+supported("every class falls further than others", times_others.low > 2)
+supported("answers are lost", answers_left.high <= 0.2)
+said_falls = filled(
+    "The log-odds of a class fall by {:.1f} in photographs, {:.1f} in paintings, {:.1f} in cartoons and {:.1f} "
+    "in sketches, those of other classes by {:.1f}, {:.1f}, {:.1f} and {:.1f}, and with as many random units the "
+    "class falls by {:.1f}.",
+    *[falls[style] for style in STYLES],
+    *[others_falls[style].value for style in STYLES],
+    random_falls,
+)
+said_left = filled(
+    "Of its right answers {:.2f} are left, of other classes' {:.2f}. A new head gives {:.2f} of the class's.",
+    answers_left,
+    others_left,
+    head_left,
+)
+answer_lost = filled(
+    "The answer and much of the evidence, and little of the information. After removing {:.0%} of the units the "
+    "class loses {:.0f} times as much of its log-odds as other classes. {} {}",
+    SHARE,
+    times_others,
+    said_falls,
+    said_left,
+)
+readme_lost = f"{said_falls} {said_left}"
+limit_information = filled(
+    "After removing {:.0%} of the units a new head still gives {:.2f} of the class's answers, and {} of {} parts "
+    "take the information.",
+    SHARE,
+    head_left,
+    n_information,
+    n_cells,
+)
 
 
 # Do other ways take as much?
@@ -220,13 +256,13 @@ answer_rivals = filled(
 )
 against_rivals = filled(
     "By the rule that was written before, a lead counts if it holds in both styles: so none does, and contrast "
-    "stays the default for what it does in photographs. At the depth of the information an edit of the "
-    "embedding leads: after LEACE a new head gives {:.2f} of the class's answers and {:.2f} of others', after "
-    "contrast {:.2f} and {:.2f} (p {:.3f} for the class). A lowered bias leaves no answer of the class, too, "
-    "and its AUC stays {:.3f}. Of our predictions four fell: that the direct readout leaves a smaller AUC in "
-    "photographs, that contrast leads in paintings, that every published ratio leaves four fifths of the "
-    "class's answers (TF-IDF leaves {:.2f}, and {:.2f} of others'), and that a new head gives nine tenths "
-    "after every lesion of units.",
+    "stays the default for what it does in photographs. At the depth of the information an edit of the embedding "
+    "leads: after LEACE a new head gives {:.2f} of the class's answers and {:.2f} of others', after contrast "
+    "{:.2f} and {:.2f} (p {:.3f} for the class). A lowered bias leaves no answer of the class, too, and its AUC "
+    "stays {:.3f}. Of our predictions four fell: that the direct readout leaves a smaller AUC in photographs, "
+    "that contrast leads in paintings, that every published ratio leaves four fifths of the class's answers "
+    "(TF-IDF leaves {:.2f}, and {:.2f} of others'), and that a new head gives nine tenths after every lesion of "
+    "units.",
     depth_of("rivals", "LEACE", "refit_own"),
     depth_of("rivals", "LEACE", "refit_others"),
     depth_of("rivals", "contrast", "refit_own"),
@@ -311,6 +347,91 @@ own_halves = halves[halves["part_domain"] == halves["domain"]]
 n_halves = len(own_halves)
 n_same_halves = int(own_halves["same"].sum())
 
+SKETCHES = [pair for pair in PAIRS if "sketch" in pair]
+of_photographs = ("art_painting", "photo")
+
+
+def transfer_spans(share: float) -> dict[bool, Span]:
+    """Return the spans of mean transfers over pairs of styles, of those with sketches and of the others."""
+    of_share = rows(f"{LITE0}/transfers", share_of_units=share)
+    by_pair = of_share.groupby(["part_domain", "domain"], as_index=False)
+    means = by_pair["transfer"].mean().query("part_domain != domain")
+    styles = means[["part_domain", "domain"]]
+    with_sketch = styles.isin(["sketch"]).any(axis=1)
+    return {
+        True: span(means.loc[with_sketch, "transfer"]),
+        False: span(means.loc[~with_sketch, "transfer"]),
+    }
+
+
+photographs_with_sketches = span(
+    transfer(*pair)
+    for style in ("photo", "art_painting")
+    for pair in ((style, "sketch"), ("sketch", style))
+)
+with_cartoons = span(
+    transfer(*pair)
+    for style in ("photo", "art_painting", "sketch")
+    for pair in ((style, "cartoon"), ("cartoon", style))
+)
+supported(
+    "sketches have other parts than photographs and paintings",
+    photographs_with_sketches.high <= OTHER,
+)
+supported(
+    "photographs and paintings transfer the most",
+    max(means_of_transfer, key=means_of_transfer.__getitem__) == of_photographs,
+)
+said_transfers = filled(
+    "At equal damage to other classes the part of photographs takes {:.2f} of the evidence that the part of "
+    "paintings takes in paintings, and the part of paintings {:.2f} in photographs; between these two and "
+    "sketches it is {:.2f}, and with cartoons {:.2f}.",
+    transfer("photo", "art_painting"),
+    transfer("art_painting", "photo"),
+    photographs_with_sketches,
+    with_cartoons,
+)
+said_shares = filled(
+    "Of the units that two parts of one class and style share, parts of photographs and paintings share {:.2f}, "
+    "and parts of sketches and another style {:.2f}.",
+    of_ceiling[of_photographs],
+    span(of_ceiling[pair].value for pair in SKETCHES),
+)
+answer_styles = filled(
+    "Photographs and paintings have most of a part in common, sketches have parts of their own, and cartoons lie "
+    "between. {} {}",
+    said_transfers,
+    said_shares,
+)
+readme_styles_title = "Photographs and paintings have most of a part in common, sketches have parts of their own."
+readme_styles = filled(
+    "The same network, {} classes in four styles. {} {} Such parts of one style found on other pictures are "
+    "called the same in {} of {} cases.",
+    n_classes,
+    said_transfers,
+    said_shares,
+    n_same_halves,
+    n_halves,
+)
+spans_of_half = transfer_spans(0.01)
+spans_of_more = transfer_spans(MORE)
+against_styles = filled(
+    "With {:.0%} of the units transfers with sketches are {:.2f} and the other ones {:.2f}; with {:.0%} they are "
+    "{:.2f} and {:.2f}. The interval of {} of {} shares of the ceiling lies below one, as predicted; transfer "
+    "exceeds the share of the ceiling in {} of {} pairs, where we had predicted all.",
+    0.01,
+    spans_of_half[True],
+    spans_of_half[False],
+    MORE,
+    spans_of_more[True],
+    spans_of_more[False],
+    n_below_ceiling,
+    len(PAIRS),
+    n_transfer_exceeds,
+    len(PAIRS),
+)
+
+
 # How many pictures does a part need?
 HALVES = "one class, two halves"
 pictures = rows("own_parts/pictures/pictures", parts=HALVES).set_index("n_pictures")
@@ -321,6 +442,22 @@ by_pictures = "\n".join(
     filled("| {} | {:.3f} | {:.3f} |", n, row["overlap"], row["edges"])
     for n, row in pictures.iterrows()
 )
+
+supported("overlaps grow with pictures", overlap_of_halves[1] < overlap_of_halves[12])
+answer_pictures = filled(
+    "More than four. Two parts of one class from other photographs share {:.3f} of their units if one photograph "
+    "found each, {:.3f} from four, and {:.3f} from twelve: the part of one photograph is the photograph's.",
+    overlap_of_halves[1],
+    overlap_of_halves[4],
+    overlap_of_halves[12],
+)
+limit_styles = filled(
+    "Two parts of one class in photographs share {:.3f} of their units if one picture found each, {:.3f} with "
+    "twelve; no overlap of two styles says anything without this ceiling.",
+    overlap_of_halves[1],
+    overlap_of_halves[12],
+)
+
 
 # How many such parts does a class have?
 copies = table("own_parts/copies/copies")
@@ -370,6 +507,7 @@ def row_of_place(place: str) -> str:
 by_place = "\n".join(map(row_of_place, places))
 head_at_depth = span(heads.to_numpy().ravel())
 last_block = rows(f"{LITE0}/stages", stage="blocks.6").set_index("domain")["of_parts"]
+
 
 # What do its units respond to?
 class Looked(NamedTuple):
