@@ -481,32 +481,9 @@ across = table("own_parts/copies/across")
 matrix = across.pivot_table(index="copy_a", columns="copy_b", values="overlap")
 first_across = matrix.to_numpy()[0, 0]
 
-# Where is it?
-DEPTH_SHARE = 0.05
-DEPTH = "own_parts/depth/depth"
-
-
-def at_depth(measure: LossMeasure, answers: str = OWN) -> pd.DataFrame:
-    """Return the mean of a measure by style and by the sites that may have units."""
-    asked = {"measure": measure.name, "cut": "part", "answers": answers}
-    return rows(DEPTH, **asked).pivot(index="domain", columns="sites", values="value")
-
-
-areas = at_depth(REFIT_AUC)
-heads = at_depth(REFIT)
-answers = at_depth(RIGHT)
-places = list(dict.fromkeys(table(DEPTH)["sites"]))
-
-
-def row_of_place(place: str) -> str:
-    """Return a row of the table of places: right answers, and what a new head reads, by style."""
-    numbers = [of.loc["photo", place] for of in (answers, heads, areas)]
-    return f"| {place.removesuffix('.bn2')} | {filled('{:.2f}', numbers)} |"
-
-
-by_place = "\n".join(map(row_of_place, places))
-head_at_depth = span(heads.to_numpy().ravel())
+# Where does a part lie?
 last_block = rows(f"{LITE0}/stages", stage="blocks.6").set_index("domain")["of_parts"]
+in_last_block = span(last_block)
 
 
 # What do its units respond to?

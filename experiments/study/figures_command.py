@@ -15,7 +15,7 @@ from typing import Annotated
 
 from circuitry.runs import InputError, one_of
 from circuitry.comparison import mean_interval
-from circuitry.comparison.lesion_reading import FALL, OWN_STYLE, REFIT, LossMeasure
+from circuitry.comparison.lesion_reading import FALL, OWN_STYLE, LossMeasure
 from circuitry.data import chosen_names
 from circuitry.reports import figures as charts
 from circuitry.reports import lesion_lines_of, write_figure
@@ -103,25 +103,6 @@ def own_parts(tables: Path, title: str) -> go.Figure:
         lines.assign(place=place), "ablated units (%)", title, FALL
     )
     return drawn.update_xaxes(type="log", tickvals=[0.5, 1, 2, 5])
-
-
-@figure(
-    "At which depth is a class lost to a new head? 5 % of the units", "own_parts/depth"
-)
-def own_parts_depth(tables: Path, title: str) -> go.Figure:
-    depth = table(tables, "depth").query("cut == 'part' and answers == 'own class'")
-    lines = depth[depth["measure"] == REFIT.name]
-    lines = lines.assign(
-        line=lines["domain"], place=lines["sites"].str.removesuffix(".bn2")
-    )
-    early = lines[lines["sites"].str.startswith("up to")]
-    late = lines[lines["sites"].str.startswith("from")]
-    # A point without a value breaks each line, so that the two halves of the axis are not joined.
-    nothing = dict.fromkeys(("value", "low", "high"), float("nan"))
-    gap = early.drop_duplicates("line").assign(place=" ", **nothing)
-    axis = "where the ablated units may lie"
-    drawn = pd.concat([early, gap, late])
-    return charts.lesion_lines(drawn, axis, title, REFIT)
 
 
 @figure("Is the part of a class the same in two styles?", "own_parts/lite0")
