@@ -81,7 +81,8 @@ NEURON = UnitKind("neuron", -1)
 
 def name_kinds(kinds: Iterable[UnitKind]) -> str:
     """Return the names of kinds in the plural, each once, such as "hidden channels and projection channels"."""
-    *names, last = dict.fromkeys(f"{kind.name}s" for kind in kinds)
+    names = list(dict.fromkeys(f"{kind.name}s" for kind in kinds))
+    last = names.pop()
     return f"{', '.join(names)} and {last}" if names else last
 
 
