@@ -41,7 +41,7 @@ import pandas as pd
 import plotly.graph_objects as go
 from tyro.conf import Positional
 
-SHARED = LossMeasure("share of what two parts of one style have in common", "value")
+SHARED = LossMeasure("share of the ceiling, or transfer", "value")
 """What pairs of styles are compared by; 1 is the same part."""
 MODELS = {
     "efficientnet_lite0": "EfficientNet-Lite0, hidden channels",
