@@ -534,9 +534,10 @@ against_copies = filled(
     span(in_last_by_copy[1:]),
     0.85,
 )
+in_photographs_so_far = of_copies.loc["photo"]["fall_so_far"]
 supported(
     "together no more in photographs",
-    of_copies.loc[("photo", 4), "fall_so_far"] < of_copies.loc[("photo", 1), "fall"],
+    in_photographs_so_far[4] < in_photographs_so_far[1],
 )
 n_classes_of_copies = copies["class"].nunique()
 
