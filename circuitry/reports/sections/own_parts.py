@@ -294,6 +294,14 @@ def _across_styles(tables: dict[str, pd.DataFrame]) -> Finding:
     overlap = overlap[overlap["compared"] == "units"]
     overlaps = "; ".join(overlap.index + " " + with_intervals(overlap, ".3f"))
     overlaps = f"{overlaps}; chance {overlap['chance'].mean():.3f}"
+    of_ceiling = overlap.dropna(subset="share")
+    for share, low_share, high_share in of_ceiling[
+        ["share", "share_low", "share_high"]
+    ].to_numpy():
+        overlaps += (
+            f"; two styles share {share:.2f} [{low_share:.2f}, {high_share:.2f}] of "
+            "what two parts of one style share"
+        )
     if overlap["value"].isna().all():
         overlaps = str(overlap["reason"].iloc[0])
     edges = ""
@@ -359,8 +367,10 @@ def add_own_parts(
             ),
             f"Over the share of units that is ablated: {meaning}, with 95 % intervals over classes.",
         )
+    # What a lesion takes stands beside the class, in front of the numbers.
+    depths = tables["depths"].set_index(["class", "domain", "takes"]).reset_index()
     report.table(
-        tables["depths"],
+        depths,
         "By class, in the style that found the part: what the lesion takes. A new head and one constant are fitted "
         "after the lesion, to images that neither found nor test the part.",
     )
