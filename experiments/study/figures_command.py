@@ -87,7 +87,7 @@ def selectivity_over_depth(tables: Path, title: str) -> go.Figure:
 
 
 @figure(
-    "How far do the log-odds of a class fall without its own part? Photographs",
+    "How far do the log-odds of a class fall after removing its part? Photographs",
     "own_parts/lite0",
 )
 def own_parts(tables: Path, title: str) -> go.Figure:
