@@ -51,7 +51,7 @@ N_HEAD = 20
 size = made_with(LITE0)["size"]
 
 
-# What does a class lose without its own part?
+# What does a class lose after removing its part?
 def lost(
     measure: LossMeasure, style: str, answers: str = OWN, cut: str = "part"
 ) -> Interval:
