@@ -10,8 +10,8 @@ with ImageNet weights at 160 px. Ablated units have their mean per position over
 cartoons and one in sketches, so nothing of these styles could be told. The table ``styles`` has a head of all styles;
 the tables of single styles keep the head of photographs. Of the first run we had seen what parts take (photographs
 13.1 of others' .3, paintings 6.7 and .6) and transfers (photographs and paintings .99 and .76, with sketches at most
-.25 but for cartoons), no overlap across styles and no verdict. To save time 24 pictures test in place of 40, at three
-sizes in place of four. The predictions below stay as they were.
+.25, apart from cartoons), no overlap across styles and no verdict. To save time 24 pictures test in place of 40, at
+three sizes in place of four. The predictions below stay as they were.
 
 *Tables.*
 
@@ -192,7 +192,6 @@ def of_styles(config: Config) -> dict[str, pd.DataFrame]:
         in_common = overlaps[overlaps["share"] == share]
         of_share = {
             "depths": depths_of_loss(told),
-            "measures": summary_of_measures(told, ("styles",)),
             "by_style": summary_of_measures(told, BY_STYLE),
             "overlap": overlap_summary(in_common),
             "overlap_by_styles": overlap_by_styles(in_common),

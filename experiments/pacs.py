@@ -76,7 +76,7 @@ def _place(record: ImageRecord) -> str:
 
 @dataclass(frozen=True, eq=False)
 class Head:
-    """A linear head of normalised embeddings. As a metric, it stands in place of the class weights of a model."""
+    """A linear head of normalised embeddings. As a metric, it takes the place of the class weights of a model."""
 
     rows: Tensor
     """A row for each class [classes, d], of about length one."""

@@ -6,7 +6,9 @@ from .domain_testing import fold_tests as fold_tests
 from .domain_testing import too_few as too_few
 from .fold_array import FOLDS as FOLDS
 from .fold_array import FoldArray as FoldArray
+from .lesion_reading import FALL as FALL
 from .lesion_reading import KNOWN as KNOWN
+from .lesion_reading import LossMeasure as LossMeasure
 from .lesion_reading import lesion_matrix as lesion_matrix
 from .lesion_reading import lesion_summary as lesion_summary
 from .lesion_reading import told_share as told_share

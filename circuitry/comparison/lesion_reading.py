@@ -55,7 +55,7 @@ class LossMeasure:
     """A number that tells what a lesion takes.
 
     Example:
-        >>> from circuitry.comparison.lesion_reading import FALL
+        >>> from circuitry.comparison import FALL
         >>> FALL.after
         'log_odds'
     """

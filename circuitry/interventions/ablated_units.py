@@ -88,7 +88,7 @@ def mean_of_draws(table: pd.DataFrame, lesions: Sequence[Ablated]) -> pd.DataFra
 
     Args:
         table: Rows of `Ablated.row` with further columns of numbers.
-        lesions: The lesions of the table, all of which tell the same columns.
+        lesions: The lesions of the table. They all tell the same columns.
     """
     names = [*lesions[0].told, *KEYS]
     return table.groupby(names, sort=False).mean().reset_index()

@@ -193,7 +193,7 @@ def interchange(
 
 
 def _means(task: Task, circuits: Sequence[Circuit]) -> list[dict[Hashable, Any]]:
-    """Return means over a task's images under each circuit, the first of which is the whole model.
+    """Return means over a task's images under each circuit. The first circuit is the whole model.
 
     They are metric, accuracy and n_images; if the task has ``others``, also other_metric and other_accuracy. The
     accuracy is NaN if the metric has no candidate classes.

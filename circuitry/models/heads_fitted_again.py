@@ -17,6 +17,7 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
+from circuitry.encoder.doubles import in_double
 from circuitry.encoder.metrics import ClassLogit, log_odds
 from circuitry.models.ridge import ridge_probe
 
@@ -81,8 +82,8 @@ def read_again(
     )
     answers[:, metric.label] += constant
     given = answers.numpy().argmax(1)
-    head = ridge_probe().fit(to_fit.double().numpy(), classes_to_fit)
-    features = images.double().numpy()
+    head = ridge_probe().fit(in_double(to_fit).numpy(), classes_to_fit)
+    features = in_double(images).numpy()
     right = {
         "constant": given == np.array([labels[name] for name in classes]),
         "refit": head.predict(features) == classes,
@@ -105,7 +106,7 @@ def _joined(embeddings: Embeddings) -> tuple[Tensor, np.ndarray]:
 
 
 def _auc(values: Float[np.ndarray, " n"], is_own: Bool[np.ndarray, " n"]) -> float:
-    """Return the area under the ROC curve, or NaN if there is nothing to tell apart."""
+    """Return the area under the ROC curve, or NaN if all images are of one kind."""
     # Imported here, because scikit-learn takes as long to import as torch.
     from sklearn.metrics import roc_auc_score
 

@@ -286,6 +286,20 @@ against_rivals = filled(
     depth_of("rivals", "tf-idf", "own_right"),
     depth_of("rivals", "tf-idf", "others_right"),
 )
+at_zero = table("own_parts/rivals/at_zero").set_index("way")
+at_zero_art = table("own_parts/rivals_art/at_zero").set_index("way")
+alternatives_of_rivals = filled(
+    "At zero in place of their mean the units of contrast take {:.1f} of the class and {:.1f} of others, those "
+    "of the direct readout {:.1f} and {:.1f}; in paintings {:.1f} and {:.1f}, {:.1f} and {:.1f}. At the damage "
+    "that we had named, a tenth of others' log-odds, contrast takes {:.1f} in photographs, and the direct "
+    "readout {:.1f}.",
+    *at_zero.loc["contrast", ["own_fall", "others_fall"]],
+    *at_zero.loc["readout", ["own_fall", "others_fall"]],
+    *at_zero_art.loc["contrast", ["own_fall", "others_fall"]],
+    *at_zero_art.loc["readout", ["own_fall", "others_fall"]],
+    one("own_parts/rivals/equal_damage", way="contrast"),
+    one("own_parts/rivals/equal_damage", way="readout"),
+)
 limit_rivals = filled(
     "In paintings, where the network answers {:.2f} of the pictures of a class, no lead at equal damage is "
     "significant, and in photographs right answers do not tell it from the direct readout.",

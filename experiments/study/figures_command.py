@@ -14,8 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 from circuitry.runs import InputError, one_of
-from circuitry.comparison import mean_interval
-from circuitry.comparison.lesion_reading import FALL, OWN_STYLE, LossMeasure
+from circuitry.comparison import FALL, LossMeasure, mean_interval
 from circuitry.data import chosen_names
 from circuitry.reports import figures as charts
 from circuitry.reports import lesion_lines_of, write_figure
@@ -94,7 +93,7 @@ def own_parts(tables: Path, title: str) -> go.Figure:
     by_style = table(tables, "by_style")
     in_photographs = by_style[by_style["part_domain"] == "photo"]
     styles = np.where(
-        in_photographs["domain"] == "photo", OWN_STYLE, in_photographs["domain"]
+        in_photographs["domain"] == "photo", "its own style", in_photographs["domain"]
     )
     lines = lesion_lines_of(in_photographs.assign(styles=styles), FALL)
     # Shares of units become per cent.
