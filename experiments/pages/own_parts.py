@@ -300,6 +300,14 @@ alternatives_of_rivals = filled(
     one("own_parts/rivals/equal_damage", way="contrast"),
     one("own_parts/rivals/equal_damage", way="readout"),
 )
+in_paintings_at_share = lead("rivals_art", "readout", "own_fall")
+of_paintings = filled(
+    "With {:.0%} of the units each contrast takes {:.1f} in paintings and the direct readout {:.1f} (p {:.3f}).",
+    SHARE,
+    depth_of("rivals_art", "contrast", "own_fall"),
+    in_paintings_at_share["value"],
+    in_paintings_at_share["p"],
+)
 limit_rivals = filled(
     "In paintings, where the network answers {:.2f} of the pictures of a class, no lead at equal damage is "
     "significant, and in photographs right answers do not tell it from the direct readout.",
