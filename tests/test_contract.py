@@ -39,10 +39,10 @@ from circuitry.encoder import OperationCounter, counted_sites, forward_operation
 from circuitry.gates import patch_effects
 from circuitry.gates.patching import patching_forwards
 from circuitry.interventions import AblationSettings, faithfulness_curve
+from circuitry.interventions.ablated_units import lesion_forwards
 from circuitry.interventions.faithfulness import curve_forwards
 from circuitry.interventions.finding_circuits import search_forwards
 from circuitry.interventions.judgement import judge_forwards
-from circuitry.interventions.lesions import lesion_forwards
 from circuitry.models import read_images
 from circuitry.runs import Forwards
 from tests.support.scripts import command_module
@@ -243,7 +243,9 @@ def test_a_plan_of_runs_for_each_edge_or_unit_runs_few(world: World) -> None:
 
 
 FEW = {"model": "rn-tiny", "data": DRAWN_IMAGES, "domains": ("real", "clipart")}
-CELLS = FEW | {"classes": ("car", "clock", "cup"), "n_images": 2, "progress": False}
+# The model recognises all images of both halves of these classes: of others a search runs less than is planned.
+KNOWN = ("bicycle", "house", "sailboat")
+CELLS = FEW | {"classes": KNOWN, "n_images": 2, "progress": False}
 
 
 def test_commands_run_what_they_plan(tmp_path: Path) -> None:

@@ -25,9 +25,8 @@ from circuitry.encoder import Counterfactual
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.modes import own_modes
 from circuitry.gates.fisher import normal_ranks
-from circuitry.interventions import circuit_of, lesion
+from circuitry.interventions import circuit_of, find_copies, lesion
 from circuitry.models import FolderBaseline
-from experiments.own_parts import planted_classes
 from experiments.representations.embeddings import embed_images, embed_texts
 from experiments.representations.representation_folder import (
     extract_representations,
@@ -40,6 +39,7 @@ from experiments.representations.strongest_features import (
 )
 from tests.doors.walk import FEW, public_names
 from tests.doors.world import World
+from tests.support.planted_classes import planted_classes
 from tests.support.work import QUIET
 
 ROOMS = (
@@ -57,7 +57,9 @@ ELSEWHERE = {
     "tower_speed": "returns times",
     "extract_samples": "as sample_activations",
     "zero_shot_heads": "returns functions",
-    **dict.fromkeys(("own_part", "lesion"), "below, on a class that is recognised"),
+    **dict.fromkeys(
+        ("own_part", "lesion", "find_copies"), "below, on a class that is recognised"
+    ),
 }
 """Public functions of a model that are not called here, and why."""
 FOUND: dict[str, Callable[..., Any]] = {
@@ -94,6 +96,7 @@ RECOGNISED = replace(CLASSES.task(0), work=QUIET)
 PART = circuit_of(RECOGNISED, {"units": [0, 1]})
 METHODS: dict[str, Callable[[World], Any]] = {
     "own_part": lambda w: own_part(RECOGNISED, share=0.1),
+    "find_copies": lambda w: find_copies(RECOGNISED, RECOGNISED, share=0.1, most=2),
     "lesion": lambda w: lesion({("a", "x"): RECOGNISED}, {("a", "x"): PART}),
     "Clip.text_weights": lambda w: w.one(Clip).text_weights(
         ["axe", "cat"], cache_dir=w.scratch

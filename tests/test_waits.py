@@ -136,7 +136,7 @@ def test_an_own_part_takes_two_runs_a_cut_and_image_but_one_for_the_last(
         with OperationCounter() as with_gradient:
             list(images.slopes(images.own[:1], opened))
         with OperationCounter() as alone:
-            images.probability(images.own[:1], opened)
+            images.log_odds(images.own[:1], opened)
         with OperationCounter() as counter:
             n_cuts = len(contrast([images], share).tried)
     n_own, n_others = len(images.own), len(images.others)

@@ -39,7 +39,7 @@ from torchvision.models import (
 
 from circuitry.encoder.narrowing import in_order
 from circuitry.encoder.stages import NO_STEP, ConvBlock, EnteredBlock, Stage, Step
-from circuitry.encoder.unit_kinds import CHANNEL, HIDDEN_CHANNEL, UnitKind
+from circuitry.encoder.unit_kinds import HIDDEN_CHANNEL, PROJECTION_CHANNEL, UnitKind
 
 STREAM_ITSELF = ("", NO_STEP)
 """The ``shortcut`` of a `ConvBlock` whose shortcut is the stream itself."""
@@ -291,7 +291,7 @@ def conv_stages(
         name, project = block.shortcut
         # At the entry of the block both are computed from the stream.
         swaps = bool(first)
-        moves.append(_Move(name, CHANNEL, project, last_step, swaps))
+        moves.append(_Move(name, PROJECTION_CHANNEL, project, last_step, swaps))
         moves.append(_Move(last_name, HIDDEN_CHANNEL, NO_STEP, NO_STEP, swaps=True))
     else:
         moves.append(_Move(last_name, HIDDEN_CHANNEL, last_step))

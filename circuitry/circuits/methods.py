@@ -8,6 +8,7 @@
 | ``patching`` | exact effect of putting the unit to the baseline (`patch_effects`) | one per unit |
 | ``fisher`` | squared change of all answers, on images of the class and of others (`fisher`) | one |
 | ``iterative-fisher`` | rank in the order in which units are closed, the weakest by ``fisher`` first | eight |
+| ``readout`` | linear way to the answer x activation on the class less on others (`direct_readout`) | one |
 | ``contrast`` | place in the order in which `own_part` cuts units | one per cut |
 | ``learned`` | the unit's gate in a mask that is learned for all units together (`learn_masks`) | one per step |
 
@@ -37,6 +38,7 @@ CONDUCTANCE = "conductance"
 GRADIENT = "gradient"
 FISHER = "fisher"
 ITERATIVE = "iterative-fisher"
+READOUT = "readout"
 CONTRAST = "contrast"
 LEARNED = "learned"
 
@@ -163,6 +165,13 @@ METHODS: dict[str, Method] = {
             takes_others=True,
             without_others=GRADIENT,
             takes_folds=True,
+        ),
+        Method(
+            READOUT,
+            "The direct readout scores the units of the last block: the derivative of the class's metric by a unit, "
+            "times how much more active the unit is on images of the class than on those of others",
+            takes_others=True,
+            without_others=GRADIENT,
         ),
         Method(
             CONTRAST,

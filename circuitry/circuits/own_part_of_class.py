@@ -25,10 +25,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from circuitry.circuits.asked_alike import asked_of, check_asked_alike, named_sites
+from circuitry.circuits.asked_alike import (
+    asked_of,
+    check_asked_alike,
+    check_made_with,
+    named_sites,
+)
 from circuitry.circuits.budgets import GLOBAL
 from circuitry.circuits.circuit_settings import (
     MOST,
@@ -41,14 +46,20 @@ from circuitry.circuits.methods import CONTRAST, method_code
 from circuitry.circuits.narrowed_tasks import without_image
 from circuitry.circuits.nodes import NodeEffects
 from circuitry.circuits.scored_units import scores_of
-from circuitry.encoder.metrics import NO_ANSWER, answer_metric, given_classes
+from circuitry.encoder.metrics import (
+    NO_ANSWER,
+    answer_metric,
+    given_classes,
+    log_odds,
+)
 from circuitry.encoder.roles import counted_sites
 from circuitry.encoder.task import Task, at_model_scale
 from circuitry.encoder.tensor_batches import Images
 from circuitry.gates.images_under_gates import UnitsUnderGates
+from circuitry.gates.patches import mark_kept
 from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.identity import Identity
+from circuitry.runs.identity import OF_TOWER, Identity
 from circuitry.runs.plan import Forwards
 
 log = logging.getLogger(__name__)
@@ -63,7 +74,12 @@ GROWTH = 1.3
 
 
 @checked
-def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> Circuit:
+def own_part(
+    task: Task | Sequence[Task],
+    *,
+    share: OwnShare | None = None,
+    without: Sequence[Circuit] = (),
+) -> Circuit:
     """Find the units that the model needs to recognise a class, and that it does not need for other classes.
 
     Args:
@@ -73,29 +89,42 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
         share: Share of the units to remove, in (0, 0.2]. Default: the smallest tried share that brings the mean
             probability of the class on these images down to chance level. If no tried share does, the largest one is
             used, and ``made_with`` contains a note.
+        without: Circuits whose units may not be cut, so the part has none of them. Give the earlier own parts of the
+            class to find a disjoint one, a copy; see `find_copies`.
 
     Returns:
         The own part as a `Circuit`. Test it on other images with `lesion`. ``source.node_scores`` holds the cost of
         each unit in log-odds, and ``source.importance`` the rank of each unit in the order of removal: 1 for the first
         unit, and less for later units. ``made_with["tried"]`` lists, for each cut, the share of the units that was
-        removed and the mean probability of the class after it.
+        removed and the mean probability of the class after it. ``made_with["n_spared"]`` is the number of units that
+        ``without`` kept from being cut.
 
     Raises:
         InputError: if the metric has no candidate classes, if there are no images of other classes, if the model
             recognises the class on none of the images, if the tasks of one call differ in class, encoder, sites,
-            candidates, scale or kind of baseline, or if the share is out of range.
+            candidates, scale or kind of baseline, if the share is out of range, or if the circuits of ``without`` are
+            of another encoder or leave too few units.
 
     Example:
         >>> part = circuitry.own_part(task)
         >>> table = circuitry.lesion({("clock", "real"): task}, {("clock", "real"): part})
+        >>> copy = circuitry.own_part(task, share=0.02, without=[part])
+        >>> np.intersect1d(part.units["layer4.0"], copy.units["layer4.0"]).size
+        0
     """
-    given = [task] if isinstance(task, Task) else task
-    tasks = list(map(_prepared, given))
-    check_alike(tasks)
+    tasks = prepared(task)
+    check_alike(
+        tasks,
+        "The styles of one own part",
+        "give all the same, or find a part for each",
+    )
+    of_encoder = (*OF_TOWER, "stages", "basis")
+    check_made_with(tasks[0], [part.source for part in without], of_encoder)
     # All tasks have the same encoder, so the run of the first task serves all of them.
     with tasks[0].running(gradients=True):
         images = list(map(ImagesOfClass, tasks))
-        order = contrast(images, share)
+        spared = gates_on(images[0].runs, without)
+        order = contrast(images, share, spared)
     if min(of_style.runs.n_own for of_style in images) == 1:
         log.warning(
             "An own part is found on one image of the class, so it may be the image's rather than the class's: give "
@@ -121,6 +150,8 @@ def own_part(task: Task | Sequence[Task], *, share: OwnShare | None = None) -> C
     size = share_cut if share is None else share
     part = scores.strongest(size, budget=GLOBAL)  # rounded up, as everywhere
     made_with: dict[str, Any] = {"method": CONTRAST, "tried": order.tried}
+    if without:
+        made_with["n_spared"] = int(spared.sum())
     chance = 1 / len(images[0].metric.weights)
     if share is None and p > chance:
         made_with["note"] = (
@@ -136,10 +167,27 @@ def _by_unit(images: "ImagesOfClass", of_gates: Tensor) -> dict[str, np.ndarray]
     return {site: np.nan_to_num(values) for site, values in by_site.items()}
 
 
-def check_alike(tasks: Sequence[Task]) -> None:
+def gates_on(
+    runs: UnitsUnderGates, circuits: Sequence[Circuit]
+) -> Bool[Tensor, " gates"]:
+    """Return which gates are on units of the circuits. Units at sites without gates are ignored."""
+    marks = runs.scored(np.zeros(runs.n_gates))
+    for circuit in circuits:
+        for site, units in circuit.units.items():
+            if site in marks:
+                marks[site][mark_kept(units, len(marks[site]), site)] = 1
+    return runs.flat(marks) == 1
+
+
+def check_alike(tasks: Sequence[Task], what: str, instead: str) -> None:
     """Raise `InputError` if tasks differ in class, encoder, sites or in what they ask (`asked_of`).
 
-    A part of several styles belongs to one class in one model.
+    An own part belongs to one class in one model.
+
+    Args:
+        tasks: The tasks.
+        what: A name for all tasks together, as the beginning of the message.
+        instead: Advice, as the end of the message.
     """
     method = "An own part is found by"
     kinds = set[tuple[int, int, tuple[str, ...]]]()
@@ -150,14 +198,10 @@ def check_alike(tasks: Sequence[Task]) -> None:
         asked[f"task {number}"] = asked_of(task, method)
     if len(kinds) != 1:
         raise InputError(
-            f"An own part of several styles is of one class in one encoder at the same sites, but {len(kinds)} kinds "
-            f"of tasks were given: find a part for each kind."
+            f"{what} are of one class in one encoder at the same sites, but {len(kinds)} kinds of tasks were given: "
+            f"{instead}."
         )
-    check_asked_alike(
-        asked,
-        "The styles of one own part",
-        "give all the same, or find a part for each",
-    )
+    check_asked_alike(asked, what, instead)
 
 
 def _identity_of_all(tasks: Sequence[Task]) -> Identity:
@@ -184,8 +228,14 @@ def ranks_by_contrast(
         return _by_unit(images, contrast([images], MOST).ranks)
 
 
+def prepared(task: Task | Sequence[Task]) -> list[Task]:
+    """Return a task, or several tasks, as `own_part` uses them; see `_prepared`."""
+    given = [task] if isinstance(task, Task) else task
+    return list(map(_prepared, given))
+
+
 def _prepared(task: Task) -> Task:
-    """Return the task as `own_part` uses it: with the model's scale in its metric, and without the site of the image.
+    """Return the task with the model's scale in its metric, and without the site of the image.
 
     If the task has all sites of its encoder, only the sites that count in the size of a circuit are kept
     (`counted_sites`). If the sites of the task are a selection, all of them are kept.
@@ -256,27 +306,24 @@ class ImagesOfClass:
             # Each image has its own copy of the gates, so one backward pass gives a gradient for each image.
             gates = opened.expand(len(some), -1).detach().clone().requires_grad_()
             answers = self.metric.log_answers(self.runs.run(gates, some))
-            given = self.answers[some][:, None]
-            own = answers.gather(1, given)[:, 0]
-            # log p - log(1 - p). 1 - p is computed as the sum over the other classes, which is exact if p is nearly 1.
-            others = answers.scatter(1, given, -torch.inf)
-            odds = own - others.logsumexp(-1)
-            yield torch.autograd.grad(odds.sum(), gates)[0], own.detach().exp()
+            odds = log_odds(answers, self.answers[some])
+            slopes = torch.autograd.grad(odds.sum(), gates)[0]
+            yield slopes, odds.detach().sigmoid()
 
     @torch.no_grad()
-    def probability(
+    def log_odds(
         self, places: Int[Tensor, " images"], opened: Float[Tensor, " gates"]
-    ) -> Float[Tensor, ""]:
-        """Return the mean probability that `slopes` yields for some images. It takes half of the operations.
+    ) -> Float[Tensor, " images"]:
+        """Return the log-odds that `slopes` differentiates. It takes half of the operations.
 
         Args:
             places, opened: As for `slopes`.
         """
-        p = list[Tensor]()
+        odds = list[Tensor]()
         for some in torch.split(places, self.runs.rows):
             answers = self.metric.log_answers(self.runs.run(opened, some))
-            p.append(answers.gather(1, self.answers[some][:, None])[:, 0].exp())
-        return torch.cat(p).mean(0)
+            odds.append(log_odds(answers, self.answers[some]))
+        return torch.cat(odds)
 
 
 class Contrast(NamedTuple):
@@ -291,16 +338,33 @@ class Contrast(NamedTuple):
     these units."""
 
 
-def contrast(images: Sequence[ImagesOfClass], share: float | None = None) -> Contrast:
+def contrast(
+    images: Sequence[ImagesOfClass],
+    share: float | None = None,
+    spared: Bool[Tensor, " gates"] | None = None,
+) -> Contrast:
     """Cut units in the order that `own_part` describes, a growing number at a time, and record the effect of each cut.
 
-    The cutting ends when the share of cut units reaches ``share``. If ``share`` is None, it ends when the mean
-    probability of the class is at chance level, or when the share reaches `MOST`.
+    Args:
+        images: Images of the class and of other classes, in each style.
+        share: The share of cut units at which the cutting ends. If it is None, the cutting ends when the mean
+            probability of the class is at chance level, or when the share reaches `MOST`.
+        spared: Which units may not be cut (default: none). They come last in the order.
     """
     most = MOST if share is None else share
     chance = 1 / len(images[0].metric.weights)
     n = images[0].runs.n_gates
     opened = torch.ones(n, device=images[0].runs.embeddings.device)
+    if spared is None:
+        spared = torch.zeros(n, dtype=torch.bool)
+    n_free = n - int(spared.sum())
+    # Rounded, because 0.07 * 100 is 7.000000000000001 in floating point.
+    if n_free < round(most * n, 9):
+        raise InputError(
+            f"An own part has {most:g} of the {n} units, but without the units of the given circuits {n_free} are "
+            "left: give a smaller share, or fewer circuits."
+        )
+    spared = spared.to(opened.device)
     # The damage is measured once, on the whole model, so only images of the class are run after each cut.
     damage = torch.stack([_damage(of_style, opened) for of_style in images]).mean(0)
     price = damage + PRICE * damage.mean()
@@ -313,13 +377,18 @@ def contrast(images: Sequence[ImagesOfClass], share: float | None = None) -> Con
     while True:
         # The mean cost over the cuts so far ranks the units that are still open.
         ratio = torch.stack(costs).mean(0) / price
+        # The least finite number: spared units follow all others that are open, and precede those that are cut.
+        ratio.masked_fill_(spared, torch.finfo(ratio.dtype).min)
         n_cut = max(1, round(size * n)) - len(order)
         order = torch.cat([order, _falling(ratio, opened)[:n_cut]])
         opened[order] = 0
         shares.append(len(order) / n)
         if size >= most:
             # No unit is cut after this, so no slopes are needed.
-            p = [of_style.probability(of_style.own, opened) for of_style in images]
+            p = list[Tensor]()
+            for of_style in images:
+                odds = of_style.log_odds(of_style.own, opened)
+                p.append(odds.sigmoid().mean())
             probabilities.append(torch.stack(p).mean(0))
             break
         slopes, mean_p = mean_slopes(images, opened)

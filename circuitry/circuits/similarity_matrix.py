@@ -232,6 +232,28 @@ def jaccard_matrix(sets: Sequence[np.ndarray]) -> _Matrix:
     return _quotient(common, sizes + sizes[:, None] - common)
 
 
+def chance_matrix(
+    kinds: Sequence[Int[np.ndarray, " members"]], n_of_kind: Int[np.ndarray, " kinds"]
+) -> _Matrix:
+    """Return the Jaccard index that is expected for every pair of random sets; NaN for two empty sets.
+
+    A random set has as many members of each kind as a given set. The expected sizes of intersection and union are
+    summed over kinds, and then divided.
+
+    Args:
+        kinds: For each given set, the kind of each of its members. Kinds are numbered from 0.
+        n_of_kind: The number of things of each kind, from which random members are drawn.
+    """
+    histograms = list[_Histogram]()
+    for of_set in kinds:
+        names, counts = np.unique(of_set, return_counts=True)
+        # Two draws of k and l out of n have k l / n in common in the mean: products of counts over the root of n.
+        histograms.append((names, counts / np.sqrt(n_of_kind[names])))
+    common = _products(histograms)
+    sizes = np.array([len(of_set) for of_set in kinds])
+    return _quotient(common, sizes + sizes[:, None] - common)
+
+
 def _normalised(kernel: np.ndarray) -> np.ndarray:
     """Return a kernel with each entry divided by the geometric mean of the diagonal entries of its row and its column.
 

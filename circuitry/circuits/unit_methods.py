@@ -9,6 +9,7 @@ from torch import Tensor
 
 from circuitry.circuits.circuit_settings import AttributionSettings, MaskSettings
 from circuitry.circuits.conductance import conductance_forwards, path_effects
+from circuitry.circuits.direct_readout import direct_readout
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.masks import gates_of, learn_masks, mask_forwards
 from circuitry.circuits.methods import (
@@ -18,6 +19,7 @@ from circuitry.circuits.methods import (
     GRADIENT,
     ITERATIVE,
     LEARNED,
+    READOUT,
     SITE_PATH,
     UnitScorer,
 )
@@ -157,6 +159,7 @@ SCORERS: Mapping[str, UnitScorer] = {
     "patching": exact_effects,
     FISHER: squared_changes,
     ITERATIVE: ranks_by_rounds,
+    READOUT: direct_readout,
     CONTRAST: ranks_by_contrast,
     LEARNED: mask_gates,
 }
@@ -186,6 +189,7 @@ FORWARDS: Mapping[str, Callable[[Counts, AttributionSettings], Forwards]] = {
     ),
     FISHER: lambda counts, settings: fisher_forwards(counts.own + counts.others, 1),
     ITERATIVE: lambda counts, settings: fisher_forwards(counts.own + counts.others),
+    READOUT: lambda counts, settings: Forwards(alone=counts.others, back=counts.own),
     CONTRAST: lambda counts, settings: own_part_forwards(counts.own, counts.others),
     LEARNED: lambda counts, settings: mask_forwards(counts.own, counts.others),
 }

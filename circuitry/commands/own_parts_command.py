@@ -74,7 +74,9 @@ def main(config: Config) -> "Written | None":
     )
     report.summary(answer.findings())
     answer.add_charts(report, run.images.domains)
-    records = chain(*run.found_on.values(), *run.unseen.values())
+    records = chain(
+        *run.found_on.values(), *run.second_half.values(), *run.unseen.values()
+    )
     return reports.write_results(
         report,
         tables,

@@ -6,12 +6,16 @@ from .domain_testing import fold_tests as fold_tests
 from .domain_testing import too_few as too_few
 from .fold_array import FOLDS as FOLDS
 from .fold_array import FoldArray as FoldArray
+from .lesion_reading import FALL as FALL
 from .lesion_reading import KNOWN as KNOWN
+from .lesion_reading import LossMeasure as LossMeasure
 from .lesion_reading import lesion_matrix as lesion_matrix
 from .lesion_reading import lesion_summary as lesion_summary
-from .lesion_reading import overlap_summary as overlap_summary
-from .lesion_reading import style_verdicts as style_verdicts
 from .lesion_reading import told_share as told_share
+from .overlap_reading import overlap_by_styles as overlap_by_styles
+from .overlap_reading import overlap_summary as overlap_summary
+from .own_part_verdicts import depths_of_loss as depths_of_loss
+from .own_part_verdicts import style_verdicts as style_verdicts
 from .significance import LEVEL as LEVEL
 from .significance import holm as holm
 from .significance import mantel as mantel
@@ -20,6 +24,8 @@ from .statistics import jackknife_interval as jackknife_interval
 from .statistics import mean_interval as mean_interval
 from .statistics import mean_spread as mean_spread
 from .statistics import per_domain as per_domain
+from .statistics import ratio_interval as ratio_interval
+from .statistics import share_interval as share_interval
 from .table import both_directions as both_directions
 from .table import check_table as check_table
 from .table import domain_matrix as domain_matrix

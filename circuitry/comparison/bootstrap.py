@@ -34,7 +34,7 @@ from collections.abc import Callable, Sequence
 from typing import Annotated, NamedTuple
 
 import numpy as np
-from jaxtyping import Float
+from jaxtyping import Float, Int
 
 from circuitry.comparison.fold_array import known_ratio, mean_known
 from circuitry.comparison.statistics import Spread
@@ -42,6 +42,8 @@ from circuitry.runs.arguments import SOME, Count, Seed, checked
 from circuitry.runs.errors import InputError
 
 RESAMPLES = 1000
+CONFIDENCE = 0.95
+"""The share of the resamples that lie between the percentiles of `percentile_band`."""
 
 _CHUNK = 64
 """Number of draws whose sums are held in memory at once."""
@@ -88,7 +90,7 @@ def draw_resamples(
     rng = np.random.default_rng(seed)
     n = len(classes)
     # Classes are drawn before folds: the order of the draws decides the numbers of a seed.
-    drawn = rng.multinomial(n, np.full(n, 1 / n), resamples)
+    drawn = draw_counts(rng, n, resamples)
     folds = _draw_folds(n_folds, resamples, rng)
     class_inflation = n / (n - 1) if n > 1 else np.inf
     fold_inflation = np.inf
@@ -104,6 +106,13 @@ def draw_resamples(
     return Draws(drawn.astype(float), folds, n, class_inflation, fold_inflation)
 
 
+def draw_counts(
+    rng: np.random.Generator, n: int, resamples: int
+) -> Int[np.ndarray, "resamples n"]:
+    """Return how often each of n members is drawn in each resample."""
+    return rng.multinomial(n, np.full(n, 1 / n), resamples)
+
+
 def _draw_folds(
     n_folds: int,
     resamples: int,
@@ -113,15 +122,14 @@ def _draw_folds(
 
     A draw that holds a single fold is repeated, because it has no pair of different folds.
     """
-    shares = np.full(n_folds, 1 / n_folds)
-    drawn = rng.multinomial(n_folds, shares, resamples)
+    drawn = draw_counts(rng, n_folds, resamples)
     # Each pass draws the useless rows again; of two folds half are useless, of more hardly any.
     while n_folds > 1:
         alone = (drawn == n_folds).any(1)
         if not alone.any():
             break
         n_alone = int(alone.sum())
-        drawn[alone] = rng.multinomial(n_folds, shares, n_alone)
+        drawn[alone] = draw_counts(rng, n_folds, n_alone)
     return drawn.astype(float)
 
 
@@ -306,3 +314,19 @@ def known_variance(
     # An unknown draw lies at the mean, so that it adds nothing.
     apart = np.where(known, drawn - mean_known(drawn, 0), 0.0)
     return known_ratio(np.square(apart).sum(0), n - 1)
+
+
+def percentile_band(
+    ratios: Float[np.ndarray, "resamples *rest"],
+) -> Float[np.ndarray, "2 *rest"]:
+    """Return the two percentiles between which `CONFIDENCE` of the resampled ratios lie, as an array [2, ...].
+
+    Resamples whose ratio is NaN are left out. If they make up (1 - `CONFIDENCE`) / 2 of the resamples or more, the
+    percentiles are NaN.
+    """
+    percentiles = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
+    bounded = np.isnan(ratios).mean(0) < (1 - CONFIDENCE) / 2
+    if not bounded.any():
+        # `nanpercentile` warns if a column contains only NaN.
+        return np.full((2, *bounded.shape), np.nan)
+    return np.where(bounded, np.nanpercentile(ratios, percentiles, axis=0), np.nan)

@@ -1,20 +1,26 @@
-"""Summaries and verdicts from tables of lesions.
+"""Summaries of tables of lesions.
 
 An own part is a set of units that the model needs to recognise a class, and does not need for other classes. A lesion
-ablates an own part and measures how many right answers are left. As a control, another lesion ablates equally many
-random units. The style of an image is its domain. The tables answer three questions. Does the model lose the class? Are
-other classes spared? Is the part of a class the same in two styles?
+ablates an own part. As a control, another lesion ablates equally many random units. The style of an image is its
+domain. The tables answer two questions. What does the model lose of the class? Are other classes spared?
 
-Does not import torch.
+A loss has three depths, each with some of the `MEASURES`:
+
+- *evidence*: the log-odds of the images' own class fall. Styles that begin at different margins can be compared.
+- *answer*: right answers are lost. How many depends on the margin before, and on the candidate classes.
+- *information*: a new head, fitted after the lesion, no longer tells the class from others either.
+
+Verdicts are in `own_part_verdicts`. Does not import torch.
 """
 
 from collections.abc import Sequence
-from typing import Annotated, Any, Literal
+from dataclasses import dataclass
+from typing import Annotated, Literal
 
 import numpy as np
 import pandas as pd
 
-from circuitry.comparison.statistics import mean_interval
+from circuitry.comparison.statistics import mean_interval, share_interval
 from circuitry.comparison.table import with_columns
 
 KNOWN = 0.5
@@ -23,6 +29,8 @@ TAKEN = 0.2
 """A lesion takes a class if at most this share of the right answers is left."""
 SPARED = 0.9
 """A lesion spares classes if at least this share of their right answers is left."""
+NEAREST = 0.1
+"""The nearest classes are this share of the candidates, rounded up: those whose weights are nearest to the class."""
 NARROW = 0.02
 """A lesion is tested on enough other classes if the 95 % interval of the right answers that these keep is at most this
 share wide to either side."""
@@ -36,35 +44,51 @@ BY_STYLE = ("part_domain", "domain")
 # Values of the column answers.
 OWN = "own class"
 OTHERS = "other classes"
+NEAR = "the nearest classes"
 # Values of the column styles.
 OWN_STYLE = "its own style"
 OTHER_STYLE = "another style"
-# Verdicts.
-SAME_PART = "the same part"
-OTHER_PARTS = "other parts"
-NO_PART = "no own part"
-UNTESTED = "not tested"
-IN_COMMON = {
-    (True, True): "one class in two styles",
-    (False, False): "two classes in one style",
-    (False, True): "two classes in two styles",
-}
-"""Kinds of pairs of own parts. Keys say whether both parts are of the same class, and whether they are of two styles.
 
-Two parts of one class are always of two styles, because a class has only one part in a style."""
 
-_VERDICT_COLUMNS = (
-    "class",
-    "domain_a",
-    "domain_b",
-    "own_a",
-    "own_b",
-    "a_on_b",
-    "b_on_a",
-    "others",
-    "overlap",
-    "verdict",
+@dataclass(frozen=True)
+class LossMeasure:
+    """A number that tells what a lesion takes.
+
+    Example:
+        >>> from circuitry.comparison import FALL
+        >>> FALL.after
+        'log_odds'
+    """
+
+    name: str
+    """The name in tables and charts."""
+    after: str
+    """The column of a table of lesions with the value after the lesion."""
+    before: str | None = None
+    """The column with the value of the whole model; None if the measure is the value after the lesion alone."""
+    is_share: bool = False
+    """Whether the measure is the share of the value before that is left. If False, it is the fall from ``before``, or
+    the value after the lesion alone."""
+
+    @property
+    def columns(self) -> list[str]:
+        """The columns that the measure reads."""
+        return [self.after] if self.before is None else [self.after, self.before]
+
+
+FALL = LossMeasure("fall of the log-odds", "log_odds", "whole_log_odds")
+AUC = LossMeasure("AUC of the log-odds", "auc")
+RIGHT = LossMeasure("right answers left", "right", "whole_right", is_share=True)
+RANK = LossMeasure("rank of the class", "rank")
+CONSTANT = LossMeasure(
+    "right answers left, one constant added", "constant", "whole_right", is_share=True
 )
+REFIT = LossMeasure(
+    "right answers of a new head left", "refit", "whole_refit", is_share=True
+)
+REFIT_AUC = LossMeasure("AUC of a new head", "refit_auc")
+MEASURES = (FALL, AUC, RIGHT, RANK, CONSTANT, REFIT, REFIT_AUC)
+"""All measures: of the evidence, of the answer, of the information."""
 
 LesionTable = Annotated[
     pd.DataFrame,
@@ -95,12 +119,15 @@ def known_cells(lesions: LesionTable) -> pd.DataFrame:
     return known[part_cells.isin(known_images) | ~part_cells.isin(tested)]
 
 
-def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.DataFrame:
-    """Return the share of right answers that is left after lesions, for the own class and for other classes.
+def lesion_summary(
+    lesions: LesionTable,
+    by: Sequence[str] = BY_STYLE,
+    measure: LossMeasure = RIGHT,
+) -> pd.DataFrame:
+    """Return what is left after lesions, or what has fallen, for the own class and for other classes.
 
-    The share is the number of right answers after the lesion divided by the number of right answers of the whole model.
-    Classes that the model does not know are left out. A share above 1 means that more answers are right after the
-    lesion than before.
+    A share is a number after the lesion divided by the number of the whole model, such as right answers. A share above
+    1 means that more answers are right after the lesion than before. Classes that the model does not know are left out.
 
     Each part may be tested on a sample of the other classes of its own (`OwnPartSettings.other_cells`). The interval is
     still valid, and contains the error of the samples: a part's own sample is one of the things by which parts differ,
@@ -110,12 +137,14 @@ def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.Dat
         lesions: Table from `lesion`. It may have further columns, such as share and sites, for use in ``by``.
         by: Columns that define the groups of the summary. Besides the columns of ``lesions``, ``styles`` can be given:
             it says whether the images have the style in which the part was found, or another style.
+        measure: What is summarised; see `MEASURES` (default: the share of right answers that is left).
 
     Returns:
         The columns ``by``, then cut (``part`` if own parts were ablated, ``random`` if random units were ablated),
-        answers (``own class`` or ``other classes``), value (the mean share over classes), low, high (Student's 95 %
-        interval over classes), n_classes. The interval is cut off at 0. It is also cut off at 1, unless the value is
-        above 1.
+        answers (``own class``, ``other classes``, or ``the nearest classes``: the share `NEAREST` of the candidates
+        whose weights are nearest to the own class, which are also among the other classes), value (the mean over
+        classes), low, high, n_classes. The bounds
+        are those of a 95 % interval over classes: exact for shares up to 1 (`share_interval`), otherwise Student's.
 
     Example:
         >>> part = {"part_class": "clock", "part_domain": "real", "domain": "real", "cut": "part"}
@@ -125,37 +154,77 @@ def lesion_summary(lesions: LesionTable, by: Sequence[str] = BY_STYLE) -> pd.Dat
     """
     keys = [*by, "cut", "answers"]
     rows = []
-    for key, part in _left_of_parts(lesions, keys).groupby(keys, sort=False):
-        value, low, high = mean_interval(part["left"].to_numpy(dtype=float))
-        # Student's interval may contain impossible shares. If the value is above 1, the interval must not end at 1.
-        if value <= 1:
-            high = min(high, 1.0)
-        low = max(low, 0.0)
-        rows.append((*key, value, low, high, len(part)))
+    values = _values_of_parts(lesions, keys, measure)
+    for key, of_parts in values.groupby(keys, sort=False):
+        of_classes = of_parts["value"].to_numpy(dtype=float)
+        n_images = float(of_parts["n_images"].max())
+        if measure.is_share and n_images > 0 and (of_classes <= 1).all():
+            interval = share_interval(of_classes, n_images)
+        else:
+            interval = mean_interval(of_classes)
+        value, low, high = interval
+        if measure.is_share:
+            # Student's interval may contain impossible shares. If the value is above 1, it must not end at 1.
+            low = max(low, 0.0)
+            if value <= 1:
+                high = min(high, 1.0)
+        rows.append((*key, value, low, high, len(of_parts)))
     return pd.DataFrame(rows, columns=[*keys, "value", "low", "high", "n_classes"])
 
 
-def _left_of_parts(lesions: pd.DataFrame, keys: Sequence[str]) -> pd.DataFrame:
-    """Return the share of right answers that is left after the lesion of the part of each class.
+def summary_of_measures(lesions: LesionTable, by: Sequence[str]) -> pd.DataFrame:
+    """Return `lesion_summary` for each measure that the table has the columns of, with the measure in a first column.
+
+    Args:
+        lesions, by: As for `lesion_summary`.
+    """
+    tables = list[pd.DataFrame]()
+    for measure in MEASURES:
+        if lesions.columns.isin(measure.columns).sum() == len(measure.columns):
+            table = lesion_summary(lesions, by, measure)
+            table.insert(0, "measure", measure.name)
+            tables.append(table)
+    return pd.concat(tables, ignore_index=True)
+
+
+def _values_of_parts(
+    lesions: pd.DataFrame, keys: Sequence[str], measure: LossMeasure
+) -> pd.DataFrame:
+    """Return the value of a measure after the lesion of the part of each class.
 
     Args:
         lesions: Table from `lesion`.
         keys: Columns that define groups. They may include ``answers`` and ``styles``; see `lesion_summary`.
+        measure: The measure.
 
     Returns:
-        The columns ``keys``, part_class, left.
+        The columns ``keys``, part_class, value, n_images. The last has the number of images of the group that the whole
+        model classifies as their own class, each image counted once.
     """
-    table = known_cells(lesions)
+    table = known_cells(lesions).dropna(subset=measure.columns)
     is_own = table["part_class"] == table["class"]
     in_own_style = table["part_domain"] == table["domain"]
+    n_images = table.get("n_images", pd.Series(np.nan, table.index))
     table = table.assign(
         answers=np.where(is_own, OWN, OTHERS),
         styles=np.where(in_own_style, OWN_STYLE, OTHER_STYLE),
+        n_images=n_images * table["whole_right"],
     )
+    if "nearness" in table:
+        is_near = table["nearness"] <= np.ceil(NEAREST * table["candidates"])
+        near = table[is_near & ~is_own].assign(answers=NEAR)
+        table = pd.concat([table, near], ignore_index=True)
+    of_group = table.drop_duplicates([*keys, "class", "domain"]).groupby(list(keys))
+    images = of_group["n_images"].sum().rename("n_images")
     of_part = list(dict.fromkeys([*keys, "part_class"]))
     # Sums come first: the share of a part is over all images that test it, from whichever class.
-    sums = table.groupby(of_part, sort=False)[["right", "whole_right"]].sum()
-    return (sums["right"] / sums["whole_right"]).rename("left").reset_index()
+    means = table.groupby(of_part, sort=False)[measure.columns].mean()
+    values = means[measure.after]
+    if measure.is_share:
+        values = values / means[measure.before]
+    elif measure.before is not None:
+        values = means[measure.before] - values
+    return values.rename("value").reset_index().join(images, on=list(keys))
 
 
 def wants_more_cells(waves: Sequence[pd.DataFrame]) -> bool:
@@ -184,8 +253,8 @@ def _widths_of_others(lesions: pd.DataFrame) -> "pd.Series[float]":
     """
     parts = lesions[lesions["cut"] == "part"]
     groups = ["share", "sites", *BY_STYLE]
-    left = _left_of_parts(parts, [*groups, "answers"])
-    others = left[left["answers"] == OTHERS].groupby(groups, sort=False)["left"]
+    left = _values_of_parts(parts, [*groups, "answers"], RIGHT)
+    others = left[left["answers"] == OTHERS].groupby(groups, sort=False)["value"]
 
     def half_width(of_parts: "pd.Series[float]") -> float:
         value, low, _ = mean_interval(of_parts.to_numpy(dtype=float))
@@ -226,14 +295,16 @@ def left_by_style(
     lesions: LesionTable,
     answers: str = OWN,
     cut: str = "part",
+    measure: LossMeasure = RIGHT,
 ) -> pd.DataFrame:
     """Return the rows of `lesion_summary` for one kind of answers and one kind of ablated units, by style.
 
     Args:
         answers: ``own class`` or ``other classes``.
         cut: ``part`` if own parts were ablated, or ``random`` if random units were ablated.
+        measure: What is summarised.
     """
-    table = lesion_summary(lesions)
+    table = lesion_summary(lesions, measure=measure)
     chosen = table[(table["answers"] == answers) & (table["cut"] == cut)]
     return chosen.drop(columns=["answers", "cut"])
 
@@ -243,14 +314,15 @@ def lesion_matrix(
     answers: str = OWN,
     cut: str = "part",
     values: Literal["value", "n_classes"] = "value",
+    measure: LossMeasure = RIGHT,
 ) -> pd.DataFrame:
     """Return `lesion_summary` as a matrix. Rows are styles in which parts were found, columns are styles of the images.
 
     Args:
         answers: ``own class`` or ``other classes``.
         cut: ``part`` if own parts were ablated, or ``random`` if random units were ablated.
-        values: If ``value``, the matrix has the share of right answers that is left. If ``n_classes``, it has the
-            number of classes.
+        values: If ``value``, the matrix has the mean over classes. If ``n_classes``, it has the number of classes.
+        measure: What is summarised (default: the share of right answers that is left).
 
     Example:
         >>> part = {"part_class": "clock", "part_domain": "real", "cut": "part", "class": "clock"}
@@ -258,139 +330,8 @@ def lesion_matrix(
         >>> lesion_matrix(lesions).loc["real"].tolist()
         [0.0, 0.5]
     """
-    table = left_by_style(lesions, answers, cut)
+    table = left_by_style(lesions, answers, cut, measure)
     matrix = table.pivot(index="part_domain", columns="domain", values=values)
     order = sorted({*matrix.index, *matrix.columns})
     matrix = matrix.reindex(index=order, columns=order)
     return matrix.rename_axis(index="found on", columns="tested on")
-
-
-def overlap_summary(overlaps: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean overlap of two own parts, for each kind of pair of parts.
-
-    The two parts are of one class in two styles, of two classes in one style, or of two classes in two styles. The 95 %
-    interval is over classes. In this interval, a pair of two classes belongs to its first class.
-
-    Args:
-        overlaps: Table from `part_overlaps`.
-
-    Returns:
-        Columns parts (the kind of pair), value, low, high (overlap of units), chance (the overlap of random units),
-        edges (overlap of edges), n_pairs.
-
-    Example:
-        >>> pair = {"class_a": "clock", "class_b": "clock", "domain_a": "real", "domain_b": "sketch"}
-        >>> overlaps = pd.DataFrame({**pair, "overlap": [0.25], "chance": 0.01, "edges": 0.125})
-        >>> overlap_summary(overlaps)["parts"].tolist()
-        ['one class in two styles']
-    """
-    same_class = overlaps["class_a"] == overlaps["class_b"]
-    two_styles = overlaps["domain_a"] != overlaps["domain_b"]
-    kinds = [IN_COMMON[pair] for pair in zip(same_class, two_styles, strict=True)]
-    rows = list[dict[str, Any]]()
-    for kind, pairs in overlaps.groupby(pd.Series(kinds, overlaps.index), sort=False):
-        by_class = pairs.groupby("class_a")["overlap"].mean().to_numpy(dtype=float)
-        value, low, high = mean_interval(by_class)
-        row = {
-            "parts": kind,
-            "value": value,
-            # An overlap cannot be below zero.
-            "low": max(low, 0.0),
-            "high": high,
-            "chance": pairs["chance"].mean(),
-            "edges": pairs["edges"].mean(),
-            "n_pairs": len(pairs),
-        }
-        rows.append(row)
-    return pd.DataFrame(rows)
-
-
-def style_verdicts(lesions: LesionTable, overlaps: pd.DataFrame) -> pd.DataFrame:
-    """Decide for each class and each pair of styles whether the model uses the same part in both styles.
-
-    An own part was found for each class and style. A part takes its class in a style if at most the share `TAKEN` of
-    the right answers is left after the lesion. A part spares the other classes if at least the share `SPARED` of their
-    right answers is left. The verdicts are:
-
-    - ``the same part``: Both parts take the class in both styles, and spare the other classes. They also overlap more
-      than random units do, and more than the parts of two classes in one style do on average.
-    - ``other parts``: Each part takes the class in its own style and spares the other classes, but the first verdict
-      does not hold.
-    - ``no own part``: A part does not take the class in its own style, or does not spare the other classes.
-    - ``not tested``: There are no unseen images to test a part in its own style, or on other classes. The existing
-      tests do not refute the parts.
-
-    Args:
-        lesions: Table from `lesion`.
-        overlaps: Table from `part_overlaps`, for the same parts.
-
-    Returns:
-        Columns class, domain_a, domain_b (the two styles, a and b), own_a, own_b, a_on_b, b_on_a, others, overlap,
-        verdict. own_a and own_b are the shares of right answers that are left after the lesion of each part, in its own
-        style (NaN if there are no unseen images). a_on_b is this share after the lesion of part a on images of style b;
-        b_on_a is the reverse. others is the share that is left of the right answers of other classes; of the two parts,
-        the smaller share is given. Only classes that the model knows in both styles have rows.
-
-    Example:
-        >>> rows = [(a, b, 0.0) for a in ("real", "sketch") for b in ("real", "sketch")]
-        >>> lesions = pd.DataFrame(rows, columns=["part_domain", "domain", "right"])
-        >>> lesions = lesions.assign(part_class="clock", cut="part", whole_right=1.0)
-        >>> others = lesions.assign(**{"class": "cup", "right": 1.0})
-        >>> lesions = pd.concat([lesions.assign(**{"class": "clock"}), others])
-        >>> pair = {"class_a": "clock", "class_b": "clock", "domain_a": "real", "domain_b": "sketch"}
-        >>> style_verdicts(lesions, pd.DataFrame({**pair, "overlap": [0.25], "chance": 0.01}))["verdict"].tolist()
-        ['the same part']
-    """
-    table = known_cells(lesions)
-    table = table[table["cut"] == "part"]
-    is_own = table["part_class"] == table["class"]
-    own = table[is_own].set_index(["class", "part_domain", "domain"])
-    left = own["right"] / own["whole_right"]
-    of_part = table[~is_own].groupby(["part_class", "part_domain"])
-    sums = of_part[["right", "whole_right"]].sum()
-    spared = sums["right"] / sums["whole_right"]
-    one_class = overlaps["class_a"] == overlaps["class_b"]
-    one_style = overlaps["domain_a"] == overlaps["domain_b"]
-    between_classes = overlaps.loc[~one_class & one_style, "overlap"]
-    least_overlap = between_classes.mean() if len(between_classes) else 0
-    rows = []
-    for _, pair in overlaps[one_class].iterrows():
-        name = pair["class_a"]
-        a = pair["domain_a"]
-        b = pair["domain_b"]
-        # Shares that are left, by class, style of the part and style of the images.
-        own_a = float(left.get((name, a, a), np.nan))
-        own_b = float(left.get((name, b, b), np.nan))
-        a_on_b = float(left.get((name, a, b), np.nan))
-        b_on_a = float(left.get((name, b, a), np.nan))
-        # The model does not know the class in one of the styles.
-        if np.isnan([a_on_b, b_on_a]).any():
-            continue
-        others_a = float(spared.get((name, a), np.nan))
-        others_b = float(spared.get((name, b), np.nan))
-        least = max(pair["chance"], least_overlap)
-        # A comparison with NaN is false, so a missing test refutes no part.
-        keeps_class = np.greater([own_a, own_b], TAKEN).any()
-        takes_others = np.less([others_a, others_b], SPARED).any()
-        if keeps_class or takes_others:
-            verdict = NO_PART
-        elif np.isnan([own_a, own_b, others_a, others_b]).any():
-            verdict = UNTESTED
-        elif max(a_on_b, b_on_a) <= TAKEN and pair["overlap"] > least:
-            verdict = SAME_PART
-        else:
-            verdict = OTHER_PARTS
-        row = {
-            "class": name,
-            "domain_a": a,
-            "domain_b": b,
-            "own_a": own_a,
-            "own_b": own_b,
-            "a_on_b": a_on_b,
-            "b_on_a": b_on_a,
-            "others": min(others_a, others_b),
-            "overlap": pair["overlap"],
-            "verdict": verdict,
-        }
-        rows.append(row)
-    return pd.DataFrame(rows, columns=list(_VERDICT_COLUMNS))

@@ -137,6 +137,45 @@ def mean_interval(
     return float(spread.value), float(low), float(high)
 
 
+@checked
+def share_interval(
+    shares: Float[np.ndarray, " classes"], n_images: float
+) -> tuple[float, float, float]:
+    """Return the mean of shares over classes, and the bounds of its exact 95 % interval (Korn and Graubard 1998).
+
+    The interval is that of Clopper and Pearson for the effective number of images: as many independent images as would
+    give the mean the variance that it has over classes, and at most ``n_images``. So it never has a width of zero, even
+    if all shares are 0. The bounds are NaN for fewer than two classes.
+
+    Args:
+        shares: A share in [0, 1] for each class.
+        n_images: The number of images of all classes.
+
+    Example:
+        >>> share_interval(np.zeros(7), 140.0)
+        (0.0, 0.0, 0.026...)
+    """
+    spread = mean_spread(shares)
+    value = float(spread.value)
+    n_classes = int((~np.isnan(shares)).sum())
+    if n_classes < 2 or not n_images:
+        return value, float("nan"), float("nan")
+    effective = float(n_images)
+    if spread.variance > 0:
+        # Student's quantiles account for the few classes from which the variance is estimated.
+        quantiles = stats.t.ppf(STUDENT_QUANTILE, [max(n_images - 1, 1), n_classes - 1])
+        effective = value * (1 - value) / float(spread.variance)
+        effective = min(effective * (quantiles[0] / quantiles[1]) ** 2, n_images)
+    successes = value * effective
+    failures = effective - successes
+    low = high = value
+    if successes > 0:
+        low = stats.beta.ppf(1 - STUDENT_QUANTILE, successes, failures + 1)
+    if failures > 0:
+        high = stats.beta.ppf(STUDENT_QUANTILE, successes + 1, failures)
+    return value, float(low), float(high)
+
+
 def jackknife_interval(
     value: float,
     without_each: Float[np.ndarray, " n"],
@@ -162,6 +201,38 @@ def jackknife_interval(
     error = float(np.sqrt((n - 1) / n * squares))
     reach = float(stats.t.ppf(STUDENT_QUANTILE, n - 1)) * error
     return value - reach, value + reach
+
+
+def ratio_interval(
+    numerators: Float[np.ndarray, " classes"],
+    denominators: Float[np.ndarray, " classes"],
+) -> tuple[float, float, float]:
+    """Return the ratio of two means over the same classes, and its 95 % interval by the jackknife over classes.
+
+    Classes with NaN on either side are left out.
+
+    If the 95 % interval of the mean of the denominators contains 0, the ratio has no upper bound. Then the value and
+    the upper bound are NaN, and the lower bound is that of the mean of the numerators divided by the upper bound of the
+    mean of the denominators. It is NaN, too, if the interval of the mean of the numerators contains 0.
+
+    Example:
+        >>> ratio_interval(np.array([16.0, 12.0, 20.0]), np.array([2.0, 2.0, 3.0]))
+        (6.857..., 4.788..., 8.925...)
+        >>> ratio_interval(np.array([7.0, 9.0]), np.array([-1.0, 1.0]))
+        (nan, nan, nan)
+    """
+    known = ~np.isnan(numerators + denominators)
+    numerators = numerators[known]
+    denominators = denominators[known]
+    above, above_low, _ = mean_interval(numerators)
+    below, below_low, below_high = mean_interval(denominators)
+    if not below_low > 0:
+        at_least = above_low / below_high if above_low > 0 < below_high else np.nan
+        return np.nan, float(at_least), np.nan
+    n = len(numerators)
+    without_each = (n * above - numerators) / (n * below - denominators)
+    ratio = above / below
+    return ratio, *jackknife_interval(ratio, without_each)
 
 
 def per_domain(table: pd.DataFrame) -> pd.DataFrame:

@@ -27,6 +27,15 @@ NUMBERS = (
     "rank",
     "rank_alone",
     "rank_centred",
+    "taken_for",
+    "auc",
+    "constant",
+    "refit",
+    "refit_auc",
+    "whole_auc",
+    "whole_constant",
+    "whole_refit",
+    "whole_refit_auc",
 )
 """Columns that hold numbers, in every table that has them."""
 NAMES = ("class", "domain", "other", "domain_a", "domain_b", "class_a", "class_b")
@@ -216,8 +225,10 @@ def write_named_table(
 def read_named_table(path: Path, **how: Any) -> pd.DataFrame:
     """Read a table that `write_named_table` wrote, with the names as they were.
 
+    An empty cell is an unknown number in the columns of `NUMBERS`, and an empty text in other columns.
+
     Args:
-        how: Further arguments of `pandas.read_csv`.
+        how: Further arguments of `pandas.read_csv`. With ``na_values`` other cells are unknown.
 
     Example:
         >>> write_named_table(Path("table.csv"), pd.DataFrame({"class": ["=clock"], "value": [0.5]}))
@@ -225,7 +236,10 @@ def read_named_table(path: Path, **how: Any) -> pd.DataFrame:
         ['=clock']
     """
     with naming_damage(path):
-        return _renamed(pd.read_csv(path, keep_default_na=False, **how), _unquoted)
+        unknown = {column: [""] for column in NUMBERS}
+        options: dict[str, Any] = {"na_values": unknown, "keep_default_na": False}
+        table = pd.read_csv(path, **options | how)
+        return _renamed(table, _unquoted)
 
 
 # The pattern includes apostrophes before the sign. So a name with an apostrophe gets a second one, and reading removes

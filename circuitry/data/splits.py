@@ -6,9 +6,14 @@ random order that the seed decides (`DomainFolder.ranked`).
 1. The first half of the images (rounded up, and at most ``n_images``) is used to find circuits and own parts. If
    `Split.leave_unseen` is False, the first ``n_images`` images are used, even if these are all images.
 2. All following images are *unseen*: they are used to test.
-3. Images of other classes are taken in turn: first the first image of each other class, then the second image of each
+3. Own parts are found twice, on two disjoint sets of images, to know how much two parts of one class and domain differ.
+   Their *first half* are the images of step 1. Their *second half* are the next images in the order, as many as in the
+   first half. There is a second half only if at least as many images again are left to test the parts. Images of the
+   second half do not test own parts. They do test circuits, because no circuit is found on them.
+4. Images of other classes are taken in turn: first the first image of each other class, then the second image of each
    other class, and so on. To find a circuit, images are taken that are also used to find the circuits of the other
-   classes. To test a circuit, unseen images of the other classes are taken.
+   classes. To find an own part on the second half, images of the second half of the other classes are taken. To test a
+   circuit, unseen images of the other classes are taken.
 
 So no image is used both to find and to test, even if several questions are asked with the same number of images and the
 same seed. The rule has two exceptions. A baseline that is computed from the data (`FolderBaseline`) is the same in
@@ -59,24 +64,42 @@ class Split:
     """Whether at most half of the images of a class in a domain are used to find a circuit. If False, up to
     ``n_images`` are used, so that there may be no image left to test with."""
 
-    def found_on(self, key: Key) -> Records:
-        """Return the images that are used to find the circuit of a class in a domain."""
-        return self._halves(key)[0]
+    def found_on(self, key: Key, half: int = 1) -> Records:
+        """Return the images that are used to find the circuit of a class in a domain.
 
-    def unseen(self, key: Key, n: int | None = None) -> Records:
+        Args:
+            key: The class and the domain.
+            half: 2 for the second half, on which the own part of the class is found a second time. It has as many
+                images as the first half. It is empty if fewer images than that would be left to test own parts.
+        """
+        first, following = self._sides(key)
+        if half == 1:
+            return first
+        n = len(first)
+        return following[:n] if len(following) >= 2 * n else ()
+
+    def unseen(
+        self, key: Key, n: int | None = None, *, after_second_half: bool = False
+    ) -> Records:
         """Return the images that are used to test the circuit of a class in a domain.
 
         Args:
             key: The class and the domain.
             n: Largest number of images (default: all images).
+            after_second_half: Leave out the images of the second half, because an own part was found on them.
         """
-        return self._halves(key)[1][:n]
+        unseen = self._sides(key)[1]
+        if after_second_half:
+            unseen = unseen[len(self.found_on(key, 2)) :]
+        return unseen[:n]
 
     def ranked(self, key: Key) -> Records:
         """Return all images of a class in a domain: first the images of `found_on`, then the images of `unseen`."""
         return self.found_on(key) + self.unseen(key)
 
-    def others(self, key: Key, n: int | None, *, unseen: bool = False) -> Records:
+    def others(
+        self, key: Key, n: int | None, *, unseen: bool = False, half: int = 1
+    ) -> Records:
         """Return images of the other classes in the same domain.
 
         The classes are taken in turn: first the first image of each class, then the second image of each class, and so
@@ -87,11 +110,14 @@ class Split:
             n: Largest number of images. None means all images.
             unseen: Whether the images are unseen images of their classes. If False, they are the images used to find
                 the circuits of their classes.
+            half: The half of these classes that the images are taken from, if they are not unseen; see `found_on`. A
+                class without a second half gives no image of it.
         """
         class_name, domain = key
-        side = self.unseen if unseen else self.found_on
-        following = self.images.following(class_name)
-        by_class = [side((other, domain)) for other in following]
+        by_class = list[Records]()
+        for other in self.images.following(class_name):
+            cell = (other, domain)
+            by_class.append(self.unseen(cell) if unseen else self.found_on(cell, half))
         return in_turn(by_class)[:n]
 
     def check_testable(self, key: Key) -> None:
@@ -110,7 +136,7 @@ class Split:
         """
         return frozenset()
 
-    def _halves(self, key: Key) -> tuple[Records, Records]:
+    def _sides(self, key: Key) -> tuple[Records, Records]:
         if key not in self._cuts:
             ranked = list(self.images.ranked(*key, self.seed))
             n = self.n_images

@@ -122,6 +122,22 @@ def given_classes(answers: Float[Tensor, "*runs classes"]) -> Int[Tensor, "*runs
     return rows[..., 0].masked_fill(~is_one, NO_ANSWER)
 
 
+def log_odds(
+    answers: Float[Tensor, "*runs classes"], rows: Int[Tensor, "*runs"]
+) -> Float[Tensor, "*runs"]:
+    """Return the log-odds of one class for each image: log p - log(1 - p).
+
+    1 - p is computed as the sum over the other classes, which is exact if p is nearly 1.
+
+    Args:
+        answers: The log-probability of each class; see `ClassLogit.log_answers`.
+        rows: For each image, the row of the class.
+    """
+    of_class = rows[..., None]
+    others = answers.scatter(-1, of_class, -torch.inf)
+    return answers.gather(-1, of_class)[..., 0] - others.logsumexp(-1)
+
+
 @checked
 def class_logit(
     weights: Float[Tensor, "classes d"], label: Natural, scale: Positive | None = None

@@ -5,6 +5,7 @@ entries of the network's own activation, for example directions in this activati
 Results of two encoders are compared only if the definitions of their units are equal.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -67,6 +68,8 @@ class UnitKind:
 
 CHANNEL = UnitKind("channel", 1)
 HIDDEN_CHANNEL = UnitKind("hidden channel", 1)
+PROJECTION_CHANNEL = UnitKind("projection channel", 1)
+"""A channel of the output of a projection shortcut."""
 FEATURE = UnitKind("feature", -1)
 """A dimension of each token."""
 EMBEDDING_FEATURE = UnitKind("feature", 1)
@@ -74,6 +77,13 @@ EMBEDDING_FEATURE = UnitKind("feature", 1)
 HEAD = UnitKind("head", 2, is_vector=True)
 POOLING_HEAD = UnitKind("head", 1, is_vector=True)
 NEURON = UnitKind("neuron", -1)
+
+
+def name_kinds(kinds: Iterable[UnitKind]) -> str:
+    """Return the names of kinds in the plural, each once, such as "hidden channels and projection channels"."""
+    names = list(dict.fromkeys(f"{kind.name}s" for kind in kinds))
+    last = names.pop()
+    return f"{', '.join(names)} and {last}" if names else last
 
 
 def kind_along(axis: int) -> UnitKind:

@@ -1,4 +1,5 @@
 from .attribution_check import check_attribution as check_attribution
+from .copies import find_copies as find_copies
 from .curves import FaithfulnessCurve as FaithfulnessCurve
 from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves

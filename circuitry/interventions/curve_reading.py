@@ -26,9 +26,14 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 import numpy as np
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Bool, Float
 
-from circuitry.comparison.bootstrap import known_variance
+from circuitry.comparison.bootstrap import (
+    CONFIDENCE,
+    draw_counts,
+    known_variance,
+    percentile_band,
+)
 from circuitry.comparison.statistics import Spread
 
 CURVE_NUMBERS = ("metric", "kl", "top")
@@ -64,8 +69,6 @@ CURVE_MEASURES: Mapping[str, CurveMeasure] = {
 NO_OTHERS = "no images of other classes"
 NO_CANDIDATES = "the metric has no candidate classes to choose from"
 """Reasons why a measure is not known."""
-CONFIDENCE = 0.95
-"""The share of the resamples that lie in a bootstrap interval."""
 RESAMPLES = 2000
 """The number of resamples of a bootstrap."""
 
@@ -94,27 +97,6 @@ def describe_missing_lead(full: float, empty: float) -> str:
         empty: The metric with every unit at the baseline.
     """
     return f"the model does no better than the baseline: {round(full, 9):.4g} against {round(empty, 9):z.4g}"
-
-
-def percentile_band(
-    ratios: Float[np.ndarray, "resamples *rest"],
-) -> Float[np.ndarray, "2 *rest"]:
-    """Return the two percentiles between which `CONFIDENCE` of the resampled ratios lie, as an array [2, ...].
-
-    Resamples whose ratio is NaN are left out. If they make up (1 - `CONFIDENCE`) / 2 of the resamples or more, the
-    percentiles are NaN.
-    """
-    percentiles = [50 * (1 - CONFIDENCE), 50 * (1 + CONFIDENCE)]
-    bounded = np.isnan(ratios).mean(0) < (1 - CONFIDENCE) / 2
-    if not bounded.any():
-        # `nanpercentile` warns if a column contains only NaN.
-        return np.full((2, *bounded.shape), np.nan)
-    return np.where(bounded, np.nanpercentile(ratios, percentiles, axis=0), np.nan)
-
-
-def draw_counts(rng: np.random.Generator, n: int) -> Int[np.ndarray, "resamples n"]:
-    """Return how often each of n members is drawn in each of `RESAMPLES` resamples, as an array [resamples, n]."""
-    return rng.multinomial(n, np.full(n, 1 / n), RESAMPLES)
 
 
 Weights = tuple[
@@ -153,15 +135,9 @@ class CurveReading:
             statistic: A function that computes the statistic from weights. By default the statistic is the measure,
                 with one value for each size.
         """
-        if statistic is None:
-            statistic = self.ratios
-        by_circuit = dict[str, np.ndarray]()
-        for name, rows in statistic(self.weights).items():
-            value = rows[0]
-            if self.reason:
-                value = np.full_like(value, np.nan)
-            by_circuit[name] = value
-        return by_circuit
+        by_circuit = (statistic or self.ratios)(self.weights)
+        known = np.nan if self.reason else 1.0
+        return {name: rows[0] * known for name, rows in by_circuit.items()}
 
     def ratios(self, weights: Weights) -> dict[str, np.ndarray]:
         """Return a dictionary from the name of a circuit, such as ``kept``, to the measure [rows, sizes].
@@ -280,7 +256,7 @@ class CurveReading:
     @cached_property
     def _resampled(self) -> Weights:
         rng = np.random.default_rng(0)
-        return self._weights(lambda n: draw_counts(rng, n), rows=RESAMPLES)
+        return self._weights(lambda n: draw_counts(rng, n, RESAMPLES), rows=RESAMPLES)
 
     def _weights(self, count: Callable[[int], np.ndarray], rows: int) -> Weights:
         """Return the weights of images and circuits, given how often each of them is drawn.

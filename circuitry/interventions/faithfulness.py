@@ -166,11 +166,8 @@ def measure_circuits(
                 answers, _ = measure_answers(best, [*groups["full"], circuit])
                 measured[name][:, place] = answers[:, 1]
     # [numbers, draws or classes, sizes, images]. Shapes are stated in full, because an array may be empty.
+    n = len(values)
     by_size = (len(circuits), len(own))
-    shape = {
-        "random": (len(values), settings.random_draws, *by_size),
-        "foreign": (len(values), len(foreign), *by_size),
-    }
     return FaithfulnessCurve(
         sizes=tuple(circuit.size for circuit in circuits),
         ranking="edges" if of_edges else settings.ranking,
@@ -179,8 +176,8 @@ def measure_circuits(
         empty=measured["empty"][:, 0],
         kept=measured["kept"],
         complement=measured["complement"],
-        random=measured["random"].reshape(shape["random"]),
-        foreign=measured["foreign"].reshape(shape["foreign"]),
+        random=measured["random"].reshape(n, settings.random_draws, *by_size),
+        foreign=measured["foreign"].reshape(n, len(foreign), *by_size),
         own=own,
         group=np.zeros(len(own), dtype=np.int64),
         class_name=source.class_name,

@@ -159,9 +159,17 @@ class OwnPartSettings(FolderSettings):
         'contrast'
     """
 
-    n_images: NImages = 6
+    n_images: NImages = 8
     """The number of images of a class in a domain that are used to find its own part, at most half of the class's
-    images. At most as many other images are used to test it."""
+    images."""
+    n_tests: NImages | None = None
+    """The largest number of other images of a class in a domain that test own parts (default: as many as find one)."""
+    n_refit: Natural = 12
+    """The largest number of further images of a class in a domain to which a new head is fitted after a lesion, to tell
+    whether information is lost, too. With fewer than 4 images in a domain this is not told; 0 leaves it out."""
+    second_half: bool = True
+    """Also find a second part of each class in each domain, on as many further images, where enough images are left to
+    test. The overlap of the two parts is the ceiling for all overlaps. It doubles the work of the search."""
     n_others: NOthers = 24
     """The number of images of other classes in the domain to contrast with. They are taken in turn: the first image of
     each other class, then the second image of each other class."""

@@ -313,14 +313,15 @@ def _win_test(wins: np.ndarray) -> Row:
     n_wins = int(wins.sum())
     test = stats.binomtest(n_wins, len(wins), SHARE, alternative="greater")
     # The interval of the test is one-sided, but the table shows a two-sided interval.
-    interval = stats.binomtest(n_wins, len(wins)).proportion_ci()
-    return {
-        "value": float(wins.mean()),
-        "low": float(interval.low),
-        "high": float(interval.high),
-        "n": len(wins),
-        "p": float(test.pvalue),
-    }
+    return {**_share_of(wins), "p": float(test.pvalue)}
+
+
+def _share_of(successes: np.ndarray) -> Row:
+    """Return the share of successes with its exact interval, as the columns value, low, high and n."""
+    n = len(successes)
+    low, high = stats.binomtest(int(successes.sum()), n).proportion_ci()
+    value = float(successes.mean())
+    return {"value": value, "low": float(low), "high": float(high), "n": n}
 
 
 def _minimality(kind: str, measure: str, values: np.ndarray, own: np.ndarray) -> Row:
@@ -352,14 +353,10 @@ def _minimality(kind: str, measure: str, values: np.ndarray, own: np.ndarray) ->
     p = np.where(changed & np.isfinite(test.pvalue), test.pvalue, 1.0)
     corrected = holm(pd.Series(p)).to_numpy()
     needed = corrected < LEVEL
-    interval = stats.binomtest(int(needed.sum()), len(needed)).proportion_ci()
     return {
         "test": f"minimality{kind}",
         "measure": measure,
-        "value": float(needed.mean()),
-        "low": float(interval.low),
-        "high": float(interval.high),
-        "n": len(needed),
+        **_share_of(needed),
         "p": float(corrected.max()),
         "holds": bool(needed.all()),
     }

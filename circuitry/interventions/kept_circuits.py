@@ -28,7 +28,6 @@ from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
 from circuitry.gates.edge_gates import (
     EdgeMasks,
     GatedEdges,
-    gated_chain,
     gated_edges_of,
 )
 from circuitry.gates.edges import Pair
@@ -86,23 +85,21 @@ def kept_embeddings(
 
 
 def ablated_embeddings(
-    task: Task,
-    n_units: Mapping[str, int],
-    ablated: Sequence[Mapping[str, np.ndarray]],
+    task: Task, ablated: Sequence[Mapping[str, np.ndarray]]
 ) -> Float[Tensor, "sets images d"]:
     """Return the embeddings of a task's images with each of several sets of units ablated, and all other units kept.
 
     Args:
         task: The encoder, the images, and the baseline of ablated units.
-        n_units: The number of units, error units included, of each site that has ablated units.
         ablated: Sets of units to ablate, one at a time: indices by site. An empty set is a run of the whole model.
     """
-    gated = GatedUnits.of(task, list(n_units))
+    gated = GatedUnits.of(task, list(chain.from_iterable(ablated)))
+    n_units = task.encoder.count_units(gated.sites)
     kept = list[dict[str, np.ndarray]]()
     for units in ablated:
-        masks = {site: np.ones(n_units[site], bool) for site in units}
-        for site, mask in masks.items():
-            mask[units[site]] = False
+        masks = dict[str, np.ndarray]()
+        for site, of_site in units.items():
+            masks[site] = ~mark_kept(of_site, n_units[site], site)
         kept.append(masks)
     return _embeddings(task, gated, partial(gated.stacks, kept))
 
@@ -179,7 +176,7 @@ def circuit_of(task: Task, units: Mapping[str, Chosen]) -> Circuit:
     zeros = dict[str, np.ndarray]()
     of_errors = dict[str, np.ndarray]()
     chosen = dict[str, np.ndarray]()
-    for site, size in gated_chain(encoder, ordered, rows=1).sizes.items():
+    for site, size in encoder.count_units(ordered).items():
         # The error units of a site follow its nodes; only a site in a feature basis has error units.
         errors = encoder.error_units.get(site, range(size, size))
         zeros[site] = np.zeros(errors.start)

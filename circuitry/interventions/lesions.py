@@ -5,14 +5,16 @@ own part. For comparison, another lesion ablates as many random units.
 """
 
 import logging
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int
+import torch.nn.functional as F
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from circuitry.circuits.asked_alike import (
@@ -26,66 +28,34 @@ from circuitry.circuits.found_on import tell_seen
 from circuitry.circuits.graph import Circuit
 from circuitry.data.folds import Key
 from circuitry.encoder.doubles import in_double
-from circuitry.encoder.metrics import answer_metric, given_classes
+from circuitry.encoder.metrics import (
+    NO_ANSWER,
+    ClassLogit,
+    answer_metric,
+    given_classes,
+    log_odds,
+)
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.task import Task, at_model_scale
-from circuitry.encoder.tensor_batches import one_tensor
+from circuitry.encoder.tensor_batches import Images, one_tensor
+from circuitry.interventions.ablated_units import (
+    Ablated,
+    ablations,
+    lesioned_embeddings,
+    mean_of_draws,
+)
 from circuitry.interventions.faithfulness import draw_random
-from circuitry.interventions.kept_circuits import (
-    ablated_embeddings,
-    units_with_errors,
+from circuitry.interventions.information import (
+    FEWEST_FITTED,
+    information_left,
+    join_information,
 )
 from circuitry.runs.arguments import SOME, Natural, Seed, checked
 from circuitry.runs.errors import InputError, name_some
 from circuitry.runs.identity import same_entry
-from circuitry.runs.plan import Forwards
 from circuitry.runs.progress import Bar
 
-PART = "part"
-RANDOM = "random"
-KEYS = ("part_class", "part_domain", "class", "domain", "cut")
-_ROWS = 4096
-"""Largest number of embeddings whose answers are in memory at once."""
-
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, eq=False)
-class Ablated:
-    """Units that are ablated together."""
-
-    found_on: Key
-    """Class and domain of the own part. For random units, it is the own part that they are compared with."""
-    kind: str
-    """``part`` or ``random``."""
-    n_units: int
-    """The number of units that are ablated."""
-    units: Mapping[str, np.ndarray]
-    """Indices of these units by site. Sites without ablated units are left out."""
-    told: Mapping[str, Any] = field(default_factory=dict)
-    """Further columns of a table of lesions, such as the share of the units that the part has."""
-
-
-def ablations(
-    found_on: Key, part: Circuit, drawn: Sequence[Circuit], **told: Any
-) -> list[Ablated]:
-    """Return the lesion of a part, followed by the lesions of the random parts that it is compared with.
-
-    Args:
-        found_on: Class and domain of the part.
-        part: The part.
-        drawn: Random parts with as many units at every site.
-        told: Further columns of the rows of these lesions.
-    """
-    lesions = list[Ablated]()
-    for circuit in (part, *drawn):
-        kind = RANDOM if lesions else PART
-        units = dict[str, np.ndarray]()
-        for site, of_site in units_with_errors(circuit).items():
-            if len(of_site):
-                units[site] = of_site
-        lesions.append(Ablated(found_on, kind, circuit.count, units, told))
-    return lesions
 
 
 @own_modes()
@@ -94,10 +64,11 @@ def lesion(
     tasks: Annotated[Mapping[Key, Task], SOME],
     parts: Annotated[Mapping[Key, Circuit], SOME],
     *,
+    refit: Mapping[Key, Images] | None = None,
     random_draws: Natural = 1,
     seed: Seed = 0,
 ) -> pd.DataFrame:
-    """Ablate each part, and measure in which classes and domains the model loses right answers.
+    """Ablate each part, and measure what the model loses of each class: evidence, right answers, and information.
 
     Args:
         tasks: A task for each (class, domain) to test on. It has the images, the metric of the class, and the baseline
@@ -105,6 +76,9 @@ def lesion(
             must have its own label. The ``others`` and ``sites`` of the tasks are ignored.
         parts: For each (class, domain), the circuit of units that was found on its images. All circuits must be of one
             encoder and must have been found with one kind of baseline. This may differ from the baseline of the tasks.
+        refit: For each (class, domain) of the tasks, images that neither found nor test a part. A new head is fitted to
+            them after the lesion (`information_left`), to tell whether the model has lost the class, or only the way
+            from the class to the answer. Give at least 4 of each; 12 or more are better.
         random_draws: The number of random parts to compare each part with. A random part has as many units at every
             site.
         seed: Seed of the random parts.
@@ -118,9 +92,18 @@ def lesion(
         - cut: which units were ablated: ``part`` or ``random``.
         - n_units, n_images: how many units are ablated, and how many images are tested.
         - whole_right, right: the share of images that are classified as their own class before and after the lesion.
-        - whole_probability, probability: the mean probability of the images' own class before and after the lesion.
+        - whole_log_odds, log_odds: the mean log-odds of the images' own class before and after the lesion, log p -
+          log(1 - p). Their difference is the evidence that is lost. It compares styles that begin at other margins.
+        - whole_rank, rank: the mean rank of the images' own class among the candidates, 1 if it is the answer.
+        - whole_auc, auc: only for images of the part's class, how well the log-odds of this class tell them from images
+          of the other classes in their domain: the area under the ROC curve, 0.5 by chance.
+        - constant, whole_constant, refit, whole_refit, refit_auc, whole_refit_auc: with ``refit``, the share of images
+          that are right after one constant is added to the logit of the part's class, the share that is right by a
+          new head, and the area under the ROC curve of the new head; see `read_again`.
         - taken_for: the share of images that are classified as the part's class after the lesion. It is NaN if the
           part's class is not among the candidates.
+        - nearness: how near the class of the images is to the part's class, by the weights of the classes: 0 for the
+          class itself, 1 for the nearest other candidate.
         - candidates, scale, baseline: the number of candidate classes, the scale and the baseline of all tasks, the
           same in all rows.
         - part_baseline: the baseline that was used to find the parts, or None if the parts do not say.
@@ -129,8 +112,8 @@ def lesion(
         (`given_classes`).
 
     Raises:
-        InputError: for parts of another encoder or of edges, metrics without candidate classes, and tasks or parts
-            whose settings differ.
+        InputError: for parts of another encoder or of edges, metrics without candidate classes, tasks or parts whose
+            settings differ, and too few images to fit a new head.
 
     Example:
         >>> part = circuitry.own_part(task, share=0.02)
@@ -149,46 +132,77 @@ def lesion(
     for key, task in tasks.items():
         tested[" in ".join(key)] = task.images
     tell_seen(tested, sources, "A lesion")
+    _check_refit(tasks, refit)
     # Probabilities depend on the scale of the logits. A task without a scale takes the scale of the model.
     tasks = {key: at_model_scale(task) for key, task in tasks.items()}
-    asked = _asked_of_cells(tasks)
-    part_baseline = _baseline_of_parts(parts, asked["baseline"])
-    labels = _labels_of_classes(tasks, parts, asked["text_weights"])
-    # Random units are drawn once, so that all classes are tested without the same units.
-    rng = np.random.default_rng(seed)
-    lesions = list[Ablated]()
-    n_units = dict[str, int]()
-    for key, part in parts.items():
-        lesions += ablations(key, part, draw_random([part], random_draws, rng))
-        n_units |= {site: part.source.n_units(site) for site in part.units}
-    progress = any(task.work.progress for task in tasks.values())
-    jobs = Bar(tasks.items(), desc="lesion", unit="job", disable=not progress)
-    tables = list[pd.DataFrame]()
-    for key, task in jobs:
-        # Any part may be tested on any class. A part and a task of one class and domain must have the same label.
-        check_made_with(task, sources, ANY_TEXTS)
-        if key in parts:
-            check_made_with(task, [parts[key].source], (*ANY_CLASS, "label"))
-        tables.append(lesion_cell(key, task, lesions, n_units, labels))
-    table = pd.concat(tables, ignore_index=True)
-    return table.assign(part_baseline=part_baseline)
-
-
-def _asked_of_cells(tasks: Mapping[Key, Task]) -> dict[str, Any]:
-    """Return the settings that all tasks share.
-
-    Raises:
-        InputError: if the settings of the tasks differ, so that their rows could not be compared.
-    """
     asked = dict[str, dict[str, Any]]()
+    labels = dict[str, int]()
     for key, task in tasks.items():
-        asked[" in ".join(key)] = asked_of(task, "A lesion takes")
+        title = " in ".join(key)
+        asked[title] = asked_of(task, "A lesion takes")
+        # A class is one row of the candidates.
+        labels[key[0]] = _metric(task).label
+        asked[title][f"label of {key[0]}"] = labels[key[0]]
     check_asked_alike(
         asked,
         "The cells of one table of lesions",
         "give all the same, or make a table of each",
     )
-    return next(iter(asked.values()))
+    of_all = next(iter(asked.values()))
+    part_baseline = _baseline_of_parts(parts, of_all["baseline"])
+    for (class_name, _), part in parts.items():
+        made = part.source.settings
+        # A label is the index of a candidate, so among other texts it would mean another class.
+        if same_entry(made.get("text_weights"), of_all["text_weights"]):
+            labels.setdefault(class_name, int(made["label"]))
+    # Random units are drawn once, so that all classes are tested without the same units.
+    rng = np.random.default_rng(seed)
+    lesions = list[Ablated]()
+    for key, part in parts.items():
+        lesions += ablations(key, part, draw_random([part], random_draws, rng))
+    progress = any(task.work.progress for task in tasks.values())
+    jobs = Bar(tasks.items(), desc="lesion", unit="job", disable=not progress)
+    tables = list[pd.DataFrame]()
+    embeddings_of_tests = defaultdict[str, dict[str, Tensor]](dict)
+    embeddings_of_refit = defaultdict[str, dict[str, Tensor]](dict)
+    for key, task in jobs:
+        # Any part may be tested on any class. A part and a task of one class and domain must have the same label.
+        check_made_with(task, sources, ANY_TEXTS)
+        if key in parts:
+            check_made_with(task, [parts[key].source], (*ANY_CLASS, "label"))
+        class_name, domain = key
+        embeddings = lesioned_embeddings(task, lesions)
+        tables.append(lesion_cell(key, task, embeddings, lesions, labels))
+        embeddings_of_tests[domain][class_name] = embeddings
+        if refit is not None:
+            embeddings = lesioned_embeddings(replace(task, images=refit[key]), lesions)
+            embeddings_of_refit[domain][class_name] = embeddings
+    information = list[pd.DataFrame]()
+    for domain, of_domain in embeddings_of_tests.items():
+        metrics = {name: _metric(tasks[name, domain]) for name in of_domain}
+        of_refit = embeddings_of_refit[domain]
+        information.append(
+            information_left(domain, metrics, lesions, of_domain, of_refit)
+        )
+    table = join_information(pd.concat(tables), information)
+    return table.assign(part_baseline=part_baseline)
+
+
+def _check_refit(tasks: Iterable[Key], refit: Mapping[Key, Images] | None) -> None:
+    """Raise `InputError` if there are too few images of a class to fit a new head."""
+    if refit is None:
+        return
+    for key in tasks:
+        n = len(one_tensor(refit[key])) if key in refit else 0
+        if n < FEWEST_FITTED:
+            raise InputError(
+                f"A new head is fitted to at least {FEWEST_FITTED} images of each class that neither find nor test a "
+                f"part, but refit= has {n} of {' in '.join(key)}: give more, or leave refit out."
+            )
+
+
+def _metric(task: Task) -> ClassLogit:
+    return answer_metric(task.metric, "A lesion takes")
 
 
 def _baseline_of_parts(parts: Mapping[Key, Circuit], tested: str) -> str | None:
@@ -204,10 +218,9 @@ def _baseline_of_parts(parts: Mapping[Key, Circuit], tested: str) -> str | None:
     for key, part in parts.items():
         made = part.source.settings
         # Circuits that are made by hand name neither baseline nor scale.
-        known = dict[str, Any]()
-        for name in ("baseline", "scale"):
-            if name in made:
-                known[name] = made[name]
+        known: dict[str, Any] = {
+            name: made[name] for name in ("baseline", "scale") if name in made
+        }
         asked[f"the part of {' in '.join(key)}"] = known
         part_baseline = part_baseline or known.get("baseline")
     check_asked_alike(
@@ -223,55 +236,11 @@ def _baseline_of_parts(parts: Mapping[Key, Circuit], tested: str) -> str | None:
     return part_baseline
 
 
-def _labels_of_classes(
-    tasks: Mapping[Key, Task],
-    parts: Mapping[Key, Circuit],
-    text_weights: Sequence[float],
-) -> dict[str, int]:
-    """Return the label of each class: its index among the candidate classes.
-
-    The label of a class is taken from its task. If the class has a part but no task, its label is taken from the part.
-    But if the part was found with other candidate classes, the class gets no label.
-
-    Raises:
-        InputError: if two tasks of one class have different labels.
-    """
-    labels = dict[str, int]()
-    told_by = dict[str, Key]()
-    for key, task in tasks.items():
-        name = key[0]
-        label = answer_metric(task.metric, "A lesion takes").label
-        if labels.setdefault(name, label) != label:
-            first = " in ".join(told_by[name])
-            raise InputError(
-                f"A class is one row of the candidates, but {first} has label {labels[name]} and {' in '.join(key)} "
-                f"has label {label}: give both the row of {name!r}."
-            )
-        told_by.setdefault(name, key)
-    for (name, _), part in parts.items():
-        made = part.source.settings
-        # A label is the index of a candidate, so among other texts it would mean another class.
-        if "label" in made and same_entry(made.get("text_weights"), text_weights):
-            labels.setdefault(name, int(made["label"]))
-    return labels
-
-
-def lesion_forwards(n_images: int, n_lesions: int) -> Forwards:
-    """Return what `lesion_cell` runs at most: equal lesions run once.
-
-    Args:
-        n_images: Number of images.
-        n_lesions: Number of lesions, of parts and of random units.
-    """
-    # A clean run, and one of the whole model under gates.
-    return Forwards(alone=n_images * (2 + n_lesions))
-
-
 def lesion_cell(
     key: Key,
     task: Task,
+    embeddings: Float[Tensor, "runs images d"],
     lesions: Sequence[Ablated],
-    n_units: Mapping[str, int],
     labels: Mapping[str, int],
 ) -> pd.DataFrame:
     """Return the table of lesions that are measured on the images of one class in one domain.
@@ -279,107 +248,85 @@ def lesion_cell(
     Args:
         key: The class and domain of the images.
         task: The task with these images. Its metric has the scale of the model (`at_model_scale`).
+        embeddings: The embeddings of these images, from `lesioned_embeddings`.
         lesions: The units that each lesion ablates.
-        n_units: The number of units, error units included, of each site of the parts.
         labels: The labels of the classes among the candidates. A class may be missing.
 
     Returns:
-        The columns of `lesion`, except for ``part_baseline``, and the columns that the lesions tell. The random draws
-        of a part are averaged into one row.
+        The columns of `lesion`, except for ``part_baseline`` and the columns on information, and the columns that the
+        lesions tell. The random draws of a part are averaged into one row.
     """
-    asked = asked_of(task, "A lesion takes")
-    quiet = replace(
-        task,
-        images=one_tensor(task.images),
-        others=None,
-        work=replace(task.work, progress=False),
-    )
-    # The whole model also runs as a circuit, so that the answers before and after a lesion do not differ by rounding.
-    whole: Mapping[str, np.ndarray] = {}
-    embeddings = ablated_embeddings(
-        quiet, n_units, [whole, *(one.units for one in lesions)]
-    )
-    given, probability, is_known = _read_answers(task, embeddings)
-    label = answer_metric(task.metric, "A lesion takes").label
-    right = in_double(given == label).mean(-1)
-    # The share is known only if the class of the part is a candidate.
-    part_labels = [labels.get(one.found_on[0], np.nan) for one in lesions]
-    of_parts = torch.tensor(part_labels, dtype=torch.double)[:, None]
-    taken_for = in_double(given[1:] == of_parts).mean(-1)
-    taken_for[of_parts[:, 0].isnan()] = np.nan
-    rows = list[dict[str, Any]]()
-    for one in lesions:
-        names = (*one.found_on, *key, one.kind)
-        rows.append({**one.told, **dict(zip(KEYS, names, strict=True))})
-    table = pd.DataFrame(rows).assign(
+    metric = _metric(task)
+    part_labels = [labels.get(one.found_on[0], NO_ANSWER) for one in lesions]
+    rows = list[dict[str, float]]()
+    for of_run, part_label in zip(embeddings, [NO_ANSWER, *part_labels], strict=True):
+        answers = metric.log_answers(of_run).cpu()
+        given = given_classes(answers)
+        odds = log_odds(answers, torch.full_like(given, metric.label))
+        n_above = in_double(answers > answers[:, [metric.label]]).sum(-1)
+        numbers = {
+            "right": given == metric.label,
+            "log_odds": odds,
+            # An embedding that is not finite has no answers.
+            "rank": (1 + n_above).masked_fill(odds.isnan(), torch.nan),
+            "taken_for": given == part_label,
+            "unknown": odds.isnan(),
+        }
+        rows.append({name: float(in_double(x).mean()) for name, x in numbers.items()})
+    whole, *after = rows
+    table = pd.DataFrame([one.row(key) for one in lesions]).assign(
         n_units=[one.n_units for one in lesions],
-        n_images=given.shape[1],
-        whole_right=float(right[0]),
-        whole_probability=float(probability[0]),
-        right=right[1:].numpy(),
-        probability=probability[1:].numpy(),
-        taken_for=taken_for.numpy(),
+        n_images=embeddings.shape[1],
+        whole_right=whole["right"],
+        whole_log_odds=whole["log_odds"],
+        whole_rank=whole["rank"],
     )
-    _tell_unknown(key, lesions, (~is_known[1:]).sum(-1).tolist(), given.shape[1])
-    told = list(lesions[0].told)
-    means = table.groupby([*told, *KEYS], sort=False).mean().reset_index()
-    return means.assign(
+    nearness = _nearness(metric, torch.tensor(part_labels))
+    table = table.join(pd.DataFrame(after).assign(nearness=nearness))
+    _tell_unknown(key, table)
+    # Both are known only if the class of the part is a candidate.
+    table.loc[np.equal(part_labels, NO_ANSWER), ["taken_for", "nearness"]] = np.nan
+    asked = asked_of(task, "A lesion takes")
+    return mean_of_draws(table.drop(columns="unknown"), lesions).assign(
         candidates=asked["candidates"],
         scale=asked["scale"],
         baseline=asked["baseline"],
     )
 
 
-def _read_answers(
-    task: Task, embeddings: Float[Tensor, "runs images d"]
-) -> tuple[
-    Int[Tensor, "runs images"], Float[Tensor, " runs"], Bool[Tensor, "runs images"]
-]:
-    """Return the class that each image is classified as, the mean probability of the task's class, and what is finite.
+def _nearness(
+    metric: ClassLogit, part_labels: Int[Tensor, " lesions"]
+) -> Float[np.ndarray, " lesions"]:
+    """Return how near the class of the images is to the class of each part, by the cosine of their weights.
 
-    Args:
-        task: The task, with the images' own class and all candidate classes.
-        embeddings: The embeddings of the task's images in several runs.
-
-    Returns:
-        The labels of the given classes; the probability by run; and a mask of the images with an answer.
+    The result is 0 if it is the same class, 1 if it is the nearest other candidate, and so on. It means nothing if the
+    class of a part is no candidate (`NO_ANSWER`).
     """
-    metric = answer_metric(task.metric, "A lesion takes")
-    n_images = embeddings.shape[1]
-    given = list[Tensor]()
-    probability = list[Tensor]()
-    is_known = list[Tensor]()
-    for some in torch.split(embeddings, max(1, _ROWS // n_images)):
-        answers = metric.log_answers(some.flatten(0, 1)).cpu()
-        answers = answers.view(len(some), n_images, -1)
-        given.append(given_classes(answers))
-        probability.append(answers[..., metric.label].exp().mean(-1))
-        is_known.append(~answers.isnan().any(-1))
-    return torch.cat(given), torch.cat(probability), torch.cat(is_known)
+    rows = F.normalize(in_double(metric.weights.cpu()), dim=-1)
+    cosines = rows[part_labels.clamp(min=0)] @ rows.T
+    # The class of the part is nearer to itself than any other class.
+    n_nearer = in_double(cosines > cosines[:, [metric.label]]).sum(-1)
+    return n_nearer.masked_fill(part_labels == metric.label, 0).numpy()
 
 
-def _tell_unknown(
-    key: Key, lesions: Sequence[Ablated], n_unknown: Sequence[int], n_images: int
-) -> None:
+def _tell_unknown(key: Key, table: pd.DataFrame) -> None:
     """Log a warning if images have no answer after a lesion.
 
     Args:
         key: The class and domain of the images.
-        lesions: The lesions.
-        n_unknown: For each lesion, the number of images without an answer.
-        n_images: The number of images.
+        table: A row for each lesion, in which ``unknown`` is the share of images without an answer.
     """
     broken = list[str]()
-    for one, n in zip(lesions, n_unknown, strict=True):
-        if n:
-            broken.append(
-                f"{n} without the {one.kind} units of {' in '.join(one.found_on)}"
-            )
+    for row in table[table["unknown"] > 0].to_dict("records"):
+        n = round(row["unknown"] * row["n_images"])
+        broken.append(
+            f"{n} without the {row['cut']} units of {row['part_class']} in {row['part_domain']}"
+        )
     if broken:
         log.warning(
             "Of %d images of %s the embeddings of some are not finite after a lesion, so they have no answer, and "
             "their probability is NaN: %s.",
-            n_images,
+            table["n_images"].iloc[0],
             " in ".join(key),
             name_some(broken),
         )

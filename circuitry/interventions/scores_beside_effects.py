@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from circuitry.encoder.sites import INPUT
 
@@ -44,13 +43,18 @@ class AttributionCheck:
             A table with the columns site, sample (``top``, ``random``), n_units, pearson and spearman. A correlation is
             NaN if there are fewer than three units, or if all scores or all effects are the same.
         """
-        rows = list[tuple[Any, ...]]()
+        rows = list[dict[str, Any]]()
         for site, of_site in self.points.groupby("site", sort=False):
             for sample in ("top", "random"):
-                chosen = of_site[of_site[sample]]
-                rows.append((site, sample, len(chosen), *_correlations(chosen)))
-        columns = ["site", "sample", "n_units", "pearson", "spearman"]
-        return pd.DataFrame(rows, columns=columns)
+                chosen = of_site.loc[of_site[sample], ["attributed", "exact"]]
+                row: dict[str, Any] = {"site": site, "sample": sample}
+                row["n_units"] = len(chosen)
+                for method in ("pearson", "spearman"):
+                    # Two points always lie on a line.
+                    table = chosen.astype(float).corr(method, min_periods=3)
+                    row[method] = table.loc["attributed", "exact"]
+                rows.append(row)
+        return pd.DataFrame(rows)
 
     def across_sites(self) -> pd.DataFrame:
         """Return a table which shows whether scores of units can be compared between sites.
@@ -103,24 +107,6 @@ def map_agreement(maps: Mapping[str, np.ndarray]) -> dict[str, float]:
     Returns:
         The correlations by name, without the first map. A correlation is NaN if either map is constant.
     """
-    (_, first), *others = maps.items()
-    agreement = dict[str, float]()
-    for name, pixels in others:
-        agreement[name] = float("nan")
-        # For a constant map numpy would return NaN as well, but with a warning.
-        if np.ptp(pixels) > 0 and np.ptp(first) > 0:
-            correlation = np.corrcoef(first.ravel(), pixels.ravel())
-            agreement[name] = float(correlation[0, 1])
-    return agreement
-
-
-def _correlations(points: pd.DataFrame) -> tuple[float, float]:
-    """Return Pearson's and Spearman's correlation of attributed and exact effects; NaN if they are not defined."""
-    attributed = points["attributed"].to_numpy(dtype=float)
-    exact = points["exact"].to_numpy(dtype=float)
-    # Two points always lie on a line, and a constant has no correlation.
-    if len(points) < 3 or np.ptp(attributed) == 0 or np.ptp(exact) == 0:
-        return float("nan"), float("nan")
-    pearson = stats.pearsonr(attributed, exact).statistic
-    spearman = stats.spearmanr(attributed, exact).statistic
-    return float(pearson), float(spearman)
+    pixels = pd.DataFrame({name: of_map.ravel() for name, of_map in maps.items()})
+    with_first = pixels.astype(float).corr().iloc[1:, 0]
+    return {str(name): float(r) for name, r in with_first.items()}

@@ -9,14 +9,13 @@
 the more the domains share.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.circuits.asked_alike import ANY_TEXTS, check_made_with, named_sites
@@ -24,13 +23,11 @@ from circuitry.circuits.found_on import tell_seen
 from circuitry.circuits.graph import Circuit
 from circuitry.circuits.graph_folder import Key
 from circuitry.encoder.baselines import Counterfactual
-from circuitry.encoder.doubles import in_double
-from circuitry.encoder.metrics import ClassLogit, Metric, checked_metric
 from circuitry.encoder.modes import own_modes
-from circuitry.encoder.task import Task, with_others
+from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import one_tensor
-from circuitry.interventions.curve_reading import faithfulness_ratio
-from circuitry.interventions.kept_circuits import kept_embeddings
+from circuitry.interventions.curve_reading import CURVE_NUMBERS, faithfulness_ratio
+from circuitry.interventions.faithfulness import measure_answers
 from circuitry.runs.arguments import Seed, checked
 from circuitry.runs.errors import InputError
 from circuitry.runs.progress import Bar
@@ -100,22 +97,11 @@ def transfer_circuits(
         if sites is not None:
             kept = [circuit.at(sites) for circuit in kept]
         nothing = kept[0].nothing()
-        together, n_own = with_others(task)
         # The first two runs are the whole model and nothing kept. All runs share the batches of images.
-        embeddings = kept_embeddings(
-            replace(together, images=one_tensor(together.images)),
-            [nothing.complement(), nothing, *kept],
-        )
-        groups = {"": embeddings[:, :n_own]}
-        if task.others is not None:
-            groups["other_"] = embeddings[:, n_own:]
-        scores = dict[str, list[_Score]]()
-        for prefix, of_group in groups.items():
-            scores[prefix] = [_score(of_run, task.metric) for of_run in of_group]
-        for run, circuit_domain in enumerate(by_domain, start=2):
-            full, empty = scores[""][:2]
+        full, empty, *of_circuits = _means(task, [nothing.complement(), nothing, *kept])
+        for circuit_domain, means in zip(by_domain, of_circuits, strict=True):
             faithfulness, reason = faithfulness_ratio(
-                scores[""][run].metric, full.metric, empty.metric
+                means["metric"], full["metric"], empty["metric"]
             )
             row: dict[str, Any] = {
                 "class": key[0],
@@ -124,13 +110,14 @@ def transfer_circuits(
                 "faithfulness": faithfulness,
                 "reason": reason,
             }
-            for prefix, by_run in scores.items():
-                row[f"{prefix}metric"] = by_run[run].metric
-                row[f"{prefix}accuracy"] = by_run[run].accuracy
-                row[f"{prefix}full_metric"] = by_run[0].metric
-                row[f"{prefix}full_accuracy"] = by_run[0].accuracy
-                row[f"{prefix}empty_metric"] = by_run[1].metric
-            row["n_images"] = n_own
+            for prefix in ("", "other_"):
+                if f"{prefix}metric" in full:
+                    row[f"{prefix}metric"] = means[f"{prefix}metric"]
+                    row[f"{prefix}accuracy"] = means[f"{prefix}accuracy"]
+                    row[f"{prefix}full_metric"] = full[f"{prefix}metric"]
+                    row[f"{prefix}full_accuracy"] = full[f"{prefix}accuracy"]
+                    row[f"{prefix}empty_metric"] = empty[f"{prefix}metric"]
+            row["n_images"] = full["n_images"]
             rows.append(row)
     return pd.DataFrame(rows)
 
@@ -190,40 +177,37 @@ def interchange(
             mixing = replace(
                 task, images=own, others=None, baseline=Counterfactual(chosen)
             )
-            embeddings = kept_embeddings(mixing, runs)
-            scores = [_score(of_run, task.metric) for of_run in embeddings]
-            full, mixed, by_chance = scores
+            full, mixed, by_chance = _means(mixing, runs)
             row = {
                 "class": class_name,
                 "circuit_domain": circuit_domain,
                 "image_domain": domain,
-                "change": mixed.metric - full.metric,
-                "random_change": by_chance.metric - full.metric,
-                "accuracy": mixed.accuracy,
-                "full_accuracy": full.accuracy,
+                "change": mixed["metric"] - full["metric"],
+                "random_change": by_chance["metric"] - full["metric"],
+                "accuracy": mixed["accuracy"],
+                "full_accuracy": full["accuracy"],
                 "n_images": len(own),
             }
             rows.append(row)
     return pd.DataFrame(rows, columns=INTERCHANGE_COLUMNS)
 
 
-class _Score(NamedTuple):
-    """The mean metric of images, and the share of them that are classified as the class of the metric.
+def _means(task: Task, circuits: Sequence[Circuit]) -> list[dict[Hashable, Any]]:
+    """Return means over a task's images under each circuit. The first circuit is the whole model.
 
-    The share is NaN if the metric has no candidate classes.
+    They are metric, accuracy and n_images; if the task has ``others``, also other_metric and other_accuracy. The
+    accuracy is NaN if the metric has no candidate classes.
     """
-
-    metric: float
-    accuracy: float
-
-
-def _score(embeddings: Float[Tensor, "images d"], metric: Metric) -> _Score:
-    mean = float(in_double(checked_metric(metric, embeddings)).mean())
-    accuracy = float("nan")
-    if isinstance(metric, ClassLogit) and len(metric.weights) > 1:
-        answers = metric.log_answers(embeddings)
-        accuracy = float(in_double(metric.is_given(answers)).mean())
-    return _Score(mean, accuracy)
+    numbers, own = measure_answers(task, circuits)
+    table = pd.DataFrame({"n_images": own.sum()}, range(len(circuits)))
+    for prefix, images in (("", own), ("other_", ~own)):
+        if images.any():
+            of_images = dict(zip(CURVE_NUMBERS, numbers[..., images], strict=False))
+            metric = of_images["metric"]
+            right = of_images.get("top", np.full_like(metric, np.nan))
+            table[f"{prefix}metric"] = metric.mean(1)
+            table[f"{prefix}accuracy"] = right.mean(1)
+    return table.to_dict("records")
 
 
 def _jobs(

@@ -4,28 +4,22 @@ Needs no model. Does not import torch.
 """
 
 from collections.abc import Iterable
-from itertools import combinations
 from typing import Annotated, Any
 
 import numpy as np
 import pandas as pd
 
+from circuitry.comparison.bootstrap import draw_counts, percentile_band
 from circuitry.comparison.comparison import Comparison
+from circuitry.comparison.one_site_reading import OTHER_CIRCUITS, OWN_CIRCUIT
 from circuitry.comparison.significance import holm, mantel
 from circuitry.comparison.table import VALUES, check_table, with_columns
 from circuitry.interventions.curve_reading import (
     CURVE_MEASURES,
-    draw_counts,
-    faithfulness_ratio,
-    percentile_band,
+    RESAMPLES,
 )
 from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-
-OWN_CIRCUIT = "own domain's circuit"
-OTHER_CIRCUITS = "other domains' circuits"
-"""The groups of circuits in `transfer_over_depth`."""
-
 
 CircuitTable = Annotated[
     pd.DataFrame, with_columns("class", "circuit_domain", "image_domain")
@@ -68,13 +62,10 @@ def transfer_matrix(table: CircuitTable, value: str = "faithfulness") -> pd.Data
     domains = sorted({*table["circuit_domain"], *table["image_domain"]})
     cells = table.groupby(["circuit_domain", "image_domain"]).mean(numeric_only=True)
     if value in CURVE_MEASURES:
-        # Metrics are differences from the baseline already, so the baseline itself is 0.
+        # Without a lead over the baseline there is no ratio.
         kept = _difference(cells, "metric", value)
         lead = _difference(cells, "full_metric", value)
-        ratios = list[float]()
-        for of_circuit, of_model in zip(kept, lead, strict=True):
-            ratios.append(faithfulness_ratio(of_circuit, of_model, 0.0)[0])
-        cells[value] = ratios
+        cells[value] = kept / lead.where(lead > 0)
     means = cells[value].unstack().reindex(index=domains, columns=domains)
     return means.rename_axis(index="circuit of", columns="images of")
 
@@ -137,13 +128,9 @@ def transfer_comparisons(table: TransferTable | None) -> dict[str, Comparison]:
     if len(alone):
         table = alone
     # A measure that is NaN everywhere would be a comparison without values.
-    known = transfer_matrices(table).notna().any()
-    comparisons = dict[str, Comparison]()
-    for value in CURVE_MEASURES:
-        if known.get(value, False):
-            comparison = compare_transfer(table, value)
-            comparisons[comparison.measure] = comparison
-    return comparisons
+    known = transfer_matrices(table).dropna(axis=1, how="all")
+    comparisons = [compare_transfer(table, v) for v in CURVE_MEASURES if v in known]
+    return {comparison.measure: comparison for comparison in comparisons}
 
 
 def transfer_matrices(table: TransferTable) -> pd.DataFrame:
@@ -197,24 +184,24 @@ def transfer_against_similarity(
         )
     # Both matrices are indexed by pairs of domains below, so each must have all domains in rows and columns.
     for name, table in (("matrix", matrix), ("similarity", similarity)):
-        columns = sorted(str(column) for column in table.columns)
-        rows = sorted(str(row) for row in table.index)
-        n_numeric = table.select_dtypes("number").shape[1]
-        if columns != rows or n_numeric < table.shape[1]:
+        is_square = sorted(map(str, table.columns)) == sorted(map(str, table.index))
+        if not is_square or table.select_dtypes("number").shape != table.shape:
             raise InputError(
                 f"A {name} has numbers of the same domains in rows and columns, but this one has the columns "
                 f"{', '.join(map(str, table.columns))}: take it from transfer_matrix or domain_matrix."
             )
-    domains = sorted(matrix.index)
+    domains = matrix.index.sort_values()
     alike = similarity.loc[domains, domains].to_numpy(dtype=float)
     transfer = matrix.loc[domains, domains].to_numpy(dtype=float)
     both_ways = (transfer + transfer.T) / 2
-    points = list[tuple[str, str, float, float]]()
-    for a, b in combinations(range(len(domains)), 2):
-        points.append((domains[a], domains[b], alike[a, b], both_ways[a, b]))
-    rho, p = mantel(alike, both_ways)
-    columns = ["domain_a", "domain_b", "similarity", "transfer"]
-    return rho, p, pd.DataFrame(points, columns=columns)
+    a, b = np.triu_indices(len(domains), 1)
+    points = {
+        "domain_a": domains[a],
+        "domain_b": domains[b],
+        "similarity": alike[a, b],
+        "transfer": both_ways[a, b],
+    }
+    return *mantel(alike, both_ways), pd.DataFrame(points)
 
 
 def _names(table: pd.DataFrame) -> str:
@@ -253,87 +240,23 @@ def transfer_over_depth(
         group=np.where(own, OWN_CIRCUIT, OTHER_CIRCUITS),
     )
     rng = np.random.default_rng(0)
-    rows = list[dict[str, Any]]()
+    rows = list[tuple[Any, ...]]()
     alone = cells[cells["sites"] != "all"]
     for (site, group), of_group in alone.groupby(["sites", "group"], sort=False):
         # Classes are resampled, because every class has images of its own.
         by_class = of_group.groupby("class")[["kept", "lead"]].mean().to_numpy()
         n = len(by_class)
-        resampled = draw_counts(rng, n) @ by_class  # [resamples, kept and lead]
-        # A resample without a lead has no ratio.
-        lead = np.where(resampled[:, 1] > 0, resampled[:, 1], np.nan)
-        low, high = percentile_band(resampled[:, 0] / lead)
+        # The first row is without resampling, and the others are resamples: kept and lead, summed over classes.
+        counts = np.vstack([np.ones(n), draw_counts(rng, n, RESAMPLES)])
+        kept, lead = (counts @ by_class).T
+        # Without a lead there is no ratio.
+        ratios = kept / np.where(lead > 0, lead, np.nan)
+        low, high = percentile_band(ratios[1:])
         if n == 1:
             low = high = np.nan
-        mean_kept, mean_lead = by_class.mean(0)
-        ratio, _ = faithfulness_ratio(mean_kept, mean_lead, 0.0)
-        row = {
-            "domain": group,
-            "site": site,
-            "value": ratio,
-            "low": low,
-            "high": high,
-            "n_classes": n,
-        }
-        rows.append(row)
+        rows.append((group, site, ratios[0], low, high, n))
     columns = ["domain", "site", "value", "low", "high", "n_classes"]
     return pd.DataFrame(rows, columns=columns)
-
-
-def lead_of_own_circuits(
-    over_depth: pd.DataFrame,
-) -> tuple[float, float, pd.Series, int] | None:
-    """Compare circuits on images of their own domain with circuits of other domains, kept at one site at a time.
-
-    Args:
-        over_depth: A table of `transfer_over_depth`.
-
-    Returns:
-        None if no site has values of both groups. Otherwise four values: the mean over sites for circuits on their own
-        domain; the mean over sites for circuits of other domains; the difference at each site, in descending order; and
-        the number of sites at which the interval of the first group lies above the interval of the second group.
-    """
-    wide = over_depth.pivot(
-        index="site", columns="domain", values=["value", "low", "high"]
-    )
-    if not {OWN_CIRCUIT, OTHER_CIRCUITS} <= set(wide["value"].columns):
-        return None
-    means = wide["value"].dropna()
-    if means.empty:
-        return None
-    by_site = (means[OWN_CIRCUIT] - means[OTHER_CIRCUITS]).sort_values(
-        ascending=False, kind="stable"
-    )
-    # A comparison with NaN is False, so a site without an interval is not counted.
-    apart = wide["low"][OWN_CIRCUIT] > wide["high"][OTHER_CIRCUITS]
-    return (
-        float(means[OWN_CIRCUIT].mean()),
-        float(means[OTHER_CIRCUITS].mean()),
-        by_site,
-        int(apart.sum()),
-    )
-
-
-def transfer_accuracies(table: pd.DataFrame) -> pd.DataFrame:
-    """Return the mean share of images that are classified as the class, over all rows of a table.
-
-    Args:
-        table: A table of `transfer_circuits` or `interchange`.
-
-    Returns:
-        A table with the columns images, accuracy (in the runs with circuits) and full_accuracy (of the whole model). It
-        has a row for images of the class. If ``table`` has columns for images of other classes, they have a row, too.
-    """
-    rows = list[dict[str, Any]]()
-    for images, prefix in (("of the class", ""), ("of other classes", "other_")):
-        if f"{prefix}accuracy" in table:
-            row = {
-                "images": images,
-                "accuracy": table[f"{prefix}accuracy"].mean(),
-                "full_accuracy": table[f"{prefix}full_accuracy"].mean(),
-            }
-            rows.append(row)
-    return pd.DataFrame(rows, columns=["images", "accuracy", "full_accuracy"])
 
 
 def transfer_correlations(
@@ -354,22 +277,19 @@ def transfer_correlations(
     if "other_metric" in transfer:
         values.append("selectivity")
     rows = list[dict[str, Any]]()
+    corrected = [f"{value}: p (Holm)" for value in values]
     for sites, of_group in transfer.groupby("sites", sort=False):
         row: dict[str, Any] = {"sites": sites}
         for value in values:
             matrix = transfer_matrix(of_group, value)
             rho, p, points = transfer_against_similarity(matrix, similarity)
-            row[f"{value}: rho"] = rho
-            row[f"{value}: p"] = p
-            row[f"{value}: p (Holm)"] = np.nan  # below, from the p values of all rows
+            row |= {f"{value}: rho": rho, f"{value}: p": p, f"{value}: p (Holm)": p}
         row["pairs"] = len(points)  # the same for all measures
         rows.append(row)
     table = pd.DataFrame(rows)
-    p_values = table[[f"{value}: p" for value in values]]
-    # Holm's correction is over one family of tests: all cells, row by row.
-    cells = pd.Series(p_values.to_numpy(dtype=float).ravel())
-    corrected = holm(cells).to_numpy().reshape(p_values.shape)
-    table[[f"{value}: p (Holm)" for value in values]] = corrected
+    # Holm's correction is over one family of tests: all sites and measures.
+    cells = pd.Series(table[corrected].to_numpy(dtype=float).ravel())
+    table[corrected] = holm(cells).to_numpy().reshape(len(table), -1)
     return table
 
 

@@ -6,11 +6,11 @@ from circuitry.circuits.own_part_of_class import own_part_forwards
 from circuitry.circuits.unit_methods import Counts
 from circuitry.circuits.unit_scores import scoring_forwards
 from circuitry.data.folds import Key
+from circuitry.interventions.ablated_units import lesion_forwards
 from circuitry.interventions.faithfulness import curve_forwards
 from circuitry.interventions.intervention_settings import MIB_SIZES, OwnPartSettings
-from circuitry.interventions.lesion_design import LesionDesign
-from circuitry.interventions.lesions import lesion_forwards
 from circuitry.questions.checks import CURVE_DRAWS, FOREIGN
+from circuitry.questions.lesion_design import LesionDesign
 from circuitry.questions.question_settings import ExtractionSettings
 from circuitry.runs.arguments import Count, checked
 from circuitry.runs.plan import Forwards, Step
@@ -23,7 +23,8 @@ def main_jobs(n_classes: Count, n_domains: Count, n_images: Count) -> list[Step]
     Args:
         n_classes: Number of classes.
         n_domains: Number of domains.
-        n_images: Number of images of each class in each domain on which circuits are found. As many images test them.
+        n_images: Number of images of each class in each domain on which circuits are found. As many images find own
+            parts a second time, and as many test them. New heads, which need further images, are left out.
 
     Example:
         >>> from circuitry.questions import main_jobs
@@ -47,14 +48,17 @@ def main_jobs(n_classes: Count, n_domains: Count, n_images: Count) -> list[Step]
     part = own_part_forwards(n_images, settings.n_others, max(settings.shares))
     lesions = Forwards()
     design = LesionDesign(cells, settings.other_cells, seed=0)
-    for tests in design.parts_by_cell(0).values():
-        # Each part is ablated, and on some cells as many random units.
-        n_lesions = len(tests) + sum(tests.values())
+    for cell, tests in design.parts_by_cell(0).items():
+        # Each part is ablated, and on some cells as many random units. Parts of the second half are tested on their
+        # class alone.
+        n_second = sum(part[0] == cell[0] for part in tests)
+        n_lesions = len(tests) + sum(tests.values()) + n_second
         lesions += lesion_forwards(n_images, n_lesions * len(settings.shares))
     n_evaluated = 2 * n_images * n_cells
+    n_parts = 2 * n_cells
     return [
         Step("evaluate", 1, Forwards(alone=n_evaluated), n_evaluated),
-        Step("own parts", n_cells, part * n_cells, n_contrasted * n_cells),
+        Step("own parts", n_parts, part * n_parts, n_contrasted * n_parts),
         Step("lesions, first wave", n_cells, lesions, n_images * n_cells),
         Step("circuits", n_cells, ranking * n_cells, n_looked_at * n_cells),
         Step("curves", n_cells, curve * n_cells, n_looked_at * n_cells),

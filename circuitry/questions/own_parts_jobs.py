@@ -1,12 +1,12 @@
 """The own part of every class in every domain of a data set, and what the model loses without each own part.
 
-An own part is a set of units that a class needs and that other classes do not need. A lesion ablates these units.
+An own part is a set of units that a class needs and that other classes do not need. A lesion ablates these units. The
+images, the tests and what they need are chosen by `OwnPartsPlan`; here the jobs are done.
 """
 
 import logging
 import os
 import shutil
-from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -18,55 +18,47 @@ import pandas as pd
 from torch import Tensor
 
 from circuitry.circuits.budgets import GLOBAL
-from circuitry.circuits.edge_forwards import edge_forwards
 from circuitry.circuits.edge_methods import with_edges
 from circuitry.circuits.found_on import count_seen
 from circuitry.circuits.graph import PIXELS, AttributionGraph, Circuit, Scores
 from circuitry.circuits.graph_folder import LESIONS, GraphFolder
-from circuitry.circuits.methods import CONTRAST, METHODS, method_code
-from circuitry.circuits.own_part_of_class import own_part, own_part_forwards
-from circuitry.circuits.unit_methods import Counts
+from circuitry.circuits.methods import CONTRAST, METHODS
+from circuitry.circuits.own_part_of_class import own_part
 from circuitry.comparison.lesion_reading import EVERYWHERE, wants_more_cells
-from circuitry.comparison.table import read_named_table, write_named_table
-from circuitry.data.domains import DomainFolder
+from circuitry.comparison.table import write_named_table
 from circuitry.data.folds import Key
-from circuitry.data.splits import Records, Split
-from circuitry.encoder.roles import counted_sites
+from circuitry.encoder.metrics import ClassLogit, answer_metric
 from circuitry.encoder.task import Task, at_model_scale
-from circuitry.interventions.faithfulness import draw_random
-from circuitry.interventions.finding_circuits import find_circuit, search_forwards
-from circuitry.interventions.intervention_settings import OwnPartSettings
-from circuitry.interventions.lesion_design import LesionDesign
-from circuitry.interventions.lesions import (
+from circuitry.encoder.unit_kinds import name_kinds
+from circuitry.interventions.ablated_units import (
     Ablated,
     ablations,
-    lesion_cell,
-    lesion_forwards,
+    lesioned_embeddings,
 )
+from circuitry.interventions.faithfulness import draw_random
+from circuitry.interventions.finding_circuits import find_circuit
+from circuitry.interventions.information import (
+    FEWEST_FITTED,
+    information_left,
+    join_information,
+)
+from circuitry.interventions.lesions import lesion_cell
 from circuitry.interventions.overlaps_of_parts import part_overlaps
-from circuitry.models.clip import Clip
-from circuitry.models.folder_work import FolderWork
-from circuitry.runs.arguments import checked
+from circuitry.questions.own_parts_plan import (
+    FOUND,
+    NAME_OF_SEARCH,
+    OwnPartsPlan,
+    PartKind,
+)
 from circuitry.runs.errors import InputError
-from circuitry.runs.jobs import Job, JobFolder, jobs_left
-from circuitry.runs.manifest import NAME
-from circuitry.runs.plan import Forwards, Step
+from circuitry.runs.jobs import JobFolder
+from circuitry.runs.plan import Forwards
 from circuitry.runs.workers import Work
-
-OWN_PARTS_FORMAT = "circuitry own parts 2"
-FOUND, LESIONED = "found", "lesioned"
-"""The two kinds of jobs. ``found`` finds the own parts of a class in a domain. ``lesioned`` ablates own parts on the
-unseen images of a class in a domain."""
-N_DEPTHS = 5
-"""The order of sites is divided into at most this many stretches for `OwnPartSettings.depth`."""
-
-ROW_BYTES = 250
-"""About how many bytes a row of a table of lesions takes."""
 
 log = logging.getLogger(__name__)
 
 
-class OwnParts(FolderWork):
+class OwnParts(OwnPartsPlan):
     """The own parts of a model's classes by domain, found on some images and tested on other images.
 
     An own part is a set of units that a class needs and that other classes do not need.
@@ -82,275 +74,27 @@ class OwnParts(FolderWork):
         >>> parts.circuits(0.02)["clock", "real"]
     """
 
-    settings: OwnPartSettings
-
-    @checked
-    def __init__(
-        self,
-        clip: Clip,
-        images: DomainFolder,
-        out: str | os.PathLike[str],
-        settings: OwnPartSettings | None = None,
-        split: Split | None = None,
-    ) -> None:
-        """Choose the images to find own parts on, and the images to test them on.
-
-        Args:
-            clip: The model.
-            images: The images, by domain and class.
-            out: The folder of own parts and tables.
-            settings: How own parts are found and tested.
-            split: The images used to find own parts and the images used to test them (default: chosen by number and
-                seed of the settings).
-
-        Raises:
-            InputError: if no class can be tested. A class needs two images, in one domain or in two, and another class
-                in the same domain.
-        """
-        settings = settings or OwnPartSettings()
-        super().__init__(clip, images, settings, split)
-        self.out = Path(out)
-        self.found_on: dict[Key, Records] = {}
-        self.unseen: dict[Key, Records] = {}
-        for domain in images.domains:
-            for class_name in images.classes:
-                key = (class_name, domain)
-                self.found_on[key] = self.split.found_on(key)
-                self.unseen[key] = self.split.unseen(key, settings.n_images)
-        self.keys = self._testable()
-        self._tests_of_waves = dict[int, dict[Key, dict[Key, bool]]]()
-        if not self.keys:
-            raise InputError(
-                "An own part is found by contrast with another class of the domain, on some images of the class, and "
-                f"tested on others, but no class in {images.root} has two images, in one domain or in two, beside "
-                "another class: give more classes, or more images."
-            )
-
-    def _testable(self) -> list[Key]:
-        """Return each (class, domain) whose own part can be found there, and tested there or in another domain."""
-        # Without images of other classes there is no contrast, so no own part can be found.
-        contrasted = list[Key]()
-        for key, records in self.found_on.items():
-            if records and self.others(key):
-                contrasted.append(key)
-        n_domains = Counter(class_name for class_name, _ in contrasted)
-        has_unseen = {key[0] for key in contrasted if self.unseen[key]}
-        # A part is tested on unseen images of its class, or on images of the class in another domain.
-        testable = list[Key]()
-        for key in contrasted:
-            if key[0] in has_unseen or n_domains[key[0]] > 1:
-                testable.append(key)
-        return testable
-
-    def others(self, key: Key) -> Records:
-        """Return images of other classes in the domain that are used to find own parts.
-
-        They are taken in turn: the first image of each class, then the second image of each class.
-        """
-        return self.split.others(key, self.settings.n_others)
-
-    @cached_property
-    def sites(self) -> dict[str, tuple[str, ...]]:
-        """A dictionary from a name to sites. Own parts are found separately among the units of each entry.
-
-        One entry has all sites. If ``depth`` is set, the order of sites is divided at a few places, and each place adds
-        two entries: the sites before the place, and the sites after it.
-        """
-        every = self.settings.sites or counted_sites(self.clip.encoder)
-        sites = {EVERYWHERE: every}
-        if self.settings.depth:
-            # A set, because if there are few sites some cuts are the same. A cut before the first site is left out.
-            cuts = {round(i * len(every) / N_DEPTHS) for i in range(1, N_DEPTHS)}
-            for cut in sorted(cuts - {0}):
-                sites[f"up to {every[cut - 1]}"] = every[:cut]
-                sites[f"from {every[cut]}"] = every[cut:]
-        return sites
-
-    @property
-    def kinds(self) -> list[tuple[float, str]]:
-        """The kinds of own parts: pairs of a share of the units, and a name of an entry of `sites`.
-
-        Among the units of all sites, there is a part of each share. Among the units of only some sites, there is only a
-        part of the largest share.
-        """
-        # Depth is tested at one share only, because each further share would add as many tests.
-        *smaller, largest = sorted(set(self.settings.shares))
-        everywhere = [(share, EVERYWHERE) for share in smaller]
-        return everywhere + [(largest, name) for name in self.sites]
-
-    @property
-    def provenance(self) -> dict[str, Any]:
-        """All settings and inputs that influence the results, except the images, in plain values."""
-        return self.identity | {
-            "n_others": self.settings.n_others,
-            "method": self.settings.method,
-            "random_draws": self.settings.random_draws,
-            "other_cells": self.settings.other_cells,
-            "depth": self.settings.depth,
-            "shares": list(self.settings.shares),
-            "method_code": method_code(self.settings.method),
-            "sites": {name: list(sites) for name, sites in self.sites.items()},
-        }
-
-    @cached_property
-    def design(self) -> LesionDesign:
-        """The cells, each a class and a domain, on whose images each own part is tested."""
-        return LesionDesign(self.keys, self.settings.other_cells, self.settings.seed)
-
-    @cached_property
-    def folder(self) -> JobFolder:
-        """The folder of own parts. A folder that was made with other settings or images is refused.
-
-        It contains a folder of tests for each wave (`wave`).
-        """
-        records: dict[Key, Records] = {}
-        for key in self.keys:
-            records[key] = self.found_on[key] + self.unseen[key] + self.others(key)
-        return self.claim(
-            self._path_of_parts,
-            OWN_PARTS_FORMAT,
-            self._jobs(FOUND),
-            records,
-            **self.provenance,
-        )
-
-    def _jobs(self, kind: str) -> list[Job]:
-        return [(kind, *key) for key in self.keys]
-
-    def wave(self, number: int) -> JobFolder:
-        """Return the folder of a wave of tests; see `LesionDesign`. It lies in the folder of own parts.
-
-        Args:
-            number: The number of the wave, from 0.
-        """
-        # `folder` refuses parts of other settings or images, to which these tests would not belong.
-        path = self.folder.path / LESIONED / f"wave-{number}"
-        config = self.provenance | {"wave": number}
-        return JobFolder(path, OWN_PARTS_FORMAT, config, self._jobs(LESIONED))
-
-    @property
-    def _path_of_parts(self) -> Path:
-        return self.out / "parts"
-
-    def _path_of_wave(self, number: int) -> Path:
-        return self._path_of_parts / LESIONED / f"wave-{number}"
-
-    def steps(self) -> list[Step]:
-        """Return what the unfinished jobs need, as steps of a `Plan`. A folder that is not there yet is not made.
-
-        Of the waves of tests that are not begun only the next one is known, because the others depend on its results.
-        """
-        steps = list[Step]()
-        path = self._path_of_parts
-        left = jobs_left(path, self._jobs(FOUND), lambda: self.folder)
-        if left:
-            forwards = Forwards()
-            n_images = 0
-            encoder = self.clip.encoder
-            largest = max(self.settings.shares)
-            n_own = 0
-            for _, class_name, domain in left:
-                key = (class_name, domain)
-                forwards += self._forwards_to_find(key)
-                n_own += len(self.found_on[key])
-                n_images += len(self.found_on[key]) + len(self.others(key))
-            edges = edge_forwards(
-                encoder, self.sites[EVERYWHERE], largest, round(n_own / len(left))
-            )
-            forwards += edges * len(left)
-            disk = len(left) * self._bytes_of_parts
-            steps.append(Step("own parts", len(left), forwards, n_images, disk))
-        n_begun = self._n_waves()
-        for number in range(max(1, n_begun)):
-            left = jobs_left(
-                self._path_of_wave(number),
-                self._jobs(LESIONED),
-                partial(self.wave, number),
-            )
-            if left:
-                steps.append(self._step_of_tests(number, left))
-        if not steps and n_begun < self.design.n_waves:
-            waves = list[pd.DataFrame]()
-            for number in range(n_begun):
-                waves += self._table_of(self.wave(number))
-            if waves and wants_more_cells(waves):
-                steps.append(self._step_of_tests(n_begun, self._jobs(LESIONED)))
-        return [self.baseline_step(self.keys), *steps] if steps else []
-
-    def _step_of_tests(self, wave: int, left: Sequence[Job]) -> Step:
-        """Return what some jobs of a wave of tests need."""
-        forwards = Forwards()
-        n_images = 0
-        n_rows = 0
-        for _, class_name, domain in left:
-            key = (class_name, domain)
-            forwards += self._forwards_to_test(wave, key)
-            n_images += len(self._tested_on(key))
-            n_rows += 2 * len(self.kinds) * len(self._tests(wave)[key])
-        name = f"lesions {wave + 1} of at most {self.design.n_waves}"
-        return Step(name, len(left), forwards, n_images, n_rows * ROW_BYTES)
-
-    def _forwards_to_find(self, key: Key) -> Forwards:
-        """Return what the search for the own parts of a class in a domain runs, except for edges."""
-        method = self.settings.method
-        n_own = len(self.found_on[key])
-        n_others = len(self.others(key))
-        forwards = Forwards()
-        for sites in self.sites.values():
-            if method == CONTRAST:
-                share = max(self.settings.shares)
-                forwards += own_part_forwards(n_own, n_others, share)
-            else:
-                n_units = sum(self._n_units[site] for site in sites)
-                counts = Counts(n_own, n_others, len(sites), n_units)
-                forwards += search_forwards(counts, method)
-        return forwards
-
-    def _forwards_to_test(self, wave: int, key: Key) -> Forwards:
-        """Return what a wave of tests runs on the images of a class in a domain."""
-        n_lesions = 0
-        for part, with_random in self._tests(wave)[key].items():
-            if self._may_test(part, key):
-                n_cuts = 1 + self.settings.random_draws if with_random else 1
-                n_lesions += len(self.kinds) * n_cuts
-        return lesion_forwards(len(self._tested_on(key)), n_lesions)
-
-    def _tests(self, wave: int) -> dict[Key, dict[Key, bool]]:
-        """Return the tests of a wave; see `LesionDesign.parts_by_cell`.
-
-        Those of the last wave that was asked for are kept, since there may be millions.
-        """
-        if wave not in self._tests_of_waves:
-            self._tests_of_waves = {wave: self.design.parts_by_cell(wave)}
-        return self._tests_of_waves[wave]
-
-    @cached_property
-    def _n_units(self) -> dict[str, int]:
-        return self.clip.encoder.count_units(self.sites[EVERYWHERE])
-
-    @property
-    def _bytes_of_parts(self) -> int:
-        """About how many bytes the own parts of a class in a domain take: costs, ranks and edges."""
-        n_units = sum(self._n_units.values())
-        n_kept = max(self.settings.shares) * n_units
-        return round(8 * (2 * n_units * len(self.sites) + n_kept**2 / 2))
-
     def run(self, work: Work = Work()) -> dict[str, pd.DataFrame]:
         """Find and test the own parts. Jobs that are finished are not repeated: their results are read.
 
         A warning names each class that the model does not know in a domain.
 
         Returns:
-            Two tables. ``lesions`` is a table of `lesion` and ``overlaps`` is a table of `part_overlaps`, both with the
-            additional columns share and sites. If each part is tested on a sample of the other classes, the overlaps
-            are of parts of one class, and of each part with the parts of the sample.
+            Two tables. ``lesions`` is a table of `lesion`, of the parts that were found on the first half of the
+            images, with the further columns share, sites, half, and units (the names of the kinds of units).
+            ``overlaps`` is a table of `part_overlaps` with the further columns share and sites. If each part is tested
+            on a sample of the other classes, the overlaps are of parts of one class, and of each part with the parts of
+            the sample.
         """
         lesions = self._joined(self.find_and_test(work))
         pairs = self.design.pairs(self._n_waves())
-        overlaps = []
-        for share, sites in self.kinds:
-            table = part_overlaps(self._parts(share, sites), pairs)
-            overlaps.append(table.assign(share=share, sites=sites))
+        overlaps = list[pd.DataFrame]()
+        for kind in self.kinds:
+            if kind.half == 1:
+                again = kind._replace(half=2)
+                second = self._parts(again) if again in self.kinds else {}
+                table = part_overlaps(self._parts(kind), pairs, second)
+                overlaps.append(table.assign(share=kind.share, sites=kind.sites))
         return {
             "lesions": lesions,
             "overlaps": pd.concat(overlaps, ignore_index=True),
@@ -363,18 +107,18 @@ class OwnParts(FolderWork):
             The table of each wave of tests. There is none if the model recognises no class.
         """
         # All parts are found before the first test, because a test needs the parts of many classes.
-        find = partial(self._find, work=work)
-        self._do(
-            self.folder,
-            "own parts",
-            self._images_that_find,
-            find,
-            self._forwards_to_find,
-            work,
-        )
+        for half in self.keys_by_half:
+            self._do(
+                self.finding(half),
+                NAME_OF_SEARCH[half],
+                partial(self._images_that_find, half),
+                partial(self._find, half, work=work),
+                partial(self._forwards_to_find, half),
+                work,
+            )
         waves = list[pd.DataFrame]()
         for number in range(self.design.n_waves):
-            test = partial(self._test, number, self._tests(number), work=work)
+            test = partial(self._test, number, work=work)
             forwards = partial(self._forwards_to_test, number)
             wave = self.wave(number)
             name = f"lesions {number + 1}"
@@ -383,6 +127,15 @@ class OwnParts(FolderWork):
             # All processes read the same tables, so they decide alike whether there is another wave.
             if not waves or not wants_more_cells(waves):
                 break
+        if self.cells_of_refit:
+            self._do(
+                self.refitting,
+                "new heads",
+                self._images_of_refit,
+                partial(self._refit, work=work),
+                self._forwards_to_refit,
+                work,
+            )
         return waves
 
     def _do(
@@ -413,24 +166,12 @@ class OwnParts(FolderWork):
             unit="forward",
         )
 
-    def _n_waves(self) -> int:
-        """Return the number of waves of tests that were begun."""
-        n_waves = 0
-        while (self._path_of_wave(n_waves) / NAME).is_file():
-            n_waves += 1
-        return n_waves
+    def lesions(self, half: int = 1) -> pd.DataFrame:
+        """Return the tables of `lesion` of all finished tests, joined, with the columns share, sites and half.
 
-    @staticmethod
-    def _table_of(wave: JobFolder) -> list[pd.DataFrame]:
-        """Return the table of a wave, as a list that is empty if no part could be tested."""
-        # A job writes one table. It writes no file if no part could be tested.
-        tables = list[pd.DataFrame]()
-        for job in wave.jobs:
-            tables += map(read_named_table, wave.files(job))
-        return [pd.concat(tables, ignore_index=True)] if tables else []
-
-    def lesions(self) -> pd.DataFrame:
-        """Return the tables of `lesion` of all finished tests, joined, with the additional columns share and sites.
+        Args:
+            half: The half of the images that the parts were found on. Parts of the second half are tested on images of
+                their own class only, and without random units.
 
         Raises:
             InputError: if the model recognises no class, so that there is no own part to test.
@@ -439,23 +180,31 @@ class OwnParts(FolderWork):
         # Without any wave the first one says that it is not done.
         for number in range(max(1, self._n_waves())):
             waves += self._table_of(self.wave(number))
-        return self._joined(waves)
+        return self._joined(waves, half)
 
-    def _joined(self, waves: Sequence[pd.DataFrame]) -> pd.DataFrame:
-        """Return the tables of all waves as one table, or raise `InputError` if there are none."""
+    def _joined(self, waves: Sequence[pd.DataFrame], half: int = 1) -> pd.DataFrame:
+        """Return the rows of one half in all waves as one table, or raise `InputError` if there are no waves."""
         if not waves:
             raise InputError(
                 f"{self.clip.name} recognises no class of {self.images.root} on the images that parts are found on, so "
                 "there is no part to test: see the warnings above. Give classes that it knows (circuitry evaluate has "
                 "them in tables/accuracy_by_class.csv), other texts, or a linear probe in place of texts."
             )
-        return pd.concat(waves, ignore_index=True)
+        table = pd.concat(waves, ignore_index=True)
+        of_half = table[table["half"] == half].reset_index(drop=True)
+        information = list[pd.DataFrame]()
+        if half == 1 and self.cells_of_refit:
+            information = self._table_of(self.refitting)
+        return join_information(of_half, information)
 
-    def circuits(self, share: float | None = None) -> Mapping[Key, Circuit]:
+    def circuits(
+        self, share: float | None = None, half: int = 1
+    ) -> Mapping[Key, Circuit]:
         """Return the own parts of one share by (class, domain). Each is read from its file at each access.
 
         Args:
             share: The share (default: the largest share of the settings).
+            half: The half of the images that the parts were found on. Fewer classes may have a part of the second half.
 
         Raises:
             InputError: for a share that is not among the shares of the settings.
@@ -467,7 +216,7 @@ class OwnParts(FolderWork):
                 f"Expected one of the shares {', '.join(map(str, self.settings.shares))} of the units, but "
                 f"{share} was given: give one of these, or make another OwnParts with it among its shares."
             )
-        return self._parts(share, EVERYWHERE)
+        return self._parts(PartKind(share, EVERYWHERE, half))
 
     def save_circuits(
         self, share: float | None = None, told: pd.DataFrame | None = None
@@ -503,13 +252,15 @@ class OwnParts(FolderWork):
             shutil.rmtree(path)
             folder = GraphFolder.write(path, parts, identity, images)
         of_share = tested[(tested["share"] == share) & (tested["sites"] == EVERYWHERE)]
-        folder.write_lesions(of_share.drop(columns="sites"))
+        folder.write_lesions(of_share.drop(columns=["sites", "half"]))
         return folder
 
-    def _images_that_find(self, key: Key, work: Work) -> tuple[Tensor, Tensor] | None:
+    def _images_that_find(
+        self, half: int, key: Key, work: Work
+    ) -> tuple[Tensor, Tensor] | None:
         """Return images of the class and of other classes, used to find its own part; None if either set is empty."""
-        own = self.read(self.found_on[key], strict=work.strict)
-        others = self.read(self.others(key), strict=work.strict)
+        own = self.read(self.finds(key, half), strict=work.strict)
+        others = self.read(self.others(key, half), strict=work.strict)
         if len(own) and len(others):
             return own, others
         self._leave_out(key)
@@ -527,42 +278,38 @@ class OwnParts(FolderWork):
         self._leave_out(key)
         return None
 
-    def _tested_on(self, key: Key) -> Records:
-        return self.unseen[key] or self.found_on[key]
-
-    def _may_test(self, part: Key, key: Key) -> bool:
-        """Return whether a part was found on other images than those that test it."""
-        return part[1] != key[1] or bool(self.unseen[key])
-
     def _leave_out(self, key: Key) -> None:
         log.warning(
             "%s in %s: no image, or none of another class, can be read: it is left out",
             *key,
         )
 
-    def _find(self, key: Key, images: tuple[Tensor, Tensor], work: Work) -> list[Path]:
-        """Find the own parts of a class in a domain, and return their files.
+    def _find(
+        self, half: int, key: Key, images: tuple[Tensor, Tensor], work: Work
+    ) -> list[Path]:
+        """Find the own parts of a class in a domain on one half of its images, and return their files.
 
         If the model does not know the class, there are no files.
         """
         scores_of: dict[str, Scores] = {}
         with self.clip.encoder.running():
             try:
-                for name, sites in self.sites.items():
+                for name, sites in self.sites_of(half).items():
                     scores_of[name] = self._ranked(self.task(key, *images, sites, work))
             except InputError as error:
-                log.warning("%s in %s is left out. %s", *key, error)
+                words = "%s in %s is left out of the parts of half %d of the images. %s"
+                log.warning(words, *key, half, error)
                 return []
         paths = []
         for name, scores in scores_of.items():
             scores = replace(scores, class_name=key[0], domain=key[1])
             part = self._strongest(scores, max(self.settings.shares))
-            # Edges are scored for drawings only, and parts by depth are not drawn.
+            # Parts by depth are neither drawn nor compared by edges.
             if name == EVERYWHERE:
                 task = self.task(key, *images, self.sites[name], work)
                 part = with_edges(task, part)
             graph = part.source.keeping(part.units, part.scored_edges.scores)
-            paths.append(self._path(key, name))
+            paths.append(self._path(key, name, half))
             graph.save(paths[-1])
         return paths
 
@@ -583,7 +330,6 @@ class OwnParts(FolderWork):
     def _test(
         self,
         wave: int,
-        tests: Mapping[Key, Mapping[Key, bool]],
         key: Key,
         images: Tensor,
         work: Work,
@@ -595,7 +341,6 @@ class OwnParts(FolderWork):
 
         Args:
             wave: The number of the wave of tests.
-            tests: The tests of this wave; see `LesionDesign.parts_by_cell`.
             key: The class and domain.
             images: The images.
             work: How the work is carried out.
@@ -603,82 +348,137 @@ class OwnParts(FolderWork):
         task = at_model_scale(self.task(key, images, work=work))
         lesions = list[Ablated]()
         pixels = set[str]()
-        for kind in self.kinds:
-            for part, with_random in tests[key].items():
-                of_part = self._lesions.of_parts[kind].get(part, [])
-                if of_part and self._may_test(part, key):
-                    # The lesion of the part comes first, before those of random units.
-                    lesions += of_part if with_random else of_part[:1]
-                    pixels |= self._lesions.pixels[part]
+        for kind, part, with_random in self._tested(wave, key):
+            if of_part := self._lesions.of_parts[kind].get(part, []):
+                # The lesion of the part comes first, before those of random units.
+                lesions += of_part if with_random else of_part[:1]
+                pixels |= self._lesions.pixels[kind.half, part]
         if not lesions:
             return []
         count_seen({" in ".join(key): task.images}, pixels, "A lesion")
         labels = {name: self.images.label(name) for name in self.images.classes}
         with self.clip.encoder.running():
-            table = lesion_cell(key, task, lesions, self._lesions.n_units, labels)
+            embeddings = lesioned_embeddings(task, lesions)
+        table = lesion_cell(key, task, embeddings, lesions, labels)
+        kinds = self.clip.encoder.kinds
+        table = table.assign(
+            # Parts are found and tested with the same baseline.
+            part_baseline=table["baseline"],
+            units=name_kinds(kinds[site] for site in self.sites[EVERYWHERE]),
+        )
         path = self._path_of_wave(wave) / key[0] / f"{key[1]}.csv"
-        # Parts are found and tested with the same baseline.
-        write_named_table(path, table.assign(part_baseline=table["baseline"]))
+        write_named_table(path, table)
+        return [path]
+
+    def _images_of_refit(
+        self, part: Key, work: Work
+    ) -> dict[Key, tuple[Tensor, Tensor]] | None:
+        """Return by cell the images that test a part, and those that fit a new head; None if too few can be read."""
+        images = dict[Key, tuple[Tensor, Tensor]]()
+        for cell in self.cells_of_refit[part]:
+            tests = self.read(self.unseen[cell], strict=work.strict)
+            fits = self.read(self.fitting[cell], strict=work.strict)
+            if len(tests) and len(fits) >= FEWEST_FITTED:
+                images[cell] = (tests, fits)
+        if part in images and len(images) > 1:
+            return images
+        log.warning(
+            "%s in %s: too few images can be read to fit a new head, so it is not told whether information is lost",
+            *part,
+        )
+        return None
+
+    def _refit(
+        self, part: Key, images: Mapping[Key, tuple[Tensor, Tensor]], work: Work
+    ) -> list[Path]:
+        """Fit new heads to the model with the own parts of a class in a domain ablated, and return the file of results.
+
+        Args:
+            part: The class and domain.
+            images: By cell, the images that test the part, and those that fit a new head.
+            work: How the work is carried out.
+        """
+        lesions = list[Ablated]()
+        for kind, of_kind in self._lesions.of_parts.items():
+            if kind.half == 1:
+                lesions += of_kind.get(part, [])
+        if not lesions:
+            return []
+        metrics = dict[str, ClassLogit]()
+        embeddings = list[dict[str, Tensor]]([{}, {}])
+        with self.clip.encoder.running():
+            for cell, of_cell in images.items():
+                for by_class, of_use in zip(embeddings, of_cell, strict=True):
+                    task = at_model_scale(self.task(cell, of_use, work=work))
+                    metrics[cell[0]] = answer_metric(task.metric, "A lesion takes")
+                    by_class[cell[0]] = lesioned_embeddings(task, lesions)
+        table = information_left(part[1], metrics, lesions, *embeddings)
+        path = self.refitting.path / part[0] / f"{part[1]}.csv"
+        write_named_table(path, table)
         return [path]
 
     @cached_property
     def _lesions(self) -> "_Lesions":
         """The lesions of all parts. Each part is read once, and only the indices of its units stay in memory."""
-        lesions = _Lesions({kind: {} for kind in self.kinds}, {}, {})
-        for sites in self.sites:
-            shares = [share for share, name in self.kinds if name == sites]
-            # Random units are drawn for all parts in turn, so that every process draws the same.
-            rng = np.random.default_rng(self.settings.seed)
-            for key in self._found:
-                graph = self._graph(key, sites)
-                parts = [self._strongest(graph, share) for share in shares]
-                # A draw has one random part for each share.
-                drawn = draw_random(parts, self.settings.random_draws, rng)
-                for i, (share, part) in enumerate(zip(shares, parts, strict=True)):
-                    lesions.of_parts[share, sites][key] = ablations(
-                        key, part, drawn[i :: len(parts)], share=share, sites=sites
-                    )
-                for site in parts[0].units:
-                    lesions.n_units[site] = graph.n_units(site)
-                lesions.pixels[key] = frozenset(graph.provenance.get(PIXELS, ()))
+        lesions = _Lesions({kind: {} for kind in self.kinds}, {})
+        for half, keys in self._found.items():
+            # Parts of the second half are not compared with random units.
+            n_draws = self.settings.random_draws if half == 1 else 0
+            for sites in self.sites_of(half):
+                kinds = [k for k in self.kinds if (k.sites, k.half) == (sites, half)]
+                # Random units are drawn for all parts in turn, so that every process draws the same.
+                rng = np.random.default_rng(self.settings.seed)
+                for key in keys:
+                    graph = self._graph(key, sites, half)
+                    parts = [self._strongest(graph, kind.share) for kind in kinds]
+                    # A draw has one random part for each share.
+                    drawn = draw_random(parts, n_draws, rng)
+                    for i, (kind, part) in enumerate(zip(kinds, parts, strict=True)):
+                        lesions.of_parts[kind][key] = ablations(
+                            key, part, drawn[i :: len(parts)], **kind._asdict()
+                        )
+                    pixels = frozenset(graph.provenance.get(PIXELS, ()))
+                    lesions.pixels[half, key] = pixels
         return lesions
 
     @cached_property
-    def _found(self) -> list[Key]:
-        """The (class, domain) of each part that was found. A class that the model does not know has no part."""
-        return [key for key in self.keys if self.folder.files((FOUND, *key))]
+    def _found(self) -> dict[int, list[Key]]:
+        """The (class, domain) of each part that was found, by the half of the images that it was found on.
 
-    def _parts(self, share: float, sites: str) -> Mapping[Key, Circuit]:
-        """Return the own parts that were found, by (class, domain). Each is read from its file at each access.
-
-        Args:
-            share: The share of the units that a part has.
-            sites: The name of an entry of `sites`.
+        A class that the model does not know has no part.
         """
-        return _ReadAtAccess(self._found, partial(self._part, share, sites))
+        found = dict[int, list[Key]]()
+        for half, keys in self.keys_by_half.items():
+            folder = self.finding(half)
+            found[half] = [key for key in keys if folder.files((FOUND, *key))]
+        return found
 
-    def _part(self, share: float, sites: str, key: Key) -> Circuit:
-        graph = self._graph(key, sites)
-        part = self._strongest(graph, share)
+    def _parts(self, kind: PartKind) -> Mapping[Key, Circuit]:
+        """Return the own parts of a kind, by (class, domain). Each is read from its file at each access."""
+        keys = self._found.get(kind.half, [])
+        return _ReadAtAccess(keys, partial(self._part, kind))
+
+    def _part(self, kind: PartKind, key: Key) -> Circuit:
+        graph = self._graph(key, kind.sites, kind.half)
+        part = self._strongest(graph, kind.share)
         return replace(part, source=graph.among(part.units))
 
-    def _graph(self, key: Key, sites: str) -> AttributionGraph:
+    def _graph(self, key: Key, sites: str, half: int) -> AttributionGraph:
         """Return the graph that keeps the units of the part of the largest share."""
-        return AttributionGraph.load(self._path(key, sites))
+        return AttributionGraph.load(self._path(key, sites, half))
 
-    def _path(self, key: Key, sites: str) -> Path:
-        return self.folder.path / FOUND / key[0] / f"{key[1]}.{sites}.safetensors"
+    def _path(self, key: Key, sites: str, half: int) -> Path:
+        folder = self.finding(half).path / FOUND / key[0]
+        return folder / f"{key[1]}.{sites}.safetensors"
 
 
 class _Lesions(NamedTuple):
     """The lesions of all parts, without the scores by which the parts were chosen."""
 
-    of_parts: dict[tuple[float, str], dict[Key, list[Ablated]]]
-    """By share and name of sites, the lesion of each part, followed by the lesions of random units."""
-    n_units: dict[str, int]
-    """The number of units of each site."""
-    pixels: dict[Key, frozenset[str]]
-    """Digests of the images that each part was found on."""
+    of_parts: dict[PartKind, dict[Key, list[Ablated]]]
+    """By the kind of parts, the lesion of each part, followed by the lesions of random units."""
+    pixels: dict[tuple[int, Key], frozenset[str]]
+    """By half and by (class, domain), digests of the images that each part was found on."""
 
 
 class _ReadAtAccess(Mapping[Key, Circuit]):

@@ -28,7 +28,6 @@ QUESTIONS = (
     "own_parts",
     "circuits",
     "edges",
-    "real_networks",
     "toy",
     "trust",
     "speed",

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Annotated
 
 from circuitry.runs import InputError, one_of
+from circuitry.comparison import FALL, LossMeasure, mean_interval
 from circuitry.data import chosen_names
 from circuitry.reports import figures as charts
 from circuitry.reports import lesion_lines_of, write_figure
@@ -34,10 +35,13 @@ from experiments.study.separation_charts import (
     separation_panels,
 )
 
+import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 from tyro.conf import Positional
 
+SHARED = LossMeasure("share of the ceiling, or transfer", "value")
+"""What pairs of styles are compared by; 1 is the same part."""
 MODELS = {
     "efficientnet_lite0": "EfficientNet-Lite0, hidden channels",
     "efficientnet_lite0_outputs": "EfficientNet-Lite0, outputs of blocks",
@@ -82,64 +86,58 @@ def selectivity_over_depth(tables: Path, title: str) -> go.Figure:
 
 
 @figure(
-    "Does a class have a part of its own? EfficientNet-Lite0, photographs",
-    "own_parts/lite0_photo",
+    "How far do the log-odds of a class fall after removing its part? Photographs",
+    "own_parts/lite0",
 )
 def own_parts(tables: Path, title: str) -> go.Figure:
-    lines = lesion_lines_of(table(tables, "by_share"))
+    by_style = table(tables, "by_style")
+    in_photographs = by_style[by_style["part_domain"] == "photo"]
+    styles = np.where(
+        in_photographs["domain"] == "photo", "its own style", in_photographs["domain"]
+    )
+    lines = lesion_lines_of(in_photographs.assign(styles=styles), FALL)
     # Shares of units become per cent.
+    place = 100 * lines["share_of_units"]
     drawn = charts.lesion_lines(
-        lines.assign(place=100 * lines["share"]), "ablated hidden channels (%)", title
+        lines.assign(place=place), "ablated units (%)", title, FALL
     )
-    return drawn.update_xaxes(type="log", tickvals=[0.25, 0.5, 1, 2, 5])
+    return drawn.update_xaxes(type="log", tickvals=[0.5, 1, 2, 5])
 
 
-@figure(
-    "At which depth does a class have a part of its own? EfficientNet-Lite0",
-    "own_parts/lite0_depth",
-)
-def own_parts_depth(tables: Path, title: str) -> go.Figure:
-    lines = lesion_lines_of(table(tables, "by_depth"))
-    # Hidden channels are read at the same layer of each block, so that the block names the site.
-    lines = lines.assign(place=lines["sites"].str.removesuffix(".bn2"))
-    early = lines[lines["sites"].str.startswith("up to")]
-    late = lines[lines["sites"].str.startswith("from")]
-    # A point without a value breaks each line, so that the two halves of the axis are not joined.
-    nothing = dict.fromkeys(("value", "low", "high"), float("nan"))
-    gap = early.drop_duplicates("line").assign(place=" ", **nothing)
-    axis = "where the ablated 5 % of units may lie"
-    return charts.lesion_lines(pd.concat([early, gap, late]), axis, title)
-
-
-@figure(
-    "What is left of a class without the part that another style found?",
-    "real_networks",
-)
-def real_networks(tables: Path, title: str) -> go.Figure:
-    # Only images of another style than the images that the part was found on.
-    left = table(tables, "left").query(
-        "answers == 'own class' and cut == 'part' and domain != part_domain"
-    )
-    # Each pair of photographs and a drawn style stands at the place of the drawn style.
-    of_drawings = left.query("part_domain == 'photo'").assign(
-        place=left["domain"],
-        line=left["model"] + ": a drawing without the part of photographs",
-    )
-    of_photographs = left.query("domain == 'photo'").assign(
-        place=left["part_domain"],
-        line=left["model"] + ": a photograph without the part of drawings",
-    )
-    rows = pd.concat([of_drawings, of_photographs])
-    styles = sorted(set(rows["place"]))
-    lines = sorted(set(rows["line"]))
-    # Six lines (three networks, two ways) share a style's place: a tenth apart, their bars do not cover each other.
-    beside = (rows["line"].map(lines.index) - 2.5) / 10
-    rows["place"] = rows["place"].map(styles.index) + beside
-    rows = rows.sort_values(["line", "place"])
-    drawn = charts.lesion_lines(rows, "drawn style", title)
-    # Styles have no order, so that no line joins them.
+@figure("Is the part of a class the same in two styles?", "own_parts/lite0")
+def own_parts_styles(tables: Path, title: str) -> go.Figure:
+    by_pair = table(tables, "overlap_by_styles").query("share_of_units == 0.02")
+    transfers = table(tables, "transfers").query("share_of_units == 0.02")
+    rows = [
+        by_pair.assign(line="overlap of " + by_pair["compared"] + ", of the ceiling")
+    ]
+    for way, (found_on, tested_on) in {
+        "evidence that the part of the first takes in the second": ("a", "b"),
+        "evidence that the part of the second takes in the first": ("b", "a"),
+    }.items():
+        of_way = transfers.rename(
+            columns={
+                "part_domain": f"domain_{found_on}",
+                "domain": f"domain_{tested_on}",
+            }
+        )
+        of_way = of_way[of_way["domain_a"] < of_way["domain_b"]]
+        for (a, b), of_pair in of_way.groupby(["domain_a", "domain_b"]):
+            mean, low, high = mean_interval(of_pair["transfer"].to_numpy(dtype=float))
+            row = {"domain_a": a, "domain_b": b, "value": mean, "low": low}
+            rows.append(pd.DataFrame([row | {"high": high, "line": way}]))
+    lines = pd.concat(rows)
+    pairs = lines["domain_a"] + ",<br>" + lines["domain_b"]
+    names = sorted(set(pairs))
+    ways = list(dict.fromkeys(lines["line"]))
+    # The lines of a pair stand side by side, so that their bars do not cover each other.
+    beside = (lines["line"].map(ways.index) - (len(ways) - 1) / 2) / 8
+    lines = lines.assign(place=pairs.map(names.index) + beside)
+    drawn = charts.lesion_lines(lines, "pair of styles", title, SHARED)
+    # Pairs have no order, so that no line joins them.
     drawn.update_traces(mode="markers")
-    return drawn.update_xaxes(tickvals=list(range(len(styles))), ticktext=styles)
+    drawn.add_hline(y=1, line_color=style.GREY, line_width=1)
+    return drawn.update_xaxes(tickvals=list(range(len(names))), ticktext=names)
 
 
 def of_models(tables: Path, name: str) -> pd.DataFrame:

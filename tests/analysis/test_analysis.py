@@ -85,7 +85,9 @@ def test_the_explorer_has_the_reports_numbers_of_own_parts(tmp_path: Path) -> No
         cell["whole_right"] >= 0.5
     ).all()  # of the images that test parts enough are
     report = run.own_part_tables()
-    own = report["by_style"].query("cut == 'part' and answers == 'own class'")
+    own = report["by_style"].query(
+        "cut == 'part' and answers == 'own class' and measure == 'right answers left'"
+    )
     script = (run.explore().page.parent / "data" / "index.js").read_text(
         encoding="utf-8"
     )

@@ -35,8 +35,8 @@ from circuitry.circuits import (
 from circuitry.circuits.unit_methods import COMPLETE_SCORERS, SCORERS, SEARCHERS
 from circuitry.circuits.unit_scores import score_folds
 from circuitry.runs import InputError
-from experiments.own_parts import planted_classes
 from tests.circuits.test_measures import random_graph
+from tests.support.planted_classes import planted_classes
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 

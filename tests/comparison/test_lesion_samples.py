@@ -6,7 +6,7 @@ import pytest
 
 from circuitry.comparison import lesion_summary
 from circuitry.comparison.lesion_reading import NARROW, wants_more_cells
-from circuitry.interventions.lesion_design import LesionDesign
+from circuitry.questions.lesion_design import LesionDesign
 
 N_CLASSES = 20
 KEYS = [(f"class{label}", "real") for label in range(N_CLASSES)]

@@ -18,6 +18,7 @@ from circuitry.comparison import (
     mean_interval,
     mean_spread,
     per_domain,
+    ratio_interval,
 )
 from circuitry.comparison.bootstrap import dual_variance, resampled_means
 from circuitry.comparison.ceiling import (
@@ -94,6 +95,27 @@ HAND = {
     ("axe", "real", "sketch"): 0.6,
     ("fish", "real", "sketch"): 0.1,
 }
+
+
+def test_a_ratio_of_means_is_worked_by_hand_and_is_not_told_beside_zero() -> None:
+    falls = np.array([16.0, 12.0, 20.0])
+    # Without each class the ratio is 32/5, 36/5, 28/4, whose mean is 103/15; Student's t of 2 degrees is 4.3027.
+    squares = sum((ratio - 103 / 15) ** 2 for ratio in (6.4, 7.2, 7.0))
+    reach = 4.302653 * math.sqrt(2 / 3 * squares)
+    ratio = ratio_interval(falls, np.array([2.0, 2.0, 3.0]))
+    assert ratio == pytest.approx((48 / 7, 48 / 7 - reach, 48 / 7 + reach))
+    # These others fall by 1 with an interval that contains 0, and so the ratio has no upper bound.
+    others = np.array([0.0, 1.0, 2.0])
+    value, at_least, high = ratio_interval(falls, others)
+    least_fall, most_of_others = mean_interval(falls)[1], mean_interval(others)[2]
+    assert at_least == pytest.approx(least_fall / most_of_others)
+    assert np.isnan([value, high]).all()
+    for gained in (others - 9, np.array([math.nan, 1.0, math.nan])):
+        assert np.isnan(ratio_interval(falls, gained)).all()
+    with_unknown = ratio_interval(
+        np.append(falls, [1.0, math.nan]), np.array([2.0, 2.0, 3.0, math.nan, 1.0])
+    )
+    assert with_unknown == pytest.approx(ratio)
 
 
 def test_hand_worked_means_per_domain() -> None:

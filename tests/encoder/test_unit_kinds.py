@@ -12,6 +12,7 @@ from circuitry import Encoder, InputError, Task, attribute, node_overlap
 from circuitry.bases import in_components
 from circuitry.circuits import score_units
 from circuitry.encoder import Stage, UnitKind
+from circuitry.encoder.unit_kinds import name_kinds
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 
@@ -120,7 +121,10 @@ def test_the_kinds_of_the_package_have_their_names() -> None:
     assert names["vit"][:4] == ["channel", "feature", "head", "neuron"]
     assert names["vit"][-1] == "feature"
     assert names["resnet"][-2:] == ["head", "feature"]
-    assert "hidden channel" in names["resnet"]
+    assert {"hidden channel", "projection channel"} <= set(names["resnet"])
+    kinds = [UnitKind(name, 1) for name in ("channel", "head", "channel", "latent")]
+    assert name_kinds(kinds) == "channels, heads and latents"
+    assert name_kinds(kinds[:1]) == "channels"
 
 
 def test_equal_definitions_of_other_units_are_other_encoders(encoder: Encoder) -> None:

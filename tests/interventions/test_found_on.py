@@ -24,7 +24,7 @@ from circuitry.interventions import (
     lesion,
     transfer_circuits,
 )
-from experiments.own_parts import planted_classes
+from tests.support.planted_classes import planted_classes
 from tests.support.work import QUIET
 
 NET = planted_classes()

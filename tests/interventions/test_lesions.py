@@ -15,8 +15,9 @@ from circuitry.circuits.own_part_of_class import ImagesOfClass
 from circuitry.encoder import Encoder, Stage
 from circuitry.encoder.chain import ModelScale
 from circuitry.interventions import circuit_of, lesion, part_overlaps
+from circuitry.interventions.ablated_units import ablations
 from circuitry.runs import InputError
-from experiments.own_parts import planted_classes
+from tests.support.planted_classes import planted_classes
 from tests.support.work import QUIET
 
 NET = planted_classes()
@@ -64,7 +65,8 @@ def test_every_cell_is_read_by_its_own_label_and_other_candidates_are_refused_by
     ):
         lesion(mixed, {REAL: part})
     with pytest.raises(
-        InputError, match="clock in real has label 2 and clock in clipart has label 3"
+        InputError,
+        match=r"clock in real and clock in clipart differ in label of clock \(2 and 3\)",
     ):
         lesion(of_eight | {CLIPART: task_of(3)}, {REAL: part})
 
@@ -154,7 +156,8 @@ def test_no_class_is_right_by_its_place_where_all_answers_are_equal(label: int) 
     row = lesion({("x", "a"): task}, {("x", "a"): everything}, random_draws=0).iloc[0]
     assert row["whole_right"] == 1.0
     assert row["right"] == row["taken_for"] == 0.0
-    assert row["probability"] == pytest.approx(1 / 3)
+    assert row["log_odds"] == pytest.approx(np.log(1 / 2))
+    assert row["rank"] == 1.0  # no other class has a larger answer
 
 
 def test_no_class_is_right_among_two_texts_that_are_one() -> None:
@@ -192,7 +195,8 @@ def test_embeddings_that_are_not_finite_are_no_answer_and_told(
     part = circuit_of(task, {"numbers": [0, 1]})
     row = lesion({("x", "a"): task}, {("x", "a"): part}, random_draws=0).iloc[0]
     assert (row["whole_right"], row["right"], row["taken_for"]) == (1.0, 0.0, 0.0)
-    assert np.isnan(row["probability"])
+    assert np.isnan(row["log_odds"])
+    assert np.isnan(row["rank"])
     assert "2 without the part units of x in a" in caplog.text
     assert "not finite" in caplog.text
 
@@ -224,6 +228,14 @@ def test_one_image_of_the_class_is_told(caplog: pytest.LogCaptureFixture) -> Non
     assert "one image" not in caplog.text
     own_part(task_of(2, n=1), share=0.1)
     assert "one image of the class" in caplog.text
+
+
+def test_a_site_without_units_of_a_part_is_left_out_of_its_lesion() -> None:
+    empty = circuit_of(task_of(2), {SITE: []})
+    (ablated,) = ablations(REAL, empty, [])
+    assert ablated.units == {}
+    table = lesion({REAL: task_of(2)}, {REAL: empty}, random_draws=1)
+    assert table["log_odds"].tolist() == pytest.approx(table["whole_log_odds"].tolist())
 
 
 def test_overlaps_say_the_sizes_of_both_parts() -> None:

@@ -10,6 +10,12 @@ import torch
 from torch import Tensor, nn
 
 from circuitry import AttributionGraph, Circuit, Encoder, InputError, Task, class_logit
+from circuitry.comparison.one_site_reading import (
+    OTHER_CIRCUITS,
+    OWN_CIRCUIT,
+    lead_of_own_circuits,
+    mean_over_depth,
+)
 from circuitry.encoder import Baseline, Stage
 from circuitry.interventions import (
     compare_transfer,
@@ -19,11 +25,8 @@ from circuitry.interventions import (
     transfer_matrix,
     transfer_over_depth,
 )
-from circuitry.interventions.curves import areas_by_domain, mean_over_depth
+from circuitry.interventions.curves import areas_by_domain
 from circuitry.interventions.transfer_tables import (
-    OTHER_CIRCUITS,
-    OWN_CIRCUIT,
-    lead_of_own_circuits,
     transfer_comparisons,
     transfer_correlations,
 )

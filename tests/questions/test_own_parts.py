@@ -48,8 +48,13 @@ from circuitry.reports.sections.own_parts import (
 )
 from circuitry.runs import InputError
 from experiments.drawn import DrawingSettings, write_toy
-from experiments.own_parts import COMMON, OWN_UNITS, PlantedClasses, planted_classes
 from tests.support.extraction import contents
+from tests.support.planted_classes import (
+    COMMON,
+    OWN_UNITS,
+    PlantedClasses,
+    planted_classes,
+)
 from tests.support.scripts import command_module
 from tests.support.work import QUIET
 
@@ -131,19 +136,16 @@ def test_a_lesion_is_read_as_plain_loops_read_it(
         mean = units(both).mean(0)
         for unit in parts[row["part_class"], "drawn"].units[SITE]:
             acts[:, unit] += decoded * (mean - acts)[:, unit]
-        p = (20 * F.normalize(code(acts), dim=-1)).softmax(-1)
+        p = (20 * F.normalize(code(acts).double(), dim=-1)).softmax(-1)
         assert row["right"] == (p.argmax(-1) == int(row["class"])).double().mean()
         assert (
             row["taken_for"] == (p.argmax(-1) == int(row["part_class"])).double().mean()
         )
-        assert row["probability"] == pytest.approx(
-            float(p[:, int(row["class"])].mean()), rel=1e-5
-        )
-    own = (
-        table[table["part_class"] == table["class"]]
-        .groupby("cut")["probability"]
-        .mean()
-    )
+        of_class = p[:, [int(row["class"])]]
+        odds = (of_class / (1 - of_class)).log().mean()
+        assert row["log_odds"] == pytest.approx(float(odds), rel=1e-3)
+        assert row["rank"] == 1 + (p > of_class).sum(-1).double().mean()
+    own = table[table["part_class"] == table["class"]].groupby("cut")["log_odds"].mean()
     assert own["part"] < own["random"]
 
 
@@ -209,7 +211,9 @@ def cell(
             strict=True,
         )
     )
-    return {**named, "cut": "part", "whole_right": whole, "right": right}
+    # A class that keeps all answers keeps its log-odds of 5; one that keeps none falls by 10.
+    odds = {"whole_log_odds": 5.0, "log_odds": 10 * right / whole - 5}
+    return {**named, "cut": "part", "whole_right": whole, "right": right, **odds}
 
 
 def lesions(a_on_b: float, others: float = 1.0) -> pd.DataFrame:
@@ -224,44 +228,48 @@ def lesions(a_on_b: float, others: float = 1.0) -> pd.DataFrame:
 
 OVERLAPS = pd.DataFrame(
     [
-        ("x", "a", "x", "b", 0.3, 0.01, 0.2),
-        ("x", "a", "y", "a", 0.02, 0.01, 0.0),
-        ("y", "a", "y", "b", 0.3, 0.01, 0.1),
+        ("x", "a", 1, "x", "b", 2, 0.3, 0.01, 0.2),
+        ("x", "a", 1, "y", "a", 1, 0.02, 0.01, 0.0),
+        ("y", "a", 2, "y", "b", 1, 0.3, 0.01, 0.1),
     ],
     columns=[
         "class_a",
         "domain_a",
+        "half_a",
         "class_b",
         "domain_b",
+        "half_b",
         "overlap",
         "chance",
         "edges",
     ],
-)
+).assign(edges_chance=0.0, n_a=8, n_b=8)
 
 
 @pytest.mark.parametrize(
     ("a_on_b", "others", "verdict"),
-    [(0.0, 1.0, "the same part"), (0.9, 1.0, "other parts"), (0.0, 0.5, "no own part")],
+    [
+        (0.0, 1.0, "the same part"),
+        (0.5, 1.0, "overlapping parts"),
+        (0.9, 1.0, "other parts"),
+        (0.0, 0.5, "no own part"),
+    ],
 )
-def test_a_part_is_the_same_if_it_takes_its_class_in_both_styles(
+def test_a_part_is_the_same_if_it_takes_the_evidence_in_both_styles(
     a_on_b: float, others: float, verdict: str
 ) -> None:
     said = style_verdicts(lesions(a_on_b, others), OVERLAPS)
-    assert said["verdict"].tolist() == [verdict, verdict]
+    assert said["by_transfer"].tolist() == [verdict, verdict]
 
 
-def test_a_part_without_an_unseen_image_in_its_own_style_is_not_tested() -> None:
+def test_a_part_without_an_unseen_image_in_its_own_style_cannot_be_told() -> None:
     table = lesions(0.0)
     own_cell = (table["part_class"] == "x") & (table["class"] == "x")
     unseen = own_cell & (table["part_domain"] == "a") & (table["domain"] == "a")
-    said = style_verdicts(table[~unseen], OVERLAPS).set_index("class")["verdict"]
-    assert said.to_dict() == {"x": "not tested", "y": "the same part"}
-    harmful = table.assign(right=table["right"].where(own_cell, 0.5))
-    said = style_verdicts(harmful[~unseen], OVERLAPS).set_index("class")["verdict"]
-    assert said["x"] == "no own part"  # other classes are lost, too
+    said = style_verdicts(table[~unseen], OVERLAPS).set_index("class")["by_transfer"]
+    assert said.to_dict() == {"y": "the same part"}
     alone = table[table["part_class"] == table["class"]]
-    assert set(style_verdicts(alone, OVERLAPS)["verdict"]) == {"not tested"}
+    assert set(style_verdicts(alone, OVERLAPS)["by_transfer"]) == {"cannot be told"}
 
 
 def test_summaries_leave_out_classes_that_the_model_does_not_know() -> None:
@@ -275,12 +283,10 @@ def test_summaries_leave_out_classes_that_the_model_does_not_know() -> None:
         "value"
     ]
     assert by_styles["another style", "own class"] == 0.5
-    kinds = overlap_summary(OVERLAPS).set_index("parts")
-    said = [
-        kinds.at["one class in two styles", column]
-        for column in ("value", "edges", "n_pairs")
-    ]
-    assert said == [0.3, pytest.approx(0.15), 2]
+    kinds = overlap_summary(OVERLAPS).set_index(["parts", "compared"])
+    said = kinds.loc["one class in two styles"]
+    assert said["value"].to_dict() == pytest.approx({"units": 0.3, "edges": 0.15})
+    assert said["n_pairs"].tolist() == [2, 2]
 
 
 @pytest.mark.parametrize(
@@ -319,15 +325,11 @@ def test_without_a_share_cuts_go_on_while_the_class_is_above_chance() -> None:
     assert "chance is 0.17" in part.made_with["note"]
 
 
-def test_the_smallest_share_that_takes_the_classes_is_told_and_parts_that_share_no_unit_are_others() -> (
-    None
-):
+def test_the_smallest_share_that_takes_the_classes_is_told() -> None:
     shares = [
         lesions(0.0).assign(share=share, sites="everywhere") for share in (0.01, 0.02)
     ]
     assert told_share(pd.concat(shares)) == 0.01
-    apart = OVERLAPS.assign(overlap=0.02)  # no more than two classes in one style
-    assert set(style_verdicts(lesions(0.0), apart)["verdict"]) == {"other parts"}
 
 
 def test_the_share_is_told_by_the_style_that_found_the_part_alone() -> None:
@@ -369,10 +371,43 @@ def test_answers_that_a_lesion_adds_are_told_as_more_and_not_as_kept() -> None:
     )
     claim = own_part_findings(tables)[0].claim
     assert (
-        "a class keeps 0.00 [0.00, 0.00] of its right answers; other classes gain some (1.10 [0.00, 2.37] "
+        "of its right answers a class keeps 0.00 [0.00, 0.00], other classes gain some (1.10 [0.00, 2.37] "
         in claim
     )
     assert "times as many right answers as before)" in claim
+
+
+def told_lesions(**columns: Any) -> pd.DataFrame:
+    """Return lesions of parts and of random units, as a report takes them, with further columns."""
+    table = lesions(0.0).assign(share=0.02, sites="everywhere", **columns)
+    # Of other classes x falls by 1 and y by 3.
+    others = table["part_class"] != table["class"]
+    table.loc[others, "log_odds"] -= table.loc[others, "class"].map({"x": 1, "y": 3})
+    random = table.assign(cut="random", right=1.0, log_odds=5.0)
+    return pd.concat([table, random], ignore_index=True)
+
+
+def test_a_finding_says_what_was_ablated_what_the_nearest_lose_and_among_how_many() -> (
+    None
+):
+    overlaps = OVERLAPS.assign(share=0.02, sites="everywhere", n_a=3)
+    table = told_lesions(
+        candidates=7, rank=2.5, baseline="zero", units="heads", nearness=1.0
+    )
+    found = own_part_findings(own_part_tables(table, overlaps))
+    claim = found[0].claim
+    for phrase in (
+        "2.0% of the units (heads) at their zero",
+        "those of the nearest among them by 2.00",
+        "after as many random units those of the class by 0.00",
+        "the nearest among them keep 1.00",
+        "among 7 candidates; the class is then at rank 2.50",
+    ):
+        assert phrase in claim
+    # The classes fall by 10. Others fall by 1 and 3, so their mean is between 2 - 12.7 and 2 + 12.7.
+    assert "(at least 0.7 times the fall of other classes)" in claim
+    assert "cannot be told: 3 pictures found each part" in found[1].certainty
+    assert "0.3" not in found[1].certainty
 
 
 def test_a_matrix_of_lesions_says_the_number_of_classes_behind_each_cell() -> None:
@@ -402,7 +437,7 @@ def test_a_matrix_of_lesions_says_the_number_of_classes_behind_each_cell() -> No
     (cells,) = [
         figure
         for figure in figures
-        if "own class after" in str(figure.layout.title.text)
+        if "answers left, images of the own" in str(figure.layout.title.text)
     ]
     assert np.asarray(cells.data[0].text).tolist() == [[2, 1], [2, 1]]
     assert "n = %{text:.0f}" in cells.data[0].texttemplate
@@ -621,27 +656,28 @@ def test_depth_parts_the_sites_at_a_few_places(config: Any) -> None:
         (*early, *late) == everywhere
         for early, late in zip(cut[::2], cut[1::2], strict=True)
     )
-    assert [share for share, _ in run.kinds] == [0.005, *[0.02] * (1 + len(cut))]
+    shares = {half: [k.share for k in run.kinds if k.half == half] for half in (1, 2)}
+    assert shares == {1: [0.005, *[0.02] * (1 + len(cut))], 2: [0.005, 0.02]}
 
 
 def test_the_report_says_at_which_depth_and_draws_it() -> None:
     everywhere = lesions(0.5).assign(share=0.02, sites="everywhere")
     early, late = (everywhere.assign(sites=name) for name in ("up to a", "from b"))
     early.loc[early["part_class"] == early["class"], "right"] = 1.0
-    random = pd.concat([everywhere, early, late]).assign(cut="random", right=1.0)
+    random = pd.concat([everywhere, early, late])
+    random = random.assign(cut="random", right=1.0, log_odds=5.0)
     tables = own_part_tables(
         pd.concat([everywhere, early, late, random]),
         OVERLAPS.assign(share=0.02, sites="everywhere"),
     )
     said = [finding.claim for finding in own_part_findings(tables)]
     assert said[0].startswith("Do classes have parts of their own? Yes")
-    assert (
-        "style? No: of 2 classes and pairs of styles 2 have a part in both" in said[1]
-    )
-    assert "Units from b have one" in said[2]
+    assert "style? Partly: of 2 classes and pairs of styles" in said[1]
+    assert "by transfer overlapping parts 2; by units cannot be told 2" in said[1]
+    assert "Units from b take the answers" in said[2]
     report = Report("Parts")
     add_own_parts(report, tables, ["a", "b"])
-    assert len(report.plotly_figures) == 5
+    assert len(report.plotly_figures) == 8
 
 
 def test_one_part_in_two_styles_cannot_be_told_where_none_spares_the_others() -> None:
@@ -653,7 +689,7 @@ def test_one_part_in_two_styles_cannot_be_told_where_none_spares_the_others() ->
         pd.concat(found), OVERLAPS.assign(share=0.02, sites="everywhere")
     )
     assert (
-        "Cannot be told: of 2 classes and pairs of styles 0"
+        "Cannot be told: of 2 classes and pairs of styles by transfer no own part 2"
         in own_part_findings(tables)[1].claim
     )
 

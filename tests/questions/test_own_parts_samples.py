@@ -7,21 +7,18 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
-import torch
-from PIL.Image import fromarray
-from torch import nn
 
-from circuitry import DomainFolder, Encoder, InputError
+from circuitry import DomainFolder, InputError
 from circuitry.interventions import OwnPartSettings, lesion, part_overlaps
 from circuitry.interventions.lesions import lesion_cell
-from circuitry.models import Clip, from_encoder
-from circuitry.questions import OwnParts, own_parts_jobs
+from circuitry.models import Clip
+from circuitry.questions import OwnParts, own_parts_jobs, own_parts_plan
 from circuitry.runs import Rank
 from circuitry.runs.manifest import write_sealed
 from tests.support.extraction import contents
+from tests.support.typical_pictures import model_and_pictures
 from tests.support.work import QUIET
 
 NAMES = [f"c{label}" for label in range(8)]
@@ -32,34 +29,8 @@ SETTINGS = OwnPartSettings(n_images=2, n_others=7, shares=(0.05, 0.1), other_cel
 
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory) -> tuple[Clip, DomainFolder]:
-    """A tower whose classes are told by their typical pictures."""
     folder = tmp_path_factory.mktemp("samples")
-    rng = np.random.default_rng(0)
-    typical = rng.integers(40, 215, (len(NAMES), 4, 4, 3))
-    for domain in DOMAINS:
-        for name, picture in zip(NAMES, typical, strict=True):
-            place = folder / "data" / domain / name
-            place.mkdir(parents=True)
-            for i in range(4):
-                noisy = picture + rng.normal(0, 20, picture.shape)
-                fromarray(noisy.clip(0, 255).astype(np.uint8)).save(place / f"{i}.png")
-    torch.manual_seed(0)
-    first = nn.Sequential(nn.Flatten(), nn.Linear(48, 60))
-    tower = nn.Sequential(
-        first, nn.Tanh(), nn.Linear(60, 40), nn.Tanh(), nn.Linear(40, 16)
-    )
-    encoder = Encoder.from_stages(
-        tower.eval(), ["0", ("1", "2"), ("3", "4")], (4, 4), -1
-    )
-
-    def prepared(picture: Any) -> torch.Tensor:
-        pixels = torch.from_numpy(np.array(picture, np.float32))
-        return pixels.permute(2, 0, 1) / 128 - 1
-
-    with torch.no_grad():
-        rows = tower(torch.stack([prepared(one.astype(np.uint8)) for one in typical]))
-    clip = from_encoder(encoder, prepared, dict(zip(NAMES, rows, strict=True)))
-    return clip, DomainFolder(folder / "data", split=None)
+    return model_and_pictures(folder, NAMES, DOMAINS, n_images=4)
 
 
 @pytest.fixture(scope="module")
@@ -73,6 +44,13 @@ def full(world: tuple[Clip, DomainFolder], tmp_path_factory: Any) -> OwnParts:
 
 def two_waves(waves: list[pd.DataFrame]) -> bool:
     return len(waves) < 2
+
+
+def patch_decision(
+    monkeypatch: pytest.MonkeyPatch, decide: Callable[[list[pd.DataFrame]], bool]
+) -> None:
+    for module in (own_parts_plan, own_parts_jobs):
+        monkeypatch.setattr(module, "wants_more_cells", decide)
 
 
 def test_few_cells_give_the_tables_of_lesion_and_of_all_overlaps(
@@ -104,14 +82,14 @@ def test_a_sample_has_rows_of_the_whole_table_and_grows_by_waves(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(own_parts_jobs, "wants_more_cells", two_waves)
+    patch_decision(monkeypatch, two_waves)
     run = OwnParts(*world, tmp_path, SETTINGS)
     tables = run.run(QUIET)
     assert run.design.others_by_wave == (2, 4, 7)
     lesions = tables["lesions"].set_index(CELL)
     whole = full.lesions().set_index(CELL)
     assert lesions.index.is_unique
-    numbers = ["n_units", "whole_right", "right", "probability", "taken_for"]
+    numbers = ["n_units", "whole_right", "right", "log_odds", "rank", "taken_for"]
     pd.testing.assert_frame_equal(
         lesions[numbers], whole.loc[lesions.index, numbers], rtol=1e-5
     )
@@ -132,7 +110,7 @@ def test_a_sample_has_rows_of_the_whole_table_and_grows_by_waves(
 def test_a_run_that_is_killed_in_a_wave_goes_on_and_several_workers_make_one_table(
     world: tuple[Clip, DomainFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own_parts_jobs, "wants_more_cells", two_waves)
+    patch_decision(monkeypatch, two_waves)
     whole = OwnParts(*world, tmp_path / "whole", SETTINGS)
     expected = whole.run(QUIET)["lesions"]
     n_cells = 0
@@ -183,11 +161,11 @@ def test_a_folder_of_an_earlier_format_is_refused_by_name(
 def test_a_plan_knows_the_next_wave_and_tests_of_other_parts_are_refused(
     world: tuple[Clip, DomainFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(own_parts_jobs, "wants_more_cells", lambda waves: False)
+    patch_decision(monkeypatch, lambda waves: False)
     OwnParts(*world, tmp_path, SETTINGS).run(QUIET)
     run = OwnParts(*world, tmp_path, SETTINGS)
     assert run.steps() == []
-    monkeypatch.setattr(own_parts_jobs, "wants_more_cells", two_waves)
+    patch_decision(monkeypatch, two_waves)
     assert [step.name for step in run.steps()] == [
         "baseline",
         "lesions 2 of at most 3",

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import plotly.graph_objects as go
 
+from circuitry.comparison.lesion_reading import RIGHT, LossMeasure
 from circuitry.comparison.table import check_table
 from circuitry.reports.figures import style
 from circuitry.runs.arguments import SOME, Names
@@ -245,13 +246,16 @@ def faithfulness_curves(
     return figure.update_yaxes(title_text=measure)
 
 
-def lesion_lines(lines: pd.DataFrame, axis: str, title: str) -> go.Figure:
-    """Draw lines with intervals that show the share of right answers that is left after lesions.
+def lesion_lines(
+    lines: pd.DataFrame, axis: str, title: str, measure: LossMeasure = RIGHT
+) -> go.Figure:
+    """Draw lines with intervals that show what lesions take, or what they leave.
 
     Args:
         lines: Columns ``line`` (name of the line that the row belongs to), ``place`` (value on the horizontal axis: a
             number, or a word), ``value``, ``low``, ``high``. Words are drawn in the order of the rows.
         axis: Title of the horizontal axis.
+        measure: What the values measure (default: the share of right answers that is left).
 
     Example:
         >>> lines = pd.DataFrame({"line": "own class", "place": [1, 2], "value": [0.4, 0.1]})
@@ -264,10 +268,13 @@ def lesion_lines(lines: pd.DataFrame, axis: str, title: str) -> go.Figure:
         look = {"name": str(name), "showlegend": True, **looks[str(name)].line(rows)}
         hover = f"<b>{name}</b><br>%{{x}}: %{{y:.2f}}"
         style.add_points(figure, rows, "place", "value", [], hover, **look)
-    note = "right answers that are left, share of the whole model's"
+    note = f"{measure.name}, mean over classes with 95 % intervals"
     style.lay_out(figure, title=title, subtitle=note, height=440, legend=True)
     figure.update_xaxes(title_text=axis)
-    return figure.update_yaxes(title_text="right answers", range=[-0.04, 1.06])
+    figure.update_yaxes(title_text=measure.name)
+    if measure.is_share:
+        figure.update_yaxes(range=[-0.04, 1.06])
+    return figure
 
 
 PANELS_IN_A_ROW = 4

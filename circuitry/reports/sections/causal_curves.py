@@ -8,13 +8,12 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 
+from circuitry.comparison.one_site_reading import mean_over_depth, most_selective_site
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import (
     FaithfulnessCurve,
     areas_by_domain,
     curves_by_domain,
-    mean_over_depth,
-    most_selective_site,
     pool_curves,
 )
 from circuitry.interventions.verdicts import (

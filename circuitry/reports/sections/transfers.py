@@ -6,12 +6,14 @@ import numpy as np
 import pandas as pd
 
 from circuitry.comparison.domain_testing import THIS_MODEL
-from circuitry.comparison.significance import LEVEL
-from circuitry.interventions.transfer_tables import (
+from circuitry.comparison.one_site_reading import (
     OTHER_CIRCUITS,
     OWN_CIRCUIT,
     lead_of_own_circuits,
     transfer_accuracies,
+)
+from circuitry.comparison.significance import LEVEL
+from circuitry.interventions.transfer_tables import (
     transfer_correlations,
     transfer_matrix,
     transfer_over_depth,

@@ -8,13 +8,13 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from circuitry.interventions import FaithfulnessCurve
-from circuitry.interventions.scores_beside_effects import map_agreement
-from circuitry.interventions.transfer_tables import (
+from circuitry.comparison.one_site_reading import (
     OTHER_CIRCUITS,
     OWN_CIRCUIT,
     transfer_accuracies,
 )
+from circuitry.interventions import FaithfulnessCurve
+from circuitry.interventions.scores_beside_effects import map_agreement
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.page import Report
 from circuitry.reports.sections.causal_curves import (
