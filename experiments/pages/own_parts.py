@@ -473,6 +473,20 @@ against_styles = filled(
     n_transfer_exceeds,
     len(PAIRS),
 )
+by_size = [
+    share_of_ceiling(shared(*of_photographs, share=share)).value
+    for share in (0.01, SHARE, MORE)
+]
+sizes_of_ceiling = filled(
+    "Parts of photographs and paintings share {:.2f} of the ceiling with {:.0%} of the units, {:.2f} with "
+    "{:.0%}, and {:.2f} with {:.0%}.",
+    by_size[0],
+    0.01,
+    by_size[1],
+    SHARE,
+    by_size[2],
+    MORE,
+)
 
 
 # How many pictures does a part need?
