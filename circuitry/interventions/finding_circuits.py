@@ -236,11 +236,13 @@ def _smallest_that_reaches(
     tried.sort(key=lambda pair: pair[1].count)
     selectivities = [[circuit.size, reached] for reached, circuit in tried]
     made_with: dict[str, Any] = {"selectivity": target, "tried": selectivities}
-    # The first that reaches the target; if none does, the one with the largest selectivity.
-    best, circuit = max(tried, key=lambda pair: min(pair[0], target))
-    if best < target:
-        made_with["note"] = (
-            f"No circuit of the {len(tried)} sizes that were tried reached a selectivity of {target:.3g}; this one has "
-            f"the largest, {best:.3g}."
-        )
+    # A selectivity may be NaN, which reaches nothing.
+    for reached, circuit in tried:
+        if reached >= target:
+            return replace(circuit, made_with=circuit.made_with | made_with)
+    best, circuit = max(tried, key=lambda pair: pair[0])
+    made_with["note"] = (
+        f"No circuit of the {len(tried)} sizes that were tried reached a selectivity of {target:.3g}; this one has "
+        f"the largest, {best:.3g}."
+    )
     return replace(circuit, made_with=circuit.made_with | made_with)

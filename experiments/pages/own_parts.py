@@ -124,10 +124,9 @@ said_left = filled(
     head_left,
 )
 answer_lost = filled(
-    "The answer and much of the evidence, and little of the information. After removing {:.0%} of the units the "
-    "class loses {:.0f} times as much of its log-odds as other classes. {} {}",
+    "The answer and much of the evidence, and little of the information, by the removal of {:.0%} of the units. "
+    "{} {}",
     SHARE,
-    times_others,
     said_falls,
     said_left,
 )
@@ -137,7 +136,7 @@ supported("predictions hold", times_others.low >= 5 and head_left.low >= 0.85)
 against_lost = filled(
     "Parts of sketches are not clean: other classes keep {:.2f} of their answers. Of the units of a part {:.0%} "
     "lie in the last block. We had predicted that a class falls at least five times as far as other classes, and "
-    "that a new head gives at least {:.2f} of its answers, in each style: both hold.",
+    "that a new head gives at least {:.2f} of its answers, in each style: both hold of the means.",
     others_left.low,
     in_last_block,
     0.85,

@@ -1,8 +1,9 @@
 """Circuits by every method, the sites that count, and tests of a circuit, on networks with a known answer."""
 
 import inspect
-from collections.abc import Callable
-from dataclasses import replace
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -33,6 +34,7 @@ from circuitry.interventions import (
     measure_circuits,
     propose_circuits,
 )
+from circuitry.interventions.finding_circuits import _smallest_that_reaches
 from experiments.judging.planted import PlantedCircuit, planted_convolution
 from tests.support.assert_same import assert_same
 from tests.support.towers import make_tower
@@ -111,6 +113,26 @@ def test_every_method_gives_a_circuit_that_the_rest_of_the_package_takes(
         task, found.source, AblationSettings(sizes=(0.5,), random_draws=1)
     )
     assert curve.kept.shape[1:] == (1, 6)
+
+
+@dataclass(frozen=True)
+class FakeCircuit:
+    size: float
+    count: float
+    made_with: dict[str, Any] = field(default_factory=dict)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_a_selectivity_that_is_unknown_reaches_nothing() -> None:
+    def propose(sizes: Sequence[float]) -> list[Any]:
+        return [FakeCircuit(size, 1000 * size) for size in sizes]
+
+    def measure(circuit: Any) -> float:
+        return math.nan if circuit.size < 0.3 else circuit.size
+
+    found: Any = _smallest_that_reaches(0.5, propose, measure)
+    assert found.size >= 0.5
+    assert "note" not in found.made_with
 
 
 def test_a_selectivity_is_reached_or_the_best_is_returned() -> None:
