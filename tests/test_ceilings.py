@@ -15,7 +15,7 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "tokens of the package": 283_600,
+    "tokens of the package": 284_150,
     "tokens a line of code": 8.51,
     "comprehensions in 1,000 lines": 27.45,
     "assignments to tuples in 1,000 lines": 9.63,

@@ -341,7 +341,9 @@ class OwnParts(OwnPartsPlan):
         images: Tensor,
         work: Work,
     ) -> list[Path]:
-        """Ablate own parts on the images of a class in a domain, and return the file of the results.
+        """Ablate own parts on the images of a class in a domain, and return the files of the results.
+
+        These are a table, and the embeddings that new heads read.
 
         If the class has no unseen images in this domain, own parts that were found in this domain are left out, because
         these images were used to find them.
@@ -365,9 +367,10 @@ class OwnParts(OwnPartsPlan):
         labels = {name: self.images.label(name) for name in self.images.classes}
         tables = list[pd.DataFrame]()
         stored = dict[str, np.ndarray]()
-        few = images[: self.settings.n_images]
-        for lesions, tests in ((of_class, images), (of_others, few)):
+        for lesions in (of_class, of_others):
             if lesions:
+                n_images = self._n_tested(lesions[0].found_on, key)
+                tests = images[:n_images]
                 task = at_model_scale(self.task(key, tests, work=work))
                 with self.clip.encoder.running():
                     embeddings = lesioned_embeddings(task, lesions)
@@ -418,9 +421,9 @@ class OwnParts(OwnPartsPlan):
         """Return the embeddings of a cell's tests after the lesions of a part; None if it was not tested there."""
         for path in self.wave(0).files((LESIONED, *cell)):
             if path.suffix == EMBEDDINGS_SUFFIX:
-                _, arrays = read_arrays(path, OWN_PARTS_FORMAT, "file of embeddings")
-                if part[0] in arrays:
-                    return torch.from_numpy(arrays[part[0]])
+                stored = read_arrays(path, OWN_PARTS_FORMAT, "file of embeddings")[1]
+                if part[0] in stored:
+                    return torch.from_numpy(stored[part[0]])
         return None
 
     def _images_of_refit(self, part: Key, work: Work) -> dict[Key, Tensor] | None:

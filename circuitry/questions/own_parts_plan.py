@@ -483,8 +483,8 @@ class OwnPartsPlan(FolderWork):
             if cell in self.cells_of_refit.get(part, ()):
                 n_images += self._n_tested(part, cell)
         embedding = self.clip.encoder.sites[-1]
-        (n_numbers,) = self.clip.encoder.count_units([embedding]).values()
-        return 4 * n_numbers * n_images * (1 + self._n_lesions_of_part)
+        width = self.clip.encoder.count_units([embedding])[embedding]
+        return 4 * width * n_images * (1 + self._n_lesions_of_part)
 
     def _n_waves(self) -> int:
         """Return the number of waves of tests that were begun."""
