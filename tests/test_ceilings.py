@@ -24,7 +24,7 @@ CEILINGS = {
     "classes of settings": 33,
     "modules that attribute loads": 89,
     "names at the top": 38,
-    "tokens of experiments": 129_000,
+    "tokens of experiments": 129_700,
     "tokens of tests": 412_200,
 }
 
