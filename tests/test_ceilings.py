@@ -15,7 +15,7 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "tokens of the package": 283_600,
+    "tokens of the package": 284_150,
     "tokens a line of code": 8.51,
     "comprehensions in 1,000 lines": 27.45,
     "assignments to tuples in 1,000 lines": 9.63,
@@ -24,7 +24,7 @@ CEILINGS = {
     "classes of settings": 33,
     "modules that attribute loads": 89,
     "names at the top": 38,
-    "tokens of experiments": 129_000,
+    "tokens of experiments": 129_700,
     "tokens of tests": 412_200,
 }
 

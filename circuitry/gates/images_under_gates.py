@@ -80,10 +80,7 @@ class Gated(ABC, Generic[Scored]):
                     clean = {site: a[:1] for site, a in clean.items()}
                 for site, end in batch.ends(clean).items():
                     ends[site].append(end)
-        start = torch.cat(starts)
-        if start.dim() == 4:  # convolutions on a CPU are fastest in this layout
-            start = start.contiguous(memory_format=torch.channels_last)
-        self._start = start
+        self._start = torch.cat(starts)
         self._ends = {site: torch.cat(pieces) for site, pieces in ends.items()}
         self.embeddings: Float[Tensor, "images d"] = torch.cat(embeddings)
         """Embeddings of all images by the model without gates."""

@@ -163,7 +163,8 @@ class OwnPartSettings(FolderSettings):
     """The number of images of a class in a domain that are used to find its own part, at most half of the class's
     images."""
     n_tests: NImages | None = None
-    """The largest number of other images of a class in a domain that test own parts (default: as many as find one)."""
+    """The largest number of other images of a class in a domain that test own parts of this class (default: as many as
+    find one). Parts of other classes are tested on at most as many of them as find a part."""
     n_refit: Natural = 12
     """The largest number of further images of a class in a domain to which a new head is fitted after a lesion, to tell
     whether information is lost, too. With fewer than 4 images in a domain this is not told; 0 leaves it out."""

@@ -7,6 +7,7 @@ images, the tests and what they need are chosen by `OwnPartsPlan`; here the jobs
 import logging
 import os
 import shutil
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import cached_property, partial
@@ -15,6 +16,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
+import torch
+from jaxtyping import Float
 from torch import Tensor
 
 from circuitry.circuits.budgets import GLOBAL
@@ -45,11 +48,15 @@ from circuitry.interventions.information import (
 from circuitry.interventions.lesions import lesion_cell
 from circuitry.interventions.overlaps_of_parts import part_overlaps
 from circuitry.questions.own_parts_plan import (
+    EMBEDDINGS_SUFFIX,
     FOUND,
+    LESIONED,
     NAME_OF_SEARCH,
+    OWN_PARTS_FORMAT,
     OwnPartsPlan,
     PartKind,
 )
+from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.jobs import JobFolder
 from circuitry.runs.plan import Forwards
@@ -334,7 +341,9 @@ class OwnParts(OwnPartsPlan):
         images: Tensor,
         work: Work,
     ) -> list[Path]:
-        """Ablate own parts on the images of a class in a domain, and return the file of the results.
+        """Ablate own parts on the images of a class in a domain, and return the files of the results.
+
+        These are a table, and the embeddings that new heads read.
 
         If the class has no unseen images in this domain, own parts that were found in this domain are left out, because
         these images were used to find them.
@@ -345,21 +354,31 @@ class OwnParts(OwnPartsPlan):
             images: The images.
             work: How the work is carried out.
         """
-        task = at_model_scale(self.task(key, images, work=work))
-        lesions = list[Ablated]()
+        of_class = list[Ablated]()
+        of_others = list[Ablated]()
         pixels = set[str]()
         for kind, part, with_random in self._tested(wave, key):
             if of_part := self._lesions.of_parts[kind].get(part, []):
+                tested = of_class if part[0] == key[0] else of_others
                 # The lesion of the part comes first, before those of random units.
-                lesions += of_part if with_random else of_part[:1]
+                tested += of_part if with_random else of_part[:1]
                 pixels |= self._lesions.pixels[kind.half, part]
-        if not lesions:
-            return []
-        count_seen({" in ".join(key): task.images}, pixels, "A lesion")
+        count_seen({" in ".join(key): images}, pixels, "A lesion")
         labels = {name: self.images.label(name) for name in self.images.classes}
-        with self.clip.encoder.running():
-            embeddings = lesioned_embeddings(task, lesions)
-        table = lesion_cell(key, task, embeddings, lesions, labels)
+        tables = list[pd.DataFrame]()
+        stored = dict[str, np.ndarray]()
+        for lesions in (of_class, of_others):
+            if lesions:
+                n_images = self._n_tested(lesions[0].found_on, key)
+                tests = images[:n_images]
+                task = at_model_scale(self.task(key, tests, work=work))
+                with self.clip.encoder.running():
+                    embeddings = lesioned_embeddings(task, lesions)
+                tables.append(lesion_cell(key, task, embeddings, lesions, labels))
+                stored |= self._read_by_heads(key, lesions, embeddings)
+        if not tables:
+            return []
+        table = pd.concat(tables, ignore_index=True)
         kinds = self.clip.encoder.kinds
         table = table.assign(
             # Parts are found and tested with the same baseline.
@@ -368,18 +387,52 @@ class OwnParts(OwnPartsPlan):
         )
         path = self._path_of_wave(wave) / key[0] / f"{key[1]}.csv"
         write_named_table(path, table)
-        return [path]
+        if wave > 0 or not stored:
+            return [path]
+        path_of_embeddings = path.with_suffix(EMBEDDINGS_SUFFIX)
+        write_arrays(path_of_embeddings, OWN_PARTS_FORMAT, {}, stored)
+        return [path, path_of_embeddings]
 
-    def _images_of_refit(
-        self, part: Key, work: Work
-    ) -> dict[Key, tuple[Tensor, Tensor]] | None:
-        """Return by cell the images that test a part, and those that fit a new head; None if too few can be read."""
-        images = dict[Key, tuple[Tensor, Tensor]]()
+    def _read_by_heads(
+        self,
+        cell: Key,
+        lesions: Sequence[Ablated],
+        embeddings: Float[Tensor, "runs images d"],
+    ) -> dict[str, Float[np.ndarray, "_ images d"]]:
+        """Return the embeddings of a cell that new heads read, by the class of the part.
+
+        Args:
+            cell: The class and domain of the images.
+            lesions: The lesions.
+            embeddings: The embeddings of the whole model, followed by those after each lesion.
+        """
+        runs_of = defaultdict[str, list[int]](list)
+        for run, lesion in enumerate(lesions, start=1):
+            if lesion.told["half"] == 1:
+                part = lesion.found_on
+                if cell in self.cells_of_refit.get(part, ()):
+                    runs_of[part[0]].append(run)
+        return {
+            class_name: embeddings[[0, *runs]].cpu().numpy()
+            for class_name, runs in runs_of.items()
+        }
+
+    def _stored_embeddings(self, cell: Key, part: Key) -> Tensor | None:
+        """Return the embeddings of a cell's tests after the lesions of a part; None if it was not tested there."""
+        for path in self.wave(0).files((LESIONED, *cell)):
+            if path.suffix == EMBEDDINGS_SUFFIX:
+                stored = read_arrays(path, OWN_PARTS_FORMAT, "file of embeddings")[1]
+                if part[0] in stored:
+                    return torch.from_numpy(stored[part[0]])
+        return None
+
+    def _images_of_refit(self, part: Key, work: Work) -> dict[Key, Tensor] | None:
+        """Return by cell the images that fit a new head; None if too few can be read."""
+        images = dict[Key, Tensor]()
         for cell in self.cells_of_refit[part]:
-            tests = self.read(self.unseen[cell], strict=work.strict)
             fits = self.read(self.fitting[cell], strict=work.strict)
-            if len(tests) and len(fits) >= FEWEST_FITTED:
-                images[cell] = (tests, fits)
+            if len(fits) >= FEWEST_FITTED:
+                images[cell] = fits
         if part in images and len(images) > 1:
             return images
         log.warning(
@@ -388,14 +441,12 @@ class OwnParts(OwnPartsPlan):
         )
         return None
 
-    def _refit(
-        self, part: Key, images: Mapping[Key, tuple[Tensor, Tensor]], work: Work
-    ) -> list[Path]:
+    def _refit(self, part: Key, images: Mapping[Key, Tensor], work: Work) -> list[Path]:
         """Fit new heads to the model with the own parts of a class in a domain ablated, and return the file of results.
 
         Args:
             part: The class and domain.
-            images: By cell, the images that test the part, and those that fit a new head.
+            images: By cell, the images that fit a new head.
             work: How the work is carried out.
         """
         lesions = list[Ablated]()
@@ -405,14 +456,18 @@ class OwnParts(OwnPartsPlan):
         if not lesions:
             return []
         metrics = dict[str, ClassLogit]()
-        embeddings = list[dict[str, Tensor]]([{}, {}])
+        tested = dict[str, Tensor]()
+        fitted = dict[str, Tensor]()
         with self.clip.encoder.running():
             for cell, of_cell in images.items():
-                for by_class, of_use in zip(embeddings, of_cell, strict=True):
-                    task = at_model_scale(self.task(cell, of_use, work=work))
-                    metrics[cell[0]] = answer_metric(task.metric, "A lesion takes")
-                    by_class[cell[0]] = lesioned_embeddings(task, lesions)
-        table = information_left(part[1], metrics, lesions, *embeddings)
+                of_tests = self._stored_embeddings(cell, part)
+                if of_tests is not None:
+                    task = at_model_scale(self.task(cell, of_cell, work=work))
+                    name = cell[0]
+                    metrics[name] = answer_metric(task.metric, "A lesion takes")
+                    tested[name] = of_tests
+                    fitted[name] = lesioned_embeddings(task, lesions)
+        table = information_left(part[1], metrics, lesions, tested, fitted)
         path = self.refitting.path / part[0] / f"{part[1]}.csv"
         write_named_table(path, table)
         return [path]

@@ -36,13 +36,15 @@ from circuitry.runs.jobs import Job, JobFolder, jobs_left
 from circuitry.runs.manifest import NAME
 from circuitry.runs.plan import Forwards, Step
 
-OWN_PARTS_FORMAT = "circuitry own parts 3"
+OWN_PARTS_FORMAT = "circuitry own parts 4"
 FOUND = "found"
 LESIONED = "lesioned"
 REFITTED = "refitted"
 """The kinds of jobs. ``found`` finds the own parts of a class in a domain. ``lesioned`` ablates own parts on the unseen
 images of a class in a domain. ``refitted`` fits new heads to a model with the own parts of a class in a domain ablated,
-to tell whether information is lost."""
+to tell whether information is lost. The heads read the embeddings that the first wave of tests has stored."""
+EMBEDDINGS_SUFFIX = ".safetensors"
+"""Suffix of the files with embeddings of tests, which new heads read."""
 SECOND_HALF = "second-half"
 """The folder of the parts that were found on the second half of the images. It lies in the folder of own parts."""
 NAME_OF_SEARCH = {1: "own parts", 2: "own parts of the second half"}
@@ -367,14 +369,16 @@ class OwnPartsPlan(FolderWork):
         """Return what some jobs of a wave of tests need."""
         forwards = Forwards()
         n_images = 0
-        n_rows = 0
+        disk = 0
         for _, class_name, domain in left:
             key = (class_name, domain)
             forwards += self._forwards_to_test(wave, key)
             n_images += len(self._tested_on(key))
-            n_rows += 2 * len(list(self._tested(wave, key)))
+            disk += 2 * len(list(self._tested(wave, key))) * ROW_BYTES
+            if wave == 0:
+                disk += self._bytes_of_embeddings(key)
         name = f"lesions {wave + 1} of at most {self.design.n_waves}"
-        return Step(name, len(left), forwards, n_images, n_rows * ROW_BYTES)
+        return Step(name, len(left), forwards, n_images, disk)
 
     def _step_of_refit(self, left: Sequence[Job]) -> Step:
         """Return what some jobs need that fit new heads."""
@@ -388,14 +392,18 @@ class OwnPartsPlan(FolderWork):
         return Step("new heads", len(left), forwards, n_images, n_rows * ROW_BYTES)
 
     def _n_images_of_refit(self, part: Key) -> int:
-        cells = self.cells_of_refit[part]
-        return sum(len(self.unseen[cell]) + len(self.fitting[cell]) for cell in cells)
+        return sum(len(self.fitting[cell]) for cell in self.cells_of_refit[part])
 
     def _forwards_to_refit(self, part: Key) -> Forwards:
-        """Return what the lesions of a part run, on the images that test and on those that fit new heads."""
+        """Return what the lesions of a part run on the images that fit new heads."""
+        n_images = self._n_images_of_refit(part)
+        return lesion_forwards(n_images, self._n_lesions_of_part)
+
+    @property
+    def _n_lesions_of_part(self) -> int:
+        """The number of lesions by which new heads are tested: of own parts of a class and of random units."""
         n_kinds = sum(kind.half == 1 for kind in self.kinds)
-        n_lesions = n_kinds * (1 + self.settings.random_draws)
-        return lesion_forwards(self._n_images_of_refit(part), n_lesions)
+        return n_kinds * (1 + self.settings.random_draws)
 
     def _forwards_to_find(self, half: int, key: Key) -> Forwards:
         """Return what the search on one half of the images of a class in a domain runs, except for edges."""
@@ -415,10 +423,14 @@ class OwnPartsPlan(FolderWork):
 
     def _forwards_to_test(self, wave: int, key: Key) -> Forwards:
         """Return what a wave of tests runs on the images of a class in a domain."""
-        n_lesions = 0
-        for _, _, with_random in self._tested(wave, key):
-            n_lesions += 1 + self.settings.random_draws if with_random else 1
-        return lesion_forwards(len(self._tested_on(key)), n_lesions)
+        n_lesions = Counter[int]()
+        for _, part, with_random in self._tested(wave, key):
+            n_random = self.settings.random_draws if with_random else 0
+            n_lesions[self._n_tested(part, key)] += 1 + n_random
+        forwards = Forwards()
+        for n_images, count in n_lesions.items():
+            forwards += lesion_forwards(n_images, count)
+        return forwards
 
     def _tested(self, wave: int, cell: Key) -> Iterator[tuple[PartKind, Key, bool]]:
         """Yield the own parts that a wave tests on the images of a class in a domain.
@@ -431,7 +443,8 @@ class OwnPartsPlan(FolderWork):
             cell: The class and domain of the images.
 
         Yields:
-            The kind of a part, its class and domain, and whether random units are ablated, too.
+            The kind of a part, its class and domain, and whether random units are ablated, too. They always are on
+            cells that a new head reads.
         """
         found_again = set(self.keys_by_half.get(2, ()))
         for kind in self.kinds:
@@ -439,7 +452,8 @@ class OwnPartsPlan(FolderWork):
                 if not self._may_test(part, cell):
                     continue
                 if kind.half == 1:
-                    yield kind, part, with_random
+                    is_read = wave == 0 and cell in self.cells_of_refit.get(part, ())
+                    yield kind, part, with_random or is_read
                 elif part in found_again and part[0] == cell[0]:
                     yield kind, part, False
 
@@ -462,6 +476,16 @@ class OwnPartsPlan(FolderWork):
         n_kept = max(self.settings.shares) * n_units
         return round(8 * (2 * n_units * len(self.sites_of(half)) + n_kept**2 / 2))
 
+    def _bytes_of_embeddings(self, cell: Key) -> int:
+        """Return how many bytes the embeddings take that new heads read of the images of a class in a domain."""
+        n_images = 0
+        for part in self._tests(0)[cell]:
+            if cell in self.cells_of_refit.get(part, ()):
+                n_images += self._n_tested(part, cell)
+        embedding = self.clip.encoder.sites[-1]
+        width = self.clip.encoder.count_units([embedding])[embedding]
+        return 4 * width * n_images * (1 + self._n_lesions_of_part)
+
     def _n_waves(self) -> int:
         """Return the number of waves of tests that were begun."""
         n_waves = 0
@@ -472,14 +496,26 @@ class OwnPartsPlan(FolderWork):
     @staticmethod
     def _table_of(wave: JobFolder) -> list[pd.DataFrame]:
         """Return the table of the jobs of a folder, as a list that is empty if no part could be tested."""
-        # A job writes one table. It writes no file if no part could be tested.
+        # A job writes one table, or no file if no part could be tested.
         tables = list[pd.DataFrame]()
         for job in wave.jobs:
-            tables += map(read_named_table, wave.files(job))
+            for path in wave.files(job):
+                if path.suffix != EMBEDDINGS_SUFFIX:
+                    tables.append(read_named_table(path))
         return [pd.concat(tables, ignore_index=True)] if tables else []
 
     def _tested_on(self, key: Key) -> Records:
+        """Return the images of a class in a domain that test own parts of this class."""
         return self.unseen[key] or self.found_on[key]
+
+    def _n_tested(self, part: Key, cell: Key) -> int:
+        """Return how many images of a class in a domain test a part.
+
+        A part of another class is tested on the first images only, as many as find a part. It is tested on many other
+        classes, so few images of each are enough.
+        """
+        n_images = len(self._tested_on(cell))
+        return n_images if part[0] == cell[0] else min(n_images, self.settings.n_images)
 
     def _may_test(self, part: Key, key: Key) -> bool:
         """Return whether a part was found on other images than those that test it."""

@@ -104,6 +104,28 @@ def own_parts(tables: Path, title: str) -> go.Figure:
     return drawn.update_xaxes(type="log", tickvals=[0.5, 1, 2, 5])
 
 
+@figure(
+    "From which place on is a class lost to a new head? 5 % of the units",
+    "own_parts/depth",
+)
+def own_parts_depth(tables: Path, title: str) -> go.Figure:
+    depth = table(tables, "depth").query("cut == 'part' and answers == 'own class'")
+    head = LossMeasure(
+        "right answers of a new head left", "refit", "whole_refit", is_share=True
+    )
+    heads = depth[depth["measure"] == head.name]
+    lines = heads.assign(
+        line=heads["domain"], place=heads["sites"].str.removesuffix(".bn2")
+    )
+    early = lines[lines["sites"].str.startswith("up to")]
+    late = lines[lines["sites"].str.startswith("from")]
+    # A point without a value breaks each line, so that the two halves of the axis are not joined.
+    nothing = dict.fromkeys(("value", "low", "high"), float("nan"))
+    gap = early.drop_duplicates("line").assign(place=" ", **nothing)
+    axis = "where the ablated units may lie"
+    return charts.lesion_lines(pd.concat([early, gap, late]), axis, title, head)
+
+
 @figure("Is the part of a class the same in two styles?", "own_parts/lite0")
 def own_parts_styles(tables: Path, title: str) -> go.Figure:
     by_pair = table(tables, "overlap_by_styles").query("share_of_units == 0.02")

@@ -120,5 +120,5 @@ def test_the_program_makes_all_tables(
     # Every copy in photographs is compared with every copy in paintings.
     n_copies = copies["domain"].value_counts()
     assert len(written["across"]) == n_copies["photo"] * n_copies["art_painting"]
-    assert set(written["depth"]["domain"]) == {"photo"}
+    assert set(written["depth"]["domain"]) == {"photo", "sketch"}
     assert written["depth"]["sites"].nunique() > 2
