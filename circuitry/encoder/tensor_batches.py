@@ -98,10 +98,9 @@ class ImageBatches:
     def _prepared(self, piece: Tensor) -> Tensor:
         piece = piece.to(self._encoder.device, self._encoder.dtype)
         if piece.device.type != "cuda":
-            # Convolutions on a CPU are fastest in this layout, and each stage passes it on. No GPU was timed.
-            with torch.inference_mode(
-                False
-            ):  # a caller's mode must not make inference tensors
+            # Convolutions on a CPU are fastest in this layout, and each stage passes it on. No GPU was timed. The copy
+            # is an ordinary tensor in any mode of the caller.
+            with torch.inference_mode(False):
                 piece = piece.contiguous(memory_format=torch.channels_last)
         if piece.is_inference() and not torch.is_inference_mode_enabled():
             # Autograd cannot save inference tensors; a copy is an ordinary tensor.

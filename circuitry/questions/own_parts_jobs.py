@@ -417,14 +417,12 @@ class OwnParts(OwnPartsPlan):
             for class_name, runs in runs_of.items()
         }
 
-    def _stored_embeddings(self, cell: Key, part: Key) -> Tensor | None:
-        """Return the embeddings of a cell's tests after the lesions of a part; None if it was not tested there."""
-        for path in self.wave(0).files((LESIONED, *cell)):
-            if path.suffix == EMBEDDINGS_SUFFIX:
-                stored = read_arrays(path, OWN_PARTS_FORMAT, "file of embeddings")[1]
-                if part[0] in stored:
-                    return torch.from_numpy(stored[part[0]])
-        return None
+    def _stored_embeddings(self, cell: Key, part: Key) -> Tensor:
+        """Return the embeddings of a cell's tests after the lesions of a part."""
+        # The table of the cell comes first.
+        path = self.wave(0).files((LESIONED, *cell))[1]
+        stored = read_arrays(path, OWN_PARTS_FORMAT, "file of embeddings")[1]
+        return torch.from_numpy(stored[part[0]])
 
     def _images_of_refit(self, part: Key, work: Work) -> dict[Key, Tensor] | None:
         """Return by cell the images that fit a new head; None if too few can be read."""
@@ -460,13 +458,11 @@ class OwnParts(OwnPartsPlan):
         fitted = dict[str, Tensor]()
         with self.clip.encoder.running():
             for cell, of_cell in images.items():
-                of_tests = self._stored_embeddings(cell, part)
-                if of_tests is not None:
-                    task = at_model_scale(self.task(cell, of_cell, work=work))
-                    name = cell[0]
-                    metrics[name] = answer_metric(task.metric, "A lesion takes")
-                    tested[name] = of_tests
-                    fitted[name] = lesioned_embeddings(task, lesions)
+                task = at_model_scale(self.task(cell, of_cell, work=work))
+                name = cell[0]
+                metrics[name] = answer_metric(task.metric, "A lesion takes")
+                tested[name] = self._stored_embeddings(cell, part)
+                fitted[name] = lesioned_embeddings(task, lesions)
         table = information_left(part[1], metrics, lesions, tested, fitted)
         path = self.refitting.path / part[0] / f"{part[1]}.csv"
         write_named_table(path, table)
