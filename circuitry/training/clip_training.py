@@ -25,7 +25,12 @@ from circuitry.runs.jobs import Job
 from circuitry.runs.manifest import write_json
 from circuitry.runs.provenance import weights_digest
 from circuitry.training.open_clip_process import diverged, run_trainer
-from circuitry.training.run_folder import TRAINING_JOB, claim_run, described
+from circuitry.training.run_folder import (
+    TRAINING_JOB,
+    checkpoints,
+    claim_run,
+    described,
+)
 from circuitry.training.starting_weights import starting_weights
 from circuitry.training.trainer_table import check_training_table
 from circuitry.training.training_settings import ClipTraining, TrainingWork
@@ -41,6 +46,8 @@ def train_clip(
     validation: Path | None = None,
 ) -> Path:
     """Train a CLIP model on captioned images; return its last checkpoint, ``out/checkpoints/epoch_N.pt``.
+
+    Checkpoints of a finished training hold weights alone.
 
     If a run with the same settings in the same folder is finished, its checkpoint is returned at once. If the run is
     not finished, it resumes after its last complete epoch. Then its random numbers differ from the random numbers of an
@@ -104,6 +111,8 @@ def train_clip(
                 f"open_clip's trainer ended without {checkpoint}; all it printed is in {console}"
             )
         _check_converged(read_checkpoint(checkpoint), settings, settings.epochs)
+        for _, kept in checkpoints(out):
+            _drop_optimizer(kept)
         _write_validation(checkpoint.with_name("results.jsonl"), out / "validation.csv")
         return [checkpoint]
 
@@ -226,6 +235,15 @@ def _write_validation(results: Path, target: Path) -> None:
     columns = [*first, *table.columns.difference(first, sort=False)]
     with whole_file(target) as temporary:
         table[columns].to_csv(temporary, index=False)
+
+
+def _drop_optimizer(checkpoint: Path) -> None:
+    """Write a checkpoint of a finished training again without the state of the optimizer, in a third of its size."""
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if "optimizer" in content:
+        del content["optimizer"]
+        with whole_file(checkpoint) as temporary:
+            torch.save(content, temporary)
 
 
 def _built(name: str) -> nn.Module:

@@ -6,7 +6,7 @@ jobs. A job that is finished is not done again: its files are checked and read.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -45,6 +45,14 @@ import torch
 _FORMAT = "circuitry evaluation 4"
 
 
+TEMPLATE_SETS: dict[str, Any] = {
+    **ZERO_SHOT_TEXTS,
+    "style words": style_word_templates(),
+}
+"""The templates of class texts: both sets of the study, which are all templates and the templates with style words, and
+the templates that name the style of a domain."""
+
+
 @dataclass(frozen=True, eq=False)
 class EvaluationSet:
     """Images to classify, with the names of their classes in prompts."""
@@ -54,6 +62,8 @@ class EvaluationSet:
     style: str | None = None
     """The style that all prompts name, if the held-out classes of a run do not apply to these images. If it is None,
     prompts name the style of each image's domain."""
+    templates: Mapping[str, Any] = field(default_factory=lambda: TEMPLATE_SETS)
+    """The templates of each classifier of a CLIP model."""
 
     @cached_property
     def listing(self) -> dict[str, str]:
@@ -77,14 +87,6 @@ def imagenet_validation(
     called = imagenet_names(names)
     in_prompts = [called[index[wnid]] for wnid in images.all_classes]
     return EvaluationSet(images, in_prompts, style="real")
-
-
-TEMPLATE_SETS: dict[str, Any] = {
-    **ZERO_SHOT_TEXTS,
-    "style words": style_word_templates(),
-}
-"""The templates of class texts: both sets of the study, which are all templates and the templates with style words, and
-the templates that name the style of a domain."""
 
 
 def extract_accuracies(
@@ -161,7 +163,7 @@ def _evaluated(
     """
     images = tests.images
     # A supervised model has a head, so it needs no texts of classes.
-    templates = {} if run.supervised else TEMPLATE_SETS
+    templates = {} if run.supervised else tests.templates
     styles = {domain: tests.style or domain for domain in images.domains}
     held_out: tuple[str, ...] = ()
     if run.held_out and tests.style is None:
