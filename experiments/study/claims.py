@@ -52,6 +52,7 @@ AS_WRITTEN = "as written"
 PAIR = "held_out"
 TRAINED_WORDS = "trained words"
 ALL_TEMPLATES = "all templates"
+WHOLE = "whole"
 AMONG_ALL = "among all"
 AMONG_HELD_OUT = "among held-out"
 FALSE_ALARMS = "false alarms"
@@ -91,7 +92,7 @@ class Tables(NamedTuple):
     several test domains has rows for each."""
     shared: pd.DataFrame
     """What each domain of a model shares with all other domains: columns run, model, setting, test_domain, seed,
-    held_out, what, domain, value."""
+    held_out, what, site (`WHOLE` for numbers of the whole model), domain, value."""
     far: str
     """The domain that is quickdraw."""
 
@@ -208,6 +209,17 @@ def gap_beyond(tables: Tables, choices: Choices) -> pd.DataFrame:
     return table.assign(test_domain=tables.far)
 
 
+def _shared(tables: Tables, what: str) -> pd.DataFrame:
+    """Return what each domain shares by a measure, in models whose test domain is the far domain.
+
+    CKA is the mean over sites, all other measures are of the whole model.
+    """
+    rows = tables.shared
+    rows = rows[(rows["what"] == what) & (rows["test_domain"] == tables.far)]
+    whole = rows["site"] == WHOLE
+    return rows[~whole] if what == "cka" else rows[whole]
+
+
 def beside_others(what: str, setting: str) -> Values:
     """Return a function that computes how much more the far domain shares than the other domains on average.
 
@@ -215,9 +227,8 @@ def beside_others(what: str, setting: str) -> Values:
     """
 
     def values(tables: Tables, choices: Choices) -> pd.DataFrame:
-        rows = tables.shared
-        rows = rows[(rows["what"] == what) & (rows["setting"] == setting)]
-        rows = rows[rows["test_domain"] == tables.far]
+        rows = _shared(tables, what)
+        rows = rows[rows["setting"] == setting]
         far = rows["domain"] == tables.far
         means = rows[far].groupby(CASE)["value"].mean()
         others = rows[~far].groupby(CASE)["value"].mean()
@@ -230,9 +241,8 @@ def shared_between(what: str, setting: str, other: str) -> Values:
     """Return a function that subtracts what the far domain shares in another setting from what it shares in one."""
 
     def values(tables: Tables, choices: Choices) -> pd.DataFrame:
-        rows = tables.shared
-        rows = rows[(rows["what"] == what) & (rows["domain"] == tables.far)]
-        rows = rows[rows["test_domain"] == tables.far]
+        rows = _shared(tables, what)
+        rows = rows[rows["domain"] == tables.far]
         wide = rows.pivot_table("value", CASE, "setting")
         wide = wide.reindex(columns=[setting, other])
         return (wide[setting] - wide[other]).dropna().rename("value").reset_index()
@@ -250,8 +260,8 @@ def correlation(what: str) -> Values:
     def values(tables: Tables, choices: Choices) -> pd.DataFrame:
         by = [*CASE, "setting"]
         accuracy = accuracies(tables, choices).groupby(by)["value"].mean()
-        rows = tables.shared
-        rows = rows[(rows["what"] == what) & (rows["domain"] == rows["test_domain"])]
+        rows = _shared(tables, what)
+        rows = rows[rows["domain"] == tables.far]
         shared = rows.groupby(by)["value"].mean()
         both = pd.DataFrame({"accuracy": accuracy, "shared": shared}).dropna()
         both = both[both.index.get_level_values("setting").isin(COMPOSITIONAL)]
@@ -388,7 +398,7 @@ CLAIMS = (
         "Do circuits of the far domain share the fewest units?",
         "The node Jaccard of its circuits with the others is below theirs, in the aligned model.",
         "It is above.",
-        (_beside("study_units", "node Jaccard", "aligned"),),
+        (_beside("all_units", "node Jaccard", "aligned"),),
     ),
     Claim(
         "edges",
@@ -396,8 +406,8 @@ CLAIMS = (
         "The edge Jaccard of its circuits with the others is below theirs, in the aligned model.",
         "It is above.",
         (
-            _beside("study_edges", "edge Jaccard", "aligned"),
-            _beside("study_kernel", "Weisfeiler-Lehman kernel", "aligned"),
+            _beside("all_edges", "edge Jaccard", "aligned"),
+            _beside("all_kernel", "Weisfeiler-Lehman kernel", "aligned"),
         ),
     ),
     Claim(
@@ -555,6 +565,13 @@ def verdicts(judgements: pd.DataFrame) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def pilot_of(tables: Tables) -> Tables:
+    """Return the accuracies of the pilot: the first seeds of the first architecture."""
+    rows = tables.accuracies
+    first = rows["model"] == rows["model"].iloc[0]
+    return tables._replace(accuracies=rows[first & rows["seed"].isin(PILOT)])
 
 
 def seeds_needed(tables: Tables) -> pd.DataFrame:
