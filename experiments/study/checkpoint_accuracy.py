@@ -25,7 +25,6 @@ from circuitry.data import (
 from circuitry.models import Clip, load_clip, templates_of
 from circuitry.training import (
     ZERO_SHOT_TEXTS,
-    kept_checkpoints,
     predictions,
     tidy_accuracy,
     write_predictions,
@@ -116,7 +115,7 @@ def extract_accuracies(
         and ``run``.
     """
     names = run_names(runs)
-    chosen = [kept_checkpoints(run.folder, epochs) for run in runs]
+    chosen = [run.checkpoints(epochs) for run in runs]
     tables: dict[int, pd.DataFrame] = {}
     # A process waits until all jobs of a run are done, so that processes begin with different runs.
     for i in work.rank.order(range(len(runs))):

@@ -32,8 +32,8 @@ since most words of OpenAI's templates are unknown to a text tower that learns f
 templates are an alternative.
 """
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 from circuitry.comparison import holm, mean_interval, sign_flip_p
@@ -118,8 +118,8 @@ class Measure(NamedTuple):
     name: str
     sign: int
     """1 if the claim predicts a value above zero, -1 if it predicts a value below zero."""
-    values: Callable[[Tables, Choices], pd.DataFrame]
-    """Function that computes the values: columns `CASE`, class and value."""
+    values: Callable[["Counted"], pd.DataFrame]
+    """Function that computes the values: columns `CASE`, value, and class for values of single classes."""
     margin: float = 0.0
     """A value on the other side of zero does not count against the claim unless it is larger than the margin."""
     of_accuracy: bool = True
@@ -135,6 +135,26 @@ class Claim(NamedTuple):
     refuted_by: str
     measures: tuple[Measure, ...]
     """The first measure judges the claim."""
+
+
+class Counted(NamedTuple):
+    """The numbers of all models, counted in one way."""
+
+    accuracies: pd.DataFrame
+    """Accuracies on held-out classes in the test domain: columns `CASE`, class, setting, value."""
+    shared: pd.DataFrame
+    """The table ``shared`` of `Tables`."""
+    far: str
+
+
+def counted(tables: Tables, choices: Choices) -> Counted:
+    """Count the numbers of all models in one way, except for the choice of a test domain."""
+    chosen = accuracies(tables, choices)
+    shared = tables.shared
+    if choices.without_model is not None:
+        chosen = chosen[chosen["model"] != choices.without_model]
+        shared = shared[shared["model"] != choices.without_model]
+    return Counted(chosen, shared, tables.far)
 
 
 def accuracies(tables: Tables, choices: Choices) -> pd.DataFrame:
@@ -166,15 +186,15 @@ def _learned(rows: pd.DataFrame) -> pd.DataFrame:
     return means[learned].reset_index()[by]
 
 
-Values = Callable[[Tables, Choices], pd.DataFrame]
+Values = Callable[[Counted], pd.DataFrame]
 
 
 def between(setting: str, other: str) -> Values:
     """Return a function that subtracts the accuracies of another setting from those of a setting."""
 
-    def values(tables: Tables, choices: Choices) -> pd.DataFrame:
-        rows = accuracies(tables, choices)
-        wide = rows.pivot_table("value", [*CASE, "class"], "setting")
+    def values(numbers: Counted) -> pd.DataFrame:
+        index = [*CASE, "class"]
+        wide = numbers.accuracies.pivot_table("value", index, "setting")
         # A study without one of the settings has no values.
         wide = wide.reindex(columns=[setting, other])
         return (wide[setting] - wide[other]).dropna().rename("value").reset_index()
@@ -185,8 +205,8 @@ def between(setting: str, other: str) -> Values:
 def sometimes(setting: str, other: str) -> Values:
     """Return a function that says in which cases a setting is clearly above another, beyond `SOMETIMES_SHARE`."""
 
-    def values(tables: Tables, choices: Choices) -> pd.DataFrame:
-        table = between(setting, other)(tables, choices)
+    def values(numbers: Counted) -> pd.DataFrame:
+        table = between(setting, other)(numbers)
         # A case is a pair in a test domain: single classes have too few pictures.
         table = table.groupby(CASE)["value"].mean().reset_index()
         above = (table["value"] > SOMETIMES_MARGIN).astype(float)
@@ -195,27 +215,26 @@ def sometimes(setting: str, other: str) -> Values:
     return values
 
 
-def gap_beyond(tables: Tables, choices: Choices) -> pd.DataFrame:
+def gap_beyond(numbers: Counted) -> pd.DataFrame:
     """Return how much larger the gap between upper bound and cg-high is in the far domain than in other domains."""
-    # The domains are compared, so none is chosen.
-    gaps = between(UPPER, "cg-high")(tables, replace(choices, test_domain=None))
+    gaps = between(UPPER, "cg-high")(numbers)
     index = ["model", "seed", PAIR, "class"]
     wide = gaps.pivot_table("value", index, "test_domain")
-    others = wide.drop(columns=tables.far, errors="ignore")
-    if tables.far not in wide or others.empty:
+    others = wide.drop(columns=numbers.far, errors="ignore")
+    if numbers.far not in wide or others.empty:
         return gaps.iloc[:0]
-    beyond = wide[tables.far] - others.mean(axis=1)
+    beyond = wide[numbers.far] - others.mean(axis=1)
     table = beyond.dropna().rename("value").reset_index()
-    return table.assign(test_domain=tables.far)
+    return table.assign(test_domain=numbers.far)
 
 
-def _shared(tables: Tables, what: str) -> pd.DataFrame:
+def _shared(numbers: Counted, what: str) -> pd.DataFrame:
     """Return what each domain shares by a measure, in models whose test domain is the far domain.
 
     CKA is the mean over sites, all other measures are of the whole model.
     """
-    rows = tables.shared
-    rows = rows[(rows["what"] == what) & (rows["test_domain"] == tables.far)]
+    rows = numbers.shared
+    rows = rows[(rows["what"] == what) & (rows["test_domain"] == numbers.far)]
     whole = rows["site"] == WHOLE
     return rows[~whole] if what == "cka" else rows[whole]
 
@@ -226,10 +245,10 @@ def beside_others(what: str, setting: str) -> Values:
     The models are of a setting with the far domain as test domain.
     """
 
-    def values(tables: Tables, choices: Choices) -> pd.DataFrame:
-        rows = _shared(tables, what)
+    def values(numbers: Counted) -> pd.DataFrame:
+        rows = _shared(numbers, what)
         rows = rows[rows["setting"] == setting]
-        far = rows["domain"] == tables.far
+        far = rows["domain"] == numbers.far
         means = rows[far].groupby(CASE)["value"].mean()
         others = rows[~far].groupby(CASE)["value"].mean()
         return (means - others).dropna().rename("value").reset_index()
@@ -240,9 +259,9 @@ def beside_others(what: str, setting: str) -> Values:
 def shared_between(what: str, setting: str, other: str) -> Values:
     """Return a function that subtracts what the far domain shares in another setting from what it shares in one."""
 
-    def values(tables: Tables, choices: Choices) -> pd.DataFrame:
-        rows = _shared(tables, what)
-        rows = rows[rows["domain"] == tables.far]
+    def values(numbers: Counted) -> pd.DataFrame:
+        rows = _shared(numbers, what)
+        rows = rows[rows["domain"] == numbers.far]
         wide = rows.pivot_table("value", CASE, "setting")
         wide = wide.reindex(columns=[setting, other])
         return (wide[setting] - wide[other]).dropna().rename("value").reset_index()
@@ -257,11 +276,11 @@ def correlation(what: str) -> Values:
     value is Spearman's correlation, if at least four models have both numbers.
     """
 
-    def values(tables: Tables, choices: Choices) -> pd.DataFrame:
+    def values(numbers: Counted) -> pd.DataFrame:
         by = [*CASE, "setting"]
-        accuracy = accuracies(tables, choices).groupby(by)["value"].mean()
-        rows = _shared(tables, what)
-        rows = rows[rows["domain"] == tables.far]
+        accuracy = numbers.accuracies.groupby(by)["value"].mean()
+        rows = _shared(numbers, what)
+        rows = rows[rows["domain"] == numbers.far]
         shared = rows.groupby(by)["value"].mean()
         both = pd.DataFrame({"accuracy": accuracy, "shared": shared}).dropna()
         both = both[both.index.get_level_values("setting").isin(COMPOSITIONAL)]
@@ -471,45 +490,43 @@ def judged(tables: Tables, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
         Columns claim, measure, first (whether the measure judges the claim), way, sign, value, low, high, p, p_holm (of
         first measures as written), n_units, n_models, share (of the units on the predicted side), verdict.
     """
+    plain = Choices()
     rows = list[dict[str, object]]()
-    for claim in claims:
-        for place, measure in enumerate(claim.measures):
-            for way, numbers, n_models in _counted(tables, measure):
+    for way, choices in alternatives(tables).items():
+        numbers = counted(tables, choices)
+        of_accuracy = any(
+            getattr(choices, name) != getattr(plain, name) for name in _OF_ACCURACY
+        )
+        for claim in claims:
+            for place, measure in enumerate(claim.measures):
+                values = measure.values(numbers)
+                if choices.test_domain is not None:
+                    values = values[values["test_domain"] == choices.test_domain]
+                # A choice about accuracy changes nothing in what is shared, whose values have no classes either.
+                applies = measure.of_accuracy or not of_accuracy
+                if not applies or choices.unit not in values:
+                    continue
+                means = values.groupby(choices.unit)["value"].mean()
+                # One test domain or one pair has no spread.
+                if way != AS_WRITTEN and len(means) < 2:
+                    continue
                 about: dict[str, object] = {
                     "claim": claim.name,
                     "measure": measure.name,
                     "first": place == 0,
                     "way": way,
-                    "n_models": n_models,
+                    "n_models": len(values.drop_duplicates(CASE)),
                 }
-                rows.append(about | _evidence(measure, numbers))
+                evidence = _evidence(measure, means.to_numpy(dtype=float))
+                rows.append(about | evidence)
     table = pd.DataFrame(rows)
     judging = table["first"] & (table["way"] == AS_WRITTEN)
-    return table.assign(p_holm=holm(table["p"].where(judging)))
-
-
-def _counted(tables: Tables, measure: Measure) -> Iterator[tuple[str, np.ndarray, int]]:
-    """Yield every way to count that applies to a measure, with the means of its units and the number of cases."""
-    plain = Choices()
-    for way, choices in alternatives(tables).items():
-        changed = [
-            name
-            for name in _OF_ACCURACY
-            if getattr(choices, name) != getattr(plain, name)
-        ]
-        if changed and not measure.of_accuracy:
-            continue
-        values = measure.values(tables, choices)
-        if choices.test_domain is not None:
-            values = values[values["test_domain"] == choices.test_domain]
-        if choices.without_model is not None:
-            values = values[values["model"] != choices.without_model]
-        if choices.unit not in values:
-            continue
-        # A pair of one test domain or one class has no spread over these.
-        means = values.groupby(choices.unit)["value"].mean().to_numpy(dtype=float)
-        if way == AS_WRITTEN or len(means) > 1:
-            yield way, means, len(values.drop_duplicates(CASE))
+    # The rows of a claim stand together, in the order of the claims.
+    order = {claim.name: place for place, claim in enumerate(claims)}
+    table = table.assign(p_holm=holm(table["p"].where(judging)))
+    return table.sort_values(
+        "claim", key=lambda names: names.map(order), kind="stable", ignore_index=True
+    )
 
 
 def _evidence(measure: Measure, means: np.ndarray) -> dict[str, object]:
@@ -583,12 +600,12 @@ def seeds_needed(tables: Tables) -> pd.DataFrame:
     Returns:
         Columns measure, mean, sd, n_pairs, seeds.
     """
-    contrasts = {claim.measures[0] for claim in CLAIMS if claim.name in PRIMARY}
-    ordered = [claim.measures[0] for claim in CLAIMS if claim.measures[0] in contrasts]
+    ordered = [claim.measures[0] for claim in CLAIMS if claim.name in PRIMARY]
     ordered.append(_contrast("leave-out", "cg-high"))
+    numbers = counted(tables, Choices())
     rows = list[tuple[object, ...]]()
     for measure in ordered:
-        values = measure.values(tables, Choices())
+        values = measure.values(numbers)
         means = values.groupby(PAIR)["value"].mean()
         if len(means) > 1:
             sd = float(means.std())
@@ -601,6 +618,8 @@ def seeds_needed(tables: Tables) -> pd.DataFrame:
 
 def n_for(sd: float, effect: float = EFFECT) -> int:
     """Return the smallest number of values with a chance of `POWER` to see an effect, for their spread."""
+    if sd == 0:  # two equal values leave no doubt
+        return 2
     for n in range(2, 1000):
         bound = stats.t.ppf(1 - LEVEL / 2, n - 1)
         shift = effect / sd * np.sqrt(n)

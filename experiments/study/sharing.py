@@ -48,7 +48,7 @@ from circuitry.data import Decoding, chosen_names, class_key, image_listing
 from circuitry.interventions import CheckSettings, OwnPartSettings
 from circuitry.models import Clip
 from circuitry.questions import OwnParts
-from circuitry.training import SaeTraining, checkpoints, train_sae_on_images
+from circuitry.training import SaeTraining, train_sae_on_images
 from experiments.representations.embedding_set import Embeddings
 from experiments.representations.embeddings import embed_images, embed_texts
 from experiments.representations.features import compare_features
@@ -269,7 +269,8 @@ def shared_of_runs(
             )
 
         def do(job: Job, _: object) -> list[Path]:
-            _, last = checkpoints(run.folder)[-1]
+            kept = run.checkpoints()
+            last = kept[max(kept)]
             clip = load_clip(run.model, last, device=device).with_decoding(decoding)
             table = shared_by(
                 clip, images, held_out, tested, path.parent, settings, alone
