@@ -94,6 +94,8 @@ def train_clip(
     start: dict[str, Tensor] = {}
     if settings.start is not None:
         start = starting_weights(settings.start, built, name)
+        # The folder of a start may be moved; its weights must stay the same.
+        held["start"] = Path(settings.start).name
         held["start_weights"] = weights_digest(start)
         arguments["start"] = out / "start.pt"
     folder = claim_run(out, settings, {name: config}, tables[0], **held)
