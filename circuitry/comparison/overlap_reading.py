@@ -306,11 +306,11 @@ def _ceilings(table: pd.DataFrame) -> _Ceilings | None:
     if rows.empty:
         return None
     folds = FoldArray.from_table(rows)
+    chance = rows.groupby("site")["chance"].mean().reindex(folds.sites).to_numpy()
     cells = pair_cells(folds)
     # A single style has a ceiling, but no pair.
     if not cells.pairs:
         return None
-    chance = rows.groupby("site")["chance"].mean().reindex(folds.sites).to_numpy()
     return _Ceilings(cells, chance, draw_resamples(folds.classes, folds.n_folds))
 
 

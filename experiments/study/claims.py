@@ -440,7 +440,7 @@ CLAIMS = (
             _related("overlap", "node overlap of Fisher circuits"),
             _related("cka", "CKA"),
             _related("features", "shared features"),
-            _related("part", "own parts, share of the ceiling"),
+            _related("part_of_ceiling", "own parts, share of the ceiling"),
             _related("transfer", "transfer of circuits"),
         ),
     ),

@@ -19,9 +19,13 @@ from itertools import combinations
 from pathlib import Path
 
 from circuitry.runs import InputError, file_lock
-from circuitry.data import DomainFolder, ImageRecord, readable
-from circuitry.data.image_lists import ListedImage
-from circuitry.data.image_sources import ImageList
+from circuitry.data import (
+    DomainFolder,
+    ImageList,
+    ImageRecord,
+    ListedImage,
+    readable,
+)
 from circuitry.models import templates_of
 from circuitry.training import (
     ClipTraining,

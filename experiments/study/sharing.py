@@ -42,8 +42,7 @@ from circuitry import (
     load_clip,
 )
 from circuitry.circuits import Measure, ReadingSettings, depth_bias
-from circuitry.comparison import KNOWN, Comparison, lesion_summary
-from circuitry.comparison.overlap_reading import overlap_by_styles
+from circuitry.comparison import KNOWN, Comparison, lesion_summary, overlap_by_styles
 from circuitry.data import Decoding, chosen_names, class_key, image_listing
 from circuitry.interventions import CheckSettings, OwnPartSettings
 from circuitry.models import Clip
@@ -85,7 +84,8 @@ SHARED = {
     "ratio": "node overlap, ratio to the ceiling",
     "kept": "answers kept by the domain's own circuits",
     "transfer": "answers kept by others' circuits",
-    "part": "own parts, share of the ceiling",
+    "part": "overlap of own parts",
+    "part_of_ceiling": "own parts, share of the ceiling",
     "edges": "edges of own parts",
     "study_units": "node overlap of the study's circuits",
     "study_edges": "edge Jaccard of the study's circuits",
@@ -562,19 +562,30 @@ def _by_own_parts(
 def read_own_parts(tables: Mapping[str, pd.DataFrame]) -> Rows:
     """Yield how far own parts of a class agree between domains, from the tables of `OwnParts.run`.
 
-    ``part`` is the overlap of units as a share of the ceiling, ``edges`` the same of edges. ``lesion`` is the share of
-    answers that is lost without the own parts of other domains, minus the share lost without random units.
+    ``part`` is the overlap above the chance level, ``part_of_ceiling`` the same as a share of the ceiling, ``edges``
+    the share of common edges. ``lesion`` is the share of answers that is lost without the own parts of other domains,
+    minus the share lost without random units.
     """
-    pairs = overlap_by_styles(tables["overlaps"])
-    # Each pair of domains has one row, but counts for both domains.
-    turned = pairs.rename(columns={"domain_a": "domain_b", "domain_b": "domain_a"})
-    both = pd.concat([pairs, turned]).dropna(subset="value")
-    for what, compared in (("part", "units"), ("edges", "edges")):
-        shares = both[both["compared"] == compared].groupby("domain_a")["value"]
-        yield from _rows(what, shares.mean())
+    pairs = tables["overlaps"]
+    pairs = pairs.query("class_a == class_b and domain_a != domain_b")
+    both = _for_both_domains(pairs)
+    above = (both["overlap"] - both["chance"]).groupby(both["domain_a"]).mean()
+    yield from _rows("part", above)
+    yield from _rows("edges", both.groupby("domain_a")["edges"].mean())
+    # Parts that were found once have no ceiling.
+    if "half_a" in pairs:
+        of_units = overlap_by_styles(tables["overlaps"]).query("compared == 'units'")
+        shares = _for_both_domains(of_units).dropna(subset="value")
+        yield from _rows("part_of_ceiling", shares.groupby("domain_a")["value"].mean())
     summary = lesion_summary(tables["lesions"], ("styles", "domain"))
     summary = summary.query("styles == 'another style' and answers == 'own class'")
     remaining = summary.pivot(index="domain", columns="cut", values="value")
     # A model that knows its classes in one domain alone has no lesions of other domains.
     if {"part", "random"} <= set(remaining):
         yield from _rows("lesion", remaining["random"] - remaining["part"])
+
+
+def _for_both_domains(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return pairs of domains twice, because each pair has one row, but counts for both domains."""
+    turned = pairs.rename(columns={"domain_a": "domain_b", "domain_b": "domain_a"})
+    return pd.concat([pairs, turned])

@@ -13,10 +13,11 @@ from typing import Any
 
 from circuitry.runs import InputError
 from circuitry.data import chosen_names
-from circuitry.data.image_sources import read_table
 from circuitry.training import kept_checkpoints, read_run
 from experiments.study.run_tables import setting_family
 from experiments.study.selection import SETTINGS, MixtureSettings
+
+import pandas as pd
 
 NOTHING_MORE = "none"  # stands for no base set, and for no images of ImageNet-Sketch
 
@@ -99,7 +100,14 @@ def runs_of_table(path: Path) -> list[StudyRun]:
     depend on it; the held-out classes, with commas between them; and the seed. Results go into a folder beside the
     table.
     """
-    table = read_table(path, "a table of models")
+    separator = "," if path.suffix == ".csv" else "\t"
+    try:
+        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"Expected a table of models with the columns {', '.join(TABLE_COLUMNS)} in {path}, but it cannot be read: "
+            f"{error}"
+        ) from None
     missing = [name for name in TABLE_COLUMNS if name not in table]
     if missing:
         raise InputError(

@@ -291,7 +291,8 @@ def test_the_study_is_written(
     table = accuracies.query(
         "seed == 0 and domain == 'sketch' and texts == 'trained words' and measure == 'among all' and epoch == 3"
     )
-    found = table[(table["class"] == pair[0]) & (table["setting"] == "cg-low")]["value"]
+    table = table.query("test_domain == 'sketch' and setting == 'cg-low'")
+    found = table[table["class"] == pair[0]]["value"]
     assert found.tolist() == pytest.approx([np.mean(right)])
     capsys.readouterr()
 
