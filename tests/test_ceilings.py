@@ -15,17 +15,17 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "tokens of the package": 284_150,
+    "tokens of the package": 285_700,
     "tokens a line of code": 8.51,
-    "comprehensions in 1,000 lines": 27.45,
+    "comprehensions in 1,000 lines": 27.5,
     "assignments to tuples in 1,000 lines": 9.63,
     "conditional expressions in 1,000 lines": 13.8,
     "classes": 220,
     "classes of settings": 33,
     "modules that attribute loads": 89,
     "names at the top": 38,
-    "tokens of experiments": 129_700,
-    "tokens of tests": 412_200,
+    "tokens of experiments": 138_000,
+    "tokens of tests": 420_500,
 }
 
 

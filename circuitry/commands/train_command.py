@@ -1,8 +1,10 @@
 """Train a CLIP on images sorted by domain and class, or on any table of captioned images.
 
 With ``--data``, the training images are all images in the train lists (root/<domain>_train.txt) of the chosen domains.
-Their captions are in the table root/captions.tsv, with the columns filepath and title. With ``--table``, the training
-images are listed in another table with these columns and with full paths, such as a training mixture.
+Their captions are in the table root/captions.tsv, with the columns filepath and title; without this table they are
+sentences with a word for the style and the class. Without lists all images train, and accuracy is of these. With
+``--table``, the training images are listed in another table with these columns and with full paths, such as a training
+mixture.
 
 The model is trained by open_clip's own trainer. The command prints the path of the checkpoint, and the zero-shot
 accuracy on the test lists of ``--data``. If the training is killed, the same command goes on after the last complete
@@ -15,6 +17,8 @@ as many GPUs as the study did, unless ``--processes`` says otherwise.
     circuitry train --data EmojiDomains --out runs/emoji-clip
     circuitry train --preset rn50-imagenet-captions --table mixture.tsv --data DomainNet \\
         --out runs/rn50 --workers 8
+    circuitry train --start mine.pt --model ViT-B-32 --lr 1e-5 --data pictures --out runs/tuned  # fine-tuning
+    circuitry train --preset lite0-tuned --data pictures --out runs/lite0  # a tower of photographs becomes a CLIP
     circuitry train ... --processes 1 --accumulation 8      # on one GPU, with the same batch norms
     circuitry train ... --cluster slurm --job-options slurm_partition=gpu gpus_per_node=8  # as a job
 """
@@ -129,6 +133,10 @@ def table_of_folder(config: Config) -> Path:
     records = data.DomainFolder(
         config.data, split="train", domains=config.domains
     ).records
+    if not (config.data / "captions.tsv").is_file():
+        generated = training.generated_captions()
+        captioned = training.with_captions(records, generated)
+        return training.write_captioned_table(captioned, config.out / "train.tsv")
     captions = training.read_captions(config.data)
     if config.name_class:
         for record in records:

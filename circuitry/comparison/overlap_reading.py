@@ -297,7 +297,7 @@ def _fewest_images(overlaps: pd.DataFrame) -> "pd.Series[int]":
 
 
 def _ceilings(table: pd.DataFrame) -> _Ceilings | None:
-    """Return the overlaps of one class in one style and in two styles, across the halves; None if there are none."""
+    """Return the overlaps of one class in one style and in two styles, across halves; None without two styles."""
     one_class = table["class_a"] == table["class_b"]
     # Parts of one half in two styles are compared only where a class has no ceiling.
     two_halves = table["half_a"] != table["half_b"]
@@ -307,16 +307,17 @@ def _ceilings(table: pd.DataFrame) -> _Ceilings | None:
         return None
     folds = FoldArray.from_table(rows)
     chance = rows.groupby("site")["chance"].mean().reindex(folds.sites).to_numpy()
-    return _Ceilings(
-        pair_cells(folds), chance, draw_resamples(folds.classes, folds.n_folds)
-    )
+    cells = pair_cells(folds)
+    # A single style has a ceiling, but no pair.
+    if not cells.pairs:
+        return None
+    return _Ceilings(cells, chance, draw_resamples(folds.classes, folds.n_folds))
 
 
 def _mean_shares(table: pd.DataFrame) -> Mapping[Hashable, tuple[float, float, float]]:
     """Return the mean share of the ceiling over pairs of styles, with its 95 % interval, by measure."""
     ceilings = _ceilings(table)
-    # A single style has a ceiling, but no pair.
-    if ceilings is None or not ceilings.cells.pairs:
+    if ceilings is None:
         return {}
     spread = mean_ratio(*ceilings)
     values = zip(spread.value, *spread.interval(), strict=True)

@@ -11,6 +11,8 @@ from .drawn_set import drawn_images as drawn_images
 from .file_check import MissingFiles as MissingFiles
 from .folds import fold_numbers as fold_numbers
 from .folds import item_column as item_column
+from .image_lists import ListedImage as ListedImage
+from .image_sources import ImageList as ImageList
 from .imagenet_classes import STUDY_HELD_OUT as STUDY_HELD_OUT
 from .imagenet_classes import class_key as class_key
 from .imagenet_classes import imagenet_index as imagenet_index

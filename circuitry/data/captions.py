@@ -18,15 +18,19 @@ SHARED_STYLE_WORDS = ("image", "picture")
 
 STYLE_WORDS: Mapping[str, tuple[str, ...]] = MappingProxyType(
     {
+        "art_painting": (*SHARED_STYLE_WORDS, "painting", "art"),
+        "cartoon": (*SHARED_STYLE_WORDS, "cartoon", "comic"),
         "clipart": (*SHARED_STYLE_WORDS, "clipart", "illustration"),
         "infograph": (*SHARED_STYLE_WORDS, "infograph", "informational chart"),
         "painting": (*SHARED_STYLE_WORDS, "painting", "art"),
+        "photo": (*SHARED_STYLE_WORDS, "photo", "snapshot"),
         "quickdraw": (*SHARED_STYLE_WORDS, "quickdraw", "doodle"),
         "real": (*SHARED_STYLE_WORDS, "photo", "snapshot"),
         "sketch": (*SHARED_STYLE_WORDS, "sketch", "drawing"),
     }
 )
-"""Style words of each domain, as in the study: the two shared words, then two words that no other domain has."""
+"""Style words of each domain: the two shared words, then two words that fit no unlike domain. The words of DomainNet's
+domains are the study's. The domains of PACS are art_painting, cartoon, photo and sketch."""
 
 PATTERNS = (
     "{a_style} of a {class_name}.",

@@ -19,7 +19,12 @@ log = logging.getLogger(__name__)
 
 
 class ListedImage(NamedTuple):
-    """An image that a list, table or folder names."""
+    """An image that a list, table or folder names.
+
+    Example:
+        >>> circuitry.data.ListedImage("real/cup/1.png", "cup").class_name
+        'cup'
+    """
 
     relative: str
     """Path below the root: ``domain/class/file``."""

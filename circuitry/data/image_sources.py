@@ -76,7 +76,15 @@ log = logging.getLogger(__name__)
 
 
 class ImageList(NamedTuple):
-    """The images that a source names."""
+    """The images that a source names. A `DomainFolder` of it has these images alone.
+
+    Example:
+        >>> first = folder.select("cup", "real")[:1]
+        >>> listed = [circuitry.data.ListedImage(record.relative, "cup") for record in first]
+        >>> few = circuitry.data.ImageList(folder.root, {"real": listed}, folder.all_classes)
+        >>> len(circuitry.DomainFolder(few))
+        1
+    """
 
     root: Path
     """Folder of the images."""

@@ -123,7 +123,16 @@ def check_state(
         InputError: if a key is only in the model or only in the state dict, if a tensor has another shape in the model,
             or if `check_numbers` refuses a tensor. The message names the first such key.
     """
-    expected = model.state_dict()
+    check_weights(model.state_dict(), state, source, name)
+
+
+def check_weights(
+    expected: Mapping[str, Tensor],
+    state: Mapping[str, Tensor],
+    source: str,
+    name: str,
+) -> None:
+    """Check a state dict as `check_state` does, against the weights of a model by name."""
     # All keys, in the model's order: the first key that differs tells most about the model that the file is of.
     for key in dict.fromkeys([*expected, *state]):
         ours = expected.get(key)

@@ -23,8 +23,15 @@ from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.jobs import Job
 from circuitry.runs.manifest import write_json
+from circuitry.runs.provenance import weights_digest
 from circuitry.training.open_clip_process import diverged, run_trainer
-from circuitry.training.run_folder import TRAINING_JOB, claim_run, described
+from circuitry.training.run_folder import (
+    TRAINING_JOB,
+    checkpoints,
+    claim_run,
+    described,
+)
+from circuitry.training.starting_weights import starting_weights
 from circuitry.training.trainer_table import check_training_table
 from circuitry.training.training_settings import ClipTraining, TrainingWork
 
@@ -39,6 +46,8 @@ def train_clip(
     validation: Path | None = None,
 ) -> Path:
     """Train a CLIP model on captioned images; return its last checkpoint, ``out/checkpoints/epoch_N.pt``.
+
+    Checkpoints of a finished training hold weights alone.
 
     If a run with the same settings in the same folder is finished, its checkpoint is returned at once. If the run is
     not finished, it resumes after its last complete epoch. Then its random numbers differ from the random numbers of an
@@ -55,8 +64,8 @@ def train_clip(
             without it.
 
     Raises:
-        InputError: if the device, a table or the configuration of the model cannot be used, if ``out`` has a run with
-            other settings, or if the training diverges.
+        InputError: if the device, a table or the configuration of the model cannot be used, if the start has another
+            image tower, if ``out`` has a run with other settings, or if the training diverges.
         RuntimeError: if the trainer fails. The message ends with the last lines that the trainer printed.
 
     Example:
@@ -79,7 +88,16 @@ def train_clip(
     config = open_clip.get_model_config(name)
     arguments = _arguments(out, name, tables, settings, work)
     arguments |= {"device": device, "log-every-n-steps": max(1, steps // 10)}
-    held = {"validation": described(tables[1])} if validation is not None else {}
+    held: dict[str, Any] = {}
+    if validation is not None:
+        held["validation"] = described(tables[1])
+    start: dict[str, Tensor] = {}
+    if settings.start is not None:
+        start = starting_weights(settings.start, built, name)
+        # The folder of a start may be moved; its weights must stay the same.
+        held["start"] = Path(settings.start).name
+        held["start_weights"] = weights_digest(start)
+        arguments["start"] = out / "start.pt"
     folder = claim_run(out, settings, {name: config}, tables[0], **held)
     checkpoint = out / "checkpoints" / f"epoch_{settings.epochs}.pt"
     console = out / "console.log"
@@ -87,12 +105,16 @@ def train_clip(
     def train(job: Job, nothing: Any) -> list[Path]:
         _check_resumed(checkpoint.with_name(_LATEST), built, name, settings)
         write_json(arguments["model"], config)
+        if start:
+            torch.save(start, arguments["start"])
         run_trainer(arguments, console, settings, work, steps * settings.batch_size)
         if not checkpoint.is_file():
             raise RuntimeError(
                 f"open_clip's trainer ended without {checkpoint}; all it printed is in {console}"
             )
         _check_converged(read_checkpoint(checkpoint), settings, settings.epochs)
+        for _, kept in checkpoints(out):
+            _drop_optimizer(kept)
         _write_validation(checkpoint.with_name("results.jsonl"), out / "validation.csv")
         return [checkpoint]
 
@@ -100,6 +122,7 @@ def train_clip(
         folder.run(train)  # if another process trains in this folder, this waits for it
         # The file is removed only now, because a run whose last checkpoint is incomplete resumes from it.
         checkpoint.with_name(_LATEST).unlink(missing_ok=True)
+        (out / "start.pt").unlink(missing_ok=True)
     return checkpoint
 
 
@@ -214,6 +237,15 @@ def _write_validation(results: Path, target: Path) -> None:
     columns = [*first, *table.columns.difference(first, sort=False)]
     with whole_file(target) as temporary:
         table[columns].to_csv(temporary, index=False)
+
+
+def _drop_optimizer(checkpoint: Path) -> None:
+    """Write a checkpoint of a finished training again without the state of the optimizer, in a third of its size."""
+    content = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    if "optimizer" in content:
+        del content["optimizer"]
+        with whole_file(checkpoint) as temporary:
+            torch.save(content, temporary)
 
 
 def _built(name: str) -> nn.Module:

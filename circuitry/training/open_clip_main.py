@@ -1,16 +1,22 @@
-"""Run open_clip's trainer in this process, with four additions to the arguments of ``open_clip_train.main``.
+"""Run open_clip's trainer in this process, with six additions to the arguments of ``open_clip_train.main``.
 
 - ``--model`` can also be a JSON file with the configuration of a model.
 - ``--end-with-stdin``: end this process when its standard input is closed, which happens when the parent process dies.
 - ``--keep-untrained``: write the model before its first step as ``epoch_0.pt``.
 - ``--upright``: turn pictures upright and put them on white before they are transformed, as `load_image` does.
+- ``--start``, followed by a file: take the weights in this file before training. Other weights of the model are new.
+- ``--freeze-norms``: batch norms of the image tower keep their statistics.
+
+On a CPU the weights are stored channels last, which makes convolutions faster.
 """
 
 import os
 import sys
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
+from types import MethodType
 from typing import Any
 
 # timm would import wandb, which leaves folders on the disk if the process is killed.
@@ -22,6 +28,7 @@ import open_clip_train.main as trainer
 import torch
 from PIL import Image
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torchvision.transforms import Compose
 
 from circuitry.data.images import picture_formats, upright
@@ -84,26 +91,71 @@ def keep_untrained() -> None:
     trainer.train_one_epoch = train
 
 
-def decode_upright() -> None:
-    """Make the trainer turn pictures upright and put them on white before it applies its transforms."""
+Created = tuple[nn.Module, Any, Any]
+"""A model, its transform of images in training, and its transform in validation."""
+
+
+def after_creation(change: Callable[..., Created]) -> None:
+    """Make the trainer change the model and the transforms that it creates. The function takes and returns them."""
     create = trainer.create_model_and_transforms
 
-    def created(*given: Any, **named: Any) -> tuple[nn.Module, Any, Any]:
-        model, training, validation = create(*given, **named)
-        return model, Compose([upright, training]), Compose([upright, validation])
+    def created(*given: Any, **named: Any) -> Created:
+        return change(*create(*given, **named))
 
     trainer.create_model_and_transforms = created
+
+
+def decoding_upright(model: nn.Module, training: Any, validation: Any) -> Created:
+    """Turn pictures upright and put them on white before the transforms are applied."""
+    return model, Compose([upright, training]), Compose([upright, validation])
+
+
+def channels_last(model: nn.Module, training: Any, validation: Any) -> Created:
+    """Store weights channels last if the model is on a CPU."""
+    for weight in model.parameters():
+        if weight.device.type == "cpu" and weight.ndim == 4:
+            weight.data = weight.data.contiguous(memory_format=torch.channels_last)
+    return model, training, validation
+
+
+def freezing_norms(model: nn.Module, training: Any, validation: Any) -> Created:
+    """Let the batch norms of the image tower stay in evaluation mode, where they do not change their statistics."""
+    for module in model.get_submodule("visual").modules():
+        if isinstance(module, _BatchNorm):
+            # The trainer puts the whole model into training mode before each epoch.
+            module.train = MethodType(_stay_in_evaluation, module)  # type: ignore[method-assign]
+            module.eval()
+    return model, training, validation
+
+
+def _stay_in_evaluation(module: nn.Module, mode: bool = True) -> nn.Module:
+    return nn.Module.train(module, False)
+
+
+def starting_from(
+    weights: Path, model: nn.Module, training: Any, validation: Any
+) -> Created:
+    """Give a model the weights in a file, which may be some of its weights."""
+    state = torch.load(weights, map_location="cpu", weights_only=True)
+    model.load_state_dict(state, strict=False)
+    return model, training, validation
 
 
 if __name__ == "__main__":
     given = sys.argv[1:]
     # This also holds for the files that the trainer's data sets open. So no file is handed to another program.
     Image.ID[:] = picture_formats()
-    changes = {
+    changes: dict[str, Callable[[], None]] = {
         "--end-with-stdin": end_with_stdin,
         "--keep-untrained": keep_untrained,
-        "--upright": decode_upright,
+        "--upright": partial(after_creation, decoding_upright),
+        "--freeze-norms": partial(after_creation, freezing_norms),
     }
+    after_creation(channels_last)
+    if "--start" in given:
+        place = given.index("--start")
+        after_creation(partial(starting_from, Path(given[place + 1])))
+        del given[place : place + 2]
     for option in changes.keys() & given:
         given.remove(option)
         changes[option]()

@@ -6,7 +6,7 @@ jobs. A job that is finished is not done again: its files are checked and read.
 
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,6 @@ from circuitry.data import (
 from circuitry.models import Clip, load_clip, templates_of
 from circuitry.training import (
     ZERO_SHOT_TEXTS,
-    kept_checkpoints,
     predictions,
     tidy_accuracy,
     write_predictions,
@@ -45,6 +44,14 @@ import torch
 _FORMAT = "circuitry evaluation 4"
 
 
+TEMPLATE_SETS: dict[str, Any] = {
+    **ZERO_SHOT_TEXTS,
+    "style words": style_word_templates(),
+}
+"""The templates of class texts: both sets of the study, which are all templates and the templates with style words, and
+the templates that name the style of a domain."""
+
+
 @dataclass(frozen=True, eq=False)
 class EvaluationSet:
     """Images to classify, with the names of their classes in prompts."""
@@ -54,6 +61,8 @@ class EvaluationSet:
     style: str | None = None
     """The style that all prompts name, if the held-out classes of a run do not apply to these images. If it is None,
     prompts name the style of each image's domain."""
+    templates: Mapping[str, Any] = field(default_factory=lambda: TEMPLATE_SETS)
+    """The templates of each classifier of a CLIP model."""
 
     @cached_property
     def listing(self) -> dict[str, str]:
@@ -77,14 +86,6 @@ def imagenet_validation(
     called = imagenet_names(names)
     in_prompts = [called[index[wnid]] for wnid in images.all_classes]
     return EvaluationSet(images, in_prompts, style="real")
-
-
-TEMPLATE_SETS: dict[str, Any] = {
-    **ZERO_SHOT_TEXTS,
-    "style words": style_word_templates(),
-}
-"""The templates of class texts: both sets of the study, which are all templates and the templates with style words, and
-the templates that name the style of a domain."""
 
 
 def extract_accuracies(
@@ -114,7 +115,7 @@ def extract_accuracies(
         and ``run``.
     """
     names = run_names(runs)
-    chosen = [kept_checkpoints(run.folder, epochs) for run in runs]
+    chosen = [run.checkpoints(epochs) for run in runs]
     tables: dict[int, pd.DataFrame] = {}
     # A process waits until all jobs of a run are done, so that processes begin with different runs.
     for i in work.rank.order(range(len(runs))):
@@ -161,7 +162,7 @@ def _evaluated(
     """
     images = tests.images
     # A supervised model has a head, so it needs no texts of classes.
-    templates = {} if run.supervised else TEMPLATE_SETS
+    templates = {} if run.supervised else tests.templates
     styles = {domain: tests.style or domain for domain in images.domains}
     held_out: tuple[str, ...] = ()
     if run.held_out and tests.style is None:

@@ -98,6 +98,59 @@ def relate_over_models(
     return table[list(RELATIONS)]
 
 
+def jackknife_over(
+    points: pd.DataFrame,
+    whats: Sequence[str],
+    withs: Sequence[str],
+    column: str,
+) -> pd.DataFrame:
+    """Return the jackknife intervals of the correlations of `relate_over_models` over the values of a column.
+
+    All models with one value, such as one pair of held-out classes, are left out together.
+
+    Returns:
+        Columns what, with, low, high, n_values.
+    """
+    names = ["what", "with"]
+    whole = relate_over_models(points, whats, withs)
+    without = list[pd.Series]()
+    for value in sorted(set(points[column])):
+        table = relate_over_models(points[points[column] != value], whats, withs)
+        without.append(table["rho"])
+    # [correlations, left-out values]
+    left = np.array(without, dtype=float).T
+    intervals = np.array(list(map(jackknife_interval, whole["rho"], left)))
+    # The jackknife's interval is symmetric, and may pass the ends of the range of a correlation.
+    return whole[names].assign(
+        low=np.maximum(intervals[:, 0], -1.0),
+        high=np.minimum(intervals[:, 1], 1.0),
+        n_values=points[column].nunique(),
+    )
+
+
+def picks_the_better(
+    points: pd.DataFrame, what: str, accuracy: str, sign: int = 1
+) -> tuple[float, int]:
+    """Return how often a number picks the better of two models of one stratum, and the number of pairs of models.
+
+    The better model is more accurate. Of two equally accurate models neither is better.
+
+    Args:
+        sign: -1 if the smaller number is to pick the better model.
+    """
+    right = list[bool]()
+    for _, models in points.groupby(_STRATUM):
+        x = sign * models[what].to_numpy(dtype=float)
+        y = models[accuracy].to_numpy(dtype=float)
+        # All pairs of models: differences of the number and of the accuracy.
+        i, j = np.triu_indices(len(models), 1)
+        dx = x[i] - x[j]
+        dy = y[i] - y[j]
+        comparable = (dy != 0) & ~np.isnan(dx)
+        right += (np.sign(dx) == np.sign(dy))[comparable].tolist()
+    return (float(np.mean(right)) if right else np.nan), len(right)
+
+
 def _relate(
     used: pd.DataFrame, what: str, other: str, given: str | None, seed: int
 ) -> dict[str, float]:

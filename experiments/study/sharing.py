@@ -42,12 +42,12 @@ from circuitry import (
     load_clip,
 )
 from circuitry.circuits import Measure, ReadingSettings, depth_bias
-from circuitry.comparison import KNOWN, Comparison, lesion_summary
-from circuitry.data import Decoding, chosen_names, class_key
+from circuitry.comparison import KNOWN, Comparison, lesion_summary, overlap_by_styles
+from circuitry.data import Decoding, chosen_names, class_key, image_listing
 from circuitry.interventions import CheckSettings, OwnPartSettings
 from circuitry.models import Clip
 from circuitry.questions import OwnParts
-from circuitry.training import SaeTraining, checkpoints, train_sae_on_images
+from circuitry.training import SaeTraining, train_sae_on_images
 from experiments.representations.embedding_set import Embeddings
 from experiments.representations.embeddings import embed_images, embed_texts
 from experiments.representations.features import compare_features
@@ -62,7 +62,11 @@ from experiments.study.checkpoint_accuracy import (
     extract_accuracies,
     run_names,
 )
-from experiments.study.run_tables import kinds_of_runs, screened_classes
+from experiments.study.run_tables import (
+    kinds_of_runs,
+    screened_classes,
+    setting_family,
+)
 from experiments.study.separation import compare_distances, distance
 from experiments.study.study_run import StudyRun
 
@@ -70,7 +74,7 @@ import numpy as np
 import pandas as pd
 
 # Rises when a folder of an older version would hold other numbers under the same settings.
-FORMAT = "circuitry sharing 3"
+FORMAT = "circuitry sharing 4"
 ACCURACIES = ("held_out", "alone", "own_style", "centred", "harmonic_mean")
 """Kinds of accuracy in the test domain; see `accuracy_kinds`."""
 WHOLE = "whole"
@@ -81,10 +85,14 @@ SHARED = {
     "kept": "answers kept by the domain's own circuits",
     "transfer": "answers kept by others' circuits",
     "part": "overlap of own parts",
+    "part_of_ceiling": "own parts, share of the ceiling",
     "edges": "edges of own parts",
     "study_units": "node overlap of the study's circuits",
     "study_edges": "edge Jaccard of the study's circuits",
     "study_kernel": "Weisfeiler-Lehman kernel of the study's circuits",
+    "all_units": "node overlap of the study's circuits, all classes",
+    "all_edges": "edge Jaccard of the study's circuits, all classes",
+    "all_kernel": "Weisfeiler-Lehman kernel of the study's circuits, all classes",
     "lesion": "answers lost without others' own parts",
     "cka": "CKA at the last site",
     "features": "shared features",
@@ -114,12 +122,14 @@ STUDY_CIRCUITS: Mapping[str, Any] = {
 }
 """Settings of `extract` by which the study found circuits."""
 STUDY_MEASURES = {
-    "study_units": Measure("node_overlap"),
-    "study_edges": Measure("edge_jaccard"),
-    "study_kernel": Measure("wl_kernel", max(OF_COMPARE["kernel_depths"])),
+    "units": Measure("node_overlap"),
+    "edges": Measure("edge_jaccard"),
+    "kernel": Measure("wl_kernel", max(OF_COMPARE["kernel_depths"])),
 }
 """The measures by which the study compared circuits. The kernel has the largest depth, which the study's code calls
 one less."""
+FEWEST_CLASSES = 4
+"""The unbiased estimate of CKA divides by n - 3, where n is the number of classes."""
 Rows = Iterator[tuple[str, str, str, float]]
 """Rows of a table: the measure (column ``what``), the site, the domain, the value."""
 
@@ -145,6 +155,8 @@ class SharingSettings:
     study_circuits: bool = False
     """Also compare circuits that are found as in the study, by its three measures. They take about a thousand runs for
     each image."""
+    all_classes_in: tuple[str, ...] = ()
+    """Settings of mixtures whose models are also asked for the study's circuits of all classes."""
     natural_domain: str = "real"
     """Domain of photographs."""
     seed: int = 0
@@ -172,72 +184,26 @@ def measure_runs(
     device: str = "cpu",
     work: Work = Work(),
 ) -> Measured:
-    """Measure each model in a job of its own, and return the tables of all models.
-
-    The name of a model is its path below the common folder of all models. The folder of its measurements has this name.
-
-    Args:
-        images: Images of all domains and classes.
-        test_domains: Function that returns the test domains of a model whose mixture has no test domain.
-        out: Folder of the measurements, with a folder for each model.
-    """
-    named = dict[str, StudyRun]()
-    tested_in = dict[str, Sequence[str]]()
-    for name, run in zip(run_names(runs), runs, strict=True):
-        flat = name.replace("/", "-")
-        named[flat] = run
-        tested_in[flat] = [run.test_domain] if run.test_domain else test_domains(run)
+    """Measure each model in a job of its own, and return the tables of all models; see `shared_of_runs`."""
+    shared = shared_of_runs(
+        runs,
+        images,
+        test_domains,
+        out,
+        settings,
+        decoding=decoding,
+        device=device,
+        work=work,
+    )
     tests = EvaluationSet(images, images.all_classes)
-    # Models are shared out between processes, and each process measures its models alone.
-    alone = replace(work, rank=ALONE, progress=False)
-
-    def measure(name: str) -> Path:
-        run = named[name]
-        path = out / name / "shared.csv"
-        tested = tested_in[name]
-        held_out: tuple[str, ...] = ()
-        # `chosen_names` refuses an empty list.
-        if run.held_out:
-            held_out = chosen_names(
-                "held-out class", run.held_out, images.all_classes, class_key
-            )
-
-        def do(job: Job, _: object) -> list[Path]:
-            _, last = checkpoints(run.folder)[-1]
-            clip = load_clip(run.model, last, device=device).with_decoding(decoding)
-            table = shared_by(
-                clip, images, held_out, tested, path.parent, settings, alone
-            )
-            with whole_file(path) as temporary:
-                table.assign(run=name).to_csv(temporary, index=False)
-            return [path]
-
-        # Each model has its own folder, so that further models can join later.
-        about = asdict(settings) | {
-            "decoding": decoding,
-            "held_out": list(held_out),
-            "run": name,
-            "test_domains": list(tested),
-        }
-        listings = {"images": tests.listing}
-        JobFolder(path.parent, FORMAT, about, [("shared",)], listings).run(do)
-        return path
-
-    names = list(named)
-    # Each process begins with its share. Then it reads the results of other processes, or measures what is missing.
-    order = work.rank.order(names)
-    bar = Bar(order, desc="models", unit="model", disable=not work.progress)
-    by_name = pd.concat(pd.read_csv(measure(name)) for name in bar).set_index("run")
-    # The order of the table is that of the runs, whatever the order of the process.
-    shared = by_name.loc[names].reset_index()
     evaluated = extract_accuracies(
         runs, tests, decoding=decoding, device=device, work=work
     )
     points = list[dict[str, object]]()
     screened = screened_classes(evaluated)
-    for name, run in named.items():
+    for name, run in named_runs(runs).items():
         of_run = evaluated[evaluated["run"].str.replace("/", "-") == name]
-        for domain in tested_in[name]:
+        for domain in _tested_in(run, test_domains):
             points.append(accuracies_of(name, run, of_run, domain, screened))
     in_test_domain = shared["domain"] == shared["test_domain"]
     values = shared[in_test_domain & (shared["site"] == WHOLE)]
@@ -249,6 +215,95 @@ def measure_runs(
         shared,
         evaluated,
     )
+
+
+def named_runs(runs: Sequence[StudyRun]) -> dict[str, StudyRun]:
+    """Return runs by a name that is also the name of a folder."""
+    names = [name.replace("/", "-") for name in run_names(runs)]
+    return dict(zip(names, runs, strict=True))
+
+
+def _tested_in(
+    run: StudyRun, test_domains: Callable[[StudyRun], Sequence[str]]
+) -> Sequence[str]:
+    return [run.test_domain] if run.test_domain else test_domains(run)
+
+
+def shared_of_runs(
+    runs: Sequence[StudyRun],
+    images: DomainFolder,
+    test_domains: Callable[[StudyRun], Sequence[str]],
+    out: Path,
+    settings: SharingSettings,
+    *,
+    decoding: Decoding = "upright",
+    device: str = "cpu",
+    work: Work = Work(),
+) -> pd.DataFrame:
+    """Measure what the domains of each model share, in a job for each model.
+
+    The name of a model is its path below the common folder of all models. The folder of its measurements has this name.
+
+    Args:
+        images: Images of all domains and classes.
+        test_domains: Function that returns the test domains of a model whose mixture has no test domain.
+        out: Folder of the measurements, with a folder for each model.
+
+    Returns:
+        Columns what, site, domain, value, test_domain, run.
+    """
+    named = named_runs(runs)
+    # Models are shared out between processes, and each process measures its models alone.
+    alone = replace(work, rank=ALONE, progress=False)
+    listing = image_listing(images.records)
+
+    def measure(name: str) -> Path:
+        run = named[name]
+        path = out / name / "shared.csv"
+        tested = _tested_in(run, test_domains)
+        held_out: tuple[str, ...] = ()
+        # `chosen_names` refuses an empty list.
+        if run.held_out:
+            held_out = chosen_names(
+                "held-out class", run.held_out, images.all_classes, class_key
+            )
+
+        def do(job: Job, _: object) -> list[Path]:
+            kept = run.checkpoints()
+            last = kept[max(kept)]
+            clip = load_clip(run.model, last, device=device).with_decoding(decoding)
+            table = shared_by(
+                clip, images, held_out, tested, path.parent, settings, alone
+            )
+            if setting_family(run.setting) in settings.all_classes_in:
+                rows = _by_study_circuits(
+                    clip, images, path.parent / "all", settings, alone, "all"
+                )
+                every = pd.DataFrame(rows, columns=["what", "site", "domain", "value"])
+                for domain in tested:
+                    table = pd.concat([table, every.assign(test_domain=domain)])
+            with whole_file(path) as temporary:
+                table.assign(run=name).to_csv(temporary, index=False)
+            return [path]
+
+        # Each model has its own folder, so that further models can join later.
+        about = asdict(settings) | {
+            "decoding": decoding,
+            "held_out": list(held_out),
+            "run": name,
+            "test_domains": list(tested),
+        }
+        listings = {"images": listing}
+        JobFolder(path.parent, FORMAT, about, [("shared",)], listings).run(do)
+        return path
+
+    names = list(named)
+    # Each process begins with its share. Then it reads the results of other processes, or measures what is missing.
+    order = work.rank.order(names)
+    bar = Bar(order, desc="models", unit="model", disable=not work.progress)
+    by_name = pd.concat(pd.read_csv(measure(name)) for name in bar).set_index("run")
+    # The order of the table is that of the runs, whatever the order of the process.
+    return by_name.loc[names].reset_index()
 
 
 def accuracies_of(
@@ -301,9 +356,11 @@ def shared_by(
     classes = held_out or images.classes
     of_classes = DomainFolder(images.root, split=images.split, classes=classes)
     embedded = embed_images(clip, images, None, settings.seed)
+    # CKA of class means needs more classes than a pair.
+    enough = of_classes if len(of_classes.classes) >= FEWEST_CLASSES else images
     rows = [
         *_by_embeddings(embedded, clip, settings),
-        *_by_cka(clip, of_classes, out / "representations", settings, work),
+        *_by_cka(clip, enough, out / "representations", settings, work),
         *_by_features(clip, of_classes, images, settings),
     ]
     first = of_classes.classes[: settings.n_classes]
@@ -374,8 +431,7 @@ def _by_cka(
     clip: Clip, images: DomainFolder, out: Path, settings: SharingSettings, work: Work
 ) -> Rows:
     """Yield CKA of class means of each domain, at every site and, as the number of the whole model, at the last."""
-    # The unbiased estimate of CKA divides by n - 3, where n is the number of classes.
-    if len(images.classes) < 4:
+    if len(images.classes) < FEWEST_CLASSES:
         return
     sites = clip.encoder.sites[1:]  # the first site is the image
     asked = RepresentationSettings(settings.n_images, sites, settings.seed, n_folds=2)
@@ -439,9 +495,14 @@ def _by_circuits(
 
 
 def _by_study_circuits(
-    clip: Clip, images: DomainFolder, out: Path, settings: SharingSettings, work: Work
+    clip: Clip,
+    images: DomainFolder,
+    out: Path,
+    settings: SharingSettings,
+    work: Work,
+    prefix: str = "study",
 ) -> Rows:
-    """Yield the measures of circuits that are found and compared as in the study."""
+    """Yield the measures of circuits that are found and compared as in the study. Their names have a prefix."""
     graphs = extract(
         clip,
         images,
@@ -458,7 +519,7 @@ def _by_study_circuits(
         graphs, measures=list(STUDY_MEASURES.values()), settings=reading
     )
     for what, comparison in zip(STUDY_MEASURES, compared.values(), strict=True):
-        yield from _rows(what, with_the_others(comparison))
+        yield from _rows(f"{prefix}_{what}", with_the_others(comparison))
 
 
 def read_transfer(table: pd.DataFrame) -> Rows:
@@ -501,20 +562,30 @@ def _by_own_parts(
 def read_own_parts(tables: Mapping[str, pd.DataFrame]) -> Rows:
     """Yield how far own parts of a class agree between domains, from the tables of `OwnParts.run`.
 
-    ``part`` is the overlap above the chance level, ``edges`` the share of common edges. ``lesion`` is the share of
-    answers that is lost without the own parts of other domains, minus the share lost without random units.
+    ``part`` is the overlap above the chance level, ``part_of_ceiling`` the same as a share of the ceiling, ``edges``
+    the share of common edges. ``lesion`` is the share of answers that is lost without the own parts of other domains,
+    minus the share lost without random units.
     """
     pairs = tables["overlaps"]
     pairs = pairs.query("class_a == class_b and domain_a != domain_b")
-    # Each pair of domains has one row, but counts for both domains.
-    turned = pairs.rename(columns={"domain_a": "domain_b", "domain_b": "domain_a"})
-    both = pd.concat([pairs, turned])
+    both = _for_both_domains(pairs)
     above = (both["overlap"] - both["chance"]).groupby(both["domain_a"]).mean()
     yield from _rows("part", above)
     yield from _rows("edges", both.groupby("domain_a")["edges"].mean())
+    # Parts that were found once have no ceiling.
+    if "half_a" in pairs:
+        of_units = overlap_by_styles(tables["overlaps"]).query("compared == 'units'")
+        shares = _for_both_domains(of_units).dropna(subset="value")
+        yield from _rows("part_of_ceiling", shares.groupby("domain_a")["value"].mean())
     summary = lesion_summary(tables["lesions"], ("styles", "domain"))
     summary = summary.query("styles == 'another style' and answers == 'own class'")
     remaining = summary.pivot(index="domain", columns="cut", values="value")
     # A model that knows its classes in one domain alone has no lesions of other domains.
     if {"part", "random"} <= set(remaining):
         yield from _rows("lesion", remaining["random"] - remaining["part"])
+
+
+def _for_both_domains(pairs: pd.DataFrame) -> pd.DataFrame:
+    """Return pairs of domains twice, because each pair has one row, but counts for both domains."""
+    turned = pairs.rename(columns={"domain_a": "domain_b", "domain_b": "domain_a"})
+    return pd.concat([pairs, turned])

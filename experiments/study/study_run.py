@@ -1,15 +1,23 @@
-"""Which models were trained? The models of a study, read from ``run.json`` in their folders, without torch.
+"""Which models were trained? The models of a study, read from ``run.json`` in their folders or from a table.
+
+A table has a line for each model, so that models of any training can be evaluated and compared.
 
 A `StudyRun` holds everything by which models of a study differ, so that tables average over seeds alone.
 """
 
+import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from circuitry.runs import InputError
-from circuitry.training import read_run
-from experiments.study.selection import MixtureSettings
+from circuitry.data import chosen_names
+from circuitry.training import kept_checkpoints, read_run
+from experiments.study.run_tables import setting_family
+from experiments.study.selection import SETTINGS, MixtureSettings
+
+import pandas as pd
 
 NOTHING_MORE = "none"  # stands for no base set, and for no images of ImageNet-Sketch
 
@@ -34,6 +42,20 @@ class StudyRun:
     # Threads of each process; another number of threads rounds sums differently.
     threads: int | None = None
     commit: str = "unknown"  # commit of this package's checkout, with ``-dirty`` if files were changed
+    checkpoint: Path | None = None
+    """The only checkpoint of a model that a table names. The folder then has results alone."""
+
+    def checkpoints(self, epochs: Sequence[int] | None = None) -> dict[int, Path]:
+        """Return the checkpoints by epoch. A single checkpoint has the epoch of its name, or 1.
+
+        Args:
+            epochs: Epochs whose checkpoints are returned (default: all that are kept). It is ignored for a single
+                checkpoint.
+        """
+        if self.checkpoint is None:
+            return kept_checkpoints(self.folder, epochs)
+        name = re.fullmatch(r"epoch_(\d+)", self.checkpoint.stem)
+        return {int(name[1]) if name else 1: self.checkpoint}
 
 
 def run_of(folder: Path) -> StudyRun | None:
@@ -66,12 +88,68 @@ def run_of(folder: Path) -> StudyRun | None:
     )
 
 
+TABLE_COLUMNS = ("checkpoint", "model", "setting", "test_domain", "held_out", "seed")
+"""Columns of a table of models; see `runs_of_table`."""
+
+
+def runs_of_table(path: Path) -> list[StudyRun]:
+    """Return the models that a table names, in its order.
+
+    The table has the columns `TABLE_COLUMNS`: the file of the weights, relative to the folder of the table; the name of
+    the model for `load_clip`; the setting of its mixture (`SETTINGS`); the test domain, empty if the mixture does not
+    depend on it; the held-out classes, with commas between them; and the seed. Results go into a folder beside the
+    table.
+    """
+    separator = "," if path.suffix == ".csv" else "\t"
+    try:
+        table = pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False)
+    except (OSError, ValueError) as error:
+        raise InputError(
+            f"Expected a table of models with the columns {', '.join(TABLE_COLUMNS)} in {path}, but it cannot be read: "
+            f"{error}"
+        ) from None
+    missing = [name for name in TABLE_COLUMNS if name not in table]
+    if missing:
+        raise InputError(
+            f"A table of models has the columns {', '.join(TABLE_COLUMNS)}, but {path} lacks {', '.join(missing)}: add "
+            "them."
+        )
+    runs = list[StudyRun]()
+    for i, row in table.iterrows():
+        chosen_names("setting", [setting_family(row["setting"])], SETTINGS)
+        if not row["seed"].isdecimal():
+            raise InputError(
+                f"A seed is a whole number, but {row['seed']!r} was given for {row['checkpoint']} in {path}: correct "
+                "it."
+            )
+        held_out = [name.strip() for name in row["held_out"].split(",")]
+        checkpoint = path.parent / row["checkpoint"]
+        folder = path.with_suffix("") / f"{i}-{checkpoint.stem}"
+        runs.append(
+            StudyRun(
+                folder,
+                row["model"],
+                row["setting"],
+                row["test_domain"] or None,
+                tuple(filter(None, held_out)),
+                int(row["seed"]),
+                checkpoint=checkpoint,
+            )
+        )
+    return runs
+
+
 def find_runs(folder: Path) -> list[StudyRun]:
-    """Return all runs on mixtures of the study below a folder, in the order of their paths.
+    """Return all runs on mixtures of the study below a folder, in the order of their paths, or those of a table.
+
+    Args:
+        folder: The folder, or a table of models (.csv, .tsv); see `runs_of_table`.
 
     Raises:
         InputError: There is no such run.
     """
+    if Path(folder).suffix in (".csv", ".tsv"):
+        return runs_of_table(Path(folder))
     runs = list[StudyRun]()
     for path in sorted(Path(folder).rglob("run.json")):
         run = run_of(path.parent)
@@ -79,6 +157,7 @@ def find_runs(folder: Path) -> list[StudyRun]:
             runs.append(run)
     if not runs:
         raise InputError(
-            f"No folder below {folder} has the run.json of a model of a mixture: train some models first."
+            f"No folder below {folder} has the run.json of a model of a mixture: train some models first, or give "
+            f"a table of models (.csv) with the columns {', '.join(TABLE_COLUMNS)}."
         )
     return runs

@@ -1,12 +1,15 @@
 """Models are trained by scripts, from folders and from tables."""
 
+import re
 import sys
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 import pytest
+from PIL import Image
 
 from circuitry import training
 from circuitry.runs import run_script
@@ -94,6 +97,23 @@ def test_a_clip_is_trained_from_a_folder_and_from_a_table(
             as_the_study,
             validation if there else None,
         )
+
+
+def test_a_folder_without_captions_gets_sentences(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = command_module("train")
+    root = tmp_path / "pictures"
+    for domain in ("photo", "sketch"):
+        (root / domain / "polar_bear").mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(root / domain / "polar_bear" / "1.png")
+    config = module.Config(out=tmp_path / "out", data=root)
+    table = pd.read_csv(module.table_of_folder(config), sep="\t")
+    words = {"photo": "photo|snapshot", "sketch": "sketch|drawing"}
+    for path, title in zip(table["filepath"], table["title"], strict=True):
+        domain = Path(path).parts[-3]
+        style = f"image|picture|{words[domain]}"
+        assert re.search(rf"\b({style})\b.*polar bear|polar bear.*\b({style})\b", title)
 
 
 def test_training_is_timed_against_the_trainer_by_hand(

@@ -37,6 +37,14 @@ def of_units(table: pd.DataFrame) -> dict[str, Any]:
     return {str(name): value for name, value in row.items()}
 
 
+def test_one_style_has_a_ceiling_and_no_share() -> None:
+    table = table_of(BY_HAND).query("domain_a == 'ink' and domain_b == 'ink'")
+    assert overlap_by_styles(table).empty
+    summary = of_units(overlap_summary(table))
+    assert summary["value"] == pytest.approx(0.45)
+    assert np.isnan(summary["share"])
+
+
 def test_the_share_of_the_ceiling_is_that_by_hand() -> None:
     shares = overlap_by_styles(table_of(BY_HAND))
     units = of_units(shares)

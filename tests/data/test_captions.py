@@ -130,8 +130,16 @@ def test_sentences_are_the_lent_ones() -> None:
         "domainnet_patterns"
     ]
     terms = lent["domainnet_terms"]
-    assert {domain: [*terms["all"], *terms[domain]] for domain in STYLE_WORDS} == {
-        domain: list(words) for domain, words in STYLE_WORDS.items()
+    lent_words = {
+        domain: [*terms["all"], *words]
+        for domain, words in terms.items()
+        if domain != "all"
+    }
+    of_pacs = {"art_painting", "cartoon", "photo"}
+    assert lent_words == {
+        domain: list(words)
+        for domain, words in STYLE_WORDS.items()
+        if domain not in of_pacs
     }
 
 

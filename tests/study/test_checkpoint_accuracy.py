@@ -47,16 +47,11 @@ from tests.support.work import QUIET
 TEMPLATES = {"one": ["a {}."], "own style": "own-style"}
 
 
-@pytest.fixture(autouse=True)
-def few_texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(study, "TEMPLATE_SETS", TEMPLATES)
-
-
 @pytest.fixture(scope="module")
 def tests(tmp_path_factory: pytest.TempPathFactory) -> EvaluationSet:
     drawn = DrawingSettings(0, 2, classes=("car", "key"), styles=("quickdraw", "real"))
     root = write_toy(tmp_path_factory.mktemp("toy"), drawn, workers=1, progress=False)
-    return EvaluationSet(DomainFolder(root), ("car", "key"))
+    return EvaluationSet(DomainFolder(root), ("car", "key"), templates=TEMPLATES)
 
 
 @pytest.fixture
@@ -124,11 +119,11 @@ def test_every_checkpoint_is_evaluated_once(
 
     monkeypatch.setattr(study, "load_clip", refuse)
     pd.testing.assert_frame_equal(extract_accuracies([run], tests, work=QUIET), table)
-    monkeypatch.setattr(study, "TEMPLATE_SETS", {"two": ["the {}."]})
+    other = replace(tests, templates={"two": ["the {}."]})
     with pytest.raises(
         AssertionError, match="again"
     ):  # other templates are another question
-        extract_accuracies([run], tests, work=QUIET)
+        extract_accuracies([run], other, work=QUIET)
 
 
 def test_held_out_classes_are_found_in_any_spelling(
@@ -143,7 +138,7 @@ def test_held_out_classes_are_found_in_any_spelling(
         {"key", "car"},
         {run.folder.name},
     )
-    none_here = EvaluationSet(tests.images, tests.names, "sketch")
+    none_here = replace(tests, style="sketch")
     apart = extract_accuracies(
         [replace(run, held_out=("kay",))], none_here, epochs=[0], work=QUIET
     )

@@ -8,9 +8,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import open_clip
 import pytest
 import torch
 
+from circuitry.models.open_clip_models import register_model
 from circuitry.runs import InputError
 from circuitry.training import ClipTraining, TrainingWork, clip_training, train_clip
 from circuitry.training import open_clip_process as process
@@ -96,6 +98,20 @@ def test_arguments_of_the_trainer(
         WORK,
     )
     assert "--upright" not in arguments(calls)[1]
+    assert not {"--start", "--freeze-norms"} & {*given, *arguments(calls)[1]}
+
+
+def test_a_start_and_frozen_norms_reach_the_trainer(
+    train: Path, settings: ClipTraining, calls: Path, tmp_path: Path
+) -> None:
+    model = open_clip.create_model(register_model(settings.model))
+    torch.save(model.state_dict(), tmp_path / "mine.pt")
+    changed = replace(settings, start=tmp_path / "mine.pt", freeze_norms=True)
+    train_clip(train, tmp_path / "run", changed, WORK)
+    (given,) = arguments(calls)
+    assert "--freeze-norms" in given
+    place = given.index("--start")
+    assert given[place + 1] == str(tmp_path / "run" / "start.pt")
 
 
 def test_unfinished_runs_alone_are_resumed(

