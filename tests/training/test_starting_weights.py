@@ -62,6 +62,8 @@ def test_a_model_is_trained_further_with_frozen_norms(tmp_path: Path) -> None:
     assert first.keys() == state.keys()
     for name, tensor in state.items():
         assert torch.equal(first[name], tensor), name
+    convolution = first["visual.conv1.weight"]
+    assert convolution.is_contiguous(memory_format=torch.channels_last)
     for name in ("running_mean", "running_var"):
         key = f"{NORM}.{name}"
         assert torch.equal(last[key], state[key])
@@ -92,27 +94,30 @@ def test_an_image_tower_gets_a_new_projection_and_text_tower(
 
 
 TIMM = {
-    "embed_dim": 16,
-    "vision_cfg": {
-        "image_size": 32,
-        "timm_model_name": "test_efficientnet",
-        "timm_model_pretrained": False,
-        "timm_pool": "",
-        "timm_proj": "linear",
-    },
-    "text_cfg": CONFIG["text_cfg"],
+    "image_size": 32,
+    "timm_model_pretrained": False,
+    "timm_pool": "",
+    "timm_proj": "linear",
 }
 
 
-def test_a_classifier_of_timm_gives_its_tower(tmp_path: Path) -> None:
-    model = built(TIMM, tmp_path / "timm-smallest.json")
-    net = timm.create_model("test_efficientnet", num_classes=5)
-    state = randomised(net.state_dict())
+# The last norm of ConvNeXt, head.norm, is of the tower; its classifier is head.fc.
+@pytest.mark.parametrize(
+    ("network", "classifier"),
+    [("test_efficientnet", "classifier."), ("test_convnext", "head.fc.")],
+)
+def test_a_classifier_of_timm_gives_its_tower(
+    network: str, classifier: str, tmp_path: Path
+) -> None:
+    config = CONFIG | {"vision_cfg": TIMM | {"timm_model_name": network}}
+    model = built(config, tmp_path / f"{network}.json")
+    state = randomised(timm.create_model(network, num_classes=5).state_dict())
     start = saved(state, tmp_path / "net.pt")
-    found = starting_weights(start, model, "timm-smallest")
-    expected = {k: v for k, v in state.items() if not k.startswith("classifier.")}
+    found = starting_weights(start, model, network)
+    expected = {k: v for k, v in state.items() if not k.startswith(classifier)}
     assert len(expected) < len(state)
-    assert found.keys() == {f"visual.trunk.{name}" for name in expected}
+    trunk = {k for k in model.state_dict() if k.startswith("visual.trunk.")}
+    assert found.keys() == trunk == {f"visual.trunk.{name}" for name in expected}
     for name, tensor in expected.items():
         assert torch.equal(found[f"visual.trunk.{name}"], tensor)
 
