@@ -58,7 +58,7 @@ def choose_pictures(
     others: dict[str, list[ListedImage]] = {domain: [] for domain in folder.domains}
     for domain in folder.domains:
         for name in folder.classes:
-            records = sorted(folder.select(name, domain), key=_place)
+            records = sorted(folder.select(name, domain), key=place_of)
             records = records[skip : skip + N_OF_CELL]
             listed = [ListedImage(record.relative, name) for record in records]
             if domain in n_head:
@@ -70,7 +70,8 @@ def choose_pictures(
     return DomainFolder(of_head), DomainFolder(of_others)
 
 
-def _place(record: ImageRecord) -> str:
+def place_of(record: ImageRecord) -> str:
+    """Return the digest by which pictures of a class in a style are put in order."""
     return sha256(record.relative.encode()).hexdigest()
 
 

@@ -4,7 +4,7 @@
 - ``--end-with-stdin``: end this process when its standard input is closed, which happens when the parent process dies.
 - ``--keep-untrained``: write the model before its first step as ``epoch_0.pt``.
 - ``--upright``: turn pictures upright and put them on white before they are transformed, as `load_image` does.
-- ``--start``, followed by a file: take the weights in this file before training. Other weights of the model are new.
+- ``--start=FILE``: take the weights in this file before training. Other weights of the model are new.
 - ``--freeze-norms``: batch norms of the image tower keep their statistics.
 
 On a CPU the weights are stored channels last, which makes convolutions faster.
@@ -152,10 +152,10 @@ if __name__ == "__main__":
         "--freeze-norms": partial(after_creation, freezing_norms),
     }
     after_creation(channels_last)
-    if "--start" in given:
-        place = given.index("--start")
-        after_creation(partial(starting_from, Path(given[place + 1])))
-        del given[place : place + 2]
+    for option in [word for word in given if word.startswith("--start=")]:
+        given.remove(option)
+        weights = Path(option.removeprefix("--start="))
+        after_creation(partial(starting_from, weights))
     for option in changes.keys() & given:
         given.remove(option)
         changes[option]()

@@ -27,8 +27,8 @@ _PROGRESS = re.compile(r"Train Epoch: (\d+) \[ *(\d+)/\d+ .*\bLoss: ([\d.einfa+-
 def _command(arguments: Mapping[str, Any], settings: ClipTraining) -> list[str]:
     """Return the command that starts the trainer, as a list of words.
 
-    The options ``--model``, ``--start`` and ``--aug-cfg`` and their values are separate words. Each other option is one
-    word ``--name=value``.
+    The options ``--model`` and ``--aug-cfg`` and their values are separate words. Each other option is one word
+    ``--name=value``.
     """
     words = [sys.executable]
     if settings.processes > 1:
@@ -40,7 +40,7 @@ def _command(arguments: Mapping[str, Any], settings: ClipTraining) -> list[str]:
         words += [str(_TRAINER)]
     words += ["--end-with-stdin", "--save-most-recent"]
     for name, value in arguments.items():
-        if name not in ("model", "start"):
+        if name != "model":
             words.append(f"--{name}={value}")
     if settings.grad_checkpointing:
         words.append("--grad-checkpointing")
@@ -50,8 +50,6 @@ def _command(arguments: Mapping[str, Any], settings: ClipTraining) -> list[str]:
         words.append("--upright")
     if settings.freeze_norms:
         words.append("--freeze-norms")
-    if "start" in arguments:
-        words += ["--start", str(arguments["start"])]
     words += ["--model", str(arguments["model"])]
     words += ["--aug-cfg", f"scale=({settings.crop_scale},1.0)"]
     return words

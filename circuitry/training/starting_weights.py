@@ -50,17 +50,12 @@ def starting_weights(
             start,
             name,
         )
-    prefix = "visual.trunk." if any(map(_in_trunk, own)) else "visual."
-    tower = {
-        key.removeprefix(prefix): tensor
-        for key, tensor in own.items()
-        if key.startswith(prefix)
-    }
-    # A classifier of other classes, or a projection to another dimension, is not of the tower.
-    tower = {key: tensor for key, tensor in tower.items() if not _is_head(key)}
-    source = {key: tensor for key, tensor in source.items() if not _is_head(key)}
+    tower = _without_head(_tower_of(own))
+    source = _without_head(source)
     check_weights(tower, source, str(start), f"the image tower of {name}")
     _adapt_contrast(source, statistics)
+    in_trunk = any(key.startswith("visual.trunk.") for key in own)
+    prefix = "visual.trunk." if in_trunk else "visual."
     return {prefix + key: tensor for key, tensor in source.items()}
 
 
@@ -93,8 +88,9 @@ def _tower_of(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return tower
 
 
-def _in_trunk(key: str) -> bool:
-    return key.startswith("visual.trunk.")
+def _without_head(tower: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Leave out a classifier of other classes, and a projection to another dimension."""
+    return {key: tensor for key, tensor in tower.items() if not _is_head(key)}
 
 
 def _is_head(key: str) -> bool:
@@ -114,10 +110,6 @@ def _adapt_contrast(tower: dict[str, Tensor], statistics: Mapping[str, Any]) -> 
         return
     first = next(key for key, tensor in tower.items() if tensor.ndim == 4)
     weight = tower[first]
-    factors = [
-        used / expected
-        for used, expected in zip(
-            open_clip.OPENAI_DATASET_STD, statistics["std"], strict=True
-        )
-    ]
-    tower[first] = weight * weight.new_tensor(factors)[None, :, None, None]
+    used = weight.new_tensor(open_clip.OPENAI_DATASET_STD)
+    expected = weight.new_tensor(statistics["std"])
+    tower[first] = weight * (used / expected)[:, None, None]

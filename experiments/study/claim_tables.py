@@ -1,24 +1,12 @@
 """Tables from which `experiments.study.claims` computes every claim, of any models whose mixtures are known."""
 
-from circuitry.training import AMONG_GROUP, CLASSIFIER, MEASURE
-from circuitry.training import FALSE_ALARMS as FALSE_ALARMS_MEASURE
-from experiments.study.claims import (
-    ALL_TEMPLATES,
-    AMONG_ALL,
-    AMONG_HELD_OUT,
-    FALSE_ALARMS,
-    SEEN,
-    TRAINED_WORDS,
-)
+from circuitry.training import AMONG_GROUP, CLASSIFIER, FALSE_ALARMS, MEASURE
+from experiments.study.claims import SEEN, TRAINED_WORDS
 from experiments.study.run_tables import UPPER, by_test_domain, setting_family
 
 import pandas as pd
 
-_MEASURES = {
-    MEASURE: AMONG_ALL,
-    AMONG_GROUP: AMONG_HELD_OUT,
-    FALSE_ALARMS_MEASURE: FALSE_ALARMS,
-}
+_MEASURES = (MEASURE, AMONG_GROUP, FALSE_ALARMS)
 _GROUPS = ("all", "held-out")
 """Groups of classes that are sums of rows of single classes."""
 COLUMNS = (
@@ -48,20 +36,14 @@ def accuracy_table(evaluated: pd.DataFrame) -> pd.DataFrame:
     rows = rows[rows["measure"].isin(_MEASURES) & ~rows["group"].isin(_GROUPS)]
     names = {"classifier": "texts", "group": "class", "held_out_classes": "held_out"}
     rows = rows.rename(columns=names)
-    rows = rows[rows["texts"].isin([TRAINED_WORDS, ALL_TEMPLATES])]
-    rows = rows.assign(
-        setting=rows["setting"].map(setting_family),
-        measure=rows["measure"].map(_MEASURES),
-    )
+    rows = rows[rows["texts"].isin([TRAINED_WORDS, CLASSIFIER])]
+    rows = rows.assign(setting=rows["setting"].map(setting_family))
     last = rows["epoch"] == rows.groupby("run")["epoch"].transform("max")
     in_test_domain = rows["domain"] == rows["test_domain"]
-    plain = (rows["texts"] == TRAINED_WORDS) & (rows["measure"] == AMONG_ALL)
+    plain = (rows["texts"] == TRAINED_WORDS) & (rows["measure"] == MEASURE)
     rows = rows[in_test_domain | (last & plain)]
     # Seen classes and false alarms are read in one way each.
-    seen = (rows["class"] != SEEN) | (rows["measure"] == AMONG_ALL)
+    seen = (rows["class"] != SEEN) | (rows["measure"] == MEASURE)
     alarms = (rows["measure"] != FALSE_ALARMS) | (rows["setting"] == UPPER)
     rows = rows[seen & alarms]
     return rows[list(COLUMNS)].reset_index(drop=True)
-
-
-assert ALL_TEMPLATES == CLASSIFIER

@@ -37,6 +37,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from circuitry.comparison import holm, mean_interval, sign_flip_p
+from circuitry.training import AMONG_GROUP, CLASSIFIER, FALSE_ALARMS, MEASURE
 from experiments.study.run_tables import UPPER
 
 import numpy as np
@@ -58,12 +59,10 @@ OPEN = "cannot be told"
 AS_WRITTEN = "as written"
 PAIR = "held_out"
 TRAINED_WORDS = "trained words"
-ALL_TEMPLATES = "all templates"
 WHOLE = "whole"
-AMONG_ALL = "among all"
-AMONG_HELD_OUT = "among held-out"
-FALSE_ALARMS = "false alarms"
+"""Value of the column ``site`` for numbers of the whole model."""
 SEEN = "seen"
+"""Name of all seen classes in the column ``class``."""
 LEARNED = 0.25
 """A held-out class is learned by an upper bound whose accuracy on it, less its false alarms, is at least this, mean
 over seeds."""
@@ -94,8 +93,8 @@ class Tables(NamedTuple):
 
     accuracies: pd.DataFrame
     """A row for each model, checkpoint, domain, class and measure: columns run, model, setting, test_domain, seed,
-    held_out (the classes), epoch, texts, domain, class (a held-out class, or `SEEN`), measure (`AMONG_ALL`,
-    `AMONG_HELD_OUT` or `FALSE_ALARMS`), value, n_images. Settings are families (`setting_family`). A model that serves
+    held_out (the classes), epoch, texts, domain, class (a held-out class, or `SEEN`), measure (`MEASURE`,
+    `AMONG_GROUP` or `FALSE_ALARMS`), value, n_images. Settings are families (`setting_family`). A model that serves
     several test domains has rows for each."""
     shared: pd.DataFrame
     """What each domain of a model shares with all other domains: columns run, model, setting, test_domain, seed,
@@ -108,7 +107,7 @@ class Tables(NamedTuple):
 class Choices:
     """One way to count. The defaults are the way that was written first."""
 
-    among: str = AMONG_ALL
+    among: str = MEASURE
     texts: str = TRAINED_WORDS
     learned_only: bool = False
     """Count only held-out classes that the upper bound of the same architecture learns in the test domain."""
@@ -188,8 +187,8 @@ def _learned(rows: pd.DataFrame) -> pd.DataFrame:
     last = rows["epoch"] == rows.groupby("run")["epoch"].transform("max")
     upper = rows[last & (rows["setting"] == UPPER)]
     means = upper.pivot_table(index=by, columns="measure", values="value")
-    means = means.reindex(columns=[AMONG_ALL, FALSE_ALARMS])
-    learned = means[AMONG_ALL] - means[FALSE_ALARMS] >= LEARNED
+    means = means.reindex(columns=[MEASURE, FALSE_ALARMS])
+    learned = means[MEASURE] - means[FALSE_ALARMS] >= LEARNED
     return means[learned].reset_index()[by]
 
 
@@ -469,9 +468,9 @@ def alternatives(tables: Tables) -> dict[str, Choices]:
     rows = tables.accuracies
     ways = {
         AS_WRITTEN: Choices(),
-        "among held-out classes alone": Choices(among=AMONG_HELD_OUT),
+        "among held-out classes alone": Choices(among=AMONG_GROUP),
         "held-out classes that the upper bound learns": Choices(learned_only=True),
-        "texts by OpenAI's templates": Choices(texts=ALL_TEMPLATES),
+        "texts by OpenAI's templates": Choices(texts=CLASSIFIER),
         "first checkpoint": Choices(first_checkpoint=True),
         "classes as units": Choices(unit="class"),
         "test domains as units": Choices(unit="test_domain"),
@@ -618,6 +617,9 @@ def seeds_needed(tables: Tables) -> pd.DataFrame:
             sd = float(means.std())
             rows.append((measure.name, means.mean(), sd, len(means), n_for(sd)))
     table = pd.DataFrame(rows, columns=["measure", "mean", "sd", "n_pairs", "seeds"])
+    # One pair has no spread.
+    if table.empty:
+        return table
     together = float(np.sqrt((table["sd"] ** 2).mean()))
     row = ("all", np.nan, together, table["n_pairs"].max(), n_for(together))
     return pd.concat([table, pd.DataFrame([row], columns=table.columns)])

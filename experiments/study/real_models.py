@@ -14,7 +14,6 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cache, partial
-from hashlib import sha256
 from itertools import combinations
 from pathlib import Path
 
@@ -34,6 +33,7 @@ from circuitry.training import (
     record_run,
     train_clip,
 )
+from experiments.pacs import place_of
 from experiments.study.mixture_files import write_mixture
 from experiments.study.selection import MixtureSettings, mixture
 from experiments.study.study_run import StudyRun, run_of
@@ -79,7 +79,7 @@ class RealStudy:
         chosen: dict[str, list[ListedImage]] = {name: [] for name in folder.domains}
         for domain in folder.domains:
             for name in folder.classes:
-                ordered = sorted(folder.select(name, domain), key=_place)
+                ordered = sorted(folder.select(name, domain), key=place_of)
                 used = ordered[: self.per_cell]
                 kept = [
                     record for record in used if _tests(record) == (split == "test")
@@ -184,13 +184,8 @@ class RealStudy:
         model = Path(training.model).stem
         folder = self.out / "runs" / model / f"{name}-seed{training.seed}"
         with file_lock(self.out, f"{model}-{folder.name}", wait=wait):
-            images = self.images("train")
-            records = mixture(images.records, settings, images.classes)
-            captions = generated_captions(aligned=settings.aligned)
-            path = self.out / "mixtures" / f"{name}.tsv"
-            table = write_mixture(records, captions, path, settings=settings)
-            train_clip(table, folder, training, work)
-            record_run(folder, table, training)
+            table = self.out / "mixtures" / f"{name}.tsv"
+            self._train(training, settings, table, folder, work)
         run = run_of(folder)
         assert run is not None  # its table is a mixture
         # Every model is evaluated on the classes of its seed, also if the mixture holds no class out.
@@ -199,10 +194,24 @@ class RealStudy:
             run = replace(run, test_domain=None)
         return run
 
-
-def _place(record: ImageRecord) -> str:
-    return sha256(record.relative.encode()).hexdigest()
+    # Cached, since a process that trained a model asks for it again when it writes the tables.
+    @cache  # noqa: B019
+    def _train(
+        self,
+        training: ClipTraining,
+        settings: MixtureSettings,
+        table: Path,
+        folder: Path,
+        work: TrainingWork,
+    ) -> None:
+        """Write the table of a mixture, and train a model on it, unless they are there."""
+        images = self.images("train")
+        records = mixture(images.records, settings, images.classes)
+        captions = generated_captions(aligned=settings.aligned)
+        write_mixture(records, captions, table, settings=settings)
+        train_clip(table, folder, training, work)
+        record_run(folder, table, training)
 
 
 def _tests(record: ImageRecord) -> bool:
-    return int(_place(record), 16) % TESTED_SHARE == 0
+    return int(place_of(record), 16) % TESTED_SHARE == 0

@@ -62,6 +62,7 @@ from experiments.study.checkpoint_accuracy import (
     extract_accuracies,
     run_names,
 )
+from experiments.study.claims import WHOLE
 from experiments.study.run_tables import (
     kinds_of_runs,
     screened_classes,
@@ -77,8 +78,6 @@ import pandas as pd
 FORMAT = "circuitry sharing 4"
 ACCURACIES = ("held_out", "alone", "own_style", "centred", "harmonic_mean")
 """Kinds of accuracy in the test domain; see `accuracy_kinds`."""
-WHOLE = "whole"
-"""Value of the column ``site`` for numbers of the whole model."""
 SHARED = {
     "overlap": "node overlap of circuits",
     "ratio": "node overlap, ratio to the ceiling",
@@ -354,7 +353,8 @@ def shared_by(
         out: Folder of the measurements of the model.
     """
     classes = held_out or images.classes
-    of_classes = DomainFolder(images.root, split=images.split, classes=classes)
+    # Of the source, because the images may be some of those in their folder, such as the images that test.
+    of_classes = DomainFolder(images.source, split=images.split, classes=classes)
     embedded = embed_images(clip, images, None, settings.seed)
     # CKA of class means needs more classes than a pair.
     enough = of_classes if len(of_classes.classes) >= FEWEST_CLASSES else images
@@ -372,7 +372,7 @@ def shared_by(
             domains = tuple(sorted({domain, *settings.domains}))
         # Circuits and own parts take nearly all the time: few classes, and few domains.
         few = DomainFolder(
-            images.root, split=images.split, classes=first, domains=domains
+            images.source, split=images.split, classes=first, domains=domains
         )
         place = out / domain
         of_domain = [

@@ -14,8 +14,9 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from circuitry.comparison import holm, mean_interval, sign_flip_p
+from experiments.study.claims import WHOLE
 from experiments.study.run_tables import UPPER, setting_family
-from experiments.study.sharing import LABEL_FREE, SHARED, WHOLE, Measured
+from experiments.study.sharing import LABEL_FREE, SHARED, Measured
 
 import numpy as np
 import pandas as pd

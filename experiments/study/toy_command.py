@@ -32,6 +32,7 @@ from circuitry.reports import (
 from circuitry.reports.figures import domain_marks
 from circuitry.training import TrainingWork
 from experiments.study import run_tables
+from experiments.study.claims import WHOLE
 from experiments.study.relations import add_relations, relate_over_models
 from experiments.study.selection import MixtureSettings
 from experiments.study.setting_charts import (
@@ -41,7 +42,6 @@ from experiments.study.setting_charts import (
 )
 from experiments.study.sharing import (
     LABEL_FREE,
-    WHOLE,
     Measured,
     SharingSettings,
     known_names,

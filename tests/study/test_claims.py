@@ -9,17 +9,14 @@ import pandas as pd
 import pytest
 from scipy import stats
 
+from circuitry.training import AMONG_GROUP, CLASSIFIER, FALSE_ALARMS, MEASURE
 from experiments.study.claim_tables import COLUMNS, accuracy_table
 from experiments.study.claims import (
-    ALL_TEMPLATES,
-    AMONG_ALL,
-    AMONG_HELD_OUT,
     AS_WRITTEN,
     BORNE_OUT,
     CASE,
     CLAIMS,
     COMPOSITIONAL,
-    FALSE_ALARMS,
     OPEN,
     PRIMARY,
     REFUTED,
@@ -50,8 +47,8 @@ def made_up(
 ) -> Tables:
     """Return tables of a model for each setting, test domain, architecture and pair, with accuracies by a function."""
     rows = list[dict[str, Any]]()
-    kinds = product((AMONG_ALL, AMONG_HELD_OUT, FALSE_ALARMS), (1, 3))
-    for (measure, epoch), texts in product(kinds, (TRAINED_WORDS, ALL_TEMPLATES)):
+    kinds = product((MEASURE, AMONG_GROUP, FALSE_ALARMS), (1, 3))
+    for (measure, epoch), texts in product(kinds, (TRAINED_WORDS, CLASSIFIER)):
         of_models = product(settings, domains, models, enumerate(pairs))
         for setting, domain, model, (seed, pair) in of_models:
             for name in pair:
@@ -114,8 +111,8 @@ def test_each_way_to_count_reads_its_own_numbers() -> None:
         if about["setting"] == "cg-low":
             return 0.0
         value = 0.1 + 0.4 * (about["class"] == "horse")
-        value += 0.01 * (about["measure"] == AMONG_HELD_OUT)
-        value += 0.02 * (about["texts"] == ALL_TEMPLATES)
+        value += 0.01 * (about["measure"] == AMONG_GROUP)
+        value += 0.02 * (about["texts"] == CLASSIFIER)
         value += 0.04 * (about["epoch"] == 1)
         value += 0.001 * about["seed"]
         return float(value + 0.002 * (about["test_domain"] == "cartoon"))
@@ -173,7 +170,7 @@ def test_a_headline_is_decided_in_every_way() -> None:
         return float(about["setting"] == "cg-high") * (0.3 + spread(about))
 
     def turned(about: dict[str, Any]) -> float:
-        alone = about["measure"] == AMONG_HELD_OUT
+        alone = about["measure"] == AMONG_GROUP
         return clear(about) * (-1 if alone else 1)
 
     for accuracy, verdict, headline, other in (
@@ -362,7 +359,7 @@ def test_tables_of_the_study_are_read() -> None:
     assert set(table.query("measure == @FALSE_ALARMS")["setting"]) == {"upper-high"}
     elsewhere = table.query("domain != test_domain")
     assert set(elsewhere["texts"]) == {TRAINED_WORDS}
-    means = table.query("measure == @AMONG_ALL").groupby("class")["value"].mean()
+    means = table.query("measure == @MEASURE").groupby("class")["value"].mean()
     assert means.to_dict() == {"axe": 0.5, "banana": 0.25, "bed": 0.25, SEEN: 0.25}
     judgements = judged(Tables(table, pd.DataFrame(columns=SHARED), "quickdraw"))
     assert one(judgements, "diversity")["value"] == pytest.approx(0)

@@ -17,12 +17,13 @@ from circuitry.models import load_clip
 from circuitry.models.shipped_weights import shipped_file
 from circuitry.runs import InputError, Rank, Work, WorkSettings
 from circuitry.training import ClipTraining, TrainingWork, clip_preset
-from experiments.study import claims, real_command, real_models
+from experiments.study import claims, real_command, real_models, sharing
 from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies
+from experiments.study.claims import WHOLE
 from experiments.study.real_command import Config, main, models_of
 from experiments.study.real_models import RealStudy
 from experiments.study.relations import jackknife_over, picks_the_better
-from experiments.study.sharing import WHOLE, named_runs
+from experiments.study.sharing import SharingSettings, named_runs
 from experiments.study.study_run import StudyRun, find_runs
 from tests.support.work import QUIET
 
@@ -262,8 +263,7 @@ def test_the_study_is_written(
         work=WorkSettings(progress=False),
     )  # fmt: skip
     main(config)
-    # Each model is asked for twice: by the process that shares the work, and by the process that writes the tables.
-    assert len(trained) == 2 * 2 * (3 * 2 + 1)
+    assert len(trained) == 2 * (3 * 2 + 1)
     accuracies = pd.read_csv(tmp_path / "results" / "accuracies.csv")
     assert set(accuracies["epoch"]) == {2, 3}
     assert set(accuracies["setting"]) == set(settings)
@@ -289,12 +289,40 @@ def test_the_study_is_written(
         answer = int((clip.encoder(pixels) @ weights.T).argmax())
         right.append(images.classes[answer] == pair[0])
     table = accuracies.query(
-        "seed == 0 and domain == 'sketch' and texts == 'trained words' and measure == 'among all' and epoch == 3"
+        "seed == 0 and domain == 'sketch' and texts == 'trained words' and measure == 'balanced top-1' and epoch == 3"
     )
     table = table.query("test_domain == 'sketch' and setting == 'cg-low'")
     found = table[table["class"] == pair[0]]["value"]
     assert found.tolist() == pytest.approx([np.mean(right)])
     capsys.readouterr()
+
+
+def test_sharing_is_measured_on_the_pictures_that_test(
+    pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = list[DomainFolder]()
+
+    def note(*given: Any) -> list[tuple[str, str, str, float]]:
+        seen.extend(one for one in given if isinstance(one, DomainFolder))
+        return []
+
+    for name in ("embeddings", "cka", "features", "circuits", "own_parts"):
+        monkeypatch.setattr(sharing, f"_by_{name}", note)
+    images = study(pictures, tmp_path, 20).images("test")
+    settings = SharingSettings(domains=("photo",))
+    quiet = (tmp_path / "out", settings, QUIET)
+    sharing.shared_by(load_clip("rn-tiny"), images, ["car", "cup"], ["sketch"], *quiet)
+    assert len(seen) == 5
+    listed = {record.relative for record in images.records}
+    for used in seen:
+        assert {record.relative for record in used.records} <= listed
+    few = seen[-1]
+    assert (few.classes, set(few.domains)) == (("car", "cup"), {"photo", "sketch"})
+    assert len(few) == sum(
+        len(images.select(name, domain))
+        for name in few.classes
+        for domain in few.domains
+    )
 
 
 def test_a_table_of_models_is_enough(pictures: Path, tmp_path: Path) -> None:

@@ -16,11 +16,11 @@ from circuitry.runs import InputError, Rank, Work
 from circuitry.training import ClipTraining, TrainingWork
 from experiments.drawn import DRAWN_THINGS, DrawingSettings, write_toy
 from experiments.study import sharing, toy_command, toy_models
+from experiments.study.claims import WHOLE
 from experiments.study.selection import MixtureSettings
 from experiments.study.sharing import (
     LABEL_FREE,
     SHARED,
-    WHOLE,
     Measured,
 )
 from experiments.study.study_run import StudyRun, find_runs

@@ -98,7 +98,8 @@ def test_arguments_of_the_trainer(
         WORK,
     )
     assert "--upright" not in arguments(calls)[1]
-    assert not {"--start", "--freeze-norms"} & {*given, *arguments(calls)[1]}
+    for word in (*given, *arguments(calls)[1]):
+        assert not word.startswith(("--start", "--freeze-norms"))
 
 
 def test_a_start_and_frozen_norms_reach_the_trainer(
@@ -110,8 +111,7 @@ def test_a_start_and_frozen_norms_reach_the_trainer(
     train_clip(train, tmp_path / "run", changed, WORK)
     (given,) = arguments(calls)
     assert "--freeze-norms" in given
-    place = given.index("--start")
-    assert given[place + 1] == str(tmp_path / "run" / "start.pt")
+    assert f"--start={tmp_path / 'run' / 'start.pt'}" in given
 
 
 def test_unfinished_runs_alone_are_resumed(
