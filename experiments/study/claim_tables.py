@@ -1,7 +1,10 @@
 """Tables from which `experiments.study.claims` computes every claim, of any models whose mixtures are known."""
 
+from circuitry.data import DomainFolder
+from circuitry.models import templates_of
 from circuitry.training import AMONG_GROUP, CLASSIFIER, MEASURE
 from circuitry.training import FALSE_ALARMS as FALSE_ALARMS_MEASURE
+from experiments.study.checkpoint_accuracy import EvaluationSet
 from experiments.study.claims import (
     ALL_TEMPLATES,
     AMONG_ALL,
@@ -36,6 +39,19 @@ COLUMNS = (
     "value",
     "n_images",
 )
+
+
+def claim_tests(images: DomainFolder) -> EvaluationSet:
+    """Return images to classify by both texts of the claims.
+
+    Trained words are one sentence without a style, and one for the style of each domain, as captions have them.
+    """
+    styles = [templates_of("own-style", name)[0] for name in images.domains]
+    templates = {
+        TRAINED_WORDS: ["an image of a {}.", *styles],
+        ALL_TEMPLATES: "pooled",
+    }
+    return EvaluationSet(images, images.all_classes, templates=templates)
 
 
 def accuracy_table(evaluated: pd.DataFrame) -> pd.DataFrame:
