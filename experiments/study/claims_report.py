@@ -10,6 +10,7 @@ from circuitry.runs import Work, versions
 from circuitry.data import DomainFolder
 from circuitry.reports import Finding, Report, Written, with_intervals, write_results
 from experiments.study import claims
+from experiments.study.claim_charts import accuracy_by_mixture, verdicts_by_way
 from experiments.study.relations import (
     jackknife_over,
     picks_the_better,
@@ -187,6 +188,15 @@ def write_claims(tables: claims.Tables, out: Path, results: Path | None) -> Writ
     report.table(
         written["verdicts"].drop(columns=["low", "high"]).assign(value=shown),
         "Mean over pairs with Student's 95 % interval.",
+    )
+    report.figure(
+        verdicts_by_way(written["claims"]),
+        "The verdict on each claim in every way to count; ways that do not apply are empty.",
+    )
+    counted = claims.accuracies(tables, claims.Choices())
+    report.figure(
+        accuracy_by_mixture(counted, tables.far),
+        "Accuracy on held-out classes in the test domain; bars are means over pairs with 95 % intervals, points are pairs.",
     )
     report.table(written["claims"], "All measures, in every way to count.")
     for name in ("relations", "ranking"):
