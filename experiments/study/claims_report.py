@@ -196,7 +196,7 @@ def write_claims(tables: claims.Tables, out: Path, results: Path | None) -> Writ
     counted = claims.accuracies(tables, claims.Choices())
     report.figure(
         accuracy_by_mixture(counted, tables.far),
-        "Accuracy on held-out classes in the test domain; bars are means over pairs with 95 % intervals, points are pairs.",
+        "Accuracy on held-out classes in the test domain; bars: mean over pairs, 95 % interval; points: pairs.",
     )
     report.table(written["claims"], "All measures, in every way to count.")
     for name in ("relations", "ranking"):
