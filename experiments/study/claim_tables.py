@@ -1,6 +1,9 @@
 """Tables from which `experiments.study.claims` computes every claim, of any models whose mixtures are known."""
 
+from circuitry.data import DomainFolder
+from circuitry.models import templates_of
 from circuitry.training import AMONG_GROUP, CLASSIFIER, FALSE_ALARMS, MEASURE
+from experiments.study.checkpoint_accuracy import EvaluationSet
 from experiments.study.claims import SEEN, TRAINED_WORDS
 from experiments.study.run_tables import UPPER, by_test_domain, setting_family
 
@@ -24,6 +27,19 @@ COLUMNS = (
     "value",
     "n_images",
 )
+
+
+def claim_tests(images: DomainFolder) -> EvaluationSet:
+    """Return images to classify by both texts of the claims.
+
+    Trained words are one sentence without a style, and one for the style of each domain, as captions have them.
+    """
+    styles = [templates_of("own-style", name)[0] for name in images.domains]
+    templates = {
+        TRAINED_WORDS: ["an image of a {}.", *styles],
+        CLASSIFIER: "pooled",
+    }
+    return EvaluationSet(images, images.all_classes, templates=templates)
 
 
 def accuracy_table(evaluated: pd.DataFrame) -> pd.DataFrame:

@@ -25,7 +25,6 @@ from circuitry.data import (
     ListedImage,
     readable,
 )
-from circuitry.models import templates_of
 from circuitry.training import (
     ClipTraining,
     TrainingWork,
@@ -112,13 +111,6 @@ class RealStudy:
         pairs = list(combinations(self.images("train").classes, N_HELD_OUT))
         random.Random(0).shuffle(pairs)
         return pairs
-
-    def texts(self) -> list[str]:
-        """Return the templates of class texts, whose words captions have: one without a style, and one for each."""
-        styles = [
-            templates_of("own-style", name)[0] for name in self.images("train").domains
-        ]
-        return ["an image of a {}.", *styles]
 
     def mixtures(
         self, seed: int, test_domains: Sequence[str], settings: Sequence[str] | None

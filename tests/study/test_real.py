@@ -17,8 +17,15 @@ from circuitry.models import load_clip
 from circuitry.models.shipped_weights import shipped_file
 from circuitry.runs import InputError, Rank, Work, WorkSettings
 from circuitry.training import ClipTraining, TrainingWork, clip_preset
-from experiments.study import claims, real_command, real_models, sharing
+from experiments.study import (
+    claims,
+    claims_report,
+    real_command,
+    real_models,
+    sharing,
+)
 from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies
+from experiments.study.claim_tables import claim_tests
 from experiments.study.claims import WHOLE
 from experiments.study.real_command import Config, main, models_of
 from experiments.study.real_models import RealStudy
@@ -122,12 +129,16 @@ def test_the_mixtures_of_a_seed(pictures: Path, tmp_path: Path) -> None:
 
 
 def test_texts_have_the_words_of_captions(pictures: Path, tmp_path: Path) -> None:
-    assert study(pictures, tmp_path).texts() == [
-        "an image of a {}.",
-        "a cartoon of a {}.",
-        "a photo of a {}.",
-        "a sketch of a {}.",
-    ]
+    tests = claim_tests(study(pictures, tmp_path).images("test"))
+    assert tests.templates == {
+        "trained words": [
+            "an image of a {}.",
+            "a cartoon of a {}.",
+            "a photo of a {}.",
+            "a sketch of a {}.",
+        ],
+        "all templates": "pooled",
+    }
 
 
 def test_bad_pictures_are_refused(pictures: Path, tmp_path: Path) -> None:
@@ -256,7 +267,7 @@ def test_the_study_is_written(
         columns = ["run", "what", "site", "domain", "value", "test_domain"]
         return pd.DataFrame(rows, columns=columns)
 
-    monkeypatch.setattr(real_command, "shared_of_runs", shared)
+    monkeypatch.setattr(claims_report, "shared_of_runs", shared)
     config = Config(
         data=pictures, out=tmp_path / "out", results=tmp_path / "results", n_shared=1,
         models=("rn-tiny",), seeds=(0, 1), settings=settings,
@@ -281,7 +292,9 @@ def test_the_study_is_written(
     # Accuracies are those of the model on the pictures that test.
     clip = load_clip("rn-tiny")
     images = config.study.images("test")
-    weights = clip.text_weights(images.classes, config.study.texts())
+    weights = clip.text_weights(
+        images.classes, claim_tests(images).templates["trained words"]
+    )
     pair = config.study.pairs()[0]
     right = list[bool]()
     for record in images.select(pair[0], "sketch"):
