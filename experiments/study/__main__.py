@@ -17,7 +17,7 @@ PROGRAMS = {
     "separation": "do domains lie apart in the embedding space?",
     "features": "do domains share the features of an autoencoder?",
     "features-over-settings": "do models that saw more share more features?",
-    "shared-circuitry": "do models generalize where domains share circuitry?",
+    "claims": "do the study's claims hold for these models?",
     "scoreboard": "which way to find circuits works best on my model?",
     "figures": "draw figures by name, from tables",
 }

@@ -1,11 +1,15 @@
 """Tables from which `experiments.study.claims` computes every claim, of any models whose mixtures are known."""
 
-from circuitry.data import DomainFolder
+import re
+
+from circuitry.runs import Work
+from circuitry.data import Decoding, DomainFolder
 from circuitry.models import templates_of
 from circuitry.training import AMONG_GROUP, CLASSIFIER, FALSE_ALARMS, MEASURE
-from experiments.study.checkpoint_accuracy import EvaluationSet
+from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies
 from experiments.study.claims import SEEN, TRAINED_WORDS
 from experiments.study.run_tables import UPPER, by_test_domain, setting_family
+from experiments.study.study_run import StudyRun
 
 import pandas as pd
 
@@ -42,6 +46,48 @@ def claim_tests(images: DomainFolder) -> EvaluationSet:
     return EvaluationSet(images, images.all_classes, templates=templates)
 
 
+_OTHER_INTERPOLATION = re.compile(
+    r"class-interpolation-(?!0\.2$).*|domain-interpolation-.*\+.*"
+)
+
+
+def claim_setting(setting: str) -> str:
+    """Return the setting that claims name, without the fraction and the domains that its name may end with.
+
+    Interpolations with another fraction than a fifth, or with several further domains, keep their name: no claim is
+    about them.
+    """
+    if _OTHER_INTERPOLATION.fullmatch(setting):
+        return setting
+    return setting_family(setting)
+
+
+def judged_accuracies(
+    run: StudyRun,
+    tests: EvaluationSet,
+    *,
+    decoding: Decoding = "upright",
+    device: str = "cpu",
+    work: Work = Work(),
+) -> pd.DataFrame:
+    """Return the accuracies of the checkpoints that are judged: the last, and the one nearest to half the training.
+
+    Returns:
+        The table of `extract_accuracies`.
+    """
+    # The untrained model is judged only if there is no other.
+    kept = sorted(filter(None, run.checkpoints())) or [0]
+    half = min(kept, key=lambda epoch: abs(epoch - kept[-1] / 2))
+    return extract_accuracies(
+        [run],
+        tests,
+        epochs=sorted({half, kept[-1]}),
+        decoding=decoding,
+        device=device,
+        work=work,
+    )
+
+
 def accuracy_table(evaluated: pd.DataFrame) -> pd.DataFrame:
     """Return the table ``accuracies`` of `claims.Tables` from the table of `extract_accuracies`.
 
@@ -53,7 +99,7 @@ def accuracy_table(evaluated: pd.DataFrame) -> pd.DataFrame:
     names = {"classifier": "texts", "group": "class", "held_out_classes": "held_out"}
     rows = rows.rename(columns=names)
     rows = rows[rows["texts"].isin([TRAINED_WORDS, CLASSIFIER])]
-    rows = rows.assign(setting=rows["setting"].map(setting_family))
+    rows = rows.assign(setting=rows["setting"].map(claim_setting))
     last = rows["epoch"] == rows.groupby("run")["epoch"].transform("max")
     in_test_domain = rows["domain"] == rows["test_domain"]
     plain = (rows["texts"] == TRAINED_WORDS) & (rows["measure"] == MEASURE)

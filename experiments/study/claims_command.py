@@ -14,21 +14,25 @@ models. The claim is refuted by a correlation that is not above zero.
     torchrun --nproc-per-node 8 -m experiments.study claims --device cuda ...
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from circuitry.runs import Natural, Work, WorkSettings
+from circuitry.runs import ALONE, Natural, Work, WorkSettings
 from circuitry import DomainFolder
 from circuitry.data import Decoding, SmallTables, chosen_names
 from circuitry.reports import Written
 from experiments.study import claims
-from experiments.study.checkpoint_accuracy import extract_accuracies
-from experiments.study.claim_tables import accuracy_table, claim_tests
+from experiments.study.claim_tables import (
+    accuracy_table,
+    claim_tests,
+    judged_accuracies,
+)
 from experiments.study.claims_report import shared_table, write_claims
-from experiments.study.sharing import SharingSettings
+from experiments.study.sharing import SharingSettings, named_runs
 from experiments.study.study_run import StudyRun, find_runs
 
+import pandas as pd
 import tyro
 
 
@@ -83,13 +87,17 @@ def measured(config: Config, work: Work) -> claims.Tables:
         runs += [run for run in find_runs(folder) if not run.supervised]
     images = config.images
     device = work.rank.device(config.device)
-    evaluated = extract_accuracies(
-        runs,
-        claim_tests(images),
-        decoding=config.decoding,
-        device=device,
-        work=work,
-    )
+    tests = claim_tests(images)
+    evaluated = dict[str, pd.DataFrame]()
+    named = named_runs(runs)
+    alone = replace(work, rank=ALONE, progress=False)
+    # Each process begins with its share. Then it reads the results of other processes, or evaluates what is missing.
+    for name in work.rank.order(list(named)):
+        table = judged_accuracies(
+            named[name], tests, decoding=config.decoding, device=device, work=alone
+        )
+        evaluated[name] = table.assign(run=name)
+    accuracies = accuracy_table(pd.concat(map(evaluated.__getitem__, named)))
     shared = shared_table(
         runs,
         images,
@@ -100,4 +108,4 @@ def measured(config: Config, work: Work) -> claims.Tables:
         device=device,
         work=work,
     )
-    return claims.Tables(accuracy_table(evaluated), shared, config.far)
+    return claims.Tables(accuracies, shared, config.far)

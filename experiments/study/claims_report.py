@@ -12,12 +12,12 @@ from circuitry.reports import Finding, Report, Written, with_intervals, write_re
 from circuitry.training import AMONG_GROUP
 from experiments.study import claims
 from experiments.study.claim_charts import accuracy_by_mixture, verdicts_by_way
+from experiments.study.claim_tables import claim_setting
 from experiments.study.relations import (
     jackknife_over,
     picks_the_better,
     relate_over_models,
 )
-from experiments.study.run_tables import setting_family
 from experiments.study.sharing import (
     LABEL_FREE,
     SHARED,
@@ -62,7 +62,7 @@ def shared_table(
     asked = list[StudyRun]()
     for run in runs:
         in_far = run.test_domain in (far, None)
-        unseen = setting_family(run.setting) in claims.COMPOSITIONAL
+        unseen = claim_setting(run.setting) in claims.COMPOSITIONAL
         if run.seed in seeds and in_far and unseen:
             asked.append(run)
     if not asked:
@@ -76,7 +76,7 @@ def shared_table(
             {
                 "run": name,
                 "model": str(run.model),
-                "setting": setting_family(run.setting),
+                "setting": claim_setting(run.setting),
                 "seed": run.seed,
                 claims.PAIR: ", ".join(run.held_out),
             }

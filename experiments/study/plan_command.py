@@ -28,11 +28,13 @@ from circuitry.runs import Natural, Positive
 from circuitry.data import chosen_names
 from circuitry.training import NoCaption, clip_preset
 from experiments.study.base_sets import named_base_sets
+from experiments.study.claim_tables import claim_setting
+from experiments.study.claims import COMPOSITIONAL
+from experiments.study.run_tables import UPPER
 from experiments.study.study_claims import CLAIMS
 from experiments.study.study_costs import FREE, Cost, Machine, StudyCosts
 from experiments.study.study_set import (
     ALIGNED_DOMAIN,
-    DIVERSITY,
     MixtureSpec,
     StudyTraining,
     study_mixtures,
@@ -48,6 +50,8 @@ WITH_AUTOENCODERS = "cc12m"
 KNOWN_BASES = (MAIN, "cc3m", WITH_AUTOENCODERS)
 MODELS = ("rn50", "vit-s-32", "swin-t")
 """Architectures. The first architecture is trained on every mixture."""
+JUDGED = tuple(dict.fromkeys([*COMPOSITIONAL, "class-interpolation", UPPER]))
+"""Settings of the models that claims are judged on."""
 LAST_EPOCH = 32
 """The epoch of the checkpoint that is measured."""
 N_CIRCUIT_IMAGES = 50
@@ -73,7 +77,7 @@ STUDY_FIGURES = {
     "sharing": ("sharing_by_setting",),
     "separation": ("embedding_map", "separation"),
     "representations": ("cka_over_depth", "cka_apart", "cka_by_group"),
-    "shared-circuitry": ("sharing_against_accuracy",),
+    "claims": ("sharing_against_accuracy",),
     "circuits": ("units_apart", "domain_similarity", "similarity_by_group"),
 }
 """A dictionary from a folder of tables to the names of the figures that are drawn from them."""
@@ -183,8 +187,8 @@ def main(config: Config) -> None:
             if figures:
                 print(f"# for {', '.join(figures)}: {costs(together, machine)}")
             for name in figures:
-                tested = CLAIMS[name]
-                print(f"#   {name}: {tested.claim} Refuted by: {tested.refuted_by}")
+                for tested in CLAIMS[name]:
+                    print(f"#   {name}: {tested.claim} Refuted by: {tested.refuted_by}")
             for step in together:
                 print(step.line())
         print()
@@ -325,7 +329,7 @@ class Plan:
         if mixture.sketches is not None:
             return ("imagenet_sketch", "imagenet_sketch_classes")
         main = ("accuracy_by_setting", "top5_and_f1", "effective_robustness")
-        figures = (*main, *STUDY_FIGURES["shared-circuitry"])
+        figures = (*main, *STUDY_FIGURES["claims"])
         return FIGURES_OF_MODELS.get(mixture.settings.setting, figures)
 
     def generalization(self, gpus: int = 1) -> Line:
@@ -375,14 +379,27 @@ class Plan:
         line += [*self.memory(), "--out", self.config.out / "circuits"]
         cost = self.costs.circuits(aligned, N_CIRCUIT_IMAGES)
         yield self.drawn("circuits", line, cost)
-        # Photographs alone, and the 15 settings that differ in diversity.
-        models = self.models(["natural-only", *DIVERSITY])
-        line = [*program("shared-circuitry", GPUS), "--runs"]
+        models = list[StudyTraining]()
+        for model in self.models(JUDGED):
+            settings = model.mixture.settings
+            name = settings.name.removesuffix(f"-{settings.test_domain}")
+            if claim_setting(name) in JUDGED:
+                models.append(model)
+        # What domains share is measured where the far domain lacks the held-out classes.
+        shared = list[StudyTraining]()
+        for model in models:
+            settings = model.mixture.settings
+            in_far = settings.test_domain == ALIGNED_DOMAIN
+            if settings.setting in COMPOSITIONAL and (
+                in_far or settings.setting == "natural-only"
+            ):
+                shared.append(model)
+        line = [*program("claims", GPUS), "--runs"]
         line += map(self.folder, models)
         line += [*self.images(), "--n-images", N_SHARED_IMAGES]
-        line += self.memory() + self.results("shared-circuitry")
-        cost = self.costs.sharing(models, N_SHARED_IMAGES)
-        yield self.drawn("shared-circuitry", line, cost)
+        line += self.memory() + self.results("claims")
+        cost = self.costs.claims(models, shared, N_SHARED_IMAGES)
+        yield self.drawn("claims", line, cost)
 
     def over_models(self) -> Iterator[Step]:
         """Yield the steps that make tables and figures of all models. They compute nothing on images."""

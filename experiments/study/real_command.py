@@ -23,8 +23,12 @@ from circuitry.data import SmallTables, chosen_names
 from circuitry.reports import Written
 from circuitry.training import ClipTraining, TrainingWork, clip_preset
 from experiments.study import claims
-from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies
-from experiments.study.claim_tables import accuracy_table, claim_tests
+from experiments.study.checkpoint_accuracy import EvaluationSet
+from experiments.study.claim_tables import (
+    accuracy_table,
+    claim_tests,
+    judged_accuracies,
+)
 from experiments.study.claims_report import NOTHING, shared_table, write_claims
 from experiments.study.real_models import RealStudy
 from experiments.study.selection import SETTINGS, MixtureSettings
@@ -158,10 +162,6 @@ def models_of(config: Config, seeds: Sequence[int], work: Work) -> Models:
     # Models are shared out between processes, and each process evaluates its models alone.
     alone = replace(work, rank=ALONE, progress=False)
 
-    def evaluated(run: StudyRun, training: ClipTraining) -> pd.DataFrame:
-        epochs = sorted({min(KEPT_EPOCHS, training.epochs), training.epochs})
-        return extract_accuracies([run], tests, epochs=epochs, work=alone)
-
     runs = dict[int, StudyRun]()
     for i in work.rank.order(range(len(wanted))):
         training, mixture = wanted[i]
@@ -169,13 +169,14 @@ def models_of(config: Config, seeds: Sequence[int], work: Work) -> Models:
         # A model that another process is training is not waited for before all others are done.
         with suppress(BlockingIOError):
             runs[i] = study.run(training, mixture, wait=False, work=reading)
-            evaluated(runs[i], training)
+            judged_accuracies(runs[i], tests, work=alone)
     tables = list[pd.DataFrame]()
     # In the order of the settings, whatever the order of this process.
     for i, (training, mixture) in enumerate(wanted):
         if i not in runs:
             runs[i] = study.run(training, mixture, work=reading)
         name = runs[i].folder.relative_to(config.out).as_posix()
-        tables.append(evaluated(runs[i], training).assign(run=name))
+        table = judged_accuracies(runs[i], tests, work=alone)
+        tables.append(table.assign(run=name))
     ordered = [runs[i] for i in range(len(wanted))]
     return Models(ordered, pd.concat(tables, ignore_index=True))

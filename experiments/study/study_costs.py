@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from circuitry.runs import Count, Positive
 from circuitry import DomainFolder
+from circuitry.data import class_key
 from circuitry.training import SaeTraining
 from experiments.study.base_sets import BaseSet
 from experiments.study.mixture_files import STUDY_SEED
@@ -191,15 +192,29 @@ class StudyCosts:
         operations = CIRCUIT_FORWARDS * forward * n_images * n_cells
         return Cost(single=operations, gib=CIRCUIT_BYTES * n_cells / GIB)
 
-    def sharing(self, models: Sequence[StudyTraining], n_images: int) -> Cost:
-        """Return the cost of what domains share in each model, by circuits and own parts of the held-out classes."""
-        held_out = models[0].mixture.settings.held_out_classes
-        n_cells = sum(name in held_out for _, name in self.cells)
+    def claims(
+        self,
+        models: Sequence[StudyTraining],
+        shared: Sequence[StudyTraining],
+        n_images: int,
+    ) -> Cost:
+        """Return the cost of the claims: accuracies of all models, and what domains share in some of them.
+
+        What domains share is measured by circuits and own parts of the held-out classes.
+        """
+        settings = models[0].mixture.settings
+        # Names of classes may be spelt otherwise than in the lists.
+        held_out = set(map(class_key, settings.held_out_classes))
+        n_cells = sum(class_key(name) in held_out for _, name in self.cells)
         runs = (CIRCUIT_FORWARDS + PART_FORWARDS) * n_images * n_cells
         # Test images are embedded, train an autoencoder, and are described by it.
-        images = 3 * self.tested
-        forward = sum(ARCHITECTURES[model.model].forward for model in models)
-        disk = 2 * CIRCUIT_BYTES * n_cells * len(models) / GIB
+        described = 3 * self.tested
+        disk = 2 * CIRCUIT_BYTES * n_cells * len(shared) / GIB
+        forward = sum(ARCHITECTURES[model.model].forward for model in shared)
+        # Two checkpoints of each model classify the test images.
+        classified = self.embedded([*models, *models])
         return Cost(
-            single=forward * (runs + images), images=len(models) * images, gib=disk
+            single=classified.single + forward * (runs + described),
+            images=classified.images + len(shared) * described,
+            gib=disk,
         )

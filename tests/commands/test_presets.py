@@ -21,7 +21,7 @@ NEEDED = {
     "evaluate": ["--model", "x", "--data", "x"],
     "mixtures": ["--data", "x"],
     "generalization": ["--runs", "x", "--data", "x"],
-    "shared-circuitry": ["--runs", "x", "--data", "x"],
+    "claims": ["--runs", "x", "--data", "x"],
     "separation": ["--models", "a=x", "--data", "x"],
     "features-over-settings": ["--features", "x"],
     "train": ["--out", "x", "--data", "x"],

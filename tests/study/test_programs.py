@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 
 from circuitry.models import register_model
-from circuitry.runs import InputError
+from circuitry.runs import InputError, WorkSettings
 from circuitry.runs.command_line import read_line
 from experiments.over_models import compare_models
 from experiments.study import sharing
 from experiments.study.sharing import STUDY_MEASURES, SharingSettings, shared_by
-from experiments.study.study_run import StudyRun
+from experiments.study.study_run import TABLE_COLUMNS, StudyRun
 from experiments.study.supervised_model import (
     LabelTable,
     build_classifier,
@@ -114,15 +114,22 @@ def test_runs_are_evaluated_and_drawn(quickstart: Path, tmp_path: Path) -> None:
 
 
 @needs_browser
-def test_what_domains_share_is_related_to_accuracy_over_models(
+def test_claims_are_judged_on_models_of_a_table(
     quickstart: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    module = program_module("shared-circuitry")
-    write_runs(tmp_path / "runs", quickstart, ("key", "car"))
+    module = program_module("claims")
+    checkpoint = quickstart / "run" / "clip" / "checkpoints" / "epoch_1.pt"
+    models = [
+        (checkpoint, "rn-tiny", setting, "quickdraw", "key, car", seed)
+        for seed, setting in product((0, 1), ("cg-high", "cg-low"))
+    ]
+    models.append((checkpoint, "rn-tiny", "upper-high", "quickdraw", "key, car", 0))
+    table = pd.DataFrame(models, columns=list(TABLE_COLUMNS))
+    table.to_csv(tmp_path / "models.csv", index=False)
     measured = list[pd.DataFrame]()
 
     def of_one_model(*asked: Any) -> pd.DataFrame:
-        """The runs are one model under three names, measured once. Numbers are moved, to tell runs apart."""
+        """All models are one model, measured once. Numbers are moved, to tell models apart."""
         if measured:
             last = measured[-1]
             measured.append(last.assign(value=last["value"] + 1))
@@ -132,7 +139,7 @@ def test_what_domains_share_is_related_to_accuracy_over_models(
 
     monkeypatch.setattr(sharing, "shared_by", of_one_model)
     config = module.Config(
-        runs=(tmp_path / "runs",),
+        runs=(tmp_path / "models.csv",),
         data=quickstart / "run" / "toy",
         sharing=SharingSettings(
             domains=("real",),
@@ -143,33 +150,29 @@ def test_what_domains_share_is_related_to_accuracy_over_models(
         ),
         out=tmp_path / "out",
         results=tmp_path / "results",
+        work=WorkSettings(progress=False),
     )
     module.main(config)
     points = pd.read_csv(tmp_path / "results" / "points.csv")
-    assert points["test_domain"].tolist() == ["quickdraw"] * 3
-    names = ["overlap", "shift", "depth_bias", "features", "cka"]
+    # The upper bound has seen the classes in the test domain, so it is not asked what its domains share.
+    assert points["setting"].tolist() == ["cg-high", "cg-low", "cg-high", "cg-low"]
+    names = ["overlap", "shift", "depth_bias", "features"]
     names += [f"study_{name}" for name in STUDY_MEASURES]
     for table, (_, point) in zip(measured, points.iterrows(), strict=True):
         of_whole = table.query("domain == 'quickdraw' and site == 'whole'")
         expected = of_whole.set_index("what")["value"][names]
         assert point[names].tolist() == pytest.approx(expected.tolist(), rel=1e-5)
-    relations = pd.read_csv(tmp_path / "results" / "relations.csv")
-    assert relations["rho"].isna().all()
-    assert set(relations["note"]) == {"cannot be significant with 3 models"}
-    page = (tmp_path / "out" / "report.html").read_text(encoding="utf-8")
-    assert "There are 3 models." in page
-    assert "Cannot be told" in page
-    assert_drawn(
-        tmp_path / "out" / "report.html", figures=page.count('class="plotly-graph-div"')
-    )
-    with pytest.raises(InputError, match="test domain"):
-        module.main(
-            replace(
-                config,
-                runs=(tmp_path / "runs" / "natural-only-0",),
-                out=tmp_path / "none",
-            )
-        )
+    judgements = pd.read_csv(tmp_path / "results" / "claims.csv")
+    # All models are one, so that no setting differs from another. One set of held-out classes has no spread.
+    row = judgements.query("claim == 'diversity' and way == 'as written'").iloc[0]
+    assert (row["value"], row["n_units"], row["verdict"]) == (0, 1, "cannot be told")
+    by_class = judgements.query("claim == 'diversity' and way == 'classes as units'")
+    assert by_class["n_units"].tolist() == [2]
+    page = tmp_path / "out" / "results" / "report.html"
+    text = page.read_text(encoding="utf-8")
+    assert_drawn(page, figures=text.count('class="plotly-graph-div"'))
+    with pytest.raises(InputError, match="far domain 'ink'"):
+        module.main(replace(config, far="ink"))
 
 
 def test_sharing_is_set_side_by_side_over_settings(tmp_path: Path) -> None:

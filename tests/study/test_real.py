@@ -231,7 +231,7 @@ def test_several_processes_train_each_model_once(
     monkeypatch.setattr(RealStudy, "run", run)
     monkeypatch.setattr(
         real_command,
-        "extract_accuracies",
+        "judged_accuracies",
         lambda *_, **__: pd.DataFrame({"value": [1]}),
     )
     config = Config(
