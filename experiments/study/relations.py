@@ -16,14 +16,12 @@ An interval that holds zero, or a p that is not below `LEVEL` after Holm's corre
 the question open.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from itertools import permutations, product
 from math import factorial, prod
 
 from circuitry.comparison import LEVEL, holm, jackknife_interval
-from circuitry.reports import Finding, Report, with_intervals
-from circuitry.reports.figures import Mark
-from experiments.study.measure_charts import ENOUGH, relation_panels
+from circuitry.reports import Finding
 
 import numpy as np
 import pandas as pd
@@ -294,63 +292,6 @@ def _orders(
     return orders, 1 / (_DRAWS + 1)
 
 
-def relation_findings(
-    relations: pd.DataFrame,
-    names: Mapping[str, str],
-    accuracy: str,
-    groups: Sequence[Sequence[str]],
-) -> list[Finding]:
-    """Say for each group of numbers whether a number of the group correlates with an accuracy over models.
-
-    Args:
-        relations: Table of `relate_over_models`.
-        names: Names of the numbers in words.
-        accuracy: The accuracy, a value of the column ``with``.
-        groups: Groups of numbers; the number with the largest correlation answers for its group.
-    """
-    findings = list[Finding]()
-    for group in groups:
-        asked = relations["what"].isin(group) & (relations["with"] == accuracy)
-        rows = relations[asked].dropna(subset="rho")
-        target = accuracy.replace("_", " ")
-        listed = " or ".join(names[what] for what in group)
-        question = f"Does {listed} correlate with {target} accuracy?"
-        if rows.empty:
-            n = max(relations["n_models"], default=0)
-            why = f"{n} models have both numbers; it takes {FEWEST_MODELS} models over which both vary."
-            more = "More models: other settings, domains, seeds."
-            findings.append(Finding(f"{question} Cannot be told.", why, more))
-            continue
-        # Choosing the largest of several correlations is no bias: Holm's correction is over all rows.
-        rows = rows.assign(said=with_intervals(rows, "+.2f", "rho"))
-        best = rows.iloc[int(rows["rho"].abs().argmax())]
-        # Both must speak for it: p counts orders of these models, the interval the choice of models.
-        answer = "Cannot be told"
-        if best["p_holm"] < LEVEL and (best["low"] > 0 or best["high"] < 0):
-            answer = "Yes"
-        note = ""
-        if best["note"]:
-            note = f"; {best['note']}"
-        given = ""
-        if best["given"]:
-            partial = f"{best['partial']:+.2f} (p {best['partial_p']:.2g})"
-            if pd.isna(best["partial"]):
-                partial = "unknown"
-            given = f" Given {best['given'].replace('_', ' ')}: {partial}."
-        findings.append(
-            Finding(
-                f"{question} {answer}: rank correlation {best['said']} for {names[best['what']]}, over "
-                f"{best['n_models']} models.",
-                f"Jackknife over models; without one of them {best['least']:+.2f} to {best['most']:+.2f}. p "
-                f"{best['p']:.2g} from orders of the models, {best['p_holm']:.2g} corrected for all tests "
-                f"(Holm){note}.{given}",
-                "More models, of other settings and seeds. A correlation over models shows no cause: settings change "
-                "many things at once.",
-            )
-        )
-    return findings
-
-
 def models_agree(tests: pd.DataFrame) -> Finding:
     """Say whether models agree which of two domains shares more, from the tests of `compare_models`."""
     n = len(tests)
@@ -363,76 +304,3 @@ def models_agree(tests: pd.DataFrame) -> Finding:
         f"Each of {tests['n_models'].max()} models counts once; five models can give no p below 0.0625.",
         "More models, of other architectures and seeds.",
     )
-
-
-def add_relations(
-    report: Report,
-    points: pd.DataFrame,
-    relations: pd.DataFrame,
-    names: Mapping[str, str],
-    accuracies: Sequence[str],
-    marks: Mapping[str, Mark],
-) -> None:
-    """Add a guide to the correlations, a figure for each accuracy, and the tables.
-
-    Args:
-        points: A row for each model and test domain.
-        relations: Table of `relate_over_models`.
-        names: Names of the numbers in words.
-        accuracies: Columns of accuracies, a figure for each.
-        marks: Colours and symbols of the test domains.
-    """
-    n = points["run"].nunique()
-    few = ""
-    if n < ENOUGH:
-        few = (
-            f" With fewer than {ENOUGH}, a rank correlation mostly shows which models were chosen, and is no "
-            "evidence."
-        )
-    report.section("How to read this", folded=True)
-    report.text(
-        "Every point is a trained model in a test domain. Rank correlations are over models, with ranks within each "
-        "test domain; their intervals are jackknife intervals over models. p is the share of orders of the models with "
-        "as large a correlation, corrected for all tests (Holm); it is about other models trained in this way, not "
-        "about other classes. The partial correlation takes out accuracy on the other domains, because a model that is "
-        f"better at everything may also share more.\n\nThere are {n} models.{few}"
-    )
-    report.section("Does sharing between domains correlate with accuracy?")
-    for accuracy in accuracies:
-        title = f"Accuracy ({accuracy.replace('_', ' ')}) against what is shared"
-        figure = relation_panels(
-            points, relations, names, accuracy, title=title, marks=marks
-        )
-        report.figure(
-            figure,
-            "Every model in each test domain; over a panel the rank correlation over models, if any.",
-        )
-    least = relations["least"].map("{:+.2f}".format)
-    most = relations["most"].map("{:+.2f}".format)
-    shown = pd.DataFrame(
-        {
-            "what": relations["what"].map(names),
-            "with": relations["with"],
-            "rho": with_intervals(relations, "+.2f", "rho"),
-            "without_one": least + " to " + most,
-            "p": relations["p"],
-            "p (Holm)": relations["p_holm"],
-            "partial": relations["partial"],
-            "p of partial": relations["partial_p"],
-            "models": relations["n_models"],
-            "note": relations["note"],
-        }
-    )
-    report.table(
-        shown,
-        "Rank correlations over models with 95 % jackknife intervals, their range without one model, p from orders of "
-        f"the models ({int((relations['p_holm'] < LEVEL).sum())} of {len(relations)} with corrected p < {LEVEL}), and "
-        "the partial correlation given accuracy on the other domains.",
-        formats={
-            "p": ".2g",
-            "p (Holm)": ".2g",
-            "partial": "+.2f",
-            "p of partial": ".2g",
-        },
-    )
-    report.table(points, "Every model and test domain.")

@@ -18,7 +18,7 @@ A domain has one number for each measure of the package. A similarity of a domai
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from circuitry.runs import (
     ALONE,
@@ -58,14 +58,10 @@ from experiments.representations.representation_folder import (
 from experiments.representations.similarity import compare_representations
 from experiments.representations.strongest_features import image_features
 from experiments.study.checkpoint_accuracy import (
-    EvaluationSet,
-    extract_accuracies,
     run_names,
 )
 from experiments.study.claims import WHOLE
 from experiments.study.run_tables import (
-    kinds_of_runs,
-    screened_classes,
     setting_family,
 )
 from experiments.study.separation import compare_distances, distance
@@ -76,8 +72,6 @@ import pandas as pd
 
 # Rises when a folder of an older version would hold other numbers under the same settings.
 FORMAT = "circuitry sharing 4"
-ACCURACIES = ("held_out", "alone", "own_style", "centred", "harmonic_mean")
-"""Kinds of accuracy in the test domain; see `accuracy_kinds`."""
 SHARED = {
     "overlap": "node overlap of circuits",
     "ratio": "node overlap, ratio to the ceiling",
@@ -159,61 +153,6 @@ class SharingSettings:
     natural_domain: str = "real"
     """Domain of photographs."""
     seed: int = 0
-
-
-class Measured(NamedTuple):
-    """Tables of all models."""
-
-    points: pd.DataFrame
-    """A row for each model and test domain: its accuracies there, and a column for each measure of the domain."""
-    shared: pd.DataFrame
-    """A row for each number of each domain of a model: columns run, test_domain, what, site, domain, value."""
-    evaluated: pd.DataFrame
-    """The table of `extract_accuracies`."""
-
-
-def measure_runs(
-    runs: Sequence[StudyRun],
-    images: DomainFolder,
-    test_domains: Callable[[StudyRun], Sequence[str]],
-    out: Path,
-    settings: SharingSettings,
-    *,
-    decoding: Decoding = "upright",
-    device: str = "cpu",
-    work: Work = Work(),
-) -> Measured:
-    """Measure each model in a job of its own, and return the tables of all models; see `shared_of_runs`."""
-    shared = shared_of_runs(
-        runs,
-        images,
-        test_domains,
-        out,
-        settings,
-        decoding=decoding,
-        device=device,
-        work=work,
-    )
-    tests = EvaluationSet(images, images.all_classes)
-    evaluated = extract_accuracies(
-        runs, tests, decoding=decoding, device=device, work=work
-    )
-    points = list[dict[str, object]]()
-    screened = screened_classes(evaluated)
-    for name, run in named_runs(runs).items():
-        of_run = evaluated[evaluated["run"].str.replace("/", "-") == name]
-        for domain in _tested_in(run, test_domains):
-            points.append(accuracies_of(name, run, of_run, domain, screened))
-    in_test_domain = shared["domain"] == shared["test_domain"]
-    values = shared[in_test_domain & (shared["site"] == WHOLE)]
-    wide = values.pivot(index=["run", "test_domain"], columns="what", values="value")
-    # All measures have columns, so that tables of small studies have the same columns.
-    wide = wide.reindex(columns=[*SHARED, *LABEL_FREE]).reset_index()
-    return Measured(
-        pd.DataFrame(points).merge(wide, how="left", on=["run", "test_domain"]),
-        shared,
-        evaluated,
-    )
 
 
 def named_runs(runs: Sequence[StudyRun]) -> dict[str, StudyRun]:
@@ -305,35 +244,6 @@ def shared_of_runs(
     return by_name.loc[names].reset_index()
 
 
-def accuracies_of(
-    name: str,
-    run: StudyRun,
-    evaluated: pd.DataFrame,
-    domain: str,
-    screened: pd.DataFrame,
-) -> dict[str, object]:
-    """Return the accuracies of a run in a test domain, and its mean accuracy on all other domains (``in_domain``).
-
-    All held-out classes count, except in ``held_out_learned``, which is over the held-out classes that the upper bound
-    of the run learns.
-    """
-    # A model without a test domain is read as if this domain were its test domain.
-    tested = evaluated.assign(test_domain=domain)
-    table = kinds_of_runs(tested).set_index("domain")
-    learned = kinds_of_runs(tested, screened).set_index("domain")
-    return {
-        "run": name,
-        "setting": run.setting,
-        "model": str(run.model),
-        "seed": run.seed,
-        "test_domain": domain,
-        **table.loc[domain, ["seen", *ACCURACIES]],
-        "held_out_classes": ", ".join(run.held_out),
-        "held_out_learned": learned.loc[domain, "held_out"],
-        "in_domain": float(table["all"].drop(domain).mean()),
-    }
-
-
 def shared_by(
     clip: Clip,
     images: DomainFolder,
@@ -385,12 +295,6 @@ def shared_by(
         table = pd.DataFrame(of_domain, columns=["what", "site", "domain", "value"])
         tables.append(table.dropna(subset="value").assign(test_domain=domain))
     return pd.concat(tables)
-
-
-def known_names(points: pd.DataFrame) -> dict[str, str]:
-    """Return the names in words of the measures that at least one model has."""
-    names = SHARED | LABEL_FREE
-    return {what: name for what, name in names.items() if points[what].notna().any()}
 
 
 def with_the_others(comparison: Comparison) -> "pd.Series[float]":

@@ -3,7 +3,6 @@
 import math
 import re
 from itertools import product
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -34,8 +33,6 @@ from experiments.study.run_tables import (
 )
 from experiments.study.run_tables import logit as training_logit
 from experiments.study.setting_charts import robustness_scatter, settings_bars
-from experiments.study.sharing import accuracies_of
-from experiments.study.study_run import StudyRun
 
 RUN = {
     "trained": "CLIP",
@@ -303,17 +300,6 @@ def test_a_model_is_judged_by_its_own_upper_bound() -> None:
     only_the_transformer_has_one = screened[screened["model"] == "ViT-S-32"]
     like_it = kinds_of_runs(table, screened=only_the_transformer_has_one)
     assert set(like_it["held_out_classes"]) == {"dog"}
-
-
-def test_points_of_models_count_all_held_out_classes(tmp_path: Path) -> None:
-    table = two_architectures().query("model == 'ViT-S-32' and setting == 'cg-high'")
-    elsewhere = pd.DataFrame([dict(table.iloc[0]) | {"domain": "real", "group": "all"}])
-    run = StudyRun(tmp_path, "ViT-S-32", "cg-high", "ink", ("cat", "dog"), 0)
-    screened = screened_classes(two_architectures())
-    found = accuracies_of("vit", run, pd.concat([table, elsewhere]), "ink", screened)
-    assert found["held_out"] == pytest.approx((0.0 + 0.3) / 2)
-    assert found["held_out_learned"] == pytest.approx(0.3)
-    assert found["held_out_classes"] == "cat, dog"
 
 
 def test_models_with_unlike_classes_have_panels_of_their_own() -> None:
