@@ -29,6 +29,7 @@ COLUMNS = (
     "class",
     "measure",
     "value",
+    "chance",
     "n_images",
 )
 

@@ -94,7 +94,7 @@ class Tables(NamedTuple):
     accuracies: pd.DataFrame
     """A row for each model, checkpoint, domain, class and measure: columns run, model, setting, test_domain, seed,
     held_out (the classes), epoch, texts, domain, class (a held-out class, or `SEEN`), measure (`MEASURE`,
-    `AMONG_GROUP` or `FALSE_ALARMS`), value, n_images. Settings are families (`setting_family`). A model that serves
+    `AMONG_GROUP` or `FALSE_ALARMS`), value, chance, n_images. Settings are families (`setting_family`). A model that serves
     several test domains has rows for each."""
     shared: pd.DataFrame
     """What each domain of a model shares with all other domains: columns run, model, setting, test_domain, seed,

@@ -68,6 +68,8 @@ class Config:
         """Return the images."""
         images = DomainFolder(self.data, split=self.split)
         chosen_names("far domain", [self.far], images.domains)
+        natural = self.sharing.natural_domain
+        chosen_names("domain of photographs", [natural], images.domains)
         return images
 
 
@@ -76,7 +78,8 @@ def main(config: Config) -> Written | None:
     if not config.work.share_out(partial(measured, config), config.out / "jobs"):
         return None
     tables = measured(config, config.work.work())
-    return write_claims(tables, config.out / "results", config.results)
+    natural = config.sharing.natural_domain
+    return write_claims(tables, natural, config.out / "results", config.results)
 
 
 def measured(config: Config, work: Work) -> claims.Tables:

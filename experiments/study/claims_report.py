@@ -9,8 +9,8 @@ from pathlib import Path
 from circuitry.runs import Work, versions
 from circuitry.data import DomainFolder
 from circuitry.reports import Finding, Report, Written, with_intervals, write_results
-from circuitry.training import AMONG_GROUP
-from experiments.study import claims
+from circuitry.training import AMONG_GROUP, CLASSIFIER, MEASURE
+from experiments.study import claims, run_tables
 from experiments.study.claim_charts import accuracy_by_mixture, verdicts_by_way
 from experiments.study.claim_tables import claim_setting
 from experiments.study.relations import (
@@ -18,6 +18,7 @@ from experiments.study.relations import (
     picks_the_better,
     relate_over_models,
 )
+from experiments.study.setting_charts import robustness_scatter
 from experiments.study.sharing import (
     LABEL_FREE,
     SHARED,
@@ -113,6 +114,31 @@ def points_of(tables: claims.Tables) -> pd.DataFrame:
     return wide.reset_index().merge(pd.DataFrame(columns).reset_index(), on=keys)
 
 
+def robustness_of(accuracies: pd.DataFrame, natural: str) -> pd.DataFrame:
+    """Return accuracy on held-out classes in the test domain and in the natural one; see `effective_robustness`.
+
+    Args:
+        accuracies: The table ``accuracies`` of `claims.Tables`.
+        natural: The domain of photographs.
+    """
+    # Other domains were read by the last checkpoint, in the words that the model was trained on.
+    rows = accuracies[accuracies["texts"] == claims.TRAINED_WORDS]
+    rows = rows[(rows["measure"] == MEASURE) & (rows["class"] != claims.SEEN)]
+    keys = ["run", *claims.CASE, "setting", "epoch", "domain"]
+    of_pairs = rows.groupby(keys).agg(
+        {"value": "mean", "chance": "mean", "n_images": "sum"}
+    )
+    # All are CLIPs, which differ in no other way than their model and setting.
+    kind = dict.fromkeys(run_tables.MODEL, "CLIP") | {"classifier": CLASSIFIER}
+    evaluated = of_pairs.reset_index().assign(
+        **{name: value for name, value in kind.items() if name != "model"},
+        group="held-out",
+        measure=MEASURE,
+        held_out_classes=lambda table: table[claims.PAIR],
+    )
+    return run_tables.effective_robustness(evaluated, natural)
+
+
 WITHIN = {"pair": [claims.PAIR, "model"], "setting": ["setting", "model"]}
 """Models are ranked within these groups: within a pair settings differ, within a setting pairs differ."""
 
@@ -152,8 +178,12 @@ def ranking_of(points: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["what", "right", "n_pairs"])
 
 
-def tables_of(tables: claims.Tables) -> dict[str, pd.DataFrame]:
-    """Return all tables by name."""
+def tables_of(tables: claims.Tables, natural: str) -> dict[str, pd.DataFrame]:
+    """Return all tables by name.
+
+    Args:
+        natural: The domain of photographs.
+    """
     judgements = claims.judged(tables)
     written = {
         "accuracies": tables.accuracies,
@@ -161,6 +191,7 @@ def tables_of(tables: claims.Tables) -> dict[str, pd.DataFrame]:
         "claims": judgements,
         "verdicts": claims.verdicts(judgements),
         "seeds": claims.seeds_needed(claims.pilot_of(tables)),
+        "robustness": robustness_of(tables.accuracies, natural),
     }
     if len(tables.shared):
         points = points_of(tables)
@@ -170,14 +201,17 @@ def tables_of(tables: claims.Tables) -> dict[str, pd.DataFrame]:
     return written
 
 
-def write_claims(tables: claims.Tables, out: Path, results: Path | None) -> Written:
+def write_claims(
+    tables: claims.Tables, natural: str, out: Path, results: Path | None
+) -> Written:
     """Write the tables and the report, and say where they are.
 
     Args:
+        natural: The domain of photographs.
         out: Folder of the tables and the report.
         results: Folder for tables to commit.
     """
-    written = tables_of(tables)
+    written = tables_of(tables, natural)
     runs = tables.accuracies.drop_duplicates("run")
     models = ", ".join(sorted(set(runs["model"])))
     report = Report(
@@ -199,6 +233,10 @@ def write_claims(tables: claims.Tables, out: Path, results: Path | None) -> Writ
     report.figure(
         accuracy_by_mixture(counted, tables.far),
         "Accuracy on held-out classes in the test domain; bars: mean over pairs, 95 % interval; points: pairs.",
+    )
+    report.figure(
+        robustness_scatter(written["robustness"]),
+        "Held-out classes: accuracy in the test domain against accuracy on photographs.",
     )
     report.table(written["claims"], "All measures, in every way to count.")
     for name in ("relations", "ranking"):

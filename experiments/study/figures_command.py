@@ -218,7 +218,7 @@ def cka_apart(tables: Path, title: str) -> go.Figure:
     )
 
 
-@figure("Do captions that name no style bring the styles together?")
+@figure("Do captions that name no style bring the styles together?", "real_separation")
 def embedding_map(tables: Path, title: str) -> go.Figure:
     return embedding_maps(table(tables, "map"), title=title)
 

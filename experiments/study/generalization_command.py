@@ -259,7 +259,7 @@ def write(
     run_tables.add_differences(report, tables["differences"])
     report.section("Effective robustness")
     report.figure(
-        robustness_scatter(tables["robustness"], natural),
+        robustness_scatter(tables["robustness"]),
         f"Held-out classes: accuracy in the test domain against accuracy on {natural}, every checkpoint a point, both "
         "axes in logits. The line fits models trained on photographs alone; a model above it is more robust than its "
         "accuracy on photographs predicts. If those models do not exceed guessing, there is no line.",

@@ -114,7 +114,9 @@ def main(config: Config) -> Written | None:
     if not config.work.share_out(partial(measured, config), config.out / "jobs"):
         return None
     tables = measured(config, config.work.work())
-    return write_claims(tables, config.out / "results", config.results)
+    return write_claims(
+        tables, config.natural_domain, config.out / "results", config.results
+    )
 
 
 def measured(config: Config, work: Work) -> claims.Tables:

@@ -321,7 +321,7 @@ def effective_robustness(
     Returns:
         A row for each checkpoint. ``natural`` and ``test`` are its accuracies, ``expected`` is the accuracy on the
         line, ``effective`` is test - expected. ``line`` is `FITTED`, or says why there is no line; then ``expected``
-        and ``effective`` are NaN.
+        and ``effective`` are NaN. ``photographs`` is the name of the natural domain.
     """
     rows = chosen_rows(evaluated, CLASSIFIER, MEASURE)
     rows = rows[rows["group"] == "held-out"]
@@ -347,7 +347,7 @@ def effective_robustness(
     table = table.rename(columns=names)
     x = logit(table["natural"], table["n_natural"])
     y = logit(table["test"], table["n_test"])
-    table = table.assign(line=FITTED, expected=np.nan)
+    table = table.assign(line=FITTED, expected=np.nan, photographs=natural)
     for _, group in table.groupby(["test_domain", *MODEL]):
         # The line goes through models of photographs alone; all other models lie above or below it.
         line = group.index[group["setting"] == "natural-only"]
@@ -361,7 +361,7 @@ def effective_robustness(
             table.loc[group.index, "expected"] = expected
     table["effective"] = table["test"] - table["expected"]
     values = ["natural", "test", "line", "expected", "effective"]
-    return table[[*keys, *values, "n_natural", "n_test"]]
+    return table[[*keys, *values, "n_natural", "n_test", "photographs"]]
 
 
 def _undefined(reference: pd.DataFrame) -> str | None:

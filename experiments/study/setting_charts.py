@@ -299,16 +299,15 @@ _LINE_NAME = "line of models of photographs alone"
 
 def robustness_scatter(
     points: pd.DataFrame,
-    natural: str = "real",
     title: str = "Accuracy in the test domain against that on photographs",
 ) -> go.Figure:
     """Draw accuracy in the test domain against accuracy in the natural domain, both on logit axes.
 
     Args:
         points: Table of `effective_robustness`: each checkpoint is a point.
-        natural: Name of the natural domain.
     """
     check_like_classes(points)
+    natural = points["photographs"].iloc[0]
     points = points.astype({"natural": float, "test": float, "expected": float})
     points, panels, columns = in_panels(points, "")
     points = points.assign(

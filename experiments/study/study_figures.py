@@ -1,4 +1,4 @@
-"""Which figures does the study draw, and of which rows of its tables? The figures of its plan, without torch.
+"""Which figures does the study draw, and of which rows of its tables? The figures of its plan and of its claims.
 
 Few of these figures have committed tables. The tables of the others come from a run of the whole study.
 """
@@ -11,6 +11,7 @@ from pathlib import Path
 from circuitry.runs import InputError
 from circuitry.reports.figures import domain_marks
 from circuitry.training import CLASSIFIER
+from experiments.study import claim_charts, claims
 from experiments.study.domain_charts import similarity_panels
 from experiments.study.figure_registry import figure, table
 from experiments.study.measure_charts import apart_panels, group_panel, relation_panels
@@ -28,6 +29,8 @@ from experiments.study.sharing import LABEL_FREE, SHARED
 import pandas as pd
 import plotly.graph_objects as go
 
+REAL = "real_study"
+"""Folder of the committed tables of the study on real pictures."""
 KINDS_OF_MODEL = tuple(name for name in MODEL if name != "captions")
 """Columns that identify a kind of model; captions are no such column here, because they belong to the setting."""
 INTERPOLATIONS = ("class-interpolation", "domain-interpolation")
@@ -232,7 +235,6 @@ compare_settings(
     "accuracy_by_setting",
     "What must a model have seen to recognise new classes of a style?",
     main_settings,
-    "toy_recounted",
 )
 compare_settings(
     "architectures", "Do architectures differ?", partial(side_by_side, column="model")
@@ -257,21 +259,43 @@ compare_settings(
 )
 
 
-@figure("Does accuracy on photographs foretell accuracy on drawings?", "toy_study")
+@figure("Does accuracy on photographs foretell accuracy on drawings?", REAL)
 def effective_robustness(tables: Path, title: str) -> go.Figure:
     return robustness_scatter(_most(table(tables, "robustness")), title=title)
 
 
-DRAWN_SHARED = ("overlap", "transfer", "lesion", "cka", "features", "shift")
+DRAWN_SHARED = (
+    "study_units",
+    "study_edges",
+    "part_of_ceiling",
+    "transfer",
+    "cka",
+    "features",
+)
 """Measures that are drawn against accuracy; the tables have further measures."""
 
 
-@figure("Do models generalize where domains share circuitry?", "toy_recounted")
+@figure("Do models generalize where domains share circuitry?", REAL)
 def sharing_against_accuracy(tables: Path, title: str) -> go.Figure:
     points = table(tables, "points")
-    relations = table(tables, "relations")
+    relations = table(tables, "relations").query("within == 'pair'")
     names = {what: (SHARED | LABEL_FREE)[what] for what in DRAWN_SHARED}
-    return relation_panels(points, relations, names, "held_out", title=title)
+    return relation_panels(points, relations, names, "held_out_all", title=title)
+
+
+@figure("What must a model have seen to recognise new classes of a style?", REAL)
+def accuracy_by_mixture(tables: Path, title: str) -> go.Figure:
+    """Draw the accuracies of `claims`, counted as written."""
+    shared = table(tables, "shared")
+    far = str(shared["test_domain"].iloc[0])
+    numbers = claims.Tables(table(tables, "accuracies"), shared, far)
+    counted = claims.accuracies(numbers, claims.Choices())
+    return claim_charts.accuracy_by_mixture(counted, far, title)
+
+
+@figure("Which claims stand, however they are counted?", REAL)
+def claim_verdicts(tables: Path, title: str) -> go.Figure:
+    return claim_charts.verdicts_by_way(table(tables, "claims"), title)
 
 
 @figure("How many sketch classes are needed beside ImageNet-Sketch?")
