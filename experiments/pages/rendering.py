@@ -28,7 +28,7 @@ QUESTIONS = (
     "own_parts",
     "circuits",
     "edges",
-    "toy",
+    "real",
     "trust",
     "speed",
 )

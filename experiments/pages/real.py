@@ -1,0 +1,237 @@
+"""Numbers of the page on the study on real pictures."""
+
+from circuitry.comparison import mean_interval
+from circuitry.training import MEASURE
+from experiments.pages.rendering import filled
+from experiments.pages.tables import Interval, only, rows, supported, table
+from experiments.study import claims
+from experiments.study.run_tables import SETTING_ORDER
+from experiments.study.sharing import LABEL_FREE, SHARED
+
+import pandas as pd
+
+STUDY = "real_study"
+NAMES = SHARED | LABEL_FREE
+WRITTEN = claims.Choices()
+
+accuracies = table(f"{STUDY}/accuracies")
+shared = table(f"{STUDY}/shared")
+verdicts = table(f"{STUDY}/verdicts")
+far = str(shared["test_domain"].iloc[0])
+domains = sorted(set(accuracies["test_domain"]), key=lambda name: (name != far, name))
+n_models = accuracies["run"].nunique()
+n_pairs = accuracies[claims.PAIR].nunique()
+n_classes = accuracies["class"].nunique() - 1
+n_possible = n_classes * (n_classes - 1) // 2
+n_claims = len(verdicts)
+n_pilot = len(claims.PILOT)
+pilot = only(f"{STUDY}/seeds", measure="all")
+pilot_sd = pilot["sd"]
+n_needed = pilot["seeds"]
+effect = claims.EFFECT
+power = claims.POWER
+tables = claims.Tables(accuracies, shared, far)
+questions = {claim.name: claim for claim in claims.CLAIMS}
+
+
+def in_words(row: pd.Series, value: str = "value", spec: str = "+.2f") -> str:
+    """Return a number of a row with its interval; an unknown number is a dash."""
+    if pd.isna(row[value]):
+        return "–"
+    return filled(f"{{:{spec}}}", Interval(row[value], row["low"], row["high"]))
+
+
+def p_in_words(p: float) -> str:
+    """Return a p value with two digits; an unknown one is a dash."""
+    return "–" if pd.isna(p) else f"{p:.2g}"
+
+
+def quoted(names: list[str]) -> str:
+    """Return the questions of claims, one after the other."""
+    return " ".join(f"*{questions[name].question}*" for name in names) or "none."
+
+
+# Does the study's line of argument hold?
+by_verdict = {
+    verdict: verdicts[verdicts["verdict"] == verdict]["claim"].tolist()
+    for verdict in (claims.BORNE_OUT, claims.REFUTED, claims.OPEN)
+}
+headlines = verdicts[verdicts["headline"]]
+answer_claims = (
+    f"Of {n_claims} claims {len(by_verdict[claims.BORNE_OUT])} are borne out, {len(by_verdict[claims.REFUTED])} are "
+    f"refuted, and {len(by_verdict[claims.OPEN])} cannot be told. {len(headlines)} of them stand in every way to count "
+    f"after correction: {quoted(headlines['claim'].tolist())}"
+)
+contradictions = f"Refuted, against the study: {quoted(by_verdict[claims.REFUTED])}"
+lines = list[str]()
+for _, row in verdicts.iterrows():
+    claim = questions[row["claim"]]
+    other = "" if pd.isna(row["other"]) else row["other"]
+    stands = f"{row['n_same']} of {row['n_ways']}"
+    lines.append(
+        f"| {claim.question} | {claim.predicts} | {row['measure']} | {in_words(row)} | {p_in_words(row['p_holm'])} | "
+        f"{row['verdict']} | {stands} | {other} |"
+    )
+claim_rows = "\n".join(lines)
+amendments = "\n".join(f"- Amendment of {line}" for line in claims.AMENDMENTS)
+
+
+# What must a model have seen?
+def by_pair(rows: pd.DataFrame) -> pd.Series:
+    """Return the mean over pairs with its interval, of each test domain and setting."""
+    keys = ["test_domain", "setting"]
+    of_pairs = rows.groupby([*keys, claims.PAIR])["value"].mean()
+    return of_pairs.groupby(keys).apply(
+        lambda values: Interval(
+            *(100 * part for part in mean_interval(values.to_numpy()))
+        )
+    )
+
+
+held_out = by_pair(claims.accuracies(tables, WRITTEN))
+of_seen = accuracies[
+    (accuracies["class"] == claims.SEEN)
+    & (accuracies["texts"] == claims.TRAINED_WORDS)
+    & (accuracies["measure"] == MEASURE)
+    & (accuracies["domain"] == accuracies["test_domain"])
+]
+last = of_seen["epoch"] == of_seen.groupby("run")["epoch"].transform("max")
+seen = by_pair(of_seen[last])
+settings = [name for name in SETTING_ORDER if name in set(accuracies["setting"])]
+
+
+def cells(values: pd.Series, setting: str) -> list[str]:
+    """Return the cells of a setting, a test domain after the other."""
+    known = [(domain, setting) for domain in domains]
+    return [filled("{:.0f}", values[key]) if key in values else "" for key in known]
+
+
+accuracy_rows = "\n".join(
+    f"| {name} | {' | '.join(cells(held_out, name) + cells(seen, name))} |"
+    for name in settings
+)
+rules = "---|" * (2 * len(domains))
+
+
+def right(setting: str, domain: str = far) -> str:
+    """Return the right answers on held-out pairs in percent, with the interval."""
+    return filled("{:.0f}", held_out[domain, setting]) + " %"
+
+
+def said(claim: str) -> str:
+    """Return the value of a claim in points with its interval, and the verdict."""
+    row = only(f"{STUDY}/verdicts", claim=claim)
+    numbers = Interval(*(100 * row[name] for name in ("value", "low", "high")))
+    return filled("{:+.0f} points", numbers) + f", {row['verdict']}"
+
+
+answer_accuracy = (
+    f"In {far}, models of photographs are right on {right('natural-only')} of the held-out pair, and of photographs and "
+    f"{far} on {right('cg-low')}; with all styles it is {right('cg-high')}, with all styles but {far} "
+    f"{right('leave-out')}, with a fifth of the pair's pictures {right('class-interpolation')}, and with all of them "
+    f"{right('upper-high')}. Over test domains diversity brings {said('diversity')}; other domains bring a domain that "
+    f"was never seen {said('unseen-domain')}; what is missing to the upper bound is {said('gap')}."
+)
+sometimes = only(f"{STUDY}/verdicts", claim="sometimes")
+entirely = rows(
+    f"{STUDY}/claims",
+    claim="sometimes",
+    way=claims.AS_WRITTEN,
+    first=False,
+).iloc[0]
+answer_sometimes = (
+    f"**Entirely unseen beats half seen.** In {sometimes['value'] + claims.SOMETIMES_SHARE:.0%} of the pairs and test "
+    f"domains leave-out is more than ten points above cg-high; the mean difference is {in_words(entirely)}."
+)
+supported("Entirely unseen beats half seen.", entirely["low"] > 0)
+
+# Does accuracy on photographs foretell accuracy on drawings?
+robustness = table(f"{STUDY}/robustness")
+off_line = robustness[robustness["test_domain"] == far].groupby("setting")["effective"]
+effective = 100 * off_line.mean()
+answer_robustness = (
+    f"In {far} models lie off the line of models of photographs by, in points on average: "
+    + ", ".join(
+        f"{name} {effective[name]:+.0f}" for name in settings if name in effective
+    )
+    + "."
+)
+
+# Does the far style lie apart, and share less?
+FAR = ("embeddings", "alignment", "features", "cka", "units", "edges")
+far_claims = verdicts[verdicts["claim"].isin(FAR)].set_index("claim")
+far_lines = list[str]()
+for name in FAR:
+    row = far_claims.loc[name]
+    what, _, model = row["measure"].partition(", ")
+    model = model.partition("(")[2].rstrip(")") or model
+    far_lines.append(
+        f"| {what} | {model} | {in_words(row, spec='+.3f')} | {p_in_words(row['p_holm'])} | {row['n_units']} | "
+        f"{row['verdict']} |"
+    )
+far_rows = "\n".join(far_lines)
+answer_far = " ".join(
+    f"{questions[name].question} {far_claims.loc[name, 'verdict'].capitalize()}."
+    for name in FAR
+)
+
+# Does sharing explain generalization?
+relations = rows(f"{STUDY}/relations", **{"with": "held_out_all"})
+n_relations = len(table(f"{STUDY}/relations")) // relations["within"].nunique()
+points = table(f"{STUDY}/points")
+n_points = len(points)
+n_shared_pairs = points[claims.PAIR].nunique()
+within = {name: part.set_index("what") for name, part in relations.groupby("within")}
+
+
+def related(what: str, name: str) -> str:
+    """Return the cells of a correlation within pairs, or within settings."""
+    row = within[name].loc[what]
+    if pd.isna(row["rho"]):
+        return "– | – | –"
+    partial = f"{row['partial']:+.2f} ({p_in_words(row['partial_p'])})"
+    return f"{in_words(row, 'rho')} | {p_in_words(row['p_holm'])} | {partial}"
+
+
+measured = [what for what in NAMES if what in set(relations["what"])]
+relation_rows = "\n".join(
+    f"| {NAMES[what]} | {related(what, 'pair')} | {related(what, 'setting')} |"
+    for what in measured
+)
+
+
+def clear(name: str) -> list[str]:
+    """Return the names of the measures whose correlation is significant, and whose interval does not hold zero."""
+    rows = within[name]
+    known = (rows["p_holm"] < claims.LEVEL) & (rows["low"] * rows["high"] > 0)
+    return [
+        f"{NAMES[what]} ({rows.loc[what, 'rho']:+.2f})" for what in rows[known].index
+    ]
+
+
+def listed(names: list[str]) -> str:
+    """Return names with commas between them."""
+    return ", ".join(names) or "none"
+
+
+answer_sharing = (
+    f"Within pairs, where settings differ, {len(clear('pair'))} of {len(measured)} numbers correlate with accuracy after "
+    f"correction: {listed(clear('pair'))}. Within settings, where pairs differ, {len(clear('setting'))} do: "
+    f"{listed(clear('setting'))}."
+)
+ranking = table(f"{STUDY}/ranking").sort_values("right", ascending=False)
+ranking_rows = "\n".join(
+    f"| {NAMES[row['what']]} | {row['right']:.0%} | {row['n_pairs']} |"
+    for _, row in ranking.iterrows()
+)
+best = ranking.iloc[0]
+answer_ranking = (
+    f"Of two models of one pair, the better one is picked without labels by the {NAMES[best['what']]} in "
+    f"{best['right']:.0%} of {best['n_pairs']} cases, best of {len(ranking)} numbers; guessing picks it in half."
+)
+
+# What it takes
+n_cores = 2
+hours = 12.0
+resolution = 112
+size_note = ""
