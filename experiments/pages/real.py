@@ -1,5 +1,7 @@
 """Numbers of the page on the study on real pictures."""
 
+from typing import Any
+
 from circuitry.comparison import mean_interval
 from circuitry.training import MEASURE
 from experiments.pages.rendering import filled
@@ -34,7 +36,7 @@ tables = claims.Tables(accuracies, shared, far)
 questions = {claim.name: claim for claim in claims.CLAIMS}
 
 
-def in_words(row: pd.Series, value: str = "value", spec: str = "+.2f") -> str:
+def in_words(row: "pd.Series[Any]", value: str = "value", spec: str = "+.2f") -> str:
     """Return a number of a row with its interval; an unknown number is a dash."""
     if pd.isna(row[value]):
         return "–"
@@ -77,7 +79,7 @@ amendments = "\n".join(f"- Amendment of {line}" for line in claims.AMENDMENTS)
 
 
 # What must a model have seen?
-def by_pair(rows: pd.DataFrame) -> pd.Series:
+def by_pair(rows: pd.DataFrame) -> "pd.Series[Any]":
     """Return the mean over pairs with its interval, of each test domain and setting."""
     keys = ["test_domain", "setting"]
     of_pairs = rows.groupby([*keys, claims.PAIR])["value"].mean()
@@ -100,7 +102,7 @@ seen = by_pair(of_seen[last])
 settings = [name for name in SETTING_ORDER if name in set(accuracies["setting"])]
 
 
-def cells(values: pd.Series, setting: str) -> list[str]:
+def cells(values: "pd.Series[Any]", setting: str) -> list[str]:
     """Return the cells of a setting, a test domain after the other."""
     known = [(domain, setting) for domain in domains]
     return [filled("{:.0f}", values[key]) if key in values else "" for key in known]
@@ -126,8 +128,8 @@ def said(claim: str) -> str:
 
 
 answer_accuracy = (
-    f"In {far}, models of photographs are right on {right('natural-only')} of the held-out pair, and of photographs and "
-    f"{far} on {right('cg-low')}; with all styles it is {right('cg-high')}, with all styles but {far} "
+    f"In {far}, models of photographs are right on {right('natural-only')} of the held-out pair, and of photographs "
+    f"and {far} on {right('cg-low')}; with all styles it is {right('cg-high')}, with all styles but {far} "
     f"{right('leave-out')}, with a fifth of the pair's pictures {right('class-interpolation')}, and with all of them "
     f"{right('upper-high')}. Over test domains diversity brings {said('diversity')}; other domains bring a domain that "
     f"was never seen {said('unseen-domain')}; what is missing to the upper bound is {said('gap')}."
@@ -162,16 +164,16 @@ FAR = ("embeddings", "alignment", "features", "cka", "units", "edges")
 far_claims = verdicts[verdicts["claim"].isin(FAR)].set_index("claim")
 far_lines = list[str]()
 for name in FAR:
-    row = far_claims.loc[name]
-    what, _, model = row["measure"].partition(", ")
+    of_claim = far_claims.loc[name]
+    what, _, model = of_claim["measure"].partition(", ")
     model = model.partition("(")[2].rstrip(")") or model
     far_lines.append(
-        f"| {what} | {model} | {in_words(row, spec='+.3f')} | {p_in_words(row['p_holm'])} | {row['n_units']} | "
-        f"{row['verdict']} |"
+        f"| {what} | {model} | {in_words(of_claim, spec='+.3f')} | {p_in_words(of_claim['p_holm'])} | {of_claim['n_units']} | "
+        f"{of_claim['verdict']} |"
     )
 far_rows = "\n".join(far_lines)
 answer_far = " ".join(
-    f"{questions[name].question} {far_claims.loc[name, 'verdict'].capitalize()}."
+    f"{questions[name].question} {str(far_claims.loc[name, 'verdict']).capitalize()}."
     for name in FAR
 )
 
@@ -215,8 +217,8 @@ def listed(names: list[str]) -> str:
 
 
 answer_sharing = (
-    f"Within pairs, where settings differ, {len(clear('pair'))} of {len(measured)} numbers correlate with accuracy after "
-    f"correction: {listed(clear('pair'))}. Within settings, where pairs differ, {len(clear('setting'))} do: "
+    f"Within pairs, where settings differ, {len(clear('pair'))} of {len(measured)} numbers correlate with accuracy "
+    f"after correction: {listed(clear('pair'))}. Within settings, where pairs differ, {len(clear('setting'))} do: "
     f"{listed(clear('setting'))}."
 )
 ranking = table(f"{STUDY}/ranking").sort_values("right", ascending=False)
