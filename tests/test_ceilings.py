@@ -24,8 +24,8 @@ CEILINGS = {
     "classes of settings": 33,
     "modules that attribute loads": 89,
     "names at the top": 38,
-    "tokens of experiments": 139_200,
-    "tokens of tests": 421_200,
+    "tokens of experiments": 139_300,
+    "tokens of tests": 421_700,
 }
 
 
