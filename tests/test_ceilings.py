@@ -25,7 +25,7 @@ CEILINGS = {
     "modules that attribute loads": 89,
     "names at the top": 38,
     "tokens of experiments": 138_000,
-    "tokens of tests": 421_200,
+    "tokens of tests": 421_700,
 }
 
 

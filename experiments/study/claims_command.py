@@ -10,7 +10,7 @@ The study's main claim is that models generalize if domains share circuitry. It 
 models. The claim is refuted by a correlation that is not above zero.
 
     python -m experiments.study claims --runs runs/study --data DomainNet --far quickdraw
-    python -m experiments.study claims --runs models.csv --data PACS --far sketch --natural-domain photo
+    python -m experiments.study claims --runs models.csv --data test_pictures --far sketch --natural-domain photo
     torchrun --nproc-per-node 8 -m experiments.study claims --device cuda ...
 """
 
@@ -43,7 +43,7 @@ class Config:
     runs: tuple[Path, ...]
     """Folders of runs, each with a run.json, or tables of models (.csv, .tsv)."""
     data: Path
-    """Folder of the images: <domain>/<class>/<file>."""
+    """Folder of images that no model was trained on: <domain>/<class>/<file>."""
     split: str | None = "test"
     """Which of DomainNet's lists to use, if there are lists."""
     far: str = "quickdraw"

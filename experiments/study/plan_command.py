@@ -329,8 +329,9 @@ class Plan:
         if mixture.sketches is not None:
             return ("imagenet_sketch", "imagenet_sketch_classes")
         main = ("accuracy_by_setting", "top5_and_f1", "effective_robustness")
-        figures = (*main, *STUDY_FIGURES["claims"])
-        return FIGURES_OF_MODELS.get(mixture.settings.setting, figures)
+        figures = FIGURES_OF_MODELS.get(mixture.settings.setting, main)
+        # The command of the claims reads all models that are judged.
+        return (*figures, *STUDY_FIGURES["claims"]) if is_judged(training) else figures
 
     def generalization(self, gpus: int = 1) -> Line:
         """Return the start of the command that classifies images, and makes tables of all models."""
@@ -379,12 +380,7 @@ class Plan:
         line += [*self.memory(), "--out", self.config.out / "circuits"]
         cost = self.costs.circuits(aligned, N_CIRCUIT_IMAGES)
         yield self.drawn("circuits", line, cost)
-        models = list[StudyTraining]()
-        for model in self.models(JUDGED):
-            settings = model.mixture.settings
-            name = settings.name.removesuffix(f"-{settings.test_domain}")
-            if claim_setting(name) in JUDGED:
-                models.append(model)
+        models = [model for model in self.models(JUDGED) if is_judged(model)]
         # What domains share is measured where the far domain lacks the held-out classes.
         shared = list[StudyTraining]()
         for model in models:
@@ -507,6 +503,13 @@ class Plan:
     def feature_folder(self, training: StudyTraining) -> Path:
         """Return the folder of the features of a model's autoencoder."""
         return self.config.out / "features" / training.name
+
+
+def is_judged(training: StudyTraining) -> bool:
+    """Return whether claims are about the setting of a training: not every interpolation is."""
+    settings = training.mixture.settings
+    name = settings.name.removesuffix(f"-{settings.test_domain}")
+    return claim_setting(name) in JUDGED
 
 
 def gpus_of(training: StudyTraining) -> int:

@@ -77,7 +77,12 @@ CLAIMS: dict[str, tuple[Tested, ...]] = {
     "aligned_captions": _judged("alignment-accuracy"),
     "embedding_map": _judged("embeddings"),
     "separation": _judged("alignment"),
-    "sharing_by_setting": _judged("features"),
+    "sharing_by_setting": (
+        Tested(
+            "The more domains share features, the better a model generalizes.",
+            "The test domain shares no more features in the setting that generalizes better.",
+        ),
+    ),
     "cka_over_depth": (
         Tested(
             "Domains share representations in intermediate layers.",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import product
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,14 @@ import pytest
 from scipy import stats
 
 from circuitry.training import AMONG_GROUP, CLASSIFIER, FALSE_ALARMS, MEASURE
-from experiments.study.claim_tables import COLUMNS, accuracy_table
+from experiments.study import claim_tables
+from experiments.study.checkpoint_accuracy import EvaluationSet
+from experiments.study.claim_tables import (
+    COLUMNS,
+    accuracy_table,
+    claim_setting,
+    judged_accuracies,
+)
 from experiments.study.claims import (
     AS_WRITTEN,
     BORNE_OUT,
@@ -30,6 +38,7 @@ from experiments.study.claims import (
     seeds_needed,
     verdicts,
 )
+from experiments.study.study_run import StudyRun
 from tests.study.made_up_runs import Asked, made_up_runs
 
 PAIRS = (("dog", "horse"), ("house", "person"), ("dog", "house"))
@@ -363,3 +372,47 @@ def test_tables_of_the_study_are_read() -> None:
     assert means.to_dict() == {"axe": 0.5, "banana": 0.25, "bed": 0.25, SEEN: 0.25}
     judgements = judged(Tables(table, pd.DataFrame(columns=SHARED), "quickdraw"))
     assert one(judgements, "diversity")["value"] == pytest.approx(0)
+
+
+@pytest.mark.parametrize(
+    ("setting", "claimed"),
+    [
+        ("class-interpolation-0.2", "class-interpolation"),
+        ("class-interpolation-0.05", None),
+        ("class-interpolation-0.2-low", None),
+        ("class-interpolation", "class-interpolation"),
+        ("domain-interpolation-clipart", "domain-interpolation"),
+        ("domain-interpolation-clipart+real", None),
+        ("cg-high", "cg-high"),
+    ],
+)
+def test_claims_are_of_a_fifth_and_of_one_domain(
+    setting: str, claimed: str | None
+) -> None:
+    assert claim_setting(setting) == (claimed or setting)
+
+
+@pytest.mark.parametrize(
+    ("kept", "judged_epochs"),
+    [((0, 2, 3), [2, 3]), (range(33), [16, 32]), ((0, 1), [1]), ((0,), [0])],
+)
+def test_the_last_checkpoint_and_one_of_half_the_training_are_judged(
+    kept: Sequence[int],
+    judged_epochs: list[int],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = list[Sequence[int]]()
+
+    def extract(
+        runs: list[StudyRun], tests: object, *, epochs: Sequence[int], **_: object
+    ) -> pd.DataFrame:
+        asked.append(epochs)
+        return pd.DataFrame()
+
+    monkeypatch.setattr(claim_tables, "extract_accuracies", extract)
+    files = {epoch: tmp_path / f"epoch_{epoch}.pt" for epoch in kept}
+    monkeypatch.setattr(StudyRun, "checkpoints", lambda self: files)
+    run = StudyRun(tmp_path, "rn-tiny", "cg-high", "sketch")
+    judged_accuracies(run, object.__new__(EvaluationSet))
+    assert asked == [judged_epochs]

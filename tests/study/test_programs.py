@@ -168,6 +168,9 @@ def test_claims_are_judged_on_models_of_a_table(
     assert (row["value"], row["n_units"], row["verdict"]) == (0, 1, "cannot be told")
     by_class = judgements.query("claim == 'diversity' and way == 'classes as units'")
     assert by_class["n_units"].tolist() == [2]
+    drawn = figure_of("sharing_against_accuracy", tmp_path / "results")
+    heights = {float(y) for trace in drawn.data for y in trace.y if y is not None}
+    assert heights == set(points["held_out_all"])
     page = tmp_path / "out" / "results" / "report.html"
     text = page.read_text(encoding="utf-8")
     assert_drawn(page, figures=text.count('class="plotly-graph-div"'))

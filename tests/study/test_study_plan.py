@@ -148,6 +148,19 @@ def test_commands_read_what_earlier_ones_write(whole: Any) -> None:
                 assert words[words.index("--device") + 1] == "cuda"
                 checkpoint = Path(words[words.index("--checkpoint") + 1])
                 assert str(checkpoint.parents[2]) in runs
+    (claims,) = (
+        words
+        for commands in measures
+        for words in commands
+        if called(words) == "claims"
+    )
+    judged = claims[claims.index("--runs") + 1 : claims.index("--data")]
+    assert set(judged) <= runs
+    # A fifth of the held-out classes beside all domains, and one further domain.
+    of_classes = [run for run in judged if "class-interpolation" in run]
+    assert len(of_classes) == 5 * 3
+    assert all("-0.2-" in run and "-low-" not in run for run in of_classes)
+    assert not [run for run in judged if "+" in run]
     (separation,) = (
         commands[0] for commands in measures if "separation" in commands[0]
     )
