@@ -10,14 +10,15 @@ preset                                    epochs  lr      warm-up    batch
 ``rn-tiny`` (64 px)                       20      3e-3    50         128
 ``vit-tiny`` (64 px)                      40      1e-3    100        64
 ``vit-tiny-8`` (64 px, patches of 8)      40      2e-3    100        64
-``lite0-tuned`` (112 px)                  3       5e-4    8          50
+``lite0-tuned``, ``lite2-tuned``, 112 px  3       5e-4    8          50
 ========================================  ======  ======  =========  =======
 
 ``<model>`` is ``rn50``, ``vit-s-32`` or ``swin-t``. The study does not name its optimizer, weight decay and
 augmentation. So its presets have open_clip's defaults: AdamW, a weight decay of 0.2, and crops of 90 to 100 % of the
 area. The presets of the study also have mixed precision, gradient checkpointing, and a checkpoint after every epoch.
-Each GPU gets 256 images of a batch; for RN50 these are processed in two halves. ``lite0-tuned`` starts from
-EfficientNet-Lite0 with ImageNet weights; three passes over 1,500 images take about two minutes of a core.
+Each GPU gets 256 images of a batch; for RN50 these are processed in two halves. ``lite0-tuned`` and ``lite2-tuned``
+start from EfficientNets with ImageNet weights; three passes over 1,500 images take ``lite0-tuned`` about two minutes of
+a core.
 """
 
 from dataclasses import dataclass

@@ -51,6 +51,10 @@ AMENDMENTS: tuple[str, ...] = (
     "2 December 2026, with 13 models trained and no accuracy of them looked at: circuits of all classes got measures "
     "of their own (all_units, all_edges, all_kernel). After the pilot's accuracies had been seen: own parts as a share "
     "of the ceiling got the name part_of_ceiling. Nothing that domains share had been measured in these models.",
+    "3 December 2026, with all accuracies of the first tower seen: a larger tower (lite2-tuned) and a model from random "
+    "weights (rn-tiny) are trained for seeds 0 to 2 in the far domain, in seven settings. They are judged apart, by "
+    "the claims on accuracy as written, beside the first tower on the same pairs; the verdicts stay those of the first "
+    "tower. Two models of rn-tiny had been looked at, to see that its preset learns anything.",
 )
 """Changes after the first model was trained, each with its date and what had been seen."""
 BORNE_OUT = "borne out"
@@ -94,8 +98,8 @@ class Tables(NamedTuple):
     accuracies: pd.DataFrame
     """A row for each model, checkpoint, domain, class and measure: columns run, model, setting, test_domain, seed,
     held_out (the classes), epoch, texts, domain, class (a held-out class, or `SEEN`), measure (`MEASURE`,
-    `AMONG_GROUP` or `FALSE_ALARMS`), value, chance, n_images. Settings are families (`setting_family`). A model that serves
-    several test domains has rows for each."""
+    `AMONG_GROUP` or `FALSE_ALARMS`), value, chance, n_images. Settings are families (`setting_family`). A model that
+    serves several test domains has rows for each."""
     shared: pd.DataFrame
     """What each domain of a model shares with all other domains: columns run, model, setting, test_domain, seed,
     held_out, what, site (`WHOLE` for numbers of the whole model), domain, value."""

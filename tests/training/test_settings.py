@@ -54,7 +54,7 @@ def test_the_studys_settings() -> None:
             for by_study in (False, True):
                 found = clip_preset(f"{short}-{base}", study=by_study)
                 assert found == replace(one, model=model, accumulation=parts)
-    assert len(CLIP_PRESETS) == 3 * 3 + 4
+    assert len(CLIP_PRESETS) == 3 * 3 + 5
     # Tiny models are trained on one device.
     tiny = ClipTraining(
         model="rn-tiny", epochs=20, batch_size=128, lr=3e-3, warmup=50, crop_scale=0.6
