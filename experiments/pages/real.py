@@ -10,11 +10,15 @@ from experiments.study import claims
 from experiments.study.run_tables import SETTING_ORDER
 from experiments.study.sharing import LABEL_FREE, SHARED
 
+import numpy as np
 import pandas as pd
 
 STUDY = "real_study"
+TOWERS = "real_towers"
+FIRST = "lite0-tuned"
 NAMES = SHARED | LABEL_FREE
 WRITTEN = claims.Choices()
+UNKNOWN = "–"
 
 accuracies = table(f"{STUDY}/accuracies")
 shared = table(f"{STUDY}/shared")
@@ -39,13 +43,13 @@ questions = {claim.name: claim for claim in claims.CLAIMS}
 def in_words(row: "pd.Series[Any]", value: str = "value", spec: str = "+.2f") -> str:
     """Return a number of a row with its interval; an unknown number is a dash."""
     if pd.isna(row[value]):
-        return "–"
+        return UNKNOWN
     return filled(f"{{:{spec}}}", Interval(row[value], row["low"], row["high"]))
 
 
 def p_in_words(p: float) -> str:
     """Return a p value with two digits; an unknown one is a dash."""
-    return "–" if pd.isna(p) else f"{p:.2g}"
+    return UNKNOWN if pd.isna(p) else f"{p:.2g}"
 
 
 def quoted(names: list[str]) -> str:
@@ -161,21 +165,26 @@ answer_robustness = (
 
 # Does the far style lie apart, and share less?
 FAR = ("embeddings", "alignment", "features", "cka", "units", "edges")
-far_claims = verdicts[verdicts["claim"].isin(FAR)].set_index("claim")
 far_lines = list[str]()
+far_verdicts = list[str]()
 for name in FAR:
-    of_claim = far_claims.loc[name]
+    of_claim = only(f"{STUDY}/verdicts", claim=name)
     what, _, model = of_claim["measure"].partition(", ")
     model = model.partition("(")[2].rstrip(")") or model
-    far_lines.append(
-        f"| {what} | {model} | {in_words(of_claim, spec='+.3f')} | {p_in_words(of_claim['p_holm'])} | {of_claim['n_units']} | "
-        f"{of_claim['verdict']} |"
+    cells_of_claim = (
+        what,
+        model,
+        in_words(of_claim, spec="+.3f"),
+        p_in_words(of_claim["p_holm"]),
+        str(of_claim["n_units"]),
+        of_claim["verdict"],
+    )
+    far_lines.append(f"| {' | '.join(cells_of_claim)} |")
+    far_verdicts.append(
+        f"{questions[name].question} {of_claim['verdict'].capitalize()}."
     )
 far_rows = "\n".join(far_lines)
-answer_far = " ".join(
-    f"{questions[name].question} {str(far_claims.loc[name, 'verdict']).capitalize()}."
-    for name in FAR
-)
+answer_far = " ".join(far_verdicts)
 
 # Does sharing explain generalization?
 relations = rows(f"{STUDY}/relations", **{"with": "held_out_all"})
@@ -188,11 +197,14 @@ within = {name: part.set_index("what") for name, part in relations.groupby("with
 
 def related(what: str, name: str) -> str:
     """Return the cells of a correlation within pairs, or within settings."""
-    row = within[name].loc[what]
-    if pd.isna(row["rho"]):
-        return "– | – | –"
-    partial = f"{row['partial']:+.2f} ({p_in_words(row['partial_p'])})"
-    return f"{in_words(row, 'rho')} | {p_in_words(row['p_holm'])} | {partial}"
+    row = only(
+        f"{STUDY}/relations", **{"with": "held_out_all", "within": name, "what": what}
+    )
+    partial = filled("{:+.2f}", row["partial"]) + f" ({p_in_words(row['partial_p'])})"
+    number = in_words(row, "rho")
+    if number == UNKNOWN:
+        return f"{UNKNOWN} | {UNKNOWN} | {UNKNOWN}"
+    return f"{number} | {p_in_words(row['p_holm'])} | {partial}"
 
 
 measured = [what for what in NAMES if what in set(relations["what"])]
@@ -230,6 +242,54 @@ best = ranking.iloc[0]
 answer_ranking = (
     f"Of two models of one pair, the better one is picked without labels by the {NAMES[best['what']]} in "
     f"{best['right']:.0%} of {best['n_pairs']} cases, best of {len(ranking)} numbers; guessing picks it in half."
+)
+
+# Does another tower, or a start from random weights, change a verdict?
+further = table(f"{TOWERS}/accuracies")
+further_settings = set(further["setting"])
+same = accuracies[
+    accuracies["seed"].isin(set(further["seed"]))
+    & (accuracies["test_domain"] == far)
+    & accuracies["setting"].isin(further_settings)
+]
+of_towers = {
+    str(name): rows_of_tower
+    for name, rows_of_tower in pd.concat([same, further]).groupby("model")
+}
+towers = sorted(of_towers)
+n_further = further["run"].nunique()
+n_pairs_of_towers = further[claims.PAIR].nunique()
+
+
+def judged_alone(rows_of_tower: pd.DataFrame) -> pd.DataFrame:
+    """Return the claims on accuracy of one tower as written, by claim."""
+    alone = claims.Tables(rows_of_tower, shared.iloc[:0], far)
+    judgements = claims.judged(alone)
+    as_written = judgements["first"] & (judgements["way"] == claims.AS_WRITTEN)
+    return judgements[as_written].dropna(subset="value").set_index("claim")
+
+
+judged_towers = {name: judged_alone(of_towers[name]) for name in towers}
+of_first = judged_towers[FIRST]
+tower_lines = list[str]()
+turned = list[str]()
+same_side = 0
+for name in of_first.index:
+    line = [questions[name].question]
+    for tower in towers:
+        judgement = judged_towers[tower].loc[name]
+        line.append(f"{in_words(judgement)}, {judgement['verdict']}")
+    tower_lines.append(f"| {' | '.join(line)} |")
+    values = np.array([judged_towers[tower].loc[name, "value"] for tower in towers])
+    same_side += len(set(np.sign(values))) == 1
+    decided = {judged_towers[tower].loc[name, "verdict"] for tower in towers}
+    if len(decided - {claims.OPEN}) > 1:
+        turned.append(name)
+tower_rows = "\n".join(tower_lines)
+tower_rules = "---|" * len(towers)
+answer_towers = (
+    f"In {same_side} of {len(of_first)} claims on accuracy the value of {', '.join(towers)} has one sign on the same "
+    f"{n_pairs_of_towers} pairs in {far}. Verdicts that turn over: {quoted(turned)}"
 )
 
 # What it takes

@@ -51,10 +51,14 @@ AMENDMENTS: tuple[str, ...] = (
     "2 December 2026, with 13 models trained and no accuracy of them looked at: circuits of all classes got measures "
     "of their own (all_units, all_edges, all_kernel). After the pilot's accuracies had been seen: own parts as a share "
     "of the ceiling got the name part_of_ceiling. Nothing that domains share had been measured in these models.",
-    "3 December 2026, with all accuracies of the first tower seen: a larger tower (lite2-tuned) and a model from random "
-    "weights (rn-tiny) are trained for seeds 0 to 2 in the far domain, in seven settings. They are judged apart, by "
-    "the claims on accuracy as written, beside the first tower on the same pairs; the verdicts stay those of the first "
-    "tower. Two models of rn-tiny had been looked at, to see that its preset learns anything.",
+    "3 December 2026, with all accuracies of the first tower seen: a larger tower (lite2-tuned) and a model from "
+    "random weights (rn-tiny) are trained for seeds 0 to 2 in the far domain, in seven settings. They are judged apart, by "
+    "the claims on accuracy as written, beside the first tower on the same pairs; the verdicts stay those of the "
+    "first tower. Two models of rn-tiny had been looked at, to see that its preset learns anything.",
+    "3 December 2026, with half of the models asked what their domains share and no result of it looked at: the claims "
+    "on what is shared had no other ways to count. They are counted also by circuits of the held-out pair, Fisher "
+    "circuits and own parts as shares of their ceilings, edges of own parts, and in models of other settings. A test "
+    "domain alone is no longer a way to count where a claim is about this domain alone: it cannot change a verdict.",
 )
 """Changes after the first model was trained, each with its date and what had been seen."""
 BORNE_OUT = "borne out"
@@ -88,6 +92,8 @@ COMPOSITIONAL = (
     "domain-interpolation",
 )
 """Settings that never show a held-out class in the test domain."""
+SHARED_IN = ("cg-high", "aligned", "leave-out")
+"""Settings whose models are asked what domains share, where a claim names one of them."""
 CASE = ["model", "test_domain", "seed", PAIR]
 """Columns that identify the models that a contrast compares."""
 
@@ -120,6 +126,30 @@ class Choices:
     """Column of the unit of independence: held_out, class or test_domain."""
     test_domain: str | None = None
     without_model: str | None = None
+    instead: str | None = None
+    """Name of `INSTEAD` whose measures of what is shared take the place of the measures of the claims."""
+    shared_in: str | None = None
+    """Setting whose models are asked what domains share (default: the setting of the claim)."""
+
+
+INSTEAD = {
+    "circuits of the held-out pair": {
+        "all_units": "study_units",
+        "all_edges": "study_edges",
+        "all_kernel": "study_kernel",
+    },
+    "Fisher circuits, ratio to the ceiling": {
+        "all_units": "ratio",
+        "study_units": "ratio",
+    },
+    "own parts, share of the ceiling": {
+        "all_units": "part_of_ceiling",
+        "study_units": "part_of_ceiling",
+    },
+    "edges of own parts": {"all_edges": "edges"},
+}
+"""Measures in place of what domains share in the claims. A ceiling is what the same domain shares with itself, from
+other images."""
 
 
 class Measure(NamedTuple):
@@ -134,6 +164,10 @@ class Measure(NamedTuple):
     """A value on the other side of zero does not count against the claim unless it is larger than the margin."""
     of_accuracy: bool = True
     """Whether the values depend on the choices about accuracy."""
+    what: str | None = None
+    """The measure of what is shared."""
+    shared_in: str | None = None
+    """The setting whose models are asked what their domains share."""
 
 
 class Claim(NamedTuple):
@@ -153,8 +187,10 @@ class Counted(NamedTuple):
     accuracies: pd.DataFrame
     """Accuracies on held-out classes in the test domain: columns `CASE`, class, setting, value."""
     shared: pd.DataFrame
-    """The table ``shared`` of `Tables`."""
+    """The table ``shared`` of `Tables`, where measures in place of others have their names."""
     far: str
+    shared_in: str | None
+    """The setting of `Choices`."""
 
 
 def counted(tables: Tables, choices: Choices) -> Counted:
@@ -164,7 +200,11 @@ def counted(tables: Tables, choices: Choices) -> Counted:
     if choices.without_model is not None:
         chosen = chosen[chosen["model"] != choices.without_model]
         shared = shared[shared["model"] != choices.without_model]
-    return Counted(chosen, shared, tables.far)
+    if choices.instead is not None:
+        names = {new: old for old, new in INSTEAD[choices.instead].items()}
+        shared = shared[shared["what"].isin(names)]
+        shared = shared.assign(what=shared["what"].map(names))
+    return Counted(chosen, shared, tables.far, choices.shared_in)
 
 
 def accuracies(tables: Tables, choices: Choices) -> pd.DataFrame:
@@ -253,11 +293,14 @@ def beside_others(what: str, setting: str) -> Values:
     """Return a function that computes how much more the far domain shares than the other domains on average.
 
     The models are of a setting with the far domain as test domain.
+
+    Args:
+        setting: The setting, unless the way to count names another.
     """
 
     def values(numbers: Counted) -> pd.DataFrame:
         rows = _shared(numbers, what)
-        rows = rows[rows["setting"] == setting]
+        rows = rows[rows["setting"] == (numbers.shared_in or setting)]
         far = rows["domain"] == numbers.far
         means = rows[far].groupby(CASE)["value"].mean()
         others = rows[~far].groupby(CASE)["value"].mean()
@@ -313,11 +356,12 @@ def _contrast(setting: str, other: str, sign: int = 1, margin: float = 0.0) -> M
 def _beside(what: str, name: str, setting: str, sign: int = -1) -> Measure:
     values = beside_others(what, setting)
     name = f"{name}, far domain minus others ({setting})"
-    return Measure(name, sign, values, of_accuracy=False)
+    return Measure(name, sign, values, of_accuracy=False, what=what, shared_in=setting)
 
 
 def _related(what: str, name: str) -> Measure:
-    return Measure(f"rank correlation of accuracy with {name}", 1, correlation(what))
+    name = f"rank correlation of accuracy with {name}"
+    return Measure(name, 1, correlation(what), what=what)
 
 
 CLAIMS = (
@@ -479,6 +523,9 @@ def alternatives(tables: Tables) -> dict[str, Choices]:
         "classes as units": Choices(unit="class"),
         "test domains as units": Choices(unit="test_domain"),
     }
+    ways |= {name: Choices(instead=name) for name in INSTEAD}
+    for setting in SHARED_IN:
+        ways[f"what domains share in {setting}"] = Choices(shared_in=setting)
     domains = sorted(set(rows["test_domain"]))
     if len(domains) > 1:
         for domain in domains:
@@ -493,6 +540,21 @@ def alternatives(tables: Tables) -> dict[str, Choices]:
 _OF_ACCURACY = ("among", "texts", "learned_only", "first_checkpoint")
 
 
+def _applies(choices: Choices, measure: Measure) -> bool:
+    """Return whether a way to count can change the values of a measure."""
+    plain = Choices()
+    of_accuracy = any(
+        getattr(choices, name) != getattr(plain, name) for name in _OF_ACCURACY
+    )
+    if of_accuracy:
+        return measure.of_accuracy
+    if choices.instead is not None:
+        return measure.what in INSTEAD[choices.instead]
+    if choices.shared_in is not None:
+        return measure.shared_in not in (None, choices.shared_in)
+    return True
+
+
 def judged(tables: Tables, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
     """Judge each measure of each claim in every way to count.
 
@@ -500,22 +562,21 @@ def judged(tables: Tables, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
         Columns claim, measure, first (whether the measure judges the claim), way, sign, value, low, high, p, p_holm (of
         first measures as written), n_units, n_models, share (of the units on the predicted side), verdict.
     """
-    plain = Choices()
     rows = list[dict[str, object]]()
     for way, choices in alternatives(tables).items():
         numbers = counted(tables, choices)
-        of_accuracy = any(
-            getattr(choices, name) != getattr(plain, name) for name in _OF_ACCURACY
-        )
         for claim in claims:
             for place, measure in enumerate(claim.measures):
                 values = measure.values(numbers)
-                if choices.test_domain is not None:
-                    values = values[values["test_domain"] == choices.test_domain]
-                # A choice about accuracy changes nothing in what is shared, whose values have no classes either.
-                applies = measure.of_accuracy or not of_accuracy
-                if not applies or choices.unit not in values:
+                # What is shared has no values of single classes.
+                if not _applies(choices, measure) or choices.unit not in values:
                     continue
+                if choices.test_domain is not None:
+                    in_domain = values["test_domain"] == choices.test_domain
+                    # This is no other way to count if no value is of another test domain.
+                    if in_domain.all():
+                        continue
+                    values = values[in_domain]
                 means = values.groupby(choices.unit)["value"].mean()
                 # One test domain or one pair has no spread.
                 if way != AS_WRITTEN and len(means) < 2:

@@ -309,6 +309,29 @@ def test_sharing_is_read_on_the_model_that_the_study_used() -> None:
     assert AS_WRITTEN in ways
 
 
+def test_what_is_shared_is_counted_in_other_ways_too() -> None:
+    def value(setting: str, domain: str, seed: int) -> float:
+        sign = 1 if setting == "aligned" else -2
+        return sign * (1 + 0.1 * seed) if domain == "sketch" else 0.0
+
+    def opposite(setting: str, domain: str, seed: int) -> float:
+        return -value(setting, domain, seed)
+
+    rows = shared_rows(value, "all_units") + shared_rows(opposite, "study_units")
+    judgements = judged(made_up(lambda _: 0.0, shared=rows))
+    units = judgements.query("claim == 'units'").set_index("way")["value"]
+    written = units[AS_WRITTEN]
+    assert units["circuits of the held-out pair"] == pytest.approx(-written)
+    assert units["what domains share in cg-high"] == pytest.approx(-2 * written)
+    # Nothing else was measured, and a claim about one test domain is the same in that domain alone.
+    assert set(units.index) == {
+        AS_WRITTEN,
+        "circuits of the held-out pair",
+        "what domains share in cg-high",
+        "what domains share in leave-out",
+    }
+
+
 def test_accuracy_is_related_to_sharing_within_a_pair() -> None:
     def value(setting: str, domain: str, seed: int) -> float:
         return float(COMPOSITIONAL.index(setting) * (1 if seed else -1))
