@@ -52,9 +52,9 @@ AMENDMENTS: tuple[str, ...] = (
     "of their own (all_units, all_edges, all_kernel). After the pilot's accuracies had been seen: own parts as a share "
     "of the ceiling got the name part_of_ceiling. Nothing that domains share had been measured in these models.",
     "3 December 2026, with all accuracies of the first tower seen: a larger tower (lite2-tuned) and a model from "
-    "random weights (rn-tiny) are trained for seeds 0 to 2 in the far domain, in seven settings. They are judged apart, by "
-    "the claims on accuracy as written, beside the first tower on the same pairs; the verdicts stay those of the "
-    "first tower. Two models of rn-tiny had been looked at, to see that its preset learns anything.",
+    "random weights (rn-tiny) are trained for seeds 0 to 2 in the far domain, in seven settings. They are judged "
+    "apart, by the claims on accuracy as written, beside the first tower on the same pairs; the verdicts stay those "
+    "of the first tower. Two models of rn-tiny had been looked at, to see that its preset learns anything.",
     "3 December 2026, with half of the models asked what their domains share and no result of it looked at: the claims "
     "on what is shared had no other ways to count. They are counted also by circuits of the held-out pair, Fisher "
     "circuits and own parts as shares of their ceilings, edges of own parts, and in models of other settings. A test "
