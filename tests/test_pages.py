@@ -73,17 +73,13 @@ def test_each_page_of_results_has_a_template() -> None:
     assert {page.stem for page in RESULT_PAGES} == set(PAGES)
 
 
-@pytest.mark.parametrize("page", [page for page in PAGES if page != "toy"])
+@pytest.mark.parametrize("page", PAGES)
 def test_numbers_and_comparative_words_of_results_are_computed(page: str) -> None:
     assert not_computed(template(page), NUMBER, FURTHER) == []
 
 
 def test_numbers_and_comparative_words_of_the_five_results_are_computed() -> None:
     assert not_computed(template(README), NUMBER, COMPARATIVES) == []
-
-
-def test_numbers_of_the_study_in_small_are_computed() -> None:
-    assert not_computed(template("toy"), NUMBER) == []
 
 
 def test_a_number_or_a_comparison_in_a_template_is_seen() -> None:

