@@ -28,27 +28,28 @@ _MARKS = {BORNE_OUT: "✓", OPEN: "?", REFUTED: "✗"}
 
 def accuracy_by_mixture(
     accuracies: pd.DataFrame,
+    between: pd.DataFrame,
     far: str,
     title: str = "Accuracy on held-out classes by mixture",
 ) -> go.Figure:
     """Draw accuracy on the held-out classes as a bar for each setting, in a panel for each test domain.
 
-    Bars are means over pairs of held-out classes with Student's 95 % interval, and each point is a pair.
+    Bars are means over pairs of held-out classes with Student's 95 % interval, and each point is a pair. Diamonds are
+    means of the accuracies between the held-out classes alone.
 
     Args:
         accuracies: Columns `CASE`, setting, value, as `claims.accuracies` returns them.
+        between: The same among the held-out classes alone.
         far: The domain whose panel comes first.
     """
-    by_model = accuracies.groupby([*CASE, "setting"])["value"].mean().reset_index()
-    by_pair = by_model.groupby(["test_domain", "setting", PAIR])["value"].mean()
-    points = (100 * by_pair).reset_index()
+    points, points_between = _percent_of_pairs(accuracies), _percent_of_pairs(between)
     domains = sorted(set(points["test_domain"]), key=lambda name: (name != far, name))
     settings = [name for name in SETTING_ORDER if name in set(points["setting"])]
     marks = domain_marks(domains)
     figure, places = style.small_multiples(
         domains,
         columns=len(domains),
-        height=430,
+        height=450,
         shared_yaxes=True,
         horizontal_spacing=0.03,
     )
@@ -56,23 +57,11 @@ def accuracy_by_mixture(
         of_domain = points[points["test_domain"] == domain]
         # A setting that was not trained for this domain has no place in its panel.
         known = [name for name in settings if name in set(of_domain["setting"])]
-        rows = pd.DataFrame(
-            [
-                mean_interval(
-                    of_domain[of_domain["setting"] == name]["value"].to_numpy(
-                        dtype=float
-                    )
-                )
-                for name in known
-            ],
-            columns=["value", "low", "high"],
-            index=known,
-        ).clip(0, 100)
-        colour = marks[domain].colour
+        rows = _means(of_domain, known)
         figure.add_bar(
             x=known,
             y=rows["value"],
-            marker=style.group_filling("held-out", colour),
+            marker=style.group_filling("held-out", marks[domain].colour),
             error_y=style.whiskers(rows, style.INK),
             hovertemplate="%{x}: %{y:.0f} %<extra></extra>",
             showlegend=False,
@@ -88,10 +77,45 @@ def accuracy_by_mixture(
             showlegend=False,
             **place,
         )
-    style.lay_out(figure, title=title)
+        in_domain = points_between["test_domain"] == domain
+        rows = _means(points_between[in_domain], known)
+        figure.add_scatter(
+            x=known,
+            y=rows["value"],
+            error_y=style.whiskers(rows, style.INK),
+            mode="markers",
+            marker={
+                "size": 10,
+                "symbol": "diamond",
+                "color": "white",
+                "line": {"width": 1.5, "color": style.INK},
+            },
+            hovertemplate="%{x}: %{y:.0f} %<extra></extra>",
+            showlegend=False,
+            **place,
+        )
+    subtitle = "Bars and points: held-out classes among all classes; ◇ between themselves alone"
+    style.lay_out(figure, title=title, subtitle=subtitle)
     figure.update_xaxes(tickangle=-45)
     figure.update_yaxes(range=[-3, 103])
     return figure.update_yaxes(title_text="right answers, %", row=1, col=1)
+
+
+def _percent_of_pairs(accuracies: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean accuracy of the models of each pair in percent: test_domain, setting, `PAIR`, value."""
+    by_model = accuracies.groupby([*CASE, "setting"])["value"].mean().reset_index()
+    by_pair = by_model.groupby(["test_domain", "setting", PAIR])["value"].mean()
+    return (100 * by_pair).reset_index()
+
+
+def _means(points: pd.DataFrame, settings: list[str]) -> pd.DataFrame:
+    """Return the mean over pairs of each setting with its interval: value, low, high."""
+    rows = list[tuple[float, float, float]]()
+    for name in settings:
+        values = points.loc[points["setting"] == name, "value"]
+        rows.append(mean_interval(values.to_numpy(dtype=float)))
+    table = pd.DataFrame(rows, columns=["value", "low", "high"], index=settings)
+    return table.clip(0, 100)
 
 
 def verdicts_by_way(

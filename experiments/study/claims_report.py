@@ -230,9 +230,11 @@ def write_claims(
         "The verdict on each claim in every way to count; ways that do not apply are empty.",
     )
     counted = claims.accuracies(tables, claims.Choices())
+    between = claims.accuracies(tables, claims.Choices(among=AMONG_GROUP))
     report.figure(
-        accuracy_by_mixture(counted, tables.far),
-        "Accuracy on held-out classes in the test domain; bars: mean over pairs, 95 % interval; points: pairs.",
+        accuracy_by_mixture(counted, between, tables.far),
+        "Accuracy on held-out classes in the test domain; bars: mean over pairs, 95 % interval; points: pairs; "
+        "diamonds: mean where the model must choose between the held-out classes.",
     )
     report.figure(
         robustness_scatter(written["robustness"]),

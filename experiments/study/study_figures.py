@@ -10,7 +10,7 @@ from pathlib import Path
 
 from circuitry.runs import InputError
 from circuitry.reports.figures import domain_marks
-from circuitry.training import CLASSIFIER
+from circuitry.training import AMONG_GROUP, CLASSIFIER
 from experiments.study import claim_charts, claims
 from experiments.study.domain_charts import similarity_panels
 from experiments.study.figure_registry import figure, table
@@ -290,7 +290,8 @@ def accuracy_by_mixture(tables: Path, title: str) -> go.Figure:
     far = str(shared["test_domain"].iloc[0])
     numbers = claims.Tables(table(tables, "accuracies"), shared, far)
     counted = claims.accuracies(numbers, claims.Choices())
-    return claim_charts.accuracy_by_mixture(counted, far, title)
+    between = claims.accuracies(numbers, claims.Choices(among=AMONG_GROUP))
+    return claim_charts.accuracy_by_mixture(counted, between, far, title)
 
 
 @figure("Which claims stand, however they are counted?", REAL)
