@@ -21,7 +21,7 @@ OF_THE_STUDY = {
     **dict.fromkeys(
         ("cka_by_group", "cka_over_depth", "cka_apart"), "study/representations"
     ),
-    **dict.fromkeys(("separation", "embedding_map"), "study/separation"),
+    "separation": "study/separation",
 }
 """Figures of the study whose tables are not of accuracies."""
 
