@@ -16,6 +16,7 @@ STUDY = "real_study"
 NAMES = SHARED | LABEL_FREE
 WRITTEN = claims.Choices()
 UNKNOWN = "–"
+written_on = "2 December 2026"
 
 accuracies = table(f"{STUDY}/accuracies")
 shared = table(f"{STUDY}/shared")
@@ -203,7 +204,7 @@ cited = (
 answer_noise = (
     f"Between the two, over all test domains, leave-out is more than ten points above cg-high in {share_above} of the "
     f"cases, and more than ten points below in {share_below}: a claim of *sometimes* passes there by the noise of "
-    f"few pictures, and not because an unseen style is easier to tell apart."
+    f"few pictures, and not because classes are easier to distinguish in an unseen style."
 )
 
 # Does accuracy on photographs foretell accuracy on drawings?
