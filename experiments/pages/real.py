@@ -61,9 +61,12 @@ by_verdict = {
     for verdict in (claims.BORNE_OUT, claims.REFUTED, claims.OPEN)
 }
 headlines = verdicts[verdicts["headline"]]
+corrected = verdicts[verdicts["p_holm"] < claims.LEVEL]
+n_corrected = int((corrected["verdict"] == claims.BORNE_OUT).sum())
 answer_claims = (
-    f"Of {n_claims} claims {len(by_verdict[claims.BORNE_OUT])} are borne out, {len(by_verdict[claims.REFUTED])} are "
-    f"refuted, and {len(by_verdict[claims.OPEN])} cannot be told. {len(headlines)} of them stand in every way to count "
+    f"Of {n_claims} claims {len(by_verdict[claims.BORNE_OUT])} are borne out, {n_corrected} of these after correction, "
+    f"{len(by_verdict[claims.REFUTED])} are refuted, and {len(by_verdict[claims.OPEN])} cannot be told. "
+    f"{len(headlines)} of them stand in every way to count "
     f"after correction: {quoted(headlines['claim'].tolist())}"
 )
 contradictions = f"Refuted, against the study: {quoted(by_verdict[claims.REFUTED])}"
@@ -363,8 +366,8 @@ readme_accuracy = (
     f"Where the model must choose between the two, it is {told_apart('cg-high')} with all styles and "
     f"{told_apart('leave-out')} with all but {far}. Claims and "
     f"the number of models were [written first](docs/results/real.md): of {n_claims} claims "
-    f"{len(by_verdict[claims.BORNE_OUT])} are borne out, {len(by_verdict[claims.REFUTED])} refuted, "
-    f"{len(by_verdict[claims.OPEN])} cannot be told; {len(headlines)} stand in every way to count."
+    f"{len(by_verdict[claims.BORNE_OUT])} are borne out, {n_corrected} of these after correction, and "
+    f"{len(by_verdict[claims.REFUTED])} are refuted; {len(headlines)} stand in every way to count."
 )
 turning = verdicts[verdicts["n_same"] < verdicts["n_ways"]]
 title_refuted = (
@@ -372,8 +375,7 @@ title_refuted = (
     f"{len(by_verdict[claims.OPEN])} cannot be told."
 )
 limit_refuted = (
-    f"{contradictions} Verdicts that are others in another way to count: "
-    f"{len(turning)}."
+    f"{contradictions} {len(turning)} verdicts change in another way to count."
 )
 withdrawn = (
     "Its drawn styles were made about equally hard, three held-out sets counted as independent models, and verdicts "
