@@ -149,7 +149,7 @@ def test_the_packaged_network_fits_the_preset(name: str) -> None:
     with torch.device("meta"):
         model = open_clip.create_model(register_model(settings.model), device="meta")
     assert settings.start == f"efficientnet-{name}"
-    found = starting_weights(settings.start, model, settings.model)
+    found = starting_weights(settings.start, model, f"{name}-tuned")
     net = load_classifier(settings.start).model.state_dict()
     first = "conv_stem.weight"
     # The network divides colours by 0.5, open_clip by these deviations.
