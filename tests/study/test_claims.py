@@ -13,6 +13,7 @@ from scipy import stats
 from circuitry.training import AMONG_GROUP, CLASSIFIER, FALSE_ALARMS, MEASURE
 from experiments.study import claim_tables
 from experiments.study.checkpoint_accuracy import EvaluationSet
+from experiments.study.claim_charts import accuracy_by_mixture
 from experiments.study.claim_tables import (
     COLUMNS,
     accuracy_table,
@@ -31,7 +32,9 @@ from experiments.study.claims import (
     SEEN,
     TRAINED_WORDS,
     WHOLE,
+    Choices,
     Tables,
+    accuracies,
     judged,
     n_for,
     pilot_of,
@@ -330,6 +333,21 @@ def test_what_is_shared_is_counted_in_other_ways_too() -> None:
         "what domains share in cg-high",
         "what domains share in leave-out",
     }
+
+
+def test_bars_and_diamonds_are_means_over_pairs() -> None:
+    def accuracy(about: dict[str, Any]) -> float:
+        value = 0.4 if about["measure"] == AMONG_GROUP else 0.1
+        value += 0.2 if about["setting"] == "cg-low" else 0.0
+        return value + 0.1 * int(about["seed"])
+
+    tables = made_up(accuracy)
+    alone = accuracies(tables, Choices(among=AMONG_GROUP))
+    drawn = accuracy_by_mixture(accuracies(tables, Choices()), alone, "sketch")
+    bars, _, diamonds = drawn.data
+    assert list(bars.x) == list(diamonds.x) == ["cg-low", "cg-high"]
+    np.testing.assert_allclose(bars.y, [40, 20])
+    np.testing.assert_allclose(diamonds.y, [70, 50])
 
 
 def test_accuracy_is_related_to_sharing_within_a_pair() -> None:
