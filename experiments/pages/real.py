@@ -7,6 +7,7 @@ from circuitry.training import AMONG_GROUP, MEASURE
 from experiments.pages.rendering import filled
 from experiments.pages.tables import Interval, Span, only, rows, span, supported, table
 from experiments.study import claims
+from experiments.study.claims_report import NOTHING
 from experiments.study.run_tables import SETTING_ORDER
 from experiments.study.sharing import LABEL_FREE, SHARED
 
@@ -372,24 +373,22 @@ same = accuracies[
     & (accuracies["test_domain"] == far)
     & accuracies["setting"].isin(further_settings)
 ]
-of_towers = {
-    str(name): rows_of_tower
-    for name, rows_of_tower in pd.concat([same, further]).groupby("model")
-}
+of_towers = dict[str, claims.Tables]()
+for model, of_model in pd.concat([same, further]).groupby("model"):
+    of_towers[str(model)] = claims.Tables(of_model, NOTHING, far)
 towers = sorted(of_towers)
 n_further = further["run"].nunique()
 n_pairs_of_towers = further[claims.PAIR].nunique()
 
 
-def judged_alone(rows_of_tower: pd.DataFrame) -> pd.DataFrame:
+def judged_alone(tower: str) -> pd.DataFrame:
     """Return the claims on accuracy of one tower as written, by claim."""
-    alone = claims.Tables(rows_of_tower, shared.iloc[:0], far)
-    judgements = claims.judged(alone)
+    judgements = claims.judged(of_towers[tower])
     as_written = judgements["first"] & (judgements["way"] == claims.AS_WRITTEN)
     return judgements[as_written].dropna(subset="value").set_index("claim")
 
 
-judged_towers = {name: judged_alone(of_towers[name]) for name in towers}
+judged_towers = {name: judged_alone(name) for name in towers}
 of_first = judged_towers[FIRST]
 tower_lines = list[str]()
 turned = list[str]()
@@ -412,14 +411,17 @@ tower_rows = "\n".join(tower_lines)
 tower_rules = "---|" * len(towers)
 
 
+right_of_towers = {
+    (name, choices.among): by_pair(claims.accuracies(of_towers[name], choices))
+    for name in towers
+    for choices in (WRITTEN, claims.Choices(among=AMONG_GROUP))
+}
+
+
 def of_mixture(tower: str, setting: str) -> str:
     """Return right answers on the held-out pair in percent: among all classes, and between the two."""
-    alone = claims.Tables(of_towers[tower], shared.iloc[:0], far)
-    means = list[float]()
-    for choices in (WRITTEN, claims.Choices(among=AMONG_GROUP)):
-        counted = claims.accuracies(alone, choices)
-        of_setting = counted[counted["setting"] == setting]
-        means.append(100 * of_setting.groupby(claims.PAIR)["value"].mean().mean())
+    ways = (MEASURE, AMONG_GROUP)
+    means = [right_of_towers[tower, way][far, setting].value for way in ways]
     return filled("{:.0f}, {:.0f}", *means)
 
 
