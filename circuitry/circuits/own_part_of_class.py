@@ -67,6 +67,7 @@ log = logging.getLogger(__name__)
 PRICE = 0.3
 """Price of cutting any unit, as a multiple of the mean damage. It is added to the damage of the unit. With a smaller
 price other classes are damaged less, but more units must be cut."""
+_WHO = "An own part is found by"
 FIRST = 0.001
 """Share of the units that the first cut removes."""
 GROWTH = 1.3
@@ -77,6 +78,7 @@ GROWTH = 1.3
 def own_part(
     task: Task | Sequence[Task],
     *,
+    spare: Sequence[Task] = (),
     share: OwnShare | None = None,
     without: Sequence[Circuit] = (),
 ) -> Circuit:
@@ -86,6 +88,9 @@ def own_part(
         task: Images of the class in one style, and as ``others`` images of other classes in the same style; these may
             have any labels. Give a list of such tasks, one for each style, to find one part for several styles. Units
             are chosen at the sites of the task; if the task has all sites of its encoder, at its `counted_sites`.
+        spare: Tasks whose answers are to be spared, in place of the answers to ``others``. Their candidates may be of
+            another kind: for the part of a style, ``task`` has images of the style and the texts of styles, and
+            ``spare`` has tasks of classes. Each task has the same weight. The ``others`` of all tasks are ignored.
         share: Share of the units to remove, in (0, 0.2]. Default: the smallest tried share that brings the mean
             probability of the class on these images down to chance level. If no tried share does, the largest one is
             used, and ``made_with`` contains a note.
@@ -100,7 +105,7 @@ def own_part(
         ``without`` kept from being cut.
 
     Raises:
-        InputError: if the metric has no candidate classes, if there are no images of other classes, if the model
+        InputError: if the metric has no candidate classes, if there is nothing to spare, if the model
             recognises the class on none of the images, if the tasks of one call differ in class, encoder, sites,
             candidates, scale or kind of baseline, if the share is out of range, or if the circuits of ``without`` are
             of another encoder or leave too few units.
@@ -111,6 +116,8 @@ def own_part(
         >>> copy = circuitry.own_part(task, share=0.02, without=[part])
         >>> np.intersect1d(part.units["layer4.0"], copy.units["layer4.0"]).size
         0
+        >>> elephants = replace(task, metric=circuitry.class_logit(weights, label=2))
+        >>> of_style = circuitry.own_part(task, spare=[elephants], share=0.02)
     """
     tasks = prepared(task)
     check_alike(
@@ -118,13 +125,16 @@ def own_part(
         "The styles of one own part",
         "give all the same, or find a part for each",
     )
+    spared_tasks = prepared(spare)
+    _check_spared(tasks[0], spared_tasks)
     of_encoder = (*OF_TOWER, "stages", "basis")
     check_made_with(tasks[0], [part.source for part in without], of_encoder)
     # All tasks have the same encoder, so the run of the first task serves all of them.
     with tasks[0].running(gradients=True):
-        images = list(map(ImagesOfClass, tasks))
-        spared = gates_on(images[0].runs, without)
-        order = contrast(images, share, spared)
+        images = [ImagesOfClass(each, contrasted=not spare) for each in tasks]
+        of_spared = [ImagesOfClass(each, contrasted=False) for each in spared_tasks]
+        kept = gates_on(images[0].runs, without)
+        order = contrast(images, share, kept, of_spared)
     if min(of_style.runs.n_own for of_style in images) == 1:
         log.warning(
             "An own part is found on one image of the class, so it may be the image's rather than the class's: give "
@@ -140,9 +150,12 @@ def own_part(
         "scale": images[0].metric.scale,
         **_identity_of_all(tasks),
     }
+    if spare:
+        made["spared"] = [asked_of(each, _WHO) for each in spared_tasks]
     looked_at = list[Images | None]()
-    for of_style in tasks:
-        looked_at += [of_style.images, of_style.others]
+    for each in tasks:
+        looked_at += [each.images, None if spare else each.others]
+    looked_at += [each.images for each in spared_tasks]
     scores = scores_of(tasks[0], NodeEffects(costs, {}, n_recognised, ranks), made)
     # `scores_of` stores the pixels of the first task only, so the pixels of all styles replace them.
     scores = replace(scores, provenance=pixels_of(*looked_at))
@@ -151,7 +164,7 @@ def own_part(
     part = scores.strongest(size, budget=GLOBAL)  # rounded up, as everywhere
     made_with: dict[str, Any] = {"method": CONTRAST, "tried": order.tried}
     if without:
-        made_with["n_spared"] = int(spared.sum())
+        made_with["n_spared"] = int(kept.sum())
     chance = 1 / len(images[0].metric.weights)
     if share is None and p > chance:
         made_with["note"] = (
@@ -189,7 +202,7 @@ def check_alike(tasks: Sequence[Task], what: str, instead: str) -> None:
         what: A name for all tasks together, as the beginning of the message.
         instead: Advice, as the end of the message.
     """
-    method = "An own part is found by"
+    method = _WHO
     kinds = set[tuple[int, int, tuple[str, ...]]]()
     asked = dict[str, Any]()
     for number, task in enumerate(tasks, start=1):
@@ -202,6 +215,21 @@ def check_alike(tasks: Sequence[Task], what: str, instead: str) -> None:
             f"{instead}."
         )
     check_asked_alike(asked, what, instead)
+
+
+def _check_spared(task: Task, spared: Sequence[Task]) -> None:
+    """Raise `InputError` if a task of ``spare`` has another encoder, other sites or another kind of baseline."""
+    for number, each in enumerate(spared, start=1):
+        if each.encoder is not task.encoder or each.sites != task.sites:
+            raise InputError(
+                f"A part is found at the sites of one encoder, but task {number} of spare= has another encoder or "
+                "other sites: make it with the encoder and the sites of the first task."
+            )
+        if each.baseline.name != task.baseline.name:
+            raise InputError(
+                f"A part is found with one kind of baseline, but task {number} of spare= has {each.baseline.name!r}, "
+                f"and the first task {task.baseline.name!r}: give the same."
+            )
 
 
 def _identity_of_all(tasks: Sequence[Task]) -> Identity:
@@ -257,8 +285,15 @@ class ImagesOfClass:
     for each image, the class as which the whole model classifies it.
     """
 
-    def __init__(self, task: Task) -> None:
-        metric = answer_metric(at_model_scale(task).metric, "An own part is found by")
+    def __init__(self, task: Task, *, contrasted: bool = True) -> None:
+        """Run the images.
+
+        Args:
+            contrasted: Whether the answers to images of other classes are to be spared, so that some are needed.
+        """
+        if not contrasted:
+            task = replace(task, others=None)
+        metric = answer_metric(at_model_scale(task).metric, _WHO)
         # Error units belong to no part: a lesion does not ablate them, so the contrast keeps them, too.
         self.runs = UnitsUnderGates(task, keep_error=True)
         # Texts and indices of images are moved once, because Python waits for the GPU at each copy.
@@ -280,6 +315,8 @@ class ImagesOfClass:
                 f"The model gives none of the {n} images the class, so there is nothing that a lesion could take: "
                 "give images that it recognises, or leave the class out in this style."
             )
+        if not contrasted:
+            return
         if not len(others):
             raise InputError(
                 "A class's own part is found by contrast with other classes, but there are no images of any that the "
@@ -342,6 +379,7 @@ def contrast(
     images: Sequence[ImagesOfClass],
     share: float | None = None,
     spared: Bool[Tensor, " gates"] | None = None,
+    spared_answers: Sequence[ImagesOfClass] = (),
 ) -> Contrast:
     """Cut units in the order that `own_part` describes, a growing number at a time, and record the effect of each cut.
 
@@ -350,6 +388,7 @@ def contrast(
         share: The share of cut units at which the cutting ends. If it is None, the cutting ends when the mean
             probability of the class is at chance level, or when the share reaches `MOST`.
         spared: Which units may not be cut (default: none). They come last in the order.
+        spared_answers: Images whose answers are to be spared (default: the images of other classes of ``images``).
     """
     most = MOST if share is None else share
     chance = 1 / len(images[0].metric.weights)
@@ -366,7 +405,10 @@ def contrast(
         )
     spared = spared.to(opened.device)
     # The damage is measured once, on the whole model, so only images of the class are run after each cut.
-    damage = torch.stack([_damage(of_style, opened) for of_style in images]).mean(0)
+    damages = [_damage(each, each.own, opened) for each in spared_answers]
+    if not damages:
+        damages = [_damage(of_style, of_style.others, opened) for of_style in images]
+    damage = torch.stack(damages).mean(0)
     price = damage + PRICE * damage.mean()
     slopes, _ = mean_slopes(images, opened)
     costs = [slopes]
@@ -436,13 +478,13 @@ def _falling(ratio: Tensor, opened: Tensor) -> Tensor:
     return still_open.argsort(descending=True, stable=True)
 
 
-def _damage(images: ImagesOfClass, opened: Tensor) -> Tensor:
-    """Return the damage to other classes by cutting each unit [gates].
+def _damage(images: ImagesOfClass, places: Tensor, opened: Tensor) -> Tensor:
+    """Return the damage to the answers to some images by cutting each unit [gates].
 
-    It is the mean, over images of other classes, of the absolute slope of the log-odds of the model's answer.
+    It is the mean, over the images at ``places``, of the absolute slope of the log-odds of the model's answer.
     """
-    sums = [slopes.abs().sum(0) for slopes, _ in images.slopes(images.others, opened)]
-    return torch.stack(sums).sum(0) / len(images.others)
+    sums = [slopes.abs().sum(0) for slopes, _ in images.slopes(places, opened)]
+    return torch.stack(sums).sum(0) / len(places)
 
 
 def mean_slopes(
