@@ -16,11 +16,11 @@ STYLE, SHARED, CLASS, REST = 0, 1, 2, range(3, 10)
 
 
 def code(units: Tensor) -> Tensor:
-    """Return an embedding: drawing, photograph, dog, cat."""
+    """Return an embedding: drawing, photograph, dog, cat, and a constant that keeps its length about the same."""
     style = units[:, STYLE] + 2 * units[:, SHARED]
     of_class = 2 * units[:, SHARED] + units[:, CLASS]
     one = torch.ones_like(style)
-    return torch.stack([style, one, of_class, one], dim=1)
+    return torch.stack([style, one, of_class, one, 50 * one], dim=1)
 
 
 def encoder() -> Encoder:
@@ -33,7 +33,7 @@ def encoder() -> Encoder:
 
 
 ENCODER = encoder()
-STYLES, CLASSES = torch.eye(4)[:2], torch.eye(4)[2:]
+STYLES, CLASSES = torch.eye(5)[:2], torch.eye(5)[2:4]
 
 
 def drawings_of_dogs(n: int = 3) -> Tensor:
