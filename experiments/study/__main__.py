@@ -9,6 +9,7 @@ PROGRAMS = {
     "plan": "the commands that redo the whole study",
     "array": "run lines of the plan as an array of jobs",
     "real": "the study on real pictures: does its line of argument hold?",
+    "style": "what holds a CLIP back in a style, and what gives it back?",
     "mixtures": "write tables of training images: which domains see which classes",
     "train-supervised": "train a classifier in place of a CLIP",
     "generalization": "what must a model have seen to recognise new classes of a domain?",

@@ -3,6 +3,8 @@
 Drawing computes nothing except the means over pairs of held-out classes, with their intervals.
 """
 
+from collections.abc import Sequence
+
 from circuitry.comparison import mean_interval
 from circuitry.reports.figures import domain_marks, style
 from experiments.study.claims import (
@@ -13,6 +15,7 @@ from experiments.study.claims import (
     OPEN,
     PAIR,
     REFUTED,
+    Claim,
 )
 from experiments.study.run_tables import SETTING_ORDER
 
@@ -119,12 +122,15 @@ def _means(points: pd.DataFrame, settings: list[str]) -> pd.DataFrame:
 
 
 def verdicts_by_way(
-    judgements: pd.DataFrame, title: str = "Verdicts in every way to count"
+    judgements: pd.DataFrame,
+    claims: Sequence[Claim] = CLAIMS,
+    title: str = "Verdicts in every way to count",
 ) -> go.Figure:
     """Draw the verdict on each claim in each way to count as a cell; a way that does not apply leaves it empty.
 
     Args:
         judgements: Table of `claims.judged`.
+        claims: The claims that were judged.
     """
     first = judgements[judgements["first"]]
     grid = first.pivot(index="claim", columns="way", values="verdict")
@@ -132,7 +138,7 @@ def verdicts_by_way(
         AS_WRITTEN,
         *(name for name in dict.fromkeys(first["way"]) if name != AS_WRITTEN),
     ]
-    known = [claim for claim in CLAIMS if grid.loc[claim.name].notna().any()]
+    known = [claim for claim in claims if grid.loc[claim.name].notna().any()]
     grid = grid.reindex(index=[claim.name for claim in known], columns=ways)
     places = {verdict: number for number, verdict in enumerate(_LOOKS)}
     numbers = grid.replace(places).to_numpy(dtype=float)

@@ -32,7 +32,7 @@ since most words of OpenAI's templates are unknown to a text tower that learns f
 templates are an alternative.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -541,9 +541,8 @@ def alternatives(tables: Tables) -> dict[str, Choices]:
 _OF_ACCURACY = ("among", "texts", "learned_only", "first_checkpoint")
 
 
-def _applies(choices: Choices, measure: Measure) -> bool:
-    """Return whether a way to count can change the values of a measure."""
-    plain = Choices()
+def _applies(choices: Choices, plain: Choices, measure: Measure) -> bool:
+    """Return whether a way to count can change the values of a measure, which were written first in a plain way."""
     of_accuracy = any(
         getattr(choices, name) != getattr(plain, name) for name in _OF_ACCURACY
     )
@@ -556,21 +555,31 @@ def _applies(choices: Choices, measure: Measure) -> bool:
     return True
 
 
-def judged(tables: Tables, claims: Sequence[Claim] = CLAIMS) -> pd.DataFrame:
+def judged(
+    tables: Tables,
+    claims: Sequence[Claim] = CLAIMS,
+    ways: Mapping[str, Choices] | None = None,
+) -> pd.DataFrame:
     """Judge each measure of each claim in every way to count.
+
+    Args:
+        claims: The claims.
+        ways: The ways to count, the way that was written first in front (default: `alternatives`).
 
     Returns:
         Columns claim, measure, first (whether the measure judges the claim), way, sign, value, low, high, p, p_holm (of
         first measures as written), n_units, n_models, share (of the units on the predicted side), verdict.
     """
     rows = list[dict[str, object]]()
-    for way, choices in alternatives(tables).items():
+    ways = ways or alternatives(tables)
+    plain = ways[AS_WRITTEN]
+    for way, choices in ways.items():
         numbers = counted(tables, choices)
         for claim in claims:
             for place, measure in enumerate(claim.measures):
                 values = measure.values(numbers)
                 # What is shared has no values of single classes.
-                if not _applies(choices, measure) or choices.unit not in values:
+                if not _applies(choices, plain, measure) or choices.unit not in values:
                     continue
                 if choices.test_domain is not None:
                     in_domain = values["test_domain"] == choices.test_domain

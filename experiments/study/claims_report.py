@@ -247,12 +247,14 @@ def write_claims(
     return write_results(report, written, out, results, versions())
 
 
-def findings(verdicts: pd.DataFrame) -> list[Finding]:
+def findings(
+    verdicts: pd.DataFrame, of_claims: Sequence[claims.Claim] = claims.CLAIMS
+) -> list[Finding]:
     """Say of each claim whether it is borne out, in how many ways to count it, and what would refute it."""
     by_name = verdicts.set_index("claim")
     said = with_intervals(by_name, "+.2f")
     found = list[Finding]()
-    for claim in claims.CLAIMS:
+    for claim in of_claims:
         row = by_name.loc[claim.name]
         found.append(
             Finding(

@@ -296,7 +296,7 @@ def accuracy_by_mixture(tables: Path, title: str) -> go.Figure:
 
 @figure("Which claims stand, however they are counted?", REAL)
 def claim_verdicts(tables: Path, title: str) -> go.Figure:
-    return claim_charts.verdicts_by_way(table(tables, "claims"), title)
+    return claim_charts.verdicts_by_way(table(tables, "claims"), title=title)
 
 
 @figure("How many sketch classes are needed beside ImageNet-Sketch?")

@@ -1,13 +1,12 @@
-"""What does a CLIP answer after its part of a style was removed, and after other edits?
+"""What does a CLIP answer in a style after its part of the style was removed, and after other edits?
 
-The part of a style is found on training pictures of the classes that the model has seen in the style
-(`StyleQuestion.part`): their log-odds of the style's text among the texts of all styles are lost, and the answers to
-classes in all styles are spared. Neither the held-out classes of the style nor test pictures are looked at, and neither
-are they when the strength of an edit is chosen.
+The part of a style are the units that the model needs to tell the style from all other styles, and does not need to
+tell classes. It is found on training pictures of the classes that the model has seen in the style. Neither pictures of
+the held-out classes in the style nor test pictures find it, fit another edit, or choose how strong an edit is.
 
-An edit of units ablates them to their means. An edit of embeddings changes embeddings or logits after the tower, with a
-strength: the largest that costs the seen classes of the style no more right answers, on further training pictures, than
-the part of the style.
+An edit has a strength: the share of units that are ablated to their means, or how far embeddings or logits are moved.
+By a rule each edit gets the largest strength that costs the seen classes of the style at most so many points of right
+answers on further training pictures. So all edits of a model are compared at the same cost.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -16,34 +15,55 @@ from functools import cached_property
 from typing import NamedTuple
 
 from circuitry.runs import Work
-from circuitry import Task, class_logit, own_part
+from circuitry import Baseline, Task, class_logit, mean_baseline, own_part
 from circuitry.circuits import Circuit
 from circuitry.data import DomainFolder, ImageRecord
-from circuitry.interventions.ablated_units import ablations, lesioned_embeddings
-from circuitry.interventions.faithfulness import draw_random
+from circuitry.interventions import kept_embeddings
 from circuitry.models import Clip, templates_of
 from experiments.edits_that_forget import fit_leace, without_direction
-from experiments.pacs import read_pictures
+from experiments.pacs import BATCH, read_pictures
 
 import numpy as np
-import pandas as pd
 import torch
 import torch.nn.functional as F
+from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 
 WHOLE = "whole"
 PART = "part of the style"
-QUIET = Work(progress=False)
-STRENGTHS = tuple(np.linspace(0, 3, 31).tolist())
-"""Strengths of edits of embeddings that are tried."""
+BY_TEXTS = "texts"
+BY_FOLDERS = "folders"
+"""What tells the style: texts, or the means of its pictures."""
+RANDOM = "random units of the same sites"
+MOVED = "mean of the style moved"
+CENTRED = "logits centred in the style"
+STACKED = "calibrated stacking (names the classes)"
+PUT_IN = "part at the style's mean, in photographs"
+PUT_IN_RANDOM = "random units at the style's mean, in photographs"
+PUT_BACK = "part at the photographs' mean"
+RULES = {"two points": 0.02, "five points": 0.05, "ten points": 0.10}
+"""Largest loss of right answers on seen classes of the style, by the name of a rule."""
+RULE = "five points"
+IN_EACH = "five points in each style"
+"""Name of the rule that allows a loss of five points on seen classes in each style."""
+AT_CHANCE = "style at chance"
+"""Name of the rule that takes the smallest part after whose removal pictures of the style are called by it no more
+often than by chance. All other edits then cost as much as this part."""
+AT_A_STRENGTH = "a strength"
+"""In place of a rule: each strength of an edit, for curves."""
+SHARES = (0.001, 0.002, 0.0037, 0.0063, 0.01, 0.016, 0.025)
+"""Shares of the units at which a part is removed."""
+STRENGTHS = tuple(np.linspace(0, 3, 25).tolist())
+"""Strengths of edits of embeddings."""
 N_FIND = 8
 """Pictures of a class that find the part of a style, from the first on."""
 N_SPARE = 4
 """Further pictures of a class in a style whose answers are spared."""
 N_MEAN = 10
-"""Further pictures of a class in a style over which the means of units are taken."""
-N_STRENGTH = 16
-"""Further pictures of a class in a style on which the strength of an edit is chosen."""
+"""Further pictures of a class in a style, for the means of units."""
+N_FIT = 16
+"""Further pictures of a class in a style that fit edits of embeddings, and choose the strength of any edit."""
+QUIET = Work(progress=False)
 
 
 class Pictures(NamedTuple):
@@ -55,21 +75,34 @@ class Pictures(NamedTuple):
     """The class of each picture, its place among the classes."""
     styles: Tensor
     """The style of each picture, its place among the styles."""
+    embeddings: Tensor
+    """Embeddings by the whole model [pictures, d] of length 1."""
+
+    def where(self, chosen: Tensor) -> "Pictures":
+        """Return the pictures of a mask."""
+        return Pictures(*(column[chosen] for column in self))
 
 
-class Edited(NamedTuple):
-    """Embeddings and answers of a model after an edit."""
+class Answers(NamedTuple):
+    """What a model answers to pictures."""
 
     embeddings: Tensor
     """Embeddings [pictures, d] of length 1."""
     logits: Tensor
-    """Cosines with the classes [pictures, classes]."""
-    n_units: int
-    """Number of ablated units; 0 for an edit of embeddings."""
+    """Logits of the classes [pictures, classes]."""
 
 
-Change = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
-"""Function of embeddings, styles of the pictures and a strength, that returns changed embeddings and logits."""
+class Edit(NamedTuple):
+    """An edit of a model, in several strengths."""
+
+    strengths: tuple[float, ...]
+    """Strengths, from weak to strong."""
+    answers: Callable[[Pictures, Sequence[float]], list[Answers]]
+    """Function of pictures and strengths: the answers to the pictures after the edit in each strength."""
+    n_units: Mapping[float, int] = {}
+    """Number of ablated units by strength; empty for an edit of embeddings."""
+    every: int = 1
+    """Curves have every strength, or each second one, and so on."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -83,12 +116,12 @@ class StyleQuestion:
     held_out: tuple[str, ...]
     """Classes that the model has not seen in the style."""
     named: bool = True
-    """Whether texts name styles. If not, the styles are told by the means of their pictures."""
+    """Whether texts tell the styles. If not, the means of their pictures do."""
 
     @property
     def classes(self) -> list[str]:
         """The classes."""
-        return list(self.train.classes)
+        return list(self.train.all_classes)
 
     @property
     def styles(self) -> list[str]:
@@ -100,38 +133,10 @@ class StyleQuestion:
         """The place of the style among the styles."""
         return self.styles.index(self.style)
 
-    def has_seen(self, class_name: str, style: str) -> bool:
-        """Return whether the model may have seen a class in a style."""
-        return style != self.style or class_name not in self.held_out
-
-    @cached_property
-    def class_weights(self) -> Tensor:
-        """Text weights of the classes [classes, d], mean over all styles."""
-        templates = ["an image of a {}.", *map(self._template, self.styles)]
-        return self.clip.text_weights(self.classes, templates=templates, progress=False)
-
-    @cached_property
-    def style_weights(self) -> Tensor:
-        """Weights of the styles [styles, d], mean over the classes that were seen in the style."""
-        seen = [name for name in self.classes if name not in self.held_out]
-        if not self.named:
-            means = torch.stack(list(self.means.values()))
-            return F.normalize(means - means.mean(0), dim=1)
-        rows = list[Tensor]()
-        for style in self.styles:
-            weights = self.clip.text_weights(
-                seen, templates=[self._template(style)], progress=False
-            )
-            rows.append(F.normalize(weights.mean(0), dim=0))
-        return torch.stack(rows)
-
-    @staticmethod
-    def _template(style: str) -> str:
-        (template, *_) = templates_of("own-style", style)
-        return str(template)
-
-    def pictures(self, first: int, n: int, styles: Sequence[str] = ()) -> Pictures:
-        """Return some training pictures of each class in each style that the model may have seen it in.
+    def records(
+        self, first: int, n: int, styles: Sequence[str] = ()
+    ) -> list[ImageRecord]:
+        """Return some training pictures of each class in each style, except for held-out classes in the style.
 
         Args:
             first: Place of the first picture of a class in a style.
@@ -141,289 +146,285 @@ class StyleQuestion:
         records = list[ImageRecord]()
         for style in styles or self.styles:
             for name in self.classes:
-                if self.has_seen(name, style):
+                if style != self.style or name not in self.held_out:
                     records += self.train.select(name, style)[first : first + n]
-        return self.read(records)
+        return records
 
-    def read(self, records: Sequence[ImageRecord]) -> Pictures:
-        """Return pictures with their labels."""
+    def images(self, first: int, n: int, styles: Sequence[str] = ()) -> Tensor:
+        """Return the tensor of `records`."""
+        return read_pictures(self.records(first, n, styles), self.clip.preprocess)
+
+    def run(self, records: Sequence[ImageRecord]) -> Pictures:
+        """Return pictures with their labels, and their embeddings by the whole model."""
         labels = [self.classes.index(record.class_name) for record in records]
         styles = [self.styles.index(record.domain) for record in records]
         images = read_pictures(records, self.clip.preprocess)
-        return Pictures(images, torch.tensor(labels), torch.tensor(styles))
-
-    @cached_property
-    def components(self) -> Clip:
-        """The model in hidden channels, or in heads and neurons."""
-        return self.clip.in_components()
-
-    @cached_property
-    def whole_task(self) -> Task:
-        """The task of telling the style, with the baseline of all tasks."""
-        own = self.pictures(0, N_FIND, [self.style]).images
-        mean = self.pictures(N_FIND + N_SPARE, N_MEAN).images
-        metric = class_logit(self.style_weights, self.place)
-        # Units are ablated to their means over further pictures.
-        return Task(
-            self.components.encoder,
-            own,
-            metric,
-            baseline="mean-unit",
-            others=mean,
-            work=QUIET,
+        z = torch.cat(
+            [self.clip.encoder(batch) for batch in torch.split(images, BATCH)]
         )
+        z = F.normalize(z.float(), dim=1)
+        return Pictures(images, torch.tensor(labels), torch.tensor(styles), z)
 
-    def task_of_style(self, style: str) -> Task:
-        """Return the task of telling a style."""
-        metric = class_logit(self.style_weights, self.styles.index(style))
-        images = self.pictures(0, N_FIND, [style]).images
-        return self._task(images, metric)
+    @cached_property
+    def fitting(self) -> Pictures:
+        """The pictures that fit edits of embeddings, and choose the strength of any edit."""
+        return self.run(self.records(N_FIND + N_SPARE + N_MEAN, N_FIT))
 
-    def _task(self, images: Tensor, metric: object) -> Task:
-        first = self.whole_task
+    @cached_property
+    def means(self) -> Tensor:
+        """The mean embedding of each style [styles, d], over these pictures."""
+        means = list[Tensor]()
+        for place in range(len(self.styles)):
+            of_style = self.fitting.styles == place
+            means.append(self.fitting.embeddings[of_style].mean(0))
+        return torch.stack(means)
+
+    @cached_property
+    def class_weights(self) -> Tensor:
+        """Text weights of the classes [classes, d], in the words of all styles."""
+        templates = ["an image of a {}.", *map(_template, self.styles)]
+        weights = self.clip.text_weights(
+            self.classes, templates=templates, progress=False
+        )
+        return weights.float()
+
+    @cached_property
+    def style_weights(self) -> Tensor:
+        """Weights of the styles [styles, d], from the texts of the classes that were seen in the style."""
+        if not self.named:
+            return F.normalize(self.means - self.means.mean(0), dim=1)
+        seen = [name for name in self.classes if name not in self.held_out]
+        rows = list[Tensor]()
+        for style in self.styles:
+            weights = self.clip.text_weights(
+                seen, templates=[_template(style)], progress=False
+            )
+            rows.append(F.normalize(weights.mean(0), dim=0))
+        return torch.stack(rows).float()
+
+    @cached_property
+    def task(self) -> Task:
+        """The task of telling the style, in hidden channels or in heads and neurons."""
+        own = self.images(0, N_FIND, [self.style])
+        rest = self.images(N_FIND + N_SPARE, N_MEAN)
+        metric = class_logit(self.style_weights, self.place)
+        encoder = self.clip.in_components().encoder
+        baseline = "mean-unit"
+        return Task(encoder, own, metric, baseline=baseline, others=rest, work=QUIET)
+
+    def asked(self, weights: Tensor, row: int, images: Tensor) -> Task:
+        """Return the task of telling one row of some weights on other pictures, with the same means of units."""
         return Task(
-            first.encoder,
+            self.task.encoder,
             images,
-            metric,  # type: ignore[arg-type]
-            baseline=first.baseline,
+            class_logit(weights, row),
+            baseline=self.task.baseline,
             work=QUIET,
         )
 
     @cached_property
     def spared(self) -> list[Task]:
-        """A task for each class in each style that the model may have seen it in, where it recognises some picture."""
-        pictures = self.pictures(N_FIND, N_SPARE)
-        answers = self.whole(pictures).logits.argmax(1)
+        """The tasks of telling each class in each style, if the model is right on some picture."""
+        pictures = self.run(self.records(N_FIND, N_SPARE))
+        answers = (pictures.embeddings @ self.class_weights.T).argmax(1)
         tasks = list[Task]()
         for style in range(len(self.styles)):
             for label in range(len(self.classes)):
                 of_cell = (pictures.styles == style) & (pictures.labels == label)
                 if (answers[of_cell] == label).any():
-                    metric = class_logit(self.class_weights, label)
-                    tasks.append(self._task(pictures.images[of_cell], metric))
+                    images = pictures.images[of_cell]
+                    tasks.append(self.asked(self.class_weights, label, images))
         return tasks
 
-    def part(self, style: str, share: float | None = None) -> Circuit:
-        """Return the part of a style.
+    def part(self, style: str) -> Circuit:
+        """Return the part of a style, in the largest of `SHARES`; its source has the order of the units."""
+        images = self.images(0, N_FIND, [style])
+        task = self.asked(self.style_weights, self.styles.index(style), images)
+        return own_part(task, spare=self.spared, share=SHARES[-1])
+
+    def embeddings(
+        self,
+        images: Tensor,
+        circuits: Sequence[Circuit],
+        baseline: Baseline | None = None,
+    ) -> list[Tensor]:
+        """Return the embeddings of images after the units of each circuit are ablated.
 
         Args:
-            share: Share of the units (default: the smallest that brings the style's mean probability on the pictures
-                that find it down to chance).
+            baseline: The means to which units are ablated (default: over pictures of all styles).
         """
-        return own_part(self.task_of_style(style), spare=self.spared, share=share)
-
-    def embed(self, images: Tensor, parts: Sequence[Circuit] = ()) -> list[Tensor]:
-        """Return the embeddings of images by the whole model and after removing each part."""
-        lesions = [lesion for part in parts for lesion in ablations(("", ""), part, [])]
-        task = self._task(images, class_logit(self.class_weights, 0))
-        found = lesioned_embeddings(task, lesions)
-        return [F.normalize(embeddings.float(), dim=1) for embeddings in found]
-
-    def answered(self, embeddings: Tensor, n_units: int = 0) -> Edited:
-        """Return embeddings with their answers."""
-        logits = embeddings @ self.class_weights.to(embeddings).T
-        return Edited(embeddings, logits, n_units)
-
-    def whole(self, pictures: Pictures) -> Edited:
-        """Return the answers of the whole model."""
-        return self.answered(self.embed(pictures.images)[0])
-
-    @cached_property
-    def fitting(self) -> Pictures:
-        """The pictures on which edits of embeddings are fitted, and their strength is chosen."""
-        return self.pictures(N_FIND + N_SPARE + N_MEAN, N_STRENGTH)
-
-    @cached_property
-    def fitting_embeddings(self) -> Tensor:
-        """The embeddings of these pictures by the whole model."""
-        return self.embed(self.fitting.images)[0]
-
-    @cached_property
-    def means(self) -> Mapping[str, Tensor]:
-        """The mean embedding of each style."""
-        found = dict[str, Tensor]()
-        for place, style in enumerate(self.styles):
-            of_style = self.fitting.styles == place
-            found[style] = self.fitting_embeddings[of_style].mean(0)
-        return found
-
-    def right_in_style(self, logits: Tensor, pictures: Pictures) -> float:
-        """Return the share of right answers on pictures of the style."""
-        of_style = pictures.styles == self.place
-        right = logits.argmax(1) == pictures.labels
-        return float(right[of_style].float().mean())
-
-    def changes(self) -> dict[str, Change]:
-        """Return the edits of embeddings by name."""
-        place, weights = self.place, self.style_weights.float()
-        others = [i for i in range(len(self.styles)) if i != place]
-        of_text = F.normalize(weights[place] - weights[others].mean(0), dim=0)
-        mean = self.means[self.style]
-        rest = torch.stack([self.means[self.styles[i]] for i in others]).mean(0)
-        erase = fit_leace(
-            self.fitting_embeddings, (self.fitting.styles == place).numpy()
+        task = Task(
+            self.task.encoder,
+            images,
+            self.task.metric,
+            baseline=baseline or self.task.baseline,
+            work=QUIET,
         )
-        texts = self.class_weights.float()
-        bias = mean @ texts.T
-        held_out = torch.tensor([name in self.held_out for name in self.classes])
+        rest = [circuit.complement() for circuit in circuits]
+        return list(F.normalize(kept_embeddings(task, rest).float(), dim=-1))
 
-        def along(direction: Tensor) -> Change:
-            def change(z: Tensor, _: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-                removed = z - without_direction(z, direction)
-                changed = F.normalize(z - strength * removed, dim=1)
-                return changed, changed @ texts.T
+    def answered(self, embeddings: Tensor) -> Answers:
+        """Return embeddings with their answers."""
+        return Answers(embeddings, embeddings @ self.class_weights.T)
 
-            return change
+    def mean_over(self, style: str) -> Baseline:
+        """Return the means of units over pictures of one style."""
+        images = self.images(N_FIND + N_SPARE, N_MEAN, [style])
+        return mean_baseline(self.task.encoder, images, "unit", progress=False)
 
-        def moved(z: Tensor, styles: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-            in_style = (styles == place).float()[:, None]
-            changed = F.normalize(z - strength * in_style * (mean - rest), dim=1)
-            return changed, changed @ texts.T
+    @property
+    def scale(self) -> float:
+        """The factor of cosines in the model's logits."""
+        return float(torch.as_tensor(self.clip.model.logit_scale).exp())
 
-        def erased(z: Tensor, _: Tensor, strength: float) -> tuple[Tensor, Tensor]:
-            changed = F.normalize(z + strength * (erase(z) - z), dim=1)
-            return changed, changed @ texts.T
+    def right(self, logits: Tensor, pictures: Pictures) -> Tensor:
+        """Return the share of right answers in each style [styles]; NaN for a style without pictures."""
+        right = (logits.argmax(1) == pictures.labels).float()
+        shares = [right[pictures.styles == i].mean() for i in range(len(self.styles))]
+        return torch.stack(shares)
 
-        def centred(
-            z: Tensor, styles: Tensor, strength: float
-        ) -> tuple[Tensor, Tensor]:
-            in_style = (styles == place).float()[:, None]
-            return z, z @ texts.T - strength * in_style * bias
-
-        def stacked(
-            z: Tensor, styles: Tensor, strength: float
-        ) -> tuple[Tensor, Tensor]:
-            in_style = (styles == place).float()[:, None]
-            # A tenth of a cosine is far: texts of classes are near each other.
-            return z, z @ texts.T + 0.1 * strength * in_style * held_out.float()
-
-        return {
-            "direction of the style's text": along(of_text),
-            "direction between means": along(F.normalize(mean - rest, dim=0)),
-            "mean of the style moved": moved,
-            "LEACE": erased,
-            "logits centred in the style": centred,
-            "calibrated stacking (names the classes)": stacked,
-        }
+    def called(self, embeddings: Tensor) -> Tensor:
+        """Return which pictures are called by the style among all styles."""
+        return (embeddings @ self.style_weights.T).argmax(1) == self.place
 
 
-def strengths_at_loss(question: StyleQuestion, lost: float) -> dict[str, float]:
-    """Return for each edit of embeddings the largest strength that costs no more right answers than the part.
+def _template(style: str) -> str:
+    (template, *_) = templates_of("own-style", style)
+    return template
+
+
+def removing(
+    question: StyleQuestion,
+    circuits: Mapping[float, Circuit],
+    baseline: Baseline | None = None,
+) -> Edit:
+    """Return the edit that ablates units to their means.
 
     Args:
-        lost: The share of right answers on seen classes of the style that is lost after removing the part.
+        circuits: The units of each strength.
+        baseline: The means (default: over pictures of all styles).
     """
-    z, pictures = question.fitting_embeddings, question.fitting
-    whole = question.right_in_style(question.answered(z).logits, pictures)
-    chosen = dict[str, float]()
-    for name, change in question.changes().items():
-        chosen[name] = 0.0
-        for strength in STRENGTHS:
-            _, logits = change(z, pictures.styles, strength)
-            if whole - question.right_in_style(logits, pictures) <= lost:
-                chosen[name] = strength
-    return chosen
+
+    def answers(pictures: Pictures, strengths: Sequence[float]) -> list[Answers]:
+        chosen = [circuits[strength] for strength in strengths]
+        cut = question.embeddings(pictures.images, chosen, baseline)
+        return list(map(question.answered, cut))
+
+    n_units = {strength: circuit.count for strength, circuit in circuits.items()}
+    return Edit(tuple(circuits), answers, n_units)
 
 
-def rival_parts(
-    question: StyleQuestion, part: Circuit, seed: int = 0
+def in_order(part: Circuit) -> dict[float, Circuit]:
+    """Return the first units of a part in the order of their removal, by share."""
+    return {share: part.source.strongest(share, budget="global") for share in SHARES}
+
+
+def unit_rivals(
+    question: StyleQuestion, part: Circuit, size: float, seed: int
 ) -> dict[str, Circuit]:
-    """Return circuits with as many units as a part of the style.
+    """Return circuits of as many units as a part of one size, which are chosen in other ways.
 
-    They are random units by site, random units among the tenth of the units whose first cut costs the style most, the
-    units of the highest costs, and the parts of all other styles.
+    Random units of the same sites; random units among the tenth with the largest first-order costs; the units of the
+    largest costs; and the units of the largest costs at the last site, from which the style's text is read directly.
     """
     rng = np.random.default_rng(seed)
     costs = part.source.node_scores
-    flat = np.concatenate([costs[site] for site in costs])
-    sizes = [len(costs[site]) for site in costs]
+    flat = np.concatenate(list(costs.values()))
+    n = part.source.strongest(size, budget="global").count
     falling = np.argsort(-flat, kind="stable")
-    strong = rng.choice(falling[: len(flat) // 10], part.count, replace=False)
-    rivals = {
-        "random units of the same sites": draw_random([part], 1, rng)[0],
-        "random units of the costliest tenth": _of_units(part, strong, sizes),
-        "units of the highest first cost": _of_units(
-            part, falling[: part.count], sizes
+    last = len(list(costs.values())[-1])
+    at_the_end = falling[falling >= len(flat) - last]
+    return {
+        "random units of the costliest tenth": _of_units(
+            part, rng.choice(falling[: len(flat) // 10], n, replace=False)
+        ),
+        "units of the largest first costs": _of_units(part, falling[:n]),
+        "units of the last site that the style is read from": _of_units(
+            part, at_the_end[:n]
         ),
     }
-    for style in question.styles:
-        if style != question.style:
-            share = part.count / len(flat)
-            rivals[f"part of {style}"] = question.part(style, share)
-    return rivals
 
 
-def _of_units(part: Circuit, units: np.ndarray, sizes: Sequence[int]) -> Circuit:
-    """Return a circuit of these units, whose places count over all sites."""
+def _of_units(part: Circuit, units: np.ndarray) -> Circuit:
+    """Return a circuit of units, whose places count over all sites."""
     chosen = dict[str, np.ndarray]()
     first = 0
-    for site, size in zip(part.source.node_scores, sizes, strict=True):
-        of_site = units[(units >= first) & (units < first + size)] - first
+    for site, costs in part.source.node_scores.items():
+        of_site = units[(units >= first) & (units < first + len(costs))] - first
         chosen[site] = np.sort(of_site)
-        first += size
+        first += len(costs)
     return Circuit(part.source, chosen)
 
 
-SHARES = (0.0022, 0.0037, 0.0063, 0.01, 0.02)
-"""Shares of the units at which the part of the style is removed beside its own size."""
+Change = Callable[[Tensor, Tensor, float], tuple[Tensor, Tensor]]
+"""Function of embeddings, a column that is 1 where the whole model calls a picture by the style and else 0, and a
+strength. It returns changed embeddings and logits."""
 
 
-def edited(question: StyleQuestion, test: Pictures) -> dict[str, Edited]:
-    """Return the answers to test pictures by the whole model and after each edit, by the name of the edit."""
-    part = question.part(question.style)
-    parts = {PART: part, **rival_parts(question, part)}
-    for share in SHARES:
-        parts[f"{PART}, {share:.2%} of the units"] = question.part(
-            question.style, share
-        )
-    circuits = list(parts.values())
-    whole, *after = question.embed(test.images, circuits)
-    found = {WHOLE: question.answered(whole)}
-    for name, circuit, embeddings in zip(parts, circuits, after, strict=True):
-        found[name] = question.answered(embeddings, circuit.count)
-    # What the part costs is read on training pictures, as for the other edits.
-    before, cut = question.embed(question.fitting.images, [part])
-    lost = question.right_in_style(
-        question.answered(before).logits, question.fitting
-    ) - question.right_in_style(question.answered(cut).logits, question.fitting)
-    strengths = strengths_at_loss(question, max(lost, 0.0))
-    for name, change in question.changes().items():
-        embeddings, logits = change(whole, test.styles, strengths[name])
-        found[name] = Edited(embeddings, logits, 0)
-    return found
+def embedding_edits(question: StyleQuestion) -> dict[str, Edit]:
+    """Return the edits that change embeddings or logits of a model, and no unit.
 
-
-def accuracies_of(
-    question: StyleQuestion, test: Pictures, answers: Mapping[str, Edited]
-) -> pd.DataFrame:
-    """Return right answers for each edit, class and style.
-
-    Returns:
-        Columns edit, n_units, domain, class, n_images, right (among all classes), alone (among the held-out classes;
-        NaN for other classes), called (share that is called by the style among all styles).
+    A direction is projected out: of the style's text, between the means of styles, or by LEACE (Belrose et al. 2023).
+    The mean of the style is moved to the mean of all other styles. Logits are centred: the logits of the style's mean
+    are taken from the logits of its pictures. The head is fitted again on seen classes. Calibrated stacking (Chao et
+    al. 2016) adds a constant to the logits of the held-out classes, which it has to know.
     """
-    pair = [question.classes.index(name) for name in question.held_out]
-    rows = list[dict[str, object]]()
-    for edit, result in answers.items():
-        right = result.logits.argmax(1) == test.labels
-        in_pair = torch.tensor(pair)[result.logits[:, pair].argmax(1)] == test.labels
-        styles = result.embeddings @ question.style_weights.to(result.embeddings).T
-        called = styles.argmax(1) == question.place
-        for style, domain in enumerate(question.styles):
-            for label, name in enumerate(question.classes):
-                of_cell = (test.styles == style) & (test.labels == label)
-                rows.append(
-                    {
-                        "edit": edit,
-                        "n_units": result.n_units,
-                        "domain": domain,
-                        "class": name,
-                        "n_images": int(of_cell.sum()),
-                        "right": float(right[of_cell].float().mean()),
-                        "alone": float(in_pair[of_cell].float().mean())
-                        if label in pair
-                        else np.nan,
-                        "called": float(called[of_cell].float().mean()),
-                    }
-                )
-    return pd.DataFrame(rows)
+    place = question.place
+    texts, styles = question.class_weights, question.style_weights
+    rest = [i for i in range(len(question.styles)) if i != place]
+    of_text = styles[place] - styles[rest].mean(0)
+    mean = question.means[place]
+    between = mean - question.means[rest].mean(0)
+    fitting = question.fitting
+    erase = fit_leace(fitting.embeddings, (fitting.styles == place).numpy())
+    head = LogisticRegression(C=1000, fit_intercept=False, max_iter=1000)
+    head.fit(fitting.embeddings.numpy(), fitting.labels.numpy())
+    fitted = F.normalize(torch.from_numpy(head.coef_).float(), dim=1)
+    held_out = torch.tensor([name in question.held_out for name in question.classes])
+
+    def moved(by: Callable[[Tensor, Tensor], Tensor]) -> Change:
+        def change(
+            z: Tensor, in_style: Tensor, strength: float
+        ) -> tuple[Tensor, Tensor]:
+            changed = F.normalize(z + strength * by(z, in_style), dim=1)
+            return changed, changed @ texts.T
+
+        return change
+
+    def added(logits: Tensor) -> Change:
+        return lambda z, in_style, strength: (
+            z,
+            z @ texts.T + strength * in_style * logits,
+        )
+
+    def along(direction: Tensor) -> Change:
+        return moved(lambda z, _: without_direction(z, direction) - z)
+
+    changes = {
+        "direction of the style's text": along(of_text),
+        "direction between means": along(between),
+        MOVED: moved(lambda _, in_style: -in_style * between),
+        "LEACE": moved(lambda z, _: erase(z) - z),
+        CENTRED: added(-mean @ texts.T),
+        # Fitted rows take the place of texts step by step.
+        "head fitted again": lambda z, _, strength: (
+            z,
+            z @ (texts + strength / STRENGTHS[-1] * (fitted - texts)).T,
+        ),
+        # A tenth of a cosine is far: the texts of classes are near each other.
+        STACKED: added(0.1 * held_out.float()),
+    }
+    return {name: _changing(question, change) for name, change in changes.items()}
+
+
+def _changing(question: StyleQuestion, change: Change) -> Edit:
+    """Return the edit that changes the embeddings of the whole model."""
+
+    def answers(pictures: Pictures, strengths: Sequence[float]) -> list[Answers]:
+        in_style = question.called(pictures.embeddings).float()[:, None]
+        changed = list[Answers]()
+        for strength in strengths:
+            changed.append(Answers(*change(pictures.embeddings, in_style, strength)))
+        return changed
+
+    return Edit(STRENGTHS, answers, every=4)
