@@ -33,6 +33,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
     "explore": ("look inside", "a page to look into circuits, units and images"),
     "train-sae": ("models", "train a sparse autoencoder on activations"),
     "train": ("models", "train a CLIP"),
+    "edit": ("models", "a checkpoint after removing the model's part of a style"),
     "evaluate": (
         "models",
         "how accurate is a checkpoint, or every checkpoint of a run?",

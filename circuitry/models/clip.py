@@ -45,6 +45,7 @@ from circuitry.models.prompts import Template, as_patterns, default_templates
 from circuitry.runs.arguments import Names, checked
 from circuitry.runs.arrays import cached_arrays
 from circuitry.runs.errors import InputError
+from circuitry.runs.files import whole_file
 from circuitry.runs.identity import Identity
 from circuitry.runs.progress import BRIEF, Bar
 from circuitry.runs.provenance import digest, weights_digest
@@ -227,6 +228,38 @@ class Clip:
         See the function `in_components`.
         """
         return replace(self, encoder=in_components(self.encoder))
+
+    def save(
+        self,
+        path: str | os.PathLike[str],
+        changed: Mapping[str, Tensor] | None = None,
+    ) -> None:
+        """Write a checkpoint of the model's weights, which open_clip and `load_clip` load.
+
+        Args:
+            path: The file, which is written whole or not at all.
+            changed: New values for weights of the image tower, by their names in the tower; see `edited_weights`.
+
+        Raises:
+            InputError: if the image tower is no module of the model.
+
+        Example:
+            >>> clip.save("copy.pt")
+            >>> circuitry.load_clip("rn-tiny", checkpoint="copy.pt").name
+            'rn-tiny'
+        """
+        named = self.model.named_modules()
+        prefix = next((n for n, m in named if m is self.encoder.tower), None)
+        if prefix is None:
+            raise InputError(
+                f"The image tower of {self.name} is no module of the model, so its weights have no names there: save "
+                "those of the tower by torch.save."
+            )
+        state = dict(self.model.state_dict())
+        for name, value in (changed or {}).items():
+            state[f"{prefix}.{name}" if prefix else name] = value
+        with whole_file(Path(path)) as temporary:
+            torch.save({"state_dict": state}, temporary)
 
     def in_precision(self, name: str) -> "Clip":
         """Return the same model, whose image tower runs in another precision; see `Encoder.in_precision`.

@@ -48,7 +48,11 @@ from experiments.study.style_effects import ELSEWHERE
 
 import pandas as pd
 
-AMENDMENTS: tuple[str, ...] = ()
+AMENDMENTS: tuple[str, ...] = (
+    "3 December 2026, with fourteen models of cg-high edited and looked at, and none of any other setting: cg-low and "
+    "aligned are edited for the first eight seeds, as all other settings are, and not for all pairs, because time was "
+    "short. upper-low is left out.",
+)
 """Changes after the first model of the table was edited, each with its date and what had been seen."""
 UNHARMED = 0.03
 """Other styles keep their answers if they lose less than this."""

@@ -38,10 +38,18 @@ import pandas as pd
 
 FORMAT = "circuitry style 1"
 TABLES = ("answers", "facts", "units")
-EVERY_DOMAIN = ("cg-high",)
-"""Settings whose models of all test domains are edited."""
-EVERY_SEED = ("cg-high", "cg-low", "aligned")
-"""Settings whose models of all seeds are edited."""
+MAIN = "cg-high"
+"""The setting whose models of all test domains and seeds are edited."""
+FURTHER = (
+    "cg-low",
+    "aligned",
+    "leave-out",
+    "natural-only",
+    "upper-high",
+    "domain-interpolation",
+    "class-interpolation",
+)
+"""Settings whose models of the far domain and of the first seeds are edited, in this order."""
 UNNAMED = ("natural-only", "leave-out", "aligned")
 """Settings whose captions do not name the style of the question: the means of its pictures tell it."""
 
@@ -134,19 +142,16 @@ def _asked(config: Config) -> Iterator[Asked]:
         for mixture in mixtures:
             setting = claim_setting(mixture.setting)
             domain = far if mixture.setting in EVERYWHERE else mixture.test_domain
-            wanted = early or setting in EVERY_SEED
-            if not wanted or (domain != far and setting not in EVERY_DOMAIN):
-                continue
             by_folders = setting in UNNAMED
-            further = early and setting == "cg-high" and domain == far
+            further = early and setting == MAIN and domain == far
             asked = Asked(training, mixture, domain, by_folders, further)
-            rank = (
-                EVERY_SEED.index(setting) if setting in EVERY_SEED else len(EVERY_SEED)
-            )
-            found.append((rank, asked))
+            if setting == MAIN:
+                found.append((0, asked))
+            elif setting in FURTHER and early and domain == far:
+                found.append((1 + FURTHER.index(setting), asked))
             if further:
                 again = replace(asked, by_folders=True, further=False)
-                found.append((len(EVERY_SEED), again))
+                found.append((1 + len(FURTHER), again))
     for _, asked in sorted(found, key=lambda pair: pair[0]):
         yield asked
 

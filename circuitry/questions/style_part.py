@@ -1,0 +1,339 @@
+"""Which units tell a style, and are not needed to tell classes? The part of a style, and a model after removing it.
+
+A CLIP that has seen a style with some classes alone may answer these classes to any picture of the style. The units
+that tell the style from other styles are found as the own part of a class is (`own_part`), with two changes: what is
+lost is the style's log-odds among the styles, and what is spared are the answers to classes in all styles.
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import chain, groupby
+from typing import Annotated
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor
+
+from circuitry.circuits.circuit_settings import OwnShare
+from circuitry.circuits.graph import PIXELS, Circuit
+from circuitry.circuits.own_part_of_class import own_part
+from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.encoder.metrics import class_logit
+from circuitry.encoder.task import Task
+from circuitry.encoder.tensor_batches import pixel_digests
+from circuitry.models.clip import Clip
+from circuitry.models.image_pass import read_images
+from circuitry.models.prompts import Template, templates_of
+from circuitry.runs.arguments import Count, Names, checked, one_of
+from circuitry.runs.errors import InputError
+from circuitry.runs.workers import Work
+
+BATCH = 32
+"""Number of images that run at once."""
+
+
+@checked
+@dataclass(frozen=True, eq=False)
+class StylePart:
+    """The question which units of a model tell a style, and are not needed to tell classes.
+
+    The first images of a class in the style find the part, further images say what is spared, and further images give
+    the means to which units are ablated; see `n_used`.
+
+    Example:
+        >>> from circuitry.questions import StylePart, style_texts
+        >>> weights = style_texts(clip, folder.domains, folder.classes)
+        >>> question = StylePart(clip, folder, "sketch", weights, n_find=2, n_spare=1, n_mean=1)
+        >>> part = question.find(share=0.02)
+    """
+
+    clip: Clip
+    """The model; units are its hidden channels, or heads and neurons."""
+    images: DomainFolder
+    """Images of all styles (domains) and classes."""
+    style: str
+    """The style."""
+    style_weights: Float[Tensor, "styles d"]
+    """A direction of embeddings for each style, in the order of the domains: `style_texts`, or `style_means`."""
+    class_weights: Float[Tensor, "classes d"] | None = None
+    """Text weights of the classes (default: those of the model's default texts)."""
+    held_out: tuple[str, ...] = ()
+    """Classes whose images in the style are not used, such as those that the model has not seen in the style."""
+    n_find: Count = 8
+    """Images of a class in the style that find the part."""
+    n_spare: Count = 4
+    """Further images of a class in a style whose answers are spared."""
+    n_mean: Count = 10
+    """Further images of a class in a style, for the means to which units are ablated."""
+
+    @classmethod
+    def of_folder(
+        cls,
+        clip: Clip,
+        images: DomainFolder,
+        style: str,
+        held_out: tuple[str, ...] = (),
+        told: Annotated[str, one_of("texts", "folders")] = "texts",
+        texts: str | Sequence[Template] = "pooled",
+    ) -> "StylePart":
+        """Return the question with the weights of styles and classes that texts or folders give.
+
+        Args:
+            told: ``"texts"``: styles are told by texts that name them (`style_texts`). ``"folders"``: by the mean
+                embeddings of some of their images (`style_means`).
+            texts: Class texts: ``"pooled"``, ``"own-style"`` (in the words of all styles) or templates.
+        """
+        templates = dict.fromkeys(
+            chain.from_iterable(templates_of(texts, name) for name in images.domains)
+        )
+        weights = clip.text_weights(
+            images.classes, templates=list(templates), progress=False
+        )
+        seen = [name for name in images.classes if name not in held_out]
+        if told == "texts":
+            of_styles = style_texts(clip, images.domains, seen or images.classes)
+            return cls(clip, images, style, of_styles, weights, held_out)
+        # The records of a question do not depend on its weights.
+        blank = torch.zeros(len(images.domains), weights.shape[1])
+        question = cls(clip, images, style, blank, weights, held_out)
+        records, read = read_images(
+            clip, question.records(question.n_find + question.n_spare, question.n_mean)
+        )
+        places = [images.domains.index(record.domain) for record in records]
+        means = style_means(embedded(clip, read), places)
+        return replace(question, style_weights=means)
+
+    def __post_init__(self) -> None:
+        """Check that there is a style, another style and a class to spare."""
+        domains = self.images.domains
+        if self.style not in domains or len(domains) < 2:
+            raise InputError(
+                f"The part of a style is told from the parts of other styles, but {self.style!r} was asked of images "
+                f"in {', '.join(domains)}: give images of this style and of others."
+            )
+        if len(self.style_weights) != len(domains):
+            raise InputError(
+                f"Expected a direction for each of the {len(domains)} styles, but {len(self.style_weights)} were "
+                "given: make them with style_texts or style_means."
+            )
+        if not set(self.images.classes) - set(self.held_out):
+            raise InputError(
+                f"All classes ({', '.join(self.images.classes)}) are held out of {self.style}, so no image can find "
+                "its part: name the classes alone that the model has not seen in the style."
+            )
+
+    @property
+    def n_used(self) -> int:
+        """How many images of a class in a style are used; later ones are left for tests."""
+        return self.n_find + self.n_spare + self.n_mean
+
+    def records(
+        self, first: int, n: int, styles: Sequence[str] | None = None
+    ) -> list[ImageRecord]:
+        """Return some images of each class in each style, except for held-out classes in the style of the question.
+
+        Args:
+            first: Place of the first image of a class in a style.
+            n: Number of images of a class in a style.
+            styles: The styles (default: all).
+        """
+        found = list[ImageRecord]()
+        for style in self.images.domains if styles is None else styles:
+            for name in self.images.classes:
+                if style != self.style or name not in self.held_out:
+                    found += self.images.select(name, style)[first : first + n]
+        return found
+
+    def _read(self, records: Sequence[ImageRecord]) -> Tensor:
+        _, images = read_images(self.clip, records)
+        return images
+
+    @cached_property
+    def class_texts(self) -> Tensor:
+        """The text weights of the classes."""
+        if self.class_weights is not None:
+            return self.class_weights
+        return self.clip.text_weights(self.images.classes, progress=False)
+
+    @cached_property
+    def task(self) -> Task:
+        """The task of telling the style."""
+        own = self._read(self.records(0, self.n_find, [self.style]))
+        rest = self._read(self.records(self.n_find + self.n_spare, self.n_mean))
+        encoder = self.clip.in_components().encoder
+        metric = class_logit(self.style_weights, self.images.domains.index(self.style))
+        baseline = "mean-unit"
+        work = Work(progress=False)
+        return Task(encoder, own, metric, baseline=baseline, others=rest, work=work)
+
+    def asked(self, weights: Tensor, row: int, images: Tensor) -> Task:
+        """Return the task of telling one row of some weights on other images, with the same means of units.
+
+        Args:
+            weights: Weights of styles or classes.
+            row: The row.
+            images: The images.
+        """
+        return Task(
+            self.task.encoder,
+            images,
+            class_logit(weights, row),
+            baseline=self.task.baseline,
+            work=self.task.work,
+        )
+
+    @cached_property
+    def spared(self) -> list[Task]:
+        """The tasks of telling each class in each style where the model recognises an image."""
+        tasks = list[Task]()
+        for style in self.images.domains:
+            for label, name in enumerate(self.images.classes):
+                if style == self.style and name in self.held_out:
+                    continue
+                records = self.images.select(name, style)[self.n_find :][: self.n_spare]
+                images = self._read(records)
+                if len(images) == 0:
+                    continue
+                answers = embedded(self.clip, images) @ self.class_texts.T
+                if (answers.argmax(1) == label).any():
+                    tasks.append(self.asked(self.class_texts, label, images))
+        return tasks
+
+    def find(self, style: str | None = None, share: OwnShare | None = None) -> Circuit:
+        """Return the part of the style, or of another style.
+
+        Args:
+            style: Another style.
+            share: Share of the units (default: the smallest after which the style's mean probability is at chance).
+
+        Raises:
+            InputError: if the model tells none of the images as of the style, or recognises no class.
+        """
+        style = self.style if style is None else style
+        row = self.images.domains.index(style)
+        images = self._read(self.records(0, self.n_find, [style]))
+        called = (embedded(self.clip, images) @ self.style_weights.T).argmax(1) == row
+        if called.float().mean() <= 1 / len(self.style_weights):
+            raise InputError(
+                f"The model calls {int(called.sum())} of {len(called)} images of {style} by their style, which is no "
+                "more often than by chance, so it has no part of this style: tell styles by folders (--told folders), "
+                "or by other texts."
+            )
+        if not self.spared:
+            raise InputError(
+                "The model recognises no class in any style, so there is no answer to spare: give class texts that "
+                "fit the model."
+            )
+        task = self.asked(self.style_weights, row, images)
+        return own_part(task, spare=self.spared, share=share)
+
+    def tested(self, part: Circuit) -> list[ImageRecord]:
+        """Return the images that were not used, which test the part.
+
+        Args:
+            part: The part that was found.
+
+        Raises:
+            InputError: if an image that is left has the same pixels as an image that was used, in another file.
+        """
+        records = self.records(self.n_used, len(self.images))
+        for name in self.held_out:
+            records += self.images.select(name, self.style)
+        used = set(part.source.provenance[PIXELS])
+        for record in records:
+            images = self._read([record])
+            if used & set(pixel_digests(images)):
+                raise InputError(
+                    f"{record.path} is to test the part of {self.style}, but an image with the same pixels has found "
+                    "it: remove one of the two files."
+                )
+        if not records:
+            raise InputError(
+                f"No image is left to test the part: the first {self.n_used} images of each class in each style are "
+                "used, so give more."
+            )
+        return records
+
+    def answers(
+        self, records: Sequence[ImageRecord], clip: Clip, name: str
+    ) -> pd.DataFrame:
+        """Return the share of right answers of a model for each class in each style.
+
+        Args:
+            records: The images.
+            clip: The model, or the model after an edit.
+            name: Name of the column.
+
+        Returns:
+            Columns domain, class, n_images, and the share of right answers.
+        """
+        rows = list[dict[str, object]]()
+        for (domain, class_name), group in groupby(sorted(records, key=_cell), _cell):
+            _, images = read_images(clip, list(group))
+            if len(images) == 0:
+                continue
+            right = (embedded(clip, images) @ self.class_texts.T).argmax(1)
+            label = self.images.classes.index(class_name)
+            rows.append(
+                {
+                    "domain": domain,
+                    "class": class_name,
+                    "n_images": len(images),
+                    name: float((right == label).float().mean()),
+                }
+            )
+        return pd.DataFrame(rows)
+
+
+def _cell(record: ImageRecord) -> tuple[str, str]:
+    return record.domain, record.class_name
+
+
+def style_texts(clip: Clip, styles: Names, classes: Names) -> Float[Tensor, "styles d"]:
+    """Return a direction for each style [styles, d]: the mean of the texts "a sketch of a dog" over classes.
+
+    Args:
+        clip: The model.
+        styles: Names of styles, such as domains; words for them are those of ``templates_of("own-style", ...)``.
+        classes: Classes.
+
+    Example:
+        >>> style_texts(clip, ["real", "sketch"], ["cup", "clock"]).shape
+        torch.Size([2, 64])
+    """
+    rows = list[Tensor]()
+    for style in styles:
+        template, *_ = templates_of("own-style", style)
+        weights = clip.text_weights(classes, templates=[template], progress=False)
+        rows.append(F.normalize(weights.mean(0), dim=0))
+    return torch.stack(rows)
+
+
+def style_means(
+    embeddings: Float[Tensor, "images d"], styles: Iterable[int]
+) -> Float[Tensor, "styles d"]:
+    """Return a direction for each style [styles, d]: its mean embedding, less the mean of all styles, of length 1.
+
+    Args:
+        embeddings: Embeddings of images.
+        styles: The place of each image's style.
+
+    Example:
+        >>> style_means(torch.eye(4), [0, 0, 1, 1]).shape
+        torch.Size([2, 4])
+    """
+    places = torch.tensor(list(styles))
+    rows = [embeddings[places == i].mean(0) for i in range(int(places.max()) + 1)]
+    means = torch.stack(rows)
+    return F.normalize(means - means.mean(0), dim=1)
+
+
+def embedded(
+    clip: Clip, images: Float[Tensor, "images 3 h w"]
+) -> Float[Tensor, "images d"]:
+    """Return the embeddings of images [images, d], of length 1."""
+    batches = [clip.encoder(batch) for batch in torch.split(images, BATCH)]
+    return F.normalize(torch.cat(batches).float(), dim=1)
