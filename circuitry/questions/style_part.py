@@ -56,8 +56,9 @@ class StylePart:
     """Images of all styles (domains) and classes."""
     style: str
     """The style."""
-    style_weights: Float[Tensor, "styles d"]
-    """A direction of embeddings for each style, in the order of the domains: `style_texts`, or `style_means`."""
+    style_weights: Float[Tensor, "styles d"] | None = None
+    """A direction of embeddings for each style, in the order of the domains, such as `style_means` (default:
+    `style_texts`)."""
     class_weights: Float[Tensor, "classes d"] | None = None
     """Text weights of the classes (default: those of the model's default texts)."""
     held_out: tuple[str, ...] = ()
@@ -92,16 +93,11 @@ class StylePart:
         weights = clip.text_weights(
             images.classes, templates=list(templates), progress=False
         )
-        seen = [name for name in images.classes if name not in held_out]
+        question = cls(clip, images, style, None, weights, held_out)
         if told == "texts":
-            of_styles = style_texts(clip, images.domains, seen or images.classes)
-            return cls(clip, images, style, of_styles, weights, held_out)
-        # The records of a question do not depend on its weights.
-        blank = torch.zeros(len(images.domains), weights.shape[1])
-        question = cls(clip, images, style, blank, weights, held_out)
-        records, read = read_images(
-            clip, question.records(question.n_find + question.n_spare, question.n_mean)
-        )
+            return question
+        of_means = question.records(question.n_find + question.n_spare, question.n_mean)
+        records, read = read_images(clip, of_means)
         places = [images.domains.index(record.domain) for record in records]
         means = style_means(embedded(clip, read), places)
         return replace(question, style_weights=means)
@@ -114,10 +110,11 @@ class StylePart:
                 f"The part of a style is told from the parts of other styles, but {self.style!r} was asked of images "
                 f"in {', '.join(domains)}: give images of this style and of others."
             )
-        if len(self.style_weights) != len(domains):
+        given = self.style_weights
+        if given is not None and len(given) != len(domains):
             raise InputError(
-                f"Expected a direction for each of the {len(domains)} styles, but {len(self.style_weights)} were "
-                "given: make them with style_texts or style_means."
+                f"Expected a direction for each of the {len(domains)} styles, but {len(given)} were given: make them "
+                "with style_texts or style_means."
             )
         if not set(self.images.classes) - set(self.held_out):
             raise InputError(
@@ -159,12 +156,20 @@ class StylePart:
         return self.clip.text_weights(self.images.classes, progress=False)
 
     @cached_property
+    def directions(self) -> Tensor:
+        """The direction of each style [styles, d]."""
+        if self.style_weights is not None:
+            return self.style_weights
+        seen = [name for name in self.images.classes if name not in self.held_out]
+        return style_texts(self.clip, self.images.domains, seen)
+
+    @cached_property
     def task(self) -> Task:
         """The task of telling the style."""
         own = self._read(self.records(0, self.n_find, [self.style]))
         rest = self._read(self.records(self.n_find + self.n_spare, self.n_mean))
         encoder = self.clip.in_components().encoder
-        metric = class_logit(self.style_weights, self.images.domains.index(self.style))
+        metric = class_logit(self.directions, self.images.domains.index(self.style))
         baseline = "mean-unit"
         work = Work(progress=False)
         return Task(encoder, own, metric, baseline=baseline, others=rest, work=work)
@@ -215,8 +220,8 @@ class StylePart:
         style = self.style if style is None else style
         row = self.images.domains.index(style)
         images = self._read(self.records(0, self.n_find, [style]))
-        called = (embedded(self.clip, images) @ self.style_weights.T).argmax(1) == row
-        if called.float().mean() <= 1 / len(self.style_weights):
+        called = (embedded(self.clip, images) @ self.directions.T).argmax(1) == row
+        if called.float().mean() <= 1 / len(self.directions):
             raise InputError(
                 f"The model calls {int(called.sum())} of {len(called)} images of {style} by their style, which is no "
                 "more often than by chance, so it has no part of this style: tell styles by folders (--told folders), "
@@ -227,7 +232,7 @@ class StylePart:
                 "The model recognises no class in any style, so there is no answer to spare: give class texts that "
                 "fit the model."
             )
-        task = self.asked(self.style_weights, row, images)
+        task = self.asked(self.directions, row, images)
         return own_part(task, spare=self.spared, share=share)
 
     def tested(self, part: Circuit) -> list[ImageRecord]:

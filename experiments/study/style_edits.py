@@ -10,16 +10,16 @@ answers on further training pictures. So all edits of a model are compared at th
 """
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from circuitry.runs import Work
-from circuitry import Baseline, Task, class_logit, mean_baseline, own_part
+from circuitry import Baseline, mean_baseline
 from circuitry.circuits import Circuit
 from circuitry.data import DomainFolder, ImageRecord
 from circuitry.interventions import kept_embeddings
 from circuitry.models import Clip, templates_of
+from circuitry.questions import StylePart, style_means
 from experiments.edits_that_forget import fit_leace, without_direction
 from experiments.pacs import BATCH, read_pictures
 
@@ -55,15 +55,8 @@ SHARES = (0.001, 0.002, 0.0037, 0.0063, 0.01, 0.016, 0.025)
 """Shares of the units at which a part is removed."""
 STRENGTHS = tuple(np.linspace(0, 3, 25).tolist())
 """Strengths of edits of embeddings."""
-N_FIND = 8
-"""Pictures of a class that find the part of a style, from the first on."""
-N_SPARE = 4
-"""Further pictures of a class in a style whose answers are spared."""
-N_MEAN = 10
-"""Further pictures of a class in a style, for the means of units."""
 N_FIT = 16
 """Further pictures of a class in a style that fit edits of embeddings, and choose the strength of any edit."""
-QUIET = Work(progress=False)
 
 
 class Pictures(NamedTuple):
@@ -121,7 +114,7 @@ class StyleQuestion:
     @property
     def classes(self) -> list[str]:
         """The classes."""
-        return list(self.train.all_classes)
+        return list(self.train.classes)
 
     @property
     def styles(self) -> list[str]:
@@ -133,26 +126,26 @@ class StyleQuestion:
         """The place of the style among the styles."""
         return self.styles.index(self.style)
 
-    def records(
-        self, first: int, n: int, styles: Sequence[str] = ()
-    ) -> list[ImageRecord]:
-        """Return some training pictures of each class in each style, except for held-out classes in the style.
+    @cached_property
+    def part(self) -> StylePart:
+        """The question which units tell the style."""
+        of_texts = StylePart(
+            self.clip,
+            self.train,
+            self.style,
+            class_weights=self.class_weights,
+            held_out=self.held_out,
+        )
+        if self.named:
+            return of_texts
+        fitting = self.run(of_texts.records(of_texts.n_used, N_FIT))
+        means = style_means(fitting.embeddings, fitting.styles.tolist())
+        return replace(of_texts, style_weights=means)
 
-        Args:
-            first: Place of the first picture of a class in a style.
-            n: Number of pictures of a class in a style.
-            styles: The styles (default: all).
-        """
-        records = list[ImageRecord]()
-        for style in styles or self.styles:
-            for name in self.classes:
-                if style != self.style or name not in self.held_out:
-                    records += self.train.select(name, style)[first : first + n]
-        return records
-
-    def images(self, first: int, n: int, styles: Sequence[str] = ()) -> Tensor:
-        """Return the tensor of `records`."""
-        return read_pictures(self.records(first, n, styles), self.clip.preprocess)
+    @property
+    def style_weights(self) -> Tensor:
+        """The direction of each style [styles, d]."""
+        return self.part.directions
 
     def run(self, records: Sequence[ImageRecord]) -> Pictures:
         """Return pictures with their labels, and their embeddings by the whole model."""
@@ -168,7 +161,7 @@ class StyleQuestion:
     @cached_property
     def fitting(self) -> Pictures:
         """The pictures that fit edits of embeddings, and choose the strength of any edit."""
-        return self.run(self.records(N_FIND + N_SPARE + N_MEAN, N_FIT))
+        return self.run(self.part.records(self.part.n_used, N_FIT))
 
     @cached_property
     def means(self) -> Tensor:
@@ -182,65 +175,12 @@ class StyleQuestion:
     @cached_property
     def class_weights(self) -> Tensor:
         """Text weights of the classes [classes, d], in the words of all styles."""
-        templates = ["an image of a {}.", *map(_template, self.styles)]
+        styles = [templates_of("own-style", style)[0] for style in self.styles]
+        templates = ["an image of a {}.", *styles]
         weights = self.clip.text_weights(
             self.classes, templates=templates, progress=False
         )
         return weights.float()
-
-    @cached_property
-    def style_weights(self) -> Tensor:
-        """Weights of the styles [styles, d], from the texts of the classes that were seen in the style."""
-        if not self.named:
-            return F.normalize(self.means - self.means.mean(0), dim=1)
-        seen = [name for name in self.classes if name not in self.held_out]
-        rows = list[Tensor]()
-        for style in self.styles:
-            weights = self.clip.text_weights(
-                seen, templates=[_template(style)], progress=False
-            )
-            rows.append(F.normalize(weights.mean(0), dim=0))
-        return torch.stack(rows).float()
-
-    @cached_property
-    def task(self) -> Task:
-        """The task of telling the style, in hidden channels or in heads and neurons."""
-        own = self.images(0, N_FIND, [self.style])
-        rest = self.images(N_FIND + N_SPARE, N_MEAN)
-        metric = class_logit(self.style_weights, self.place)
-        encoder = self.clip.in_components().encoder
-        baseline = "mean-unit"
-        return Task(encoder, own, metric, baseline=baseline, others=rest, work=QUIET)
-
-    def asked(self, weights: Tensor, row: int, images: Tensor) -> Task:
-        """Return the task of telling one row of some weights on other pictures, with the same means of units."""
-        return Task(
-            self.task.encoder,
-            images,
-            class_logit(weights, row),
-            baseline=self.task.baseline,
-            work=QUIET,
-        )
-
-    @cached_property
-    def spared(self) -> list[Task]:
-        """The tasks of telling each class in each style, if the model is right on some picture."""
-        pictures = self.run(self.records(N_FIND, N_SPARE))
-        answers = (pictures.embeddings @ self.class_weights.T).argmax(1)
-        tasks = list[Task]()
-        for style in range(len(self.styles)):
-            for label in range(len(self.classes)):
-                of_cell = (pictures.styles == style) & (pictures.labels == label)
-                if (answers[of_cell] == label).any():
-                    images = pictures.images[of_cell]
-                    tasks.append(self.asked(self.class_weights, label, images))
-        return tasks
-
-    def part(self, style: str) -> Circuit:
-        """Return the part of a style, in the largest of `SHARES`; its source has the order of the units."""
-        images = self.images(0, N_FIND, [style])
-        task = self.asked(self.style_weights, self.styles.index(style), images)
-        return own_part(task, spare=self.spared, share=SHARES[-1])
 
     def embeddings(
         self,
@@ -253,13 +193,9 @@ class StyleQuestion:
         Args:
             baseline: The means to which units are ablated (default: over pictures of all styles).
         """
-        task = Task(
-            self.task.encoder,
-            images,
-            self.task.metric,
-            baseline=baseline or self.task.baseline,
-            work=QUIET,
-        )
+        task = self.part.asked(self.class_weights, 0, images)
+        if baseline is not None:
+            task = replace(task, baseline=baseline)
         rest = [circuit.complement() for circuit in circuits]
         return list(F.normalize(kept_embeddings(task, rest).float(), dim=-1))
 
@@ -269,8 +205,11 @@ class StyleQuestion:
 
     def mean_over(self, style: str) -> Baseline:
         """Return the means of units over pictures of one style."""
-        images = self.images(N_FIND + N_SPARE, N_MEAN, [style])
-        return mean_baseline(self.task.encoder, images, "unit", progress=False)
+        first = self.part.n_find + self.part.n_spare
+        records = self.part.records(first, self.part.n_mean, [style])
+        images = read_pictures(records, self.clip.preprocess)
+        encoder = self.part.task.encoder
+        return mean_baseline(encoder, images, "unit", progress=False)
 
     @property
     def scale(self) -> float:
@@ -286,11 +225,6 @@ class StyleQuestion:
     def called(self, embeddings: Tensor) -> Tensor:
         """Return which pictures are called by the style among all styles."""
         return (embeddings @ self.style_weights.T).argmax(1) == self.place
-
-
-def _template(style: str) -> str:
-    (template, *_) = templates_of("own-style", style)
-    return template
 
 
 def removing(

@@ -59,7 +59,7 @@ def style_effects(
         (a held-out class or `SEEN`), right, alone (among the held-out classes), called (by the style), n_images.
         ``facts``: columns edit, what, value. ``units``: columns site, units, for a part of `UNITS_SHARE`.
     """
-    part = question.part(question.style)
+    part = question.part.find(share=SHARES[-1])
     ranked = in_order(part)
     generator = np.random.default_rng(0)
     drawn = {share: circuit.random(generator) for share, circuit in ranked.items()}
@@ -94,7 +94,7 @@ def style_effects(
     if further:
         for style in question.styles:
             if style != question.style:
-                found = question.part(style).source
+                found = question.part.find(style, SHARES[-1]).source
                 others[f"part of {style}"] = found.strongest(size, budget="global")
     cut = question.embeddings(in_style.images, list(others.values()))
     for (name, circuit), z in zip(others.items(), cut, strict=True):
