@@ -17,7 +17,7 @@ from typing import NamedTuple
 from circuitry import Baseline, mean_baseline
 from circuitry.circuits import Circuit
 from circuitry.data import DomainFolder, ImageRecord
-from circuitry.interventions import kept_embeddings
+from circuitry.interventions import edited_weights
 from circuitry.models import Clip, templates_of
 from circuitry.questions import StylePart, style_means
 from experiments.edits_that_forget import fit_leace, without_direction
@@ -28,6 +28,7 @@ import torch
 import torch.nn.functional as F
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
+from torch.func import functional_call
 
 WHOLE = "whole"
 PART = "part of the style"
@@ -193,11 +194,19 @@ class StyleQuestion:
         Args:
             baseline: The means to which units are ablated (default: over pictures of all styles).
         """
-        task = self.part.asked(self.class_weights, 0, images)
+        task = self.part.task
         if baseline is not None:
             task = replace(task, baseline=baseline)
-        rest = [circuit.complement() for circuit in circuits]
-        return list(F.normalize(kept_embeddings(task, rest).float(), dim=-1))
+        tower = task.encoder.tower
+        found = list[Tensor]()
+        for circuit in circuits:
+            changed = edited_weights(task, circuit)
+            batches = [
+                functional_call(tower, changed, (batch,))
+                for batch in torch.split(images, BATCH)
+            ]
+            found.append(F.normalize(torch.cat(batches).float(), dim=1))
+        return found
 
     def answered(self, embeddings: Tensor) -> Answers:
         """Return embeddings with their answers."""
