@@ -10,6 +10,7 @@ PROGRAMS = {
     "array": "run lines of the plan as an array of jobs",
     "real": "the study on real pictures: does its line of argument hold?",
     "style": "what holds a CLIP back in a style, and what gives it back?",
+    "style-path": "how does a style keep a CLIP from answering held-out classes?",
     "mixtures": "write tables of training images: which domains see which classes",
     "train-supervised": "train a classifier in place of a CLIP",
     "generalization": "what must a model have seen to recognise new classes of a domain?",

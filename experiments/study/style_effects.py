@@ -105,7 +105,7 @@ def style_effects(
     return {
         "answers": pd.DataFrame(rows),
         "facts": pd.DataFrame(facts),
-        "units": _units(ranked),
+        "units": units_by_site(ranked[UNITS_SHARE]),
     }
 
 
@@ -290,10 +290,10 @@ def _facts(
     return found
 
 
-def _units(ranked: Mapping[float, Circuit]) -> pd.DataFrame:
+def units_by_site(part: Circuit) -> pd.DataFrame:
     """Return the units of a part by site."""
     rows = list[Row]()
-    for depth, (site, units) in enumerate(ranked[UNITS_SHARE].units.items()):
+    for depth, (site, units) in enumerate(part.units.items()):
         names = " ".join(map(str, units))
         rows.append({"site": site, "depth": depth, "n": len(units), "units": names})
     return pd.DataFrame(rows)
