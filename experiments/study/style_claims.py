@@ -54,6 +54,8 @@ AMENDMENTS: tuple[str, ...] = (
     "short. upper-low is left out.",
 )
 """Changes after the first model of the table was edited, each with its date and what had been seen."""
+ALL_RULES = (*RULES, AT_CHANCE, IN_EACH)
+"""The names of the rules that choose the strength of an edit."""
 UNHARMED = 0.03
 """Other styles keep their answers if they lose less than this."""
 COST = 0.10
@@ -287,7 +289,7 @@ def ways(answers: pd.DataFrame) -> dict[str, Choices]:
         answers: The table of all models.
     """
     found = {claims.AS_WRITTEN: Choices(texts=RULE)}
-    for rule in (*RULES, AT_CHANCE, IN_EACH):
+    for rule in ALL_RULES:
         if rule != RULE:
             found[f"strength: {rule}"] = Choices(texts=rule)
     found["style told by folders"] = Choices(texts=BY_FOLDERS)
@@ -310,15 +312,14 @@ def tables_of(answers: pd.DataFrame, facts: pd.DataFrame, far: str) -> claims.Ta
         answers, facts: Tables of `style_effects` with the columns run, model, setting, test_domain, seed, held_out, and
             told (by texts or by folders).
     """
-    rules = (*RULES, AT_CHANCE, IN_EACH)
-    rows = answers[answers["rule"].isin(rules)]
+    rows = answers[answers["rule"].isin(ALL_RULES)]
     # A style that texts do not name is always told by folders; where both were tried, folders are a way to count.
     both = rows.groupby("run")["told"].transform("nunique") > 1
     by_folders = both & (rows["told"] == BY_FOLDERS)
     folders = rows[by_folders & (rows["rule"] == RULE)].assign(rule=BY_FOLDERS)
     rows = pd.concat([rows[~by_folders], folders], ignore_index=True)
     whole = rows[rows["edit"] == WHOLE]
-    for rule in {*rules} - {RULE}:
+    for rule in {*ALL_RULES} - {RULE}:
         same = whole[whole["rule"] == RULE].assign(rule=rule)
         rows = pd.concat([rows, same], ignore_index=True)
 

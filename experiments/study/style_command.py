@@ -31,6 +31,12 @@ from experiments.study.real_command import KEPT_EPOCHS
 from experiments.study.real_command import Config as RealConfig
 from experiments.study.real_models import EVERYWHERE, RealStudy
 from experiments.study.selection import MixtureSettings
+from experiments.study.style_curves import (
+    at_equal_loss,
+    curves,
+    over_strength,
+    recovery,
+)
 from experiments.study.style_edits import BY_FOLDERS, BY_TEXTS, StyleQuestion
 from experiments.study.style_effects import style_effects
 
@@ -63,28 +69,43 @@ def main(config: Config) -> Written | None:
     """Edit all models, judge the claims, and print where the report is."""
     if not config.work.share_out(partial(edited, config), config.out / "style-jobs"):
         return None
-    tables = edited(config, config.work.work())
-    judgements = style_claims.judged(tables["answers"], tables["facts"], config.far)
-    written = {
-        **tables,
-        "claims": judgements,
-        "verdicts": claims.verdicts(judgements),
-    }
+    tables = written(edited(config, config.work.work()), config.far)
     runs = tables["answers"].drop_duplicates("run")
     report = Report(
         "What holds a CLIP back in a style?",
         f"{len(runs)} models ({', '.join(sorted(set(runs['model'])))}), "
         f"{runs[claims.PAIR].nunique()} sets of held-out classes.",
     )
-    report.summary(findings(written["verdicts"], style_claims.CLAIMS))
+    report.summary(findings(tables["verdicts"], style_claims.CLAIMS))
     report.figure(
-        verdicts_by_way(judgements, style_claims.CLAIMS),
+        verdicts_by_way(tables["claims"], style_claims.CLAIMS),
         "The verdict on each claim in every way to count; ways that do not apply are empty.",
     )
-    report.table(written["verdicts"], "Verdicts.")
-    report.table(judgements, "All measures, in every way to count.")
+    points = tables["curves"].query(f"model == model[0] and setting == '{MAIN}'")
+    report.figure(
+        recovery(points, config.far),
+        "Right answers on the held-out pair against right answers on seen classes, while edits get stronger.",
+    )
+    report.table(tables["verdicts"], "Verdicts.")
+    report.table(tables["claims"], "All measures, in every way to count.")
     out = config.out / "style-results"
-    return write_results(report, written, out, config.results, versions())
+    return write_results(report, tables, out, config.results, versions())
+
+
+def written(tables: dict[str, pd.DataFrame], far: str) -> dict[str, pd.DataFrame]:
+    """Return the tables of all models with the verdicts, and with curves in place of answers at each strength."""
+    answers, facts = tables["answers"], tables["facts"]
+    judgements = style_claims.judged(answers, facts, far)
+    points = over_strength(answers)
+    return {
+        "answers": answers[answers["rule"].isin(style_claims.ALL_RULES)],
+        "facts": facts,
+        "units": tables["units"],
+        "claims": judgements,
+        "verdicts": claims.verdicts(judgements),
+        "curves": curves(points),
+        "at_equal_loss": at_equal_loss(points),
+    }
 
 
 def edited(config: Config, work: Work) -> dict[str, pd.DataFrame]:

@@ -99,7 +99,9 @@ def _first_at(lost: np.ndarray, right: list[float], loss: float) -> float:
     return float(right[place - 1] + part * (right[place] - right[place - 1]))
 
 
-def recovery(points: pd.DataFrame, far: str, title: str) -> go.Figure:
+def recovery(
+    points: pd.DataFrame, far: str, title: str = "Held-out pair against seen classes"
+) -> go.Figure:
     """Draw right answers on the held-out pair against right answers on seen classes, a line for each edit.
 
     Along a line the edit gets stronger. There is a panel for each test domain.
