@@ -143,13 +143,15 @@ WITHIN = {"pair": [claims.PAIR, "model"], "setting": ["setting", "model"]}
 """Models are ranked within these groups: within a pair settings differ, within a setting pairs differ."""
 
 
-def relations_of(points: pd.DataFrame) -> pd.DataFrame:
-    """Relate what is shared to accuracy over models, within pairs and within settings.
+def relations_of(points: pd.DataFrame, names: Sequence[str]) -> pd.DataFrame:
+    """Relate numbers of models to accuracy over models, within pairs and within settings.
+
+    Args:
+        names: Columns of the numbers.
 
     Returns:
         The columns of `relate_over_models` with the jackknife over pairs in place of its interval, and within.
     """
-    names = [name for name in [*SHARED, *LABEL_FREE] if name in points]
     kinds = ["held_out_all", "held_out_alone"]
     tables = list[pd.DataFrame]()
     for within, columns in WITHIN.items():
@@ -196,7 +198,8 @@ def tables_of(tables: claims.Tables, natural: str) -> dict[str, pd.DataFrame]:
     if len(tables.shared):
         points = points_of(tables)
         written["points"] = points
-        written["relations"] = relations_of(points)
+        names = [name for name in [*SHARED, *LABEL_FREE] if name in points]
+        written["relations"] = relations_of(points, names)
         written["ranking"] = ranking_of(points)
     return written
 

@@ -32,7 +32,6 @@ from experiments.study.real_command import Config as RealConfig
 from experiments.study.real_models import EVERYWHERE, RealStudy
 from experiments.study.selection import MixtureSettings
 from experiments.study.style_curves import (
-    at_equal_loss,
     curves,
     over_strength,
     recovery,
@@ -81,9 +80,9 @@ def main(config: Config) -> Written | None:
         verdicts_by_way(tables["claims"], style_claims.CLAIMS),
         "The verdict on each claim in every way to count; ways that do not apply are empty.",
     )
-    points = tables["curves"].query(f"model == model[0] and setting == '{MAIN}'")
+    first = tables["strengths"]["model"] == config.models[0]
     report.figure(
-        recovery(points, config.far),
+        recovery(curves(tables["strengths"][first]), config.far),
         "Right answers on the held-out pair against right answers on seen classes, while edits get stronger.",
     )
     report.table(tables["verdicts"], "Verdicts.")
@@ -93,18 +92,16 @@ def main(config: Config) -> Written | None:
 
 
 def written(tables: dict[str, pd.DataFrame], far: str) -> dict[str, pd.DataFrame]:
-    """Return the tables of all models with the verdicts, and with curves in place of answers at each strength."""
+    """Return the tables of all models with the verdicts, and answers at each strength in a table of their own."""
     answers, facts = tables["answers"], tables["facts"]
     judgements = style_claims.judged(answers, facts, far)
-    points = over_strength(answers)
     return {
         "answers": answers[answers["rule"].isin(style_claims.ALL_RULES)],
         "facts": facts,
         "units": tables["units"],
         "claims": judgements,
         "verdicts": claims.verdicts(judgements),
-        "curves": curves(points),
-        "at_equal_loss": at_equal_loss(points),
+        "strengths": over_strength(answers[answers["setting"] == MAIN]),
     }
 
 
