@@ -70,7 +70,8 @@ strengths = table(f"{STUDY}/strengths")
 equal = at_equal_loss(strengths)
 facts = table(f"{STUDY}/facts")
 units = table(f"{STUDY}/units")
-far = "sketch"
+# Further settings are of the far domain alone.
+far = str(facts.loc[facts["setting"] != MAIN, "test_domain"].iloc[0])
 domains = sorted(set(all_answers["test_domain"]), key=lambda name: (name != far, name))
 questions = {claim.name: claim for claim in style_claims.CLAIMS}
 n_claims = len(verdicts)
@@ -180,9 +181,9 @@ alone_whole = over_pairs(WHOLE, column="alone", test_domain=far)
 alone_part = over_pairs(PART, column="alone", test_domain=far)
 alone_moved = over_pairs(MOVED, column="alone", test_domain=far)
 answer_reading = (
-    f"Mostly the answer. Between the two held-out classes {far} is right on {with_interval(alone_whole)} before any edit, on "
-    f"{with_interval(alone_part)} after removing the part, and on {with_interval(alone_moved)} after moving the mean. "
-    f"Over all test domains the part brings {of_claim('better-told')}."
+    f"Mostly the answer. Between the two held-out classes {far} is right on {with_interval(alone_whole)} before any "
+    f"edit, on {with_interval(alone_part)} after removing the part, and on {with_interval(alone_moved)} after moving "
+    f"the mean. Over all test domains the part brings {of_claim('better-told')}."
 )
 
 # Which claims hold?
@@ -378,7 +379,12 @@ n_path_pairs = len(path_pairs)
 
 
 def changed(edit: str, pictures: str, of: str) -> Interval:
-    """Return how an edit changes a logit minus that of seen classes, over pairs; of pictures of the pair or of seen classes."""
+    """Return how an edit changes a logit in pictures of the pair or of seen classes, over pairs.
+
+    Args:
+        pictures: ``pair`` or ``seen``.
+        of: ``own``, against the logits of seen classes, or ``seen``.
+    """
     rows_of = evidence[evidence["pictures"] == pictures].set_index(
         [claims.PAIR, "edit"]
     )
@@ -497,4 +503,89 @@ answer_training = (
     f"{filled('{:.0%}', first_of(WHOLE))} to {filled('{:.0%}', after_training('no style', 'pair'))}, with the captions "
     f"as before to {filled('{:.0%}', after_training('as before', 'pair'))}. Minus moving the mean it is "
     f"{filled('{:+.0f}', of_difference)} points."
+)
+
+# Does another tower change a verdict?
+TOWERS = "style_towers"
+tower_answers = table(f"{TOWERS}/answers")
+tower_facts = table(f"{TOWERS}/facts")
+seeds = sorted(set(tower_answers["seed"]))
+n_tower_models = tower_answers["run"].nunique()
+
+
+def same_models(numbers: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the first tower for the pairs and settings of the further towers."""
+    return numbers[
+        numbers["seed"].isin(seeds)
+        & (numbers["test_domain"] == far)
+        & numbers["setting"].isin(set(tower_answers["setting"]))
+    ]
+
+
+of_towers = dict(
+    tuple(pd.concat([same_models(all_answers), tower_answers]).groupby("model"))
+)
+facts_of_towers = dict(
+    tuple(pd.concat([same_models(facts), tower_facts]).groupby("model"))
+)
+towers = sorted(map(str, of_towers))
+judged_towers = dict[str, pd.DataFrame]()
+for tower in towers:
+    judgements = style_claims.judged(of_towers[tower], facts_of_towers[tower], far)
+    as_written = judgements["first"] & (judgements["way"] == claims.AS_WRITTEN)
+    judged_towers[tower] = (
+        judgements[as_written].dropna(subset="value").set_index("claim")
+    )
+known = [
+    name
+    for name in questions
+    if all(name in judged.index for judged in judged_towers.values())
+]
+tower_lines = list[str]()
+turned = list[str]()
+for name in known:
+    of_claim_rows = [judged.loc[name] for judged in judged_towers.values()]
+    cells = [f"{in_words(row)}, {row['verdict']}" for row in of_claim_rows]
+    tower_lines.append(f"| {questions[name].question} | {' | '.join(cells)} |")
+    if len({row["verdict"] for row in of_claim_rows} - {claims.OPEN}) > 1:
+        turned.append(name)
+tower_rows = "\n".join(tower_lines)
+tower_rules = "---|" * len(towers)
+
+
+def of_tower(tower: str, edit: str) -> str:
+    """Return right answers on the pair in percent after an edit, mean over the pairs of the towers."""
+    chosen = of_towers[tower]
+    chosen = chosen[
+        (chosen["edit"] == edit)
+        & (chosen["rule"] == RULE)
+        & (chosen["setting"] == MAIN)
+        & (chosen["told"] == "texts")
+        & (chosen["domain"] == far)
+        & (chosen["class"] != claims.SEEN)
+    ]
+    return f"{100 * chosen.groupby(claims.PAIR)['right'].mean().mean():.0f} %"
+
+
+answer_towers = "; ".join(
+    f"{tower}: from {of_tower(tower, WHOLE)} to {of_tower(tower, PART)} after removing the part, "
+    f"{of_tower(tower, RANDOM)} with random units, and {of_tower(tower, MOVED)} after moving the mean"
+    for tower in towers
+)
+answer_towers = (
+    f"On the pair in {far}, {len(seeds)} pairs ({n_tower_models} further models): {answer_towers}. Decided verdicts "
+    f"that turn over: {quoted(turned)}"
+)
+
+# The list of results and the README
+title_style = "A style's mean holds back what was not seen in it; units that do so are found, and one vector does more."
+limit_style = f"{answer_embeddings}"
+readme_style = (
+    f"{n_main} CLIPs, each of {n_pairs} pairs of classes held out of a style. In {far} they are right on "
+    f"{with_interval(whole)} of the pair. After removing the part of the style ({UNITS_SHARE:.1%} of the units or so, "
+    f"found without the pair) it is {with_interval(part)}, after removing random units {with_interval(random)}, and "
+    f"after moving the style's mean embedding {with_interval(moved)}. Between the two classes little changes: "
+    f"{with_interval(alone_whole)} and {with_interval(alone_part)}. The "
+    f"[claims](docs/results/style.md) were written first: of {n_claims}, {n_borne_out} are borne out and "
+    f"{n_refuted} are refuted, among these that the part does more than edits of embeddings."
 )

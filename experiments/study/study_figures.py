@@ -11,7 +11,7 @@ from pathlib import Path
 from circuitry.runs import InputError
 from circuitry.reports.figures import domain_marks
 from circuitry.training import AMONG_GROUP, CLASSIFIER
-from experiments.study import claim_charts, claims
+from experiments.study import claim_charts, claims, style_claims, style_curves
 from experiments.study.domain_charts import similarity_panels
 from experiments.study.figure_registry import figure, table
 from experiments.study.measure_charts import apart_panels, group_panel, relation_panels
@@ -25,6 +25,7 @@ from experiments.study.setting_charts import (
     settings_bars,
 )
 from experiments.study.sharing import LABEL_FREE, SHARED
+from experiments.study.style_command import MAIN
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -297,6 +298,25 @@ def accuracy_by_mixture(tables: Path, title: str) -> go.Figure:
 @figure("Which claims stand, however they are counted?", REAL)
 def claim_verdicts(tables: Path, title: str) -> go.Figure:
     return claim_charts.verdicts_by_way(table(tables, "claims"), title=title)
+
+
+STYLE = "style"
+"""Folder of the committed tables of edits of a style."""
+
+
+@figure("What gives a CLIP held-out classes back, at what cost?", STYLE)
+def style_recovery(tables: Path, title: str) -> go.Figure:
+    points = style_curves.curves(table(tables, "strengths"))
+    facts = table(tables, "facts")
+    # Further settings are of the far domain alone.
+    far = str(facts.loc[facts["setting"] != MAIN, "test_domain"].iloc[0])
+    return style_curves.recovery(points, far, title)
+
+
+@figure("Which claims on the part of a style stand, however they are counted?", STYLE)
+def style_verdicts(tables: Path, title: str) -> go.Figure:
+    judgements = table(tables, "claims")
+    return claim_charts.verdicts_by_way(judgements, style_claims.CLAIMS, title)
 
 
 @figure("How many sketch classes are needed beside ImageNet-Sketch?")
