@@ -6,7 +6,7 @@ from circuitry.comparison import mean_interval
 from circuitry.training import AMONG_GROUP, MEASURE
 from experiments.pages.rendering import filled
 from experiments.pages.tables import Interval, Span, only, rows, span, supported, table
-from experiments.study import claims
+from experiments.study import claims, real_claims
 from experiments.study.claims_report import NOTHING
 from experiments.study.run_tables import SETTING_ORDER
 from experiments.study.sharing import LABEL_FREE, SHARED
@@ -32,14 +32,14 @@ n_pairs = accuracies[claims.PAIR].nunique()
 n_classes = accuracies["class"].nunique() - 1
 n_possible = n_classes * (n_classes - 1) // 2
 n_claims = len(verdicts)
-n_pilot = len(claims.PILOT)
+n_pilot = len(real_claims.PILOT)
 pilot = only(f"{STUDY}/seeds", measure="all")
 pilot_sd = pilot["sd"]
 n_needed = pilot["seeds"]
-effect = claims.EFFECT
-power = claims.POWER
+effect = real_claims.EFFECT
+power = real_claims.POWER
 tables = claims.Tables(accuracies, shared, far)
-questions = {claim.name: claim for claim in claims.CLAIMS}
+questions = {claim.name: claim for claim in real_claims.CLAIMS}
 
 
 def in_words(row: "pd.Series[Any]", value: str = "value", spec: str = "+.2f") -> str:
@@ -84,7 +84,7 @@ for _, row in verdicts.iterrows():
         f"{row['verdict']} | {stands} | {other} |"
     )
 claim_rows = "\n".join(lines)
-amendments = "\n".join(f"- Amendment of {line}" for line in claims.AMENDMENTS)
+amendments = "\n".join(f"- Amendment of {line}" for line in real_claims.AMENDMENTS)
 
 
 # What must a model have seen?
@@ -149,7 +149,7 @@ answer_accuracy = (
     f"was never seen {said('unseen-domain')}; what is missing to the upper bound is {said('gap')}."
 )
 sometimes = only(f"{STUDY}/verdicts", claim="sometimes")
-share_of_cases = filled("{:.0%}", sometimes["value"] + claims.SOMETIMES_SHARE)
+share_of_cases = filled("{:.0%}", sometimes["value"] + real_claims.SOMETIMES_SHARE)
 entirely = rows(
     f"{STUDY}/claims",
     claim="sometimes",
@@ -188,7 +188,7 @@ def mean_in_far(of_pairs: "pd.Series[float]") -> str:
 
 all_beyond = beyond_cg_high(WRITTEN)
 alone_beyond = beyond_cg_high(claims.Choices(among=AMONG_GROUP))
-margin = 100 * claims.SOMETIMES_MARGIN
+margin = 100 * real_claims.SOMETIMES_MARGIN
 share_above = filled("{:.0%}", (alone_beyond > margin).mean())
 share_below = filled("{:.0%}", (alone_beyond < -margin).mean())
 answer_known = (
@@ -383,7 +383,7 @@ n_pairs_of_towers = further[claims.PAIR].nunique()
 
 def judged_alone(tower: str) -> pd.DataFrame:
     """Return the claims on accuracy of one tower as written, by claim."""
-    judgements = claims.judged(of_towers[tower])
+    judgements = real_claims.judged(of_towers[tower])
     as_written = judgements["first"] & (judgements["way"] == claims.AS_WRITTEN)
     return judgements[as_written].dropna(subset="value").set_index("claim")
 

@@ -11,7 +11,6 @@ from experiments.study.claims import (
     AS_WRITTEN,
     BORNE_OUT,
     CASE,
-    CLAIMS,
     OPEN,
     PAIR,
     REFUTED,
@@ -123,7 +122,7 @@ def _means(points: pd.DataFrame, settings: list[str]) -> pd.DataFrame:
 
 def verdicts_by_way(
     judgements: pd.DataFrame,
-    claims: Sequence[Claim] = CLAIMS,
+    claims: Sequence[Claim],
     title: str = "Verdicts in every way to count",
 ) -> go.Figure:
     """Draw the verdict on each claim in each way to count as a cell; a way that does not apply leaves it empty.

@@ -2,9 +2,9 @@
 
 The models are folders of runs that were trained on mixtures, or a table with a line for each model: its checkpoint,
 model, setting, test_domain, held_out (classes, with commas between them) and seed. The program classifies images with
-every model, measures what the domains of a model share, judges the claims of `experiments/study/claims.py` in every way
-to count, and relates what is shared to accuracy over models: within the models of one held-out set, where settings
-differ, and within a setting, where held-out sets differ.
+every model, measures what the domains of a model share, judges the claims of `experiments/study/real_claims.py` in
+every way to count, and relates what is shared to accuracy over models: within the models of one held-out set, where
+settings differ, and within a setting, where held-out sets differ.
 
 The study's main claim is that models generalize if domains share circuitry. It predicts a positive correlation over
 models. The claim is refuted by a correlation that is not above zero.

@@ -10,7 +10,7 @@ from circuitry.runs import Work, versions
 from circuitry.data import DomainFolder
 from circuitry.reports import Finding, Report, Written, with_intervals, write_results
 from circuitry.training import AMONG_GROUP, CLASSIFIER, MEASURE
-from experiments.study import claims, run_tables
+from experiments.study import claims, real_claims, run_tables
 from experiments.study.claim_charts import accuracy_by_mixture, verdicts_by_way
 from experiments.study.claim_tables import claim_setting
 from experiments.study.relations import (
@@ -186,13 +186,13 @@ def tables_of(tables: claims.Tables, natural: str) -> dict[str, pd.DataFrame]:
     Args:
         natural: The domain of photographs.
     """
-    judgements = claims.judged(tables)
+    judgements = real_claims.judged(tables)
     written = {
         "accuracies": tables.accuracies,
         "shared": tables.shared,
         "claims": judgements,
         "verdicts": claims.verdicts(judgements),
-        "seeds": claims.seeds_needed(claims.pilot_of(tables)),
+        "seeds": real_claims.seeds_needed(real_claims.pilot_of(tables)),
         "robustness": robustness_of(tables.accuracies, natural),
     }
     if len(tables.shared):
@@ -221,7 +221,7 @@ def write_claims(
         "How and when does a CLIP generalize to new classes of a style?",
         f"{len(runs)} models ({models}), {runs[claims.PAIR].nunique()} sets of held-out classes.",
     )
-    report.summary(findings(written["verdicts"]))
+    report.summary(findings(written["verdicts"], real_claims.CLAIMS))
     report.section("Claims")
     shown = with_intervals(written["verdicts"], "+.3f")
     report.table(
@@ -229,7 +229,7 @@ def write_claims(
         "Mean over pairs with Student's 95 % interval.",
     )
     report.figure(
-        verdicts_by_way(written["claims"]),
+        verdicts_by_way(written["claims"], real_claims.CLAIMS),
         "The verdict on each claim in every way to count; ways that do not apply are empty.",
     )
     counted = claims.accuracies(tables, claims.Choices())
@@ -251,7 +251,7 @@ def write_claims(
 
 
 def findings(
-    verdicts: pd.DataFrame, of_claims: Sequence[claims.Claim] = claims.CLAIMS
+    verdicts: pd.DataFrame, of_claims: Sequence[claims.Claim]
 ) -> list[Finding]:
     """Say of each claim whether it is borne out, in how many ways to count it, and what would refute it."""
     by_name = verdicts.set_index("claim")

@@ -1,9 +1,9 @@
 """The study on real pictures: how and when does a CLIP generalize, and do its domains share circuits where it does?
 
 An image tower that was trained on photographs is tuned as a CLIP on mixtures of domains, and tested on classes that
-were held out of a test domain. Each seed holds another pair of classes out. `experiments/study/claims.py` has the
-claims, written before the first model was trained, and the rule that says how many seeds are trained: without --seeds,
-the program trains three seeds, computes the number, and trains so many.
+were held out of a test domain. Each seed holds another pair of classes out. `experiments/study/real_claims.py` has
+the claims, written before the first model was trained, and the rule that says how many seeds are trained: without
+--seeds, the program trains three seeds, computes the number, and trains so many.
 
     python -m experiments.study real --data PACS                           # hours; a second call goes on
     python -m experiments.study real --data PACS --seeds 0 --domains sketch     # one pair in one test domain
@@ -22,7 +22,7 @@ from circuitry.runs import ALONE, Count, Natural, Work, WorkSettings
 from circuitry.data import SmallTables, chosen_names
 from circuitry.reports import Written
 from circuitry.training import ClipTraining, TrainingWork, clip_preset
-from experiments.study import claims
+from experiments.study import claims, real_claims
 from experiments.study.checkpoint_accuracy import EvaluationSet
 from experiments.study.claim_tables import (
     accuracy_table,
@@ -124,7 +124,7 @@ def measured(config: Config, work: Work) -> claims.Tables:
     chosen_names("setting", config.settings, SETTINGS)
     seeds = config.seeds
     if seeds is None:
-        pilot = models_of(config, claims.PILOT, work)
+        pilot = models_of(config, real_claims.PILOT, work)
         seeds = tuple(range(n_seeds(config, pilot)))
     models = models_of(config, seeds, work)
     shared = shared_table(
@@ -142,10 +142,10 @@ def measured(config: Config, work: Work) -> claims.Tables:
 def n_seeds(config: Config, pilot: Models) -> int:
     """Return the number of seeds by the stopping rule, from the accuracies of the pilot."""
     accuracies = accuracy_table(pilot.evaluated)
-    needed = claims.seeds_needed(claims.Tables(accuracies, NOTHING, config.far))
+    needed = real_claims.seeds_needed(claims.Tables(accuracies, NOTHING, config.far))
     # Few settings may have no contrast.
     asked = 0 if needed.empty else int(needed["seeds"].iloc[-1])
-    return max(len(claims.PILOT), min(asked, len(config.study.pairs())))
+    return max(len(real_claims.PILOT), min(asked, len(config.study.pairs())))
 
 
 def models_of(config: Config, seeds: Sequence[int], work: Work) -> Models:

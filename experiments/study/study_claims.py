@@ -1,11 +1,11 @@
 """Which claims does each figure of the study test, and what would refute them? In our words.
 
-Where the program ``claims`` judges a claim, the words are those of `experiments.study.claims`.
+Where the program ``claims`` judges a claim, the words are those of `experiments.study.real_claims`.
 """
 
 from typing import NamedTuple
 
-from experiments.study import claims
+from experiments.study import real_claims
 
 
 class Tested(NamedTuple):
@@ -17,7 +17,7 @@ class Tested(NamedTuple):
 
 _JUDGED = {
     claim.name: Tested(f"{claim.question} {claim.predicts}", claim.refuted_by)
-    for claim in claims.CLAIMS
+    for claim in real_claims.CLAIMS
 }
 
 

@@ -11,7 +11,13 @@ from pathlib import Path
 from circuitry.runs import InputError
 from circuitry.reports.figures import domain_marks
 from circuitry.training import AMONG_GROUP, CLASSIFIER
-from experiments.study import claim_charts, claims, style_claims, style_curves
+from experiments.study import (
+    claim_charts,
+    claims,
+    real_claims,
+    style_claims,
+    style_curves,
+)
 from experiments.study.domain_charts import similarity_panels
 from experiments.study.figure_registry import figure, table
 from experiments.study.measure_charts import apart_panels, group_panel, relation_panels
@@ -297,7 +303,8 @@ def accuracy_by_mixture(tables: Path, title: str) -> go.Figure:
 
 @figure("Which claims stand, however they are counted?", REAL)
 def claim_verdicts(tables: Path, title: str) -> go.Figure:
-    return claim_charts.verdicts_by_way(table(tables, "claims"), title=title)
+    judgements = table(tables, "claims")
+    return claim_charts.verdicts_by_way(judgements, real_claims.CLAIMS, title)
 
 
 STYLE = "style"

@@ -18,8 +18,8 @@ from circuitry.models.shipped_weights import shipped_file
 from circuitry.runs import InputError, Rank, Work, WorkSettings
 from circuitry.training import ClipTraining, TrainingWork, clip_preset
 from experiments.study import (
-    claims,
     claims_report,
+    real_claims,
     real_command,
     real_models,
     sharing,
@@ -288,7 +288,7 @@ def test_the_study_is_written(
         path.name for path in (tmp_path / "results").iterdir()
     }
     page = (tmp_path / "out" / "results" / "report.html").read_text(encoding="utf-8")
-    assert all(claim.question in page for claim in claims.CLAIMS)
+    assert all(claim.question in page for claim in real_claims.CLAIMS)
     # Accuracies are those of the model on the pictures that test.
     clip = load_clip("rn-tiny")
     images = config.study.images("test")
