@@ -4,6 +4,8 @@ from typing import Any
 
 from circuitry.comparison import mean_interval
 from circuitry.training import AMONG_GROUP, MEASURE
+from experiments.pages import judgements
+from experiments.pages.judgements import in_points, in_words, p_in_words, quoted
 from experiments.pages.rendering import filled
 from experiments.pages.tables import Interval, Span, only, rows, span, supported, table
 from experiments.study import claims, real_claims
@@ -19,7 +21,6 @@ TOWERS = "real_towers"
 FIRST = "lite0-tuned"
 NAMES = SHARED | LABEL_FREE
 WRITTEN = claims.Choices()
-UNKNOWN = "–"
 written_on = "2 December 2026"
 
 accuracies = table(f"{STUDY}/accuracies")
@@ -42,23 +43,6 @@ tables = claims.Tables(accuracies, shared, far)
 questions = {claim.name: claim for claim in real_claims.CLAIMS}
 
 
-def in_words(row: "pd.Series[Any]", value: str = "value", spec: str = "+.2f") -> str:
-    """Return a number of a row with its interval; an unknown number is a dash."""
-    if pd.isna(row[value]):
-        return UNKNOWN
-    return filled(f"{{:{spec}}}", Interval(row[value], row["low"], row["high"]))
-
-
-def p_in_words(p: float) -> str:
-    """Return a p value with two digits; an unknown one is a dash."""
-    return UNKNOWN if pd.isna(p) else f"{p:.2g}"
-
-
-def quoted(names: list[str]) -> str:
-    """Return the questions of claims, one after the other."""
-    return " ".join(f"*{questions[name].question}*" for name in names) or "none."
-
-
 # Does the study's line of argument hold?
 by_verdict = {
     verdict: verdicts[verdicts["verdict"] == verdict]["claim"].tolist()
@@ -71,19 +55,12 @@ answer_claims = (
     f"Of {n_claims} claims {len(by_verdict[claims.BORNE_OUT])} are borne out, {n_corrected} of these after correction, "
     f"{len(by_verdict[claims.REFUTED])} are refuted, and {len(by_verdict[claims.OPEN])} cannot be told. "
     f"{len(headlines)} of them stand in every way to count "
-    f"after correction: {quoted(headlines['claim'].tolist())}"
+    f"after correction: {quoted(questions, headlines['claim'].tolist())}"
 )
-contradictions = f"Refuted, against the study: {quoted(by_verdict[claims.REFUTED])}"
-lines = list[str]()
-for _, row in verdicts.iterrows():
-    claim = questions[row["claim"]]
-    other = "" if pd.isna(row["other"]) else row["other"]
-    stands = f"{row['n_same']} of {row['n_ways']}"
-    lines.append(
-        f"| {claim.question} | {claim.predicts} | {row['measure']} | {in_words(row)} | {p_in_words(row['p_holm'])} | "
-        f"{row['verdict']} | {stands} | {other} |"
-    )
-claim_rows = "\n".join(lines)
+contradictions = (
+    f"Refuted, against the study: {quoted(questions, by_verdict[claims.REFUTED])}"
+)
+claim_rows = judgements.claim_rows(questions, verdicts)
 amendments = "\n".join(f"- Amendment of {line}" for line in real_claims.AMENDMENTS)
 
 
@@ -127,12 +104,6 @@ rules = "---|" * (2 * len(domains))
 def right(setting: str) -> str:
     """Return the right answers on held-out pairs in the far domain in percent, with the interval."""
     return filled("{:.0f}", held_out[far, setting]) + " %"
-
-
-def in_points(row: "pd.Series[Any]") -> str:
-    """Return a value in points with its interval."""
-    numbers = Interval(*(100 * row[name] for name in ("value", "low", "high")))
-    return filled("{:+.0f} points", numbers)
 
 
 def said(claim: str) -> str:
@@ -439,8 +410,8 @@ in_two_ways = f"right on the held-out pair in {far}: among all classes, between 
 n_same_sign = len(of_first) - len(other_sign)
 answer_towers = (
     f"In {n_same_sign} of {len(of_first)} claims on accuracy the value of {', '.join(towers)} has one sign on the same "
-    f"{n_pairs_of_towers} pairs in {far}. Another sign has: {quoted(other_sign)} Decided verdicts that turn over: "
-    f"{quoted(turned)}"
+    f"{n_pairs_of_towers} pairs in {far}. Another sign has: {quoted(questions, other_sign)} Decided verdicts "
+    f"that turn over: {quoted(questions, turned)}"
 )
 
 # The README and the list of results
@@ -467,7 +438,7 @@ title_refuted = (
 )
 limit_refuted = (
     f"{contradictions} {len(turning)} verdicts change in another way to count. With other towers the sign is another "
-    f"in: {quoted(other_sign)}"
+    f"in: {quoted(questions, other_sign)}"
 )
 withdrawn = (
     "Its drawn styles were made about equally hard, three held-out sets counted as independent models, and verdicts "

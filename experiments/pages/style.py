@@ -1,10 +1,15 @@
 """Numbers of the page on what holds a CLIP back in a style."""
 
+from typing import Any
+
 from circuitry.comparison import mean_interval
-from experiments.pages.real import in_words, p_in_words
+from experiments.pages import judgements
+from experiments.pages.judgements import in_points, in_words, p_in_words, quoted
 from experiments.pages.rendering import filled
 from experiments.pages.tables import Interval, only, supported, table
 from experiments.study import claims, style_claims
+from experiments.study.claims_report import relations_of
+from experiments.study.sharing import LABEL_FREE, SHARED
 from experiments.study.style_curves import at_equal_loss
 from experiments.study.style_edits import (
     CENTRED,
@@ -123,8 +128,7 @@ def with_interval(value: Interval) -> str:
 def of_claim(name: str) -> str:
     """Return the value of a claim in points, with its interval and verdict."""
     row = only(f"{STUDY}/verdicts", claim=name)
-    points = Interval(*(100 * row[each] for each in ("value", "low", "high")))
-    return f"{filled('{:+.0f}', points)} points, {row['verdict']}"
+    return f"{in_points(row)}, {row['verdict']}"
 
 
 def at_loss(edit: str, domain: str, loss: float = LOSS) -> Interval:
@@ -192,27 +196,12 @@ n_borne_out = len(by_verdict.get(claims.BORNE_OUT, []))
 n_refuted = len(by_verdict.get(claims.REFUTED, []))
 headlines = verdicts[verdicts["headline"]]["claim"].tolist()
 
-
-def quoted(names: list[str]) -> str:
-    """Return the questions of claims, one after the other."""
-    return " ".join(f"*{questions[name].question}*" for name in names) or "none."
-
-
 answer_claims = (
     f"Of {n_claims} claims {n_borne_out} are borne out, {n_refuted} are refuted, and "
-    f"{n_claims - n_borne_out - n_refuted} cannot be told. Refuted: {quoted(by_verdict.get(claims.REFUTED, []))} "
-    f"{len(headlines)} stand in each way to count after correction: {quoted(headlines)}"
+    f"{n_claims - n_borne_out - n_refuted} cannot be told. "
+    f"Refuted: {quoted(questions, by_verdict.get(claims.REFUTED, []))} {len(headlines)} stand in each way to count after correction: {quoted(questions, headlines)}"
 )
-claim_lines = list[str]()
-for _, row in verdicts.iterrows():
-    claim = questions[row["claim"]]
-    other = "" if pd.isna(row["other"]) else row["other"]
-    stands = f"{row['n_same']} of {row['n_ways']}"
-    claim_lines.append(
-        f"| {claim.question} | {claim.predicts} | {row['measure']} | {in_words(row)} | {p_in_words(row['p_holm'])} | "
-        f"{row['verdict']} | {stands} | {other} |"
-    )
-claim_rows = "\n".join(claim_lines)
+claim_rows = judgements.claim_rows(questions, verdicts)
 amendments = "\n".join(f"- Amendment of {line}" for line in style_claims.AMENDMENTS)
 
 # Does it matter what the model has seen?
@@ -263,11 +252,16 @@ answer_settings = (
 )
 
 # Does a model fail where seen pictures already argue against a class?
-bias = bias_of.assign(run=bias_of["run"].str.rpartition("/")[2])
-first_told = bias["told"] == bias.groupby("run")["told"].transform("max")
-bias = bias[first_told].set_index("run")["value"]
+first_told = bias_of["told"] == bias_of.groupby("run")["told"].transform("max")
+bias_by_run = dict(
+    zip(
+        bias_of[first_told]["run"].str.rpartition("/")[2],
+        bias_of[first_told]["value"],
+        strict=True,
+    )
+)
 points = table("real_study/points")
-points = points.assign(bias=points["run"].map(bias)).dropna(subset="bias")
+points = points.assign(bias=points["run"].map(bias_by_run)).dropna(subset="bias")
 names = ["bias", "cka", "distance", "features", "study_edges", "study_units"]
 related = relations_of(points[[*KEPT_COLUMNS, *names]], names)
 MEASURES = (
@@ -282,8 +276,10 @@ def rho(what: str, within: str, accuracy: str) -> "pd.Series[Any]":
         & (related["within"] == within)
         & (related["with"] == accuracy)
     ]
+    # Exactly one.
     ((_, row),) = chosen.iterrows()
-    return row
+    found: pd.Series[Any] = row
+    return found
 
 
 relation_lines = list[str]()
@@ -531,7 +527,7 @@ facts_of_towers = dict(
 towers = sorted(map(str, of_towers))
 judged_towers = dict[str, pd.DataFrame]()
 for tower in towers:
-    judgements = style_claims.judged(of_towers[tower], facts_of_towers[tower], far)
+    of_tower_alone = style_claims.judged(of_towers[tower], facts_of_towers[tower], far)
     as_written = judgements["first"] & (judgements["way"] == claims.AS_WRITTEN)
     judged_towers[tower] = (
         judgements[as_written].dropna(subset="value").set_index("claim")
@@ -544,10 +540,13 @@ known = [
 tower_lines = list[str]()
 turned = list[str]()
 for name in known:
-    of_claim_rows = [judged.loc[name] for judged in judged_towers.values()]
-    cells = [f"{in_words(row)}, {row['verdict']}" for row in of_claim_rows]
+    cells = [
+        f"{in_words(judged.loc[name])}, {judged.loc[name, 'verdict']}"
+        for judged in judged_towers.values()
+    ]
     tower_lines.append(f"| {questions[name].question} | {' | '.join(cells)} |")
-    if len({row["verdict"] for row in of_claim_rows} - {claims.OPEN}) > 1:
+    decided = {judged.loc[name, "verdict"] for judged in judged_towers.values()}
+    if len(decided - {claims.OPEN}) > 1:
         turned.append(name)
 tower_rows = "\n".join(tower_lines)
 tower_rules = "---|" * len(towers)
@@ -574,7 +573,7 @@ answer_towers = "; ".join(
 )
 answer_towers = (
     f"On the pair in {far}, {len(seeds)} pairs ({n_tower_models} further models): {answer_towers}. Decided verdicts "
-    f"that turn over: {quoted(turned)}"
+    f"that turn over: {quoted(questions, turned)}"
 )
 
 # The list of results and the README

@@ -8,7 +8,8 @@
    with Student's interval; p is by exchanging the signs of the means of pairs.
 4. The interval gives the verdict on the claim in this way to count. Holm's method corrects p over the first measures
    of all claims, in the way that was written first.
-5. A claim is a headline if it is decided, if the corrected p is small, and if the verdict is the same in all ways.
+5. A claim is a headline if it is decided, if the corrected p is small, and if the verdict is the same in all ways,
+   of which there is at least one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -331,6 +332,7 @@ def verdicts(judgements: pd.DataFrame) -> pd.DataFrame:
         written = ways[ways["way"] == AS_WRITTEN].iloc[0]
         same = ways["verdict"] == written["verdict"]
         decided = written["verdict"] != OPEN and written["p_holm"] < LEVEL
+        n_ways = len(ways) - 1
         other = ways.loc[~same, "way"] + " (" + ways.loc[~same, "verdict"] + ")"
         kept = ("measure", "value", "low", "high", "p_holm", "n_units", "n_models")
         rows.append(
@@ -339,8 +341,8 @@ def verdicts(judgements: pd.DataFrame) -> pd.DataFrame:
                 **written[list(kept)],
                 "verdict": written["verdict"],
                 "n_same": int(same.sum()) - 1,
-                "n_ways": len(ways) - 1,
-                "headline": bool(decided and same.all()),
+                "n_ways": n_ways,
+                "headline": bool(decided and n_ways and same.all()),
                 "other": "; ".join(other),
             }
         )
