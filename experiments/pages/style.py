@@ -199,7 +199,8 @@ headlines = verdicts[verdicts["headline"]]["claim"].tolist()
 answer_claims = (
     f"Of {n_claims} claims {n_borne_out} are borne out, {n_refuted} are refuted, and "
     f"{n_claims - n_borne_out - n_refuted} cannot be told. "
-    f"Refuted: {quoted(questions, by_verdict.get(claims.REFUTED, []))} {len(headlines)} stand in each way to count after correction: {quoted(questions, headlines)}"
+    f"Refuted: {quoted(questions, by_verdict.get(claims.REFUTED, []))} {len(headlines)} stand in each "
+    f"way to count after correction: {quoted(questions, headlines)}"
 )
 claim_rows = judgements.claim_rows(questions, verdicts)
 amendments = "\n".join(f"- Amendment of {line}" for line in style_claims.AMENDMENTS)
@@ -528,13 +529,12 @@ towers = sorted(map(str, of_towers))
 judged_towers = dict[str, pd.DataFrame]()
 for tower in towers:
     of_tower_alone = style_claims.judged(of_towers[tower], facts_of_towers[tower], far)
-    as_written = judgements["first"] & (judgements["way"] == claims.AS_WRITTEN)
-    judged_towers[tower] = (
-        judgements[as_written].dropna(subset="value").set_index("claim")
-    )
+    as_written = of_tower_alone["way"] == claims.AS_WRITTEN
+    known_values = of_tower_alone[of_tower_alone["first"] & as_written]
+    judged_towers[tower] = known_values.dropna(subset="value").set_index("claim")
 known = [
     name
-    for name in questions
+    for name in judged_towers[towers[0]].index
     if all(name in judged.index for judged in judged_towers.values())
 ]
 tower_lines = list[str]()
