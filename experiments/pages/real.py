@@ -455,13 +455,6 @@ supported(
 of_three = "; ".join(
     f"{NAMES[what]} {rho_of(what, 'all')}, {rho_of(what, 'alone')}" for what in CLEAR
 )
-readme_sharing = (
-    f"{n_points} of these models, {n_shared_pairs} pairs of classes. Rank correlation within a pair with accuracy "
-    f"on the held-out pair among all classes, and between its two classes alone: {of_three}. The node overlap of the "
-    f"study's circuits has {rho_of('study_units', 'all')}, corrected p "
-    f"{p_in_words(relation('study_units', 'pair', 'all')['p_holm'])}. {answer_ranking} Correlation shows no cause: the "
-    f"models differ by the mixture that trained them."
-)
 limit_sharing = (
     f"Correlation within a pair with accuracy among all classes, and between the two held-out classes: "
     f"{of_three}."

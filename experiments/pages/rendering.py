@@ -29,6 +29,7 @@ QUESTIONS = (
     "circuits",
     "edges",
     "real",
+    "style",
     "trust",
     "speed",
 )

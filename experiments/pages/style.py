@@ -578,7 +578,8 @@ answer_towers = (
 
 # The list of results and the README
 title_style = "A style's mean holds back what was not seen in it; units that do so are found, and one vector does more."
-limit_style = f"{answer_embeddings}"
+title_limit = "Moving one vector does more than removing the part of a style."
+supported(title_limit, over_pairs(MOVED).value > over_pairs(PART).value)
 readme_style = (
     f"{n_main} CLIPs, each of {n_pairs} pairs of classes held out of a style. In {far} they are right on "
     f"{with_interval(whole)} of the pair. After removing the part of the style ({UNITS_SHARE:.1%} of the units or so, "
