@@ -320,9 +320,7 @@ def tables_of(answers: pd.DataFrame, facts: pd.DataFrame, far: str) -> claims.Ta
             told (by texts or by folders).
     """
     rows = answers[answers["rule"].isin(STRENGTHS_BY)]
-    # A style that texts do not name is always told by folders; where both were tried, folders are a way to count.
-    both = rows.groupby("run")["told"].transform("nunique") > 1
-    by_folders = both & (rows["told"] == BY_FOLDERS)
+    by_folders = _told_again(rows)
     folders = rows[by_folders & (rows["rule"] == RULE)].assign(rule=BY_FOLDERS)
     rows = pd.concat([rows[~by_folders], folders], ignore_index=True)
     whole = rows[(rows["edit"] == WHOLE) & (rows["rule"] == RULE)]
@@ -357,14 +355,23 @@ def tables_of(answers: pd.DataFrame, facts: pd.DataFrame, far: str) -> claims.Ta
         # `claims.accuracies` leaves rows of seen classes out.
         **{"class": table["class"].replace(claims.SEEN, SEEN_CLASSES)},
     )
-    shared = facts[facts["told"] != BY_FOLDERS].assign(
-        what=facts["what"] + ", " + facts["edit"], site=claims.WHOLE
-    )
+    shared = facts[~_told_again(facts)]
+    what = shared["what"] + ", " + shared["edit"]
+    shared = shared.assign(what=what, site=claims.WHOLE, domain=shared["test_domain"])
     # The bias is correlated with the accuracy of the whole model.
     plain = table[(table["where"] == "") & (table["edit"] == WHOLE)]
     plain = plain.assign(setting=plain["setting"].str.removesuffix(f", {WHOLE}"))
     table = pd.concat([table, plain], ignore_index=True)
-    return claims.Tables(table, shared.assign(domain=shared["test_domain"]), far)
+    return claims.Tables(table, shared, far)
+
+
+def _told_again(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which rows are of a style told by folders in a model in which texts tell it, too.
+
+    They are another way to count. A style that texts do not name is always told by folders.
+    """
+    told = rows.groupby(["run", "test_domain"])["told"]
+    return (told.transform("nunique") > 1) & (rows["told"] == BY_FOLDERS)
 
 
 def judged(answers: pd.DataFrame, facts: pd.DataFrame, far: str) -> pd.DataFrame:
