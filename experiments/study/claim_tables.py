@@ -1,6 +1,7 @@
 """Tables from which `experiments.study.claims` computes every claim, of any models whose mixtures are known."""
 
 import re
+from collections.abc import Sequence
 
 from circuitry.runs import Work
 from circuitry.data import Decoding, DomainFolder
@@ -35,16 +36,15 @@ COLUMNS = (
 
 
 def claim_tests(images: DomainFolder) -> EvaluationSet:
-    """Return images to classify by both texts of the claims.
-
-    Trained words are one sentence without a style, and one for the style of each domain, as captions have them.
-    """
-    styles = [templates_of("own-style", name)[0] for name in images.domains]
-    templates = {
-        TRAINED_WORDS: ["an image of a {}.", *styles],
-        CLASSIFIER: "pooled",
-    }
+    """Return images to classify by both texts of the claims."""
+    templates = {TRAINED_WORDS: trained_words(images.domains), CLASSIFIER: "pooled"}
     return EvaluationSet(images, images.all_classes, templates=templates)
+
+
+def trained_words(styles: Sequence[str]) -> list[str]:
+    """Return the sentences of captions: one without a style, and one for each style."""
+    of_styles = [templates_of("own-style", style)[0] for style in styles]
+    return ["an image of a {}.", *of_styles]
 
 
 _OTHER_INTERPOLATION = re.compile(

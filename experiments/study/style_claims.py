@@ -23,8 +23,6 @@ All other settings, further towers, parts of other styles and probes: the first 
 are. No more.
 """
 
-from collections.abc import Mapping
-
 from circuitry.training import MEASURE
 from experiments.study import claims
 from experiments.study.claims import CASE, Choices, Claim, Counted, Measure, Values
@@ -32,13 +30,20 @@ from experiments.study.style_edits import (
     AT_CHANCE,
     BY_FOLDERS,
     CENTRED,
+    COSTLIEST,
     IN_EACH,
+    LAST_SITE,
+    LEACE,
     MOVED,
+    OF_MEANS,
+    OF_TEXT,
     PART,
     PUT_BACK,
     PUT_IN,
     PUT_IN_RANDOM,
     RANDOM,
+    RANDOM_COSTLY,
+    REFITTED,
     RULE,
     RULES,
     STACKED,
@@ -54,8 +59,6 @@ AMENDMENTS: tuple[str, ...] = (
     "short. upper-low is left out.",
 )
 """Changes after the first model of the table was edited, each with its date and what had been seen."""
-ALL_RULES = (*RULES, AT_CHANCE, IN_EACH)
-"""The names of the rules that choose the strength of an edit."""
 UNHARMED = 0.03
 """Other styles keep their answers if they lose less than this."""
 COST = 0.10
@@ -65,13 +68,15 @@ STYLE_KEPT = 0.05
 BETWEEN = "between the two"
 IN_PHOTOGRAPHS = "in photographs"
 SEEN_CLASSES = "seen classes"
+STRENGTHS_BY = (*RULES, AT_CHANCE, IN_EACH)
+"""All rules that choose a strength."""
 WITHOUT_UNITS = (
     MOVED,
     CENTRED,
-    "LEACE",
-    "direction between means",
-    "direction of the style's text",
-    "head fitted again",
+    LEACE,
+    OF_MEANS,
+    OF_TEXT,
+    REFITTED,
 )
 """Rivals that ablate no unit, and are not told which classes are held out."""
 
@@ -141,12 +146,6 @@ def probe_lost(numbers: Counted) -> pd.DataFrame:
     return (after.iloc[:, 0] - after.iloc[:, 1]).dropna().rename("value").reset_index()
 
 
-beyond_leave_out = Measure(
-    "accuracy, cg-high with the mean moved minus leave-out",
-    1,
-    claims.between(named("cg-high", MOVED), named("leave-out", WHOLE)),
-)
-
 CLAIMS = (
     Claim(
         "returns",
@@ -168,9 +167,9 @@ CLAIMS = (
         "The part brings more than the units of the largest first costs.",
         "These units bring more.",
         (
-            _minus(PART, "units of the largest first costs"),
-            _minus(PART, "random units of the costliest tenth"),
-            _minus(PART, "units of the last site that the style is read from"),
+            _minus(PART, COSTLIEST),
+            _minus(PART, RANDOM_COSTLY),
+            _minus(PART, LAST_SITE),
         ),
     ),
     Claim(
@@ -203,7 +202,15 @@ CLAIMS = (
         "Does the mean of the style in the embedding hold the pair back?",
         "The pair has more right answers after the mean was moved to that of all other styles, in cg-high.",
         "It has fewer.",
-        (_minus(MOVED, WHOLE), _minus(MOVED, WHOLE, "cg-low"), beyond_leave_out),
+        (
+            _minus(MOVED, WHOLE),
+            _minus(MOVED, WHOLE, "cg-low"),
+            Measure(
+                "accuracy, cg-high with the mean moved minus leave-out",
+                1,
+                claims.between(named("cg-high", MOVED), named("leave-out", WHOLE)),
+            ),
+        ),
     ),
     Claim(
         "elsewhere",
@@ -212,7 +219,7 @@ CLAIMS = (
         "They lose more.",
         (
             _minus(PART, WHOLE, where=ELSEWHERE, margin=UNHARMED),
-            _minus("LEACE", WHOLE, where=ELSEWHERE, margin=UNHARMED),
+            _minus(LEACE, WHOLE, where=ELSEWHERE, margin=UNHARMED),
         ),
     ),
     Claim(
@@ -288,19 +295,19 @@ def ways(answers: pd.DataFrame) -> dict[str, Choices]:
     Args:
         answers: The table of all models.
     """
-    found = {claims.AS_WRITTEN: Choices(texts=RULE)}
-    for rule in ALL_RULES:
+    by_name = {claims.AS_WRITTEN: Choices(texts=RULE)}
+    for rule in STRENGTHS_BY:
         if rule != RULE:
-            found[f"strength: {rule}"] = Choices(texts=rule)
-    found["style told by folders"] = Choices(texts=BY_FOLDERS)
-    found["classes as units"] = Choices(texts=RULE, unit="class")
-    found["test domains as units"] = Choices(texts=RULE, unit="test_domain")
+            by_name[f"strength: {rule}"] = Choices(texts=rule)
+    by_name["style told by folders"] = Choices(texts=BY_FOLDERS)
+    by_name["classes as units"] = Choices(texts=RULE, unit="class")
+    by_name["test domains as units"] = Choices(texts=RULE, unit="test_domain")
     domains = sorted(set(answers["test_domain"]))
     if len(domains) > 1:
         for domain in domains:
             way = Choices(texts=RULE, test_domain=domain)
-            found[f"in {domain} alone"] = way
-    return found
+            by_name[f"in {domain} alone"] = way
+    return by_name
 
 
 def tables_of(answers: pd.DataFrame, facts: pd.DataFrame, far: str) -> claims.Tables:
@@ -312,32 +319,29 @@ def tables_of(answers: pd.DataFrame, facts: pd.DataFrame, far: str) -> claims.Ta
         answers, facts: Tables of `style_effects` with the columns run, model, setting, test_domain, seed, held_out, and
             told (by texts or by folders).
     """
-    rows = answers[answers["rule"].isin(ALL_RULES)]
-    # A style that texts do not name is always told by folders; where both were tried, folders are a way to count.
-    both = rows.groupby("run")["told"].transform("nunique") > 1
-    by_folders = both & (rows["told"] == BY_FOLDERS)
+    rows = answers[answers["rule"].isin(STRENGTHS_BY)]
+    by_folders = _told_again(rows)
     folders = rows[by_folders & (rows["rule"] == RULE)].assign(rule=BY_FOLDERS)
     rows = pd.concat([rows[~by_folders], folders], ignore_index=True)
-    whole = rows[rows["edit"] == WHOLE]
-    for rule in {*ALL_RULES} - {RULE}:
-        same = whole[whole["rule"] == RULE].assign(rule=rule)
-        rows = pd.concat([rows, same], ignore_index=True)
+    whole = rows[(rows["edit"] == WHOLE) & (rows["rule"] == RULE)]
+    by_rule = [whole.assign(rule=rule) for rule in STRENGTHS_BY if rule != RULE]
+    rows = pd.concat([rows, *by_rule], ignore_index=True)
 
-    parts = list[pd.DataFrame]()
+    counted = list[pd.DataFrame]()
     in_style = rows["domain"] == rows["test_domain"]
     elsewhere = rows["domain"] == ELSEWHERE
     seen = rows["class"] == claims.SEEN
-    wheres: Mapping[str, pd.Series] = {
+    masks = {
         "": in_style & ~seen,
         SEEN_CLASSES: in_style & seen,
         ELSEWHERE: elsewhere,
         IN_PHOTOGRAPHS: ~in_style & ~elsewhere & ~seen,
         f"{IN_PHOTOGRAPHS}, {SEEN_CLASSES}": ~in_style & ~elsewhere & seen,
     }
-    for where, mask in wheres.items():
-        parts.append(rows[mask].assign(where=where, value=rows["right"]))
-    parts.append(rows[in_style & ~seen].assign(where=BETWEEN, value=rows["alone"]))
-    table = pd.concat(parts, ignore_index=True)
+    for where, mask in masks.items():
+        counted.append(rows[mask].assign(where=where, value=rows["right"]))
+    counted.append(rows[in_style & ~seen].assign(where=BETWEEN, value=rows["alone"]))
+    table = pd.concat(counted, ignore_index=True)
     names = [
         named(*key)
         for key in table[["setting", "edit", "where"]].itertuples(index=False)
@@ -351,17 +355,25 @@ def tables_of(answers: pd.DataFrame, facts: pd.DataFrame, far: str) -> claims.Ta
         # `claims.accuracies` leaves rows of seen classes out.
         **{"class": table["class"].replace(claims.SEEN, SEEN_CLASSES)},
     )
-    shared = facts[facts["told"] != BY_FOLDERS].assign(
-        what=facts["what"] + ", " + facts["edit"], site=claims.WHOLE
-    )
+    shared = facts[~_told_again(facts)]
+    what = shared["what"] + ", " + shared["edit"]
+    shared = shared.assign(what=what, site=claims.WHOLE, domain=shared["test_domain"])
     # The bias is correlated with the accuracy of the whole model.
     plain = table[(table["where"] == "") & (table["edit"] == WHOLE)]
     plain = plain.assign(setting=plain["setting"].str.removesuffix(f", {WHOLE}"))
     table = pd.concat([table, plain], ignore_index=True)
-    return claims.Tables(table, shared.assign(domain=shared["test_domain"]), far)
+    return claims.Tables(table, shared, far)
+
+
+def _told_again(rows: pd.DataFrame) -> "pd.Series[bool]":
+    """Return which rows are of a style told by folders in a model in which texts tell it, too.
+
+    They are another way to count. A style that texts do not name is always told by folders.
+    """
+    told = rows.groupby(["run", "test_domain"])["told"]
+    return (told.transform("nunique") > 1) & (rows["told"] == BY_FOLDERS)
 
 
 def judged(answers: pd.DataFrame, facts: pd.DataFrame, far: str) -> pd.DataFrame:
     """Judge the claims in all ways to count; see `claims.judged`."""
-    tables = tables_of(answers, facts, far)
-    return claims.judged(tables, CLAIMS, ways(answers))
+    return claims.judged(tables_of(answers, facts, far), CLAIMS, ways(answers))

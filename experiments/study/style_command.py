@@ -72,8 +72,8 @@ def main(config: Config) -> Written | None:
     runs = tables["answers"].drop_duplicates("run")
     report = Report(
         "What holds a CLIP back in a style?",
-        f"{len(runs)} models ({', '.join(sorted(set(runs['model'])))}), "
-        f"{runs[claims.PAIR].nunique()} sets of held-out classes.",
+        f"{len(runs)} models ({', '.join(sorted(set(runs['model'])))}), {runs[claims.PAIR].nunique()} sets of held-out "
+        "classes.",
     )
     report.summary(findings(tables["verdicts"], style_claims.CLAIMS))
     report.figure(
@@ -96,7 +96,7 @@ def written(tables: dict[str, pd.DataFrame], far: str) -> dict[str, pd.DataFrame
     answers, facts = tables["answers"], tables["facts"]
     judgements = style_claims.judged(answers, facts, far)
     return {
-        "answers": answers[answers["rule"].isin(style_claims.ALL_RULES)],
+        "answers": answers[answers["rule"].isin(style_claims.STRENGTHS_BY)],
         "facts": facts,
         "units": tables["units"],
         "claims": judgements,
@@ -108,17 +108,15 @@ def written(tables: dict[str, pd.DataFrame], far: str) -> dict[str, pd.DataFrame
 def edited(config: Config, work: Work) -> dict[str, pd.DataFrame]:
     """Return the tables of all models, after this process has edited its share of them."""
     study = config.study
-    asked = dict[str, Asked]()
-    for each in _asked(config):
-        asked[each.name] = each
-    found = dict[str, Path]()
+    asked = {each.name: each for each in _asked(config)}
+    folders = dict[str, Path]()
     # Each process begins with its share. Then it reads the results of other processes, or edits what is missing.
     for name in work.rank.order(list(asked)):
         print(f"[{name}]", flush=True)
-        found[name] = _edit(config, study, asked[name])
+        folders[name] = _edit(config, study, asked[name])
     tables = dict[str, pd.DataFrame]()
     for table in TABLES:
-        rows = [pd.read_csv(found[name] / f"{table}.csv") for name in asked]
+        rows = [pd.read_csv(folders[name] / f"{table}.csv") for name in asked]
         tables[table] = pd.concat(rows, ignore_index=True)
     return tables
 
@@ -134,7 +132,7 @@ class Asked:
     by_folders: bool
     """Whether the means of pictures tell the style, in place of texts."""
     further: bool
-    """Whether parts of all other styles are removed, too."""
+    """Whether parts of all other styles are removed, too, and probes are fitted."""
 
     @property
     def name(self) -> str:
@@ -152,7 +150,7 @@ def _asked(config: Config) -> Iterator[Asked]:
     if seeds is None:
         seeds = tuple(range(len(config.study.pairs())))
     far = config.far
-    found = list[tuple[int, Asked]]()
+    ordered = list[tuple[int, Asked]]()
     for model, seed in product(config.models, seeds):
         training = replace(clip_preset(model), seed=seed, keep_checkpoints=KEPT_EPOCHS)
         mixtures = config.study.mixtures(seed, config.test_domains, config.settings)
@@ -164,13 +162,13 @@ def _asked(config: Config) -> Iterator[Asked]:
             further = early and setting == MAIN and domain == far
             asked = Asked(training, mixture, domain, by_folders, further)
             if setting == MAIN:
-                found.append((0, asked))
+                ordered.append((0, asked))
             elif setting in FURTHER and early and domain == far:
-                found.append((1 + FURTHER.index(setting), asked))
+                ordered.append((1 + FURTHER.index(setting), asked))
             if further:
                 again = replace(asked, by_folders=True, further=False)
-                found.append((1 + len(FURTHER), again))
-    for _, asked in sorted(found, key=lambda pair: pair[0]):
+                ordered.append((1 + len(FURTHER), again))
+    for _, asked in sorted(ordered, key=lambda pair: pair[0]):
         yield asked
 
 

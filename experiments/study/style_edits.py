@@ -18,10 +18,11 @@ from circuitry import Baseline, mean_baseline
 from circuitry.circuits import Circuit
 from circuitry.data import DomainFolder, ImageRecord
 from circuitry.interventions import edited_weights
-from circuitry.models import Clip, templates_of
+from circuitry.models import Clip
 from circuitry.questions import StylePart, style_means
 from experiments.edits_that_forget import fit_leace, without_direction
 from experiments.pacs import BATCH, read_pictures
+from experiments.study.claim_tables import trained_words
 
 import numpy as np
 import torch
@@ -36,6 +37,13 @@ BY_TEXTS = "texts"
 BY_FOLDERS = "folders"
 """What tells the style: texts, or the means of its pictures."""
 RANDOM = "random units of the same sites"
+RANDOM_COSTLY = "random units of the costliest tenth"
+COSTLIEST = "units of the largest first costs"
+LAST_SITE = "units of the last site that the style is read from"
+OF_TEXT = "direction of the style's text"
+OF_MEANS = "direction between means"
+LEACE = "LEACE"
+REFITTED = "head fitted again"
 MOVED = "mean of the style moved"
 CENTRED = "logits centred in the style"
 STACKED = "calibrated stacking (names the classes)"
@@ -128,20 +136,24 @@ class StyleQuestion:
         return self.styles.index(self.style)
 
     @cached_property
-    def part(self) -> StylePart:
-        """The question which units tell the style."""
-        of_texts = StylePart(
+    def by_texts(self) -> StylePart:
+        """The question which units tell the style, if texts tell it."""
+        return StylePart(
             self.clip,
             self.train,
             self.style,
             class_weights=self.class_weights,
             held_out=self.held_out,
         )
+
+    @cached_property
+    def part(self) -> StylePart:
+        """The question which units tell the style."""
         if self.named:
-            return of_texts
-        fitting = self.run(of_texts.records(of_texts.n_used, N_FIT))
-        means = style_means(fitting.embeddings, fitting.styles.tolist())
-        return replace(of_texts, style_weights=means)
+            return self.by_texts
+        places = self.fitting.styles.tolist()
+        means = style_means(self.fitting.embeddings, places)
+        return replace(self.by_texts, style_weights=means)
 
     @property
     def style_weights(self) -> Tensor:
@@ -162,7 +174,8 @@ class StyleQuestion:
     @cached_property
     def fitting(self) -> Pictures:
         """The pictures that fit edits of embeddings, and choose the strength of any edit."""
-        return self.run(self.part.records(self.part.n_used, N_FIT))
+        records = self.by_texts.records(self.by_texts.n_used, N_FIT)
+        return self.run(records)
 
     @cached_property
     def means(self) -> Tensor:
@@ -176,8 +189,7 @@ class StyleQuestion:
     @cached_property
     def class_weights(self) -> Tensor:
         """Text weights of the classes [classes, d], in the words of all styles."""
-        styles = [templates_of("own-style", style)[0] for style in self.styles]
-        templates = ["an image of a {}.", *styles]
+        templates = trained_words(self.styles)
         weights = self.clip.text_weights(
             self.classes, templates=templates, progress=False
         )
@@ -198,15 +210,15 @@ class StyleQuestion:
         if baseline is not None:
             task = replace(task, baseline=baseline)
         tower = task.encoder.tower
-        found = list[Tensor]()
+        of_circuits = list[Tensor]()
         for circuit in circuits:
             changed = edited_weights(task, circuit)
             batches = [
                 functional_call(tower, changed, (batch,))
                 for batch in torch.split(images, BATCH)
             ]
-            found.append(F.normalize(torch.cat(batches).float(), dim=1))
-        return found
+            of_circuits.append(F.normalize(torch.cat(batches).float(), dim=1))
+        return of_circuits
 
     def answered(self, embeddings: Tensor) -> Answers:
         """Return embeddings with their answers."""
@@ -214,11 +226,11 @@ class StyleQuestion:
 
     def mean_over(self, style: str) -> Baseline:
         """Return the means of units over pictures of one style."""
-        first = self.part.n_find + self.part.n_spare
-        records = self.part.records(first, self.part.n_mean, [style])
+        part = self.part
+        first = part.n_find + part.n_spare
+        records = part.records(first, part.n_mean, [style])
         images = read_pictures(records, self.clip.preprocess)
-        encoder = self.part.task.encoder
-        return mean_baseline(encoder, images, "unit", progress=False)
+        return mean_baseline(part.task.encoder, images, "unit", progress=False)
 
     @property
     def scale(self) -> float:
@@ -262,13 +274,11 @@ def in_order(part: Circuit) -> dict[float, Circuit]:
     return {share: part.source.strongest(share, budget="global") for share in SHARES}
 
 
-def unit_rivals(
-    question: StyleQuestion, part: Circuit, size: float, seed: int
-) -> dict[str, Circuit]:
+def unit_rivals(part: Circuit, size: float, seed: int) -> dict[str, Circuit]:
     """Return circuits of as many units as a part of one size, which are chosen in other ways.
 
-    Random units of the same sites; random units among the tenth with the largest first-order costs; the units of the
-    largest costs; and the units of the largest costs at the last site, from which the style's text is read directly.
+    They are random units among the tenth with the largest first-order costs, the units of the largest costs, and the
+    units of the largest costs at the last site, from which the style's text is read directly.
     """
     rng = np.random.default_rng(seed)
     costs = part.source.node_scores
@@ -278,13 +288,11 @@ def unit_rivals(
     last = len(list(costs.values())[-1])
     at_the_end = falling[falling >= len(flat) - last]
     return {
-        "random units of the costliest tenth": _of_units(
+        RANDOM_COSTLY: _of_units(
             part, rng.choice(falling[: len(flat) // 10], n, replace=False)
         ),
-        "units of the largest first costs": _of_units(part, falling[:n]),
-        "units of the last site that the style is read from": _of_units(
-            part, at_the_end[:n]
-        ),
+        COSTLIEST: _of_units(part, falling[:n]),
+        LAST_SITE: _of_units(part, at_the_end[:n]),
     }
 
 
@@ -344,13 +352,13 @@ def embedding_edits(question: StyleQuestion) -> dict[str, Edit]:
         return moved(lambda z, _: without_direction(z, direction) - z)
 
     changes = {
-        "direction of the style's text": along(of_text),
-        "direction between means": along(between),
+        OF_TEXT: along(of_text),
+        OF_MEANS: along(between),
         MOVED: moved(lambda _, in_style: -in_style * between),
-        "LEACE": moved(lambda z, _: erase(z) - z),
+        LEACE: moved(lambda z, _: erase(z) - z),
         CENTRED: added(-mean @ texts.T),
         # Fitted rows take the place of texts step by step.
-        "head fitted again": lambda z, _, strength: (
+        REFITTED: lambda z, _, strength: (
             z,
             z @ (texts + strength / STRENGTHS[-1] * (fitted - texts)).T,
         ),

@@ -35,6 +35,7 @@ import torch
 from sklearn.linear_model import LogisticRegression
 from sklearn.model_selection import StratifiedKFold, cross_val_score
 from torch import Tensor
+from torch.nn.functional import one_hot
 
 ELSEWHERE = "elsewhere"
 """Value of the column ``domain`` for the mean over all styles but the style of the question."""
@@ -52,7 +53,7 @@ def style_effects(
     Args:
         test: Test pictures of all classes and styles.
         natural: The style of photographs, into which the means of the style are put.
-        further: Whether to remove the parts of all other styles and of a seen class, too, and to fit probes.
+        further: Whether to remove the parts of all other styles, too, and to fit probes.
 
     Returns:
         ``answers``: columns edit, rule, strength, n_units, domain (the style, `ELSEWHERE` or the natural style), class
@@ -72,12 +73,11 @@ def style_effects(
     in_style = test.where(of_style)
     elsewhere = test.where(~of_style)
     rows = list[Row]()
-    whole = Answers(test.embeddings, test.embeddings @ question.class_weights.T)
+    whole = question.answered(test.embeddings)
     rows += _rows(question, test, whole, {"edit": WHOLE, "rule": RULE})
     for name, edit in edits.items():
-        after = dict(
-            zip(edit.strengths, edit.answers(in_style, edit.strengths), strict=True)
-        )
+        answers = edit.answers(in_style, edit.strengths)
+        after = dict(zip(edit.strengths, answers, strict=True))
         of_rules = {rule: strengths[name] for rule, strengths in chosen.items()}
         of_rules |= {f"{AT_A_STRENGTH} {s:g}": s for s in edit.strengths[:: edit.every]}
         for rule, strength in of_rules.items():
@@ -86,18 +86,18 @@ def style_effects(
         if name != RANDOM:
             # Other styles are asked about by one rule alone, since they take the most time.
             strength = of_rules[RULE]
-            (answers,) = edit.answers(elsewhere, [strength])
+            (answered,) = edit.answers(elsewhere, [strength])
             about = _about(name, RULE, edit, strength)
-            rows += _rows(question, elsewhere, answers, about)
+            rows += _rows(question, elsewhere, answered, about)
 
-    others = unit_rivals(question, part, size, 0)
+    rivals = unit_rivals(part, size, 0)
     if further:
         for style in question.styles:
             if style != question.style:
-                found = question.part.find(style, SHARES[-1]).source
-                others[f"part of {style}"] = found.strongest(size, budget="global")
-    cut = question.embeddings(in_style.images, list(others.values()))
-    for (name, circuit), z in zip(others.items(), cut, strict=True):
+                of_other = question.part.find(style, SHARES[-1]).source
+                rivals[f"part of {style}"] = of_other.strongest(size, budget="global")
+    cut = question.embeddings(in_style.images, list(rivals.values()))
+    for (name, circuit), z in zip(rivals.items(), cut, strict=True):
         about = {"edit": name, "rule": RULE, "strength": size, "n_units": circuit.count}
         rows += _rows(question, in_style, question.answered(z), about)
     rows += _put_in(question, in_style, test, natural, ranked[size], drawn[size])
@@ -125,7 +125,7 @@ def strengths_by_rule(
     # What an edit costs in all other styles is read on half of their pictures.
     pictures = fitting.where(of_style | (torch.arange(len(of_style)) % 2 == 0))
     in_style = pictures.styles == question.place
-    before = question.right(pictures.embeddings @ question.class_weights.T, pictures)
+    before = question.right(question.answered(pictures.embeddings).logits, pictures)
     # Of each edit, the losses in all styles by strength [strengths, styles].
     losses = dict[str, Tensor]()
     at_chance = len(SHARES) - 1
@@ -133,8 +133,8 @@ def strengths_by_rule(
         # Random units have the strength of the part.
         if name != RANDOM:
             after = edit.answers(pictures, edit.strengths)
-            rights = [question.right(one.logits, pictures) for one in after]
-            losses[name] = before - torch.stack(rights)
+            right = [question.right(answers.logits, pictures) for answers in after]
+            losses[name] = before - torch.stack(right)
         if name == PART:
             for place in reversed(range(len(after))):
                 called = question.called(after[place].embeddings[in_style])
@@ -221,9 +221,7 @@ def _put_in(
     if natural == question.style:
         return
     photographs = test.where(test.styles == question.styles.index(natural))
-    whole = Answers(
-        photographs.embeddings, photographs.embeddings @ question.class_weights.T
-    )
+    whole = question.answered(photographs.embeddings)
     of_style = question.mean_over(question.style)
     patched = {
         PUT_IN: (photographs, part, of_style),
@@ -253,8 +251,9 @@ def bias(question: StyleQuestion, logits: Tensor) -> float:
     held_out = torch.tensor([name in question.held_out for name in question.classes])
     pictures = question.fitting
     scaled = question.scale * logits
-    own = torch.nn.functional.one_hot(pictures.labels, len(question.classes)).bool()
-    rest = (scaled * (~held_out & ~own)).sum(1) / (~held_out & ~own).sum(1)
+    own = one_hot(pictures.labels, len(question.classes)).bool()
+    other = ~held_out & ~own
+    rest = (scaled * other).sum(1) / other.sum(1)
     gap = scaled[:, held_out].mean(1) - rest
     seen = ~held_out[pictures.labels]
     of_style = pictures.styles == question.place
@@ -270,14 +269,15 @@ def _facts(
 ) -> list[Row]:
     """Return the bias before and after edits, and how well a probe tells the style from embeddings."""
     fitting = question.fitting
-    logits = fitting.embeddings @ question.class_weights.T
-    found = [{"edit": WHOLE, "what": "bias", "value": bias(question, logits)}]
+    answers = {WHOLE: question.answered(fitting.embeddings)}
     for name in (PART, CENTRED):
-        (after,) = edits[name].answers(fitting, [strengths[name]])
+        (answers[name],) = edits[name].answers(fitting, [strengths[name]])
+    facts = list[Row]()
+    for name, after in answers.items():
         value = bias(question, after.logits)
-        found.append({"edit": name, "what": "bias", "value": value})
+        facts.append({"edit": name, "what": "bias", "value": value})
     if not further:
-        return found
+        return facts
     (cut,) = edits[PART].answers(test, [strengths[PART]])
     told = (test.styles == question.place).numpy()
     folds = StratifiedKFold(PROBE_FOLDS, shuffle=True, random_state=0)
@@ -286,8 +286,8 @@ def _facts(
         scores = cross_val_score(
             probe, z.numpy(), told, cv=folds, scoring="balanced_accuracy"
         )
-        found.append({"edit": name, "what": "style by probe", "value": scores.mean()})
-    return found
+        facts.append({"edit": name, "what": "style by probe", "value": scores.mean()})
+    return facts
 
 
 def units_by_site(part: Circuit) -> pd.DataFrame:
