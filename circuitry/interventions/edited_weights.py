@@ -76,8 +76,10 @@ def edited_weights(task: Task, part: Circuit) -> Changes:
     images = next(task.batches(N_TRIED)).images[:N_TRIED]
     quiet = replace(task.work, progress=False)
     some = replace(task, images=images, others=None, work=quiet)
-    own = {site: Circuit(part.source, {site: u}) for site, u in part.units.items()}
-    own = {site: circuit for site, circuit in own.items() if circuit.count}
+    own = dict[str, Circuit]()
+    for site, units in part.units.items():
+        if len(units):
+            own[site] = Circuit(part.source, {site: units})
     with task.running():
         ran = _modules_run(task.encoder, images)
         # Mostly the first way is right at all sites, and one look shows it.
@@ -128,7 +130,8 @@ def _candidates(
     after = [*ran[place], *(ran[place + 1] if place + 1 < len(ran) else [])]
     for name, module in reversed(before):
         if isinstance(module, nn.BatchNorm2d) and module.num_features == n_units:
-            weight, bias = module.weight.clone(), module.bias.clone()
+            weight = module.weight.clone()
+            bias = module.bias.clone()
             weight[units] = 0
             bias[units] = of_units[:, 0]
             # The mean is what the norm now gives for u.

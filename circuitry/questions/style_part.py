@@ -331,7 +331,9 @@ def style_means(
         torch.Size([2, 4])
     """
     places = torch.tensor(list(styles))
-    rows = [embeddings[places == i].mean(0) for i in range(int(places.max()) + 1)]
+    rows = list[Tensor]()
+    for place in range(int(places.max()) + 1):
+        rows.append(embeddings[places == place].mean(0))
     means = torch.stack(rows)
     return F.normalize(means - means.mean(0), dim=1)
 
