@@ -1,5 +1,6 @@
 """Numbers of the page on what holds a CLIP back in a style."""
 
+from collections import Counter
 from typing import Any
 
 from circuitry.comparison import mean_interval
@@ -78,6 +79,18 @@ units = table(f"{STUDY}/units")
 # Further settings are of the far domain alone.
 far = str(facts.loc[facts["setting"] != MAIN, "test_domain"].iloc[0])
 domains = sorted(set(all_answers["test_domain"]), key=lambda name: (name != far, name))
+n_domains = len(domains)
+rule_of_strength = (
+    f"**At equal cost.** Each edit gets the largest strength that costs the seen classes of the style at most "
+    f"{filled('{:.0%}', LOSS)} of right answers on training pictures. Pictures of the pair in the style, and test "
+    f"pictures, choose nothing."
+)
+near = (
+    "**What is near.** DomainDrop (Guo et al., ICCV 2023) drops channels that a discriminator of domains finds, during "
+    "training; Ding et al. (NeurIPS 2022) remove features of domains by training. Calibrated stacking (Chao et al., "
+    "2016) is the answer of generalized zero-shot learning to the bias towards seen classes. LEACE (Belrose et al., "
+    "2023) erases a concept from embeddings. Stacking and LEACE are in the table; the two trainings were not run."
+)
 questions = {claim.name: claim for claim in style_claims.CLAIMS}
 n_claims = len(verdicts)
 n_models = all_answers["run"].nunique()
@@ -172,7 +185,7 @@ rules = "---|" * n_columns
 # Does the part do more than edits of embeddings?
 answer_embeddings = (
     f"No. Moving the mean of the style, one vector, brings the pair to {with_interval(moved)} in {far}: the part minus "
-    f"this is {of_claim('above-embeddings')}. Where both cost seen classes {LOSS:.0%} of test pictures it is "
+    f"this is {of_claim('above-embeddings')}. Where both cost seen classes {filled('{:.0%}', LOSS)} of test pictures it is "
     f"{with_interval(at_loss(PART, far))} and {with_interval(at_loss(MOVED, far))}."
 )
 supported(
@@ -249,7 +262,8 @@ gain_of = {name: of_claim(name) for name in ("named-style", "aligned", "harmless
 answer_settings = (
     f"The part brings {MAIN} more than leave-out, which has not seen the style: {gain_of['named-style']}. More than "
     f"aligned, whose captions name no style: {gain_of['aligned']}. In the upper bound, where nothing is wrong, the "
-    f"pair changes by {gain_of['harmless']}."
+    f"pair changes by {gain_of['harmless']}: there, too, its pictures in the style neither found the part nor were "
+    f"spared. So whoever removes a part should spare each class that counts."
 )
 
 # Does a model fail where seen pictures already argue against a class?
@@ -298,9 +312,10 @@ n_point_pairs = points[claims.PAIR].nunique()
 answer_bias = (
     f"Yes. The bias, which needs no picture of the pair in the style, correlates with accuracy on the pair by "
     f"{in_words(of_bias, 'rho')} (corrected p {p_in_words(of_bias['p_holm'])}) over {n_points} models, within pairs. "
-    f"Of {len(names)} numbers the {MEASURES[strongest]} has the strongest correlation. As a claim over "
-    f"the edited models: {in_words(only(f'{STUDY}/verdicts', claim='bias'))}, "
-    f"{only(f'{STUDY}/verdicts', claim='bias')['verdict']}."
+    f"Of {len(names)} numbers the strongest correlation has the {MEASURES[strongest]}. It tells which training answers "
+    f"a pair, and not which pair is answered: between the two classes the correlation is "
+    f"{in_words(rho('bias', 'pair', 'held_out_alone'), 'rho')}, and within settings, where pairs differ, "
+    f"{in_words(rho('bias', 'setting', 'held_out_all'), 'rho')}."
 )
 supported("Yes.", of_bias["p_holm"] < claims.LEVEL and of_bias["low"] > 0)
 
@@ -362,11 +377,27 @@ n_sites = last_depth + 1
 late_share = by_depth[far].iloc[-LATE:].sum() / n_part
 at_the_end = by_depth[far].iloc[-1] / n_part
 answer_where = (
-    f"In {far} {at_the_end:.0%} of its {n_part:.0f} units lie at the last of {n_sites} depths, and {late_share:.0%} in "
+    f"In {far} {filled('{:.0%}', at_the_end)} of its {n_part:.0f} units lie at the last of {n_sites} depths, and {filled('{:.0%}', late_share)} in "
     f"the last {LATE}. A part found on other pictures of the same model shares "
     f"{with_interval(Interval(*mean_interval(np.array(same_model))))} of its units; parts of models with other pairs "
     f"{with_interval(Interval(*mean_interval(np.array(other_model))))}, and parts of other styles "
-    f"{with_interval(Interval(*mean_interval(np.array(other_style))))}. By chance it would be {UNITS_SHARE:.1%}."
+    f"{with_interval(Interval(*mean_interval(np.array(other_style))))}. By chance it would be {filled('{:.1%}', UNITS_SHARE)}."
+)
+
+n_in_parts = Counter(
+    unit
+    for key, of_key in parts.items()
+    if key.startswith(f"{far} ")
+    for unit in of_key
+)
+(common_site, common_unit), n_common = n_in_parts.most_common(1)[0]
+answer_cards = (
+    f"Since all models start from the same tower, their units can be named: channel {common_unit} of `{common_site}` "
+    f"is in {n_common} of {n_pairs} parts of {far}. The units that most parts share were looked at in one model, by the "
+    f"pictures of four styles that they respond to; this is a description, not a measurement. In {far} the early ones "
+    f"respond to outlines around empty surfaces, and the late ones to white paper beside thin black lines. In cartoons "
+    f"they respond to flat colour within thick outlines, and in paintings to the texture of brush strokes. One unit "
+    f"of many parts of cartoons is silent on black and white: the model tells styles by what is missing, too."
 )
 
 # What does the part do to the evidence of classes?
@@ -429,8 +460,15 @@ by_site = {
     if name.startswith("all units of ")
 }
 widest = sorted(by_site, key=lambda site: -by_site[site].value)[:2]
+about_kept = (
+    "What is lost of the gain in the margin (logit of the right class minus the largest logit of a seen class) where "
+    "some units keep the values that they had before the part was removed:"
+)
 widest_in_words = " and ".join(
     f"{site} ({filled('{:.0%}', by_site[site].value)})" for site in widest
+)
+answer_sites = (
+    f"Of single sites, keeping all units loses the most at {widest_in_words}."
 )
 own, by_random = lost_by_keeping(OWN_PAIR), lost_by_keeping(kept_names[2])
 answer_path = (
@@ -582,7 +620,7 @@ title_limit = "Moving one vector does more than removing the part of a style."
 supported(title_limit, over_pairs(MOVED).value > over_pairs(PART).value)
 readme_style = (
     f"{n_main} CLIPs, each of {n_pairs} pairs of classes held out of a style. In {far} they are right on "
-    f"{with_interval(whole)} of the pair. After removing the part of the style ({UNITS_SHARE:.1%} of the units or so, "
+    f"{with_interval(whole)} of the pair. After removing the part of the style ({filled('{:.1%}', UNITS_SHARE)} of the units or so, "
     f"found without the pair) it is {with_interval(part)}, after removing random units {with_interval(random)}, and "
     f"after moving the style's mean embedding {with_interval(moved)}. Between the two classes little changes: "
     f"{with_interval(alone_whole)} and {with_interval(alone_part)}. The "
