@@ -185,8 +185,8 @@ rules = "---|" * n_columns
 # Does the part do more than edits of embeddings?
 answer_embeddings = (
     f"No. Moving the mean of the style, one vector, brings the pair to {with_interval(moved)} in {far}: the part minus "
-    f"this is {of_claim('above-embeddings')}. Where both cost seen classes {filled('{:.0%}', LOSS)} of test pictures it is "
-    f"{with_interval(at_loss(PART, far))} and {with_interval(at_loss(MOVED, far))}."
+    f"this is {of_claim('above-embeddings')}. Where both cost seen classes {filled('{:.0%}', LOSS)} of test pictures "
+    f"it is {with_interval(at_loss(PART, far))} and {with_interval(at_loss(MOVED, far))}."
 )
 supported(
     "No.",
@@ -374,14 +374,18 @@ by_depth = main_units.groupby(["test_domain", "depth"])["n"].mean()
 last_depth = int(main_units["depth"].max())
 n_part = by_depth[far].sum()
 n_sites = last_depth + 1
+n_units = round(n_part / UNITS_SHARE, -1)
 late_share = by_depth[far].iloc[-LATE:].sum() / n_part
 at_the_end = by_depth[far].iloc[-1] / n_part
+of_same_model, of_other_model, of_other_style = (
+    with_interval(Interval(*mean_interval(np.array(shared))))
+    for shared in (same_model, other_model, other_style)
+)
 answer_where = (
-    f"In {far} {filled('{:.0%}', at_the_end)} of its {n_part:.0f} units lie at the last of {n_sites} depths, and {filled('{:.0%}', late_share)} in "
-    f"the last {LATE}. A part found on other pictures of the same model shares "
-    f"{with_interval(Interval(*mean_interval(np.array(same_model))))} of its units; parts of models with other pairs "
-    f"{with_interval(Interval(*mean_interval(np.array(other_model))))}, and parts of other styles "
-    f"{with_interval(Interval(*mean_interval(np.array(other_style))))}. By chance it would be {filled('{:.1%}', UNITS_SHARE)}."
+    f"In {far} {filled('{:.0%}', at_the_end)} of its {n_part:.0f} units lie at the last of {n_sites} depths, and "
+    f"{filled('{:.0%}', late_share)} in the last {LATE}. A part found on other pictures of the same model shares "
+    f"{of_same_model} of its units; parts of models with other pairs {of_other_model}, and parts of other styles "
+    f"{of_other_style}. By chance it would be {filled('{:.1%}', UNITS_SHARE)}."
 )
 
 n_in_parts = Counter(
@@ -393,8 +397,8 @@ n_in_parts = Counter(
 (common_site, common_unit), n_common = n_in_parts.most_common(1)[0]
 answer_cards = (
     f"Since all models start from the same tower, their units can be named: channel {common_unit} of `{common_site}` "
-    f"is in {n_common} of {n_pairs} parts of {far}. The units that most parts share were looked at in one model, by the "
-    f"pictures of four styles that they respond to; this is a description, not a measurement. In {far} the early ones "
+    f"is in {n_common} of {n_pairs} parts of {far}. The units that most parts share were looked at in one model, by "
+    f"the pictures of four styles that they respond to; this is a description, not a measurement. In {far} the early ones "
     f"respond to outlines around empty surfaces, and the late ones to white paper beside thin black lines. In cartoons "
     f"they respond to flat colour within thick outlines, and in paintings to the texture of brush strokes. One unit "
     f"of many parts of cartoons is silent on black and white: the model tells styles by what is missing, too."
@@ -620,8 +624,8 @@ title_limit = "Moving one vector does more than removing the part of a style."
 supported(title_limit, over_pairs(MOVED).value > over_pairs(PART).value)
 readme_style = (
     f"{n_main} CLIPs, each of {n_pairs} pairs of classes held out of a style. In {far} they are right on "
-    f"{with_interval(whole)} of the pair. After removing the part of the style ({filled('{:.1%}', UNITS_SHARE)} of the units or so, "
-    f"found without the pair) it is {with_interval(part)}, after removing random units {with_interval(random)}, and "
+    f"{with_interval(whole)} of the pair. After removing the part of the style (about {n_part:.0f} of "
+    f"{n_units:,} units, found without the pair) it is {with_interval(part)}, after removing random units {with_interval(random)}, and "
     f"after moving the style's mean embedding {with_interval(moved)}. Between the two classes little changes: "
     f"{with_interval(alone_whole)} and {with_interval(alone_part)}. The "
     f"[claims](docs/results/style.md) were written first: of {n_claims}, {n_borne_out} are borne out and "
