@@ -108,7 +108,7 @@ def written(tables: dict[str, pd.DataFrame], far: str) -> dict[str, pd.DataFrame
 def edited(config: Config, work: Work) -> dict[str, pd.DataFrame]:
     """Return the tables of all models, after this process has edited its share of them."""
     study = config.study
-    asked = {each.name: each for each in _asked(config)}
+    asked = {each.name: each for each in asked_models(config)}
     folders = dict[str, Path]()
     # Each process begins with its share. Then it reads the results of other processes, or edits what is missing.
     for name in work.rank.order(list(asked)):
@@ -144,7 +144,7 @@ class Asked:
         return f"{model}-{setting}-{self.domain}-without-{held_out}-seed{self.training.seed}{told}"
 
 
-def _asked(config: Config) -> Iterator[Asked]:
+def asked_models(config: Config) -> Iterator[Asked]:
     """Yield the models that the stopping rule of the claims lists, the most important first."""
     seeds = config.seeds
     if seeds is None:

@@ -74,7 +74,7 @@ def style_effects(
     elsewhere = test.where(~of_style)
     rows = list[Row]()
     whole = question.answered(test.embeddings)
-    rows += _rows(question, test, whole, {"edit": WHOLE, "rule": RULE})
+    rows += answer_rows(question, test, whole, {"edit": WHOLE, "rule": RULE})
     for name, edit in edits.items():
         answers = edit.answers(in_style, edit.strengths)
         after = dict(zip(edit.strengths, answers, strict=True))
@@ -82,13 +82,13 @@ def style_effects(
         of_rules |= {f"{AT_A_STRENGTH} {s:g}": s for s in edit.strengths[:: edit.every]}
         for rule, strength in of_rules.items():
             about = _about(name, rule, edit, strength)
-            rows += _rows(question, in_style, after[strength], about)
+            rows += answer_rows(question, in_style, after[strength], about)
         if name != RANDOM:
             # Other styles are asked about by one rule alone, since they take the most time.
             strength = of_rules[RULE]
             (answered,) = edit.answers(elsewhere, [strength])
             about = _about(name, RULE, edit, strength)
-            rows += _rows(question, elsewhere, answered, about)
+            rows += answer_rows(question, elsewhere, answered, about)
 
     rivals = unit_rivals(part, size, 0)
     if further:
@@ -99,7 +99,7 @@ def style_effects(
     cut = question.embeddings(in_style.images, list(rivals.values()))
     for (name, circuit), z in zip(rivals.items(), cut, strict=True):
         about = {"edit": name, "rule": RULE, "strength": size, "n_units": circuit.count}
-        rows += _rows(question, in_style, question.answered(z), about)
+        rows += answer_rows(question, in_style, question.answered(z), about)
     rows += _put_in(question, in_style, test, natural, ranked[size], drawn[size])
     facts = _facts(question, test, edits, chosen[RULE], further)
     return {
@@ -174,7 +174,7 @@ def _about(name: str, rule: str, edit: Edit, strength: float) -> Row:
     return {"edit": name, "rule": rule, "strength": strength, "n_units": n_units}
 
 
-def _rows(
+def answer_rows(
     question: StyleQuestion, pictures: Pictures, answers: Answers, about: Row
 ) -> Iterator[Row]:
     """Yield a row for each held-out class and for the seen classes: in the style, elsewhere, or in photographs."""
@@ -228,13 +228,13 @@ def _put_in(
         PUT_IN_RANDOM: (photographs, random, of_style),
         PUT_BACK: (in_style, part, question.mean_over(natural)),
     }
-    for row in _rows(question, photographs, whole, {"edit": WHOLE, "rule": RULE}):
+    for row in answer_rows(question, photographs, whole, {"edit": WHOLE, "rule": RULE}):
         yield {**row, "domain": natural}
     for name, (pictures, circuit, means) in patched.items():
         (z,) = question.embeddings(pictures.images, [circuit], means)
         answers = question.answered(z)
         about = {"edit": name, "rule": RULE, "n_units": circuit.count}
-        for row in _rows(question, pictures, answers, about):
+        for row in answer_rows(question, pictures, answers, about):
             yield row if name == PUT_BACK else {**row, "domain": natural}
 
 
