@@ -22,6 +22,7 @@ from torch.utils.hooks import RemovableHandle
 from circuitry.circuits.graph import Circuit
 from circuitry.encoder.baselines import Baseline
 from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.sites import INPUT
 from circuitry.encoder.task import Task
 from circuitry.encoder.unit_kinds import UnitKind
 from circuitry.interventions.kept_circuits import kept_embeddings
@@ -120,6 +121,8 @@ def _candidates(
         part: The units of this site.
         ran: The result of `_modules_run`.
     """
+    if site == INPUT:
+        return
     means = _means(baseline.values[site], encoder.kinds[site])
     n_units = encoder.count_units([site])[site]
     units = torch.from_numpy(part.units[site]).to(means.device)

@@ -247,13 +247,14 @@ class StylePart:
         records = self.records(self.n_used, len(self.images))
         for name in self.held_out:
             records += self.images.select(name, self.style)
-        used = set(part.source.provenance[PIXELS])
+        of_means = self._read(self.records(self.n_find + self.n_spare, self.n_mean))
+        used = {*part.source.provenance[PIXELS], *pixel_digests(of_means)}
         for record in records:
             images = self._read([record])
             if used & set(pixel_digests(images)):
                 raise InputError(
-                    f"{record.path} is to test the part of {self.style}, but an image with the same pixels has found "
-                    "it: remove one of the two files."
+                    f"{record.path} is to test the part of {self.style}, but an image with the same pixels was used "
+                    "to find it: remove one of the two files."
                 )
         if not records:
             raise InputError(
