@@ -399,9 +399,9 @@ answer_cards = (
     f"Since all models start from the same tower, their units can be named: channel {common_unit} of `{common_site}` "
     f"is in {n_common} of {n_pairs} parts of {far}. The units that most parts share were looked at in one model, by "
     f"the pictures of four styles that they respond to; this is a description, not a measurement. In {far} the early "
-    f"ones respond to outlines around empty surfaces, the late ones to white paper beside thin black lines. In cartoons "
-    f"they respond to flat colour within thick outlines, and in paintings to the texture of brush strokes. One unit "
-    f"of many parts of cartoons is silent on black and white: the model tells styles by what is missing, too."
+    f"ones respond to outlines around empty surfaces, the late ones to white paper beside thin black lines. In "
+    f"cartoons they respond to flat colour within thick outlines, and in paintings to the texture of brush strokes. "
+    f"One unit of many parts of cartoons is silent on black and white: the model tells styles by what is missing, too."
 )
 
 # What does the part do to the evidence of classes?
@@ -624,10 +624,10 @@ title_limit = "Moving one vector does more than removing the part of a style."
 supported(title_limit, over_pairs(MOVED).value > over_pairs(PART).value)
 readme_style = (
     f"{n_main} CLIPs, each of {n_pairs} pairs of classes held out of a style. In {far} they are right on "
-    f"{with_interval(whole)} of the pair. After removing the part of the style (about {n_part:.0f} of "
-    f"{n_units:,} units, found without the pair) it is {with_interval(part)}, after removing random units "
-    f"{with_interval(random)}, and after moving the style's mean embedding {with_interval(moved)}. Between the two classes little changes: "
-    f"{with_interval(alone_whole)} and {with_interval(alone_part)}. The "
-    f"[claims](docs/results/style.md) were written first: of {n_claims}, {n_borne_out} are borne out and "
-    f"{n_refuted} are refuted, among these that the part does more than edits of embeddings."
+    f"{with_interval(whole)} of the pair. After removing the part of the style (about {n_part:.0f} of {n_units:,} "
+    f"units, found without the pair) it is {with_interval(part)}, after removing random units "
+    f"{with_interval(random)}, and after moving the style's mean embedding {with_interval(moved)}. Between the two "
+    f"classes little changes: {with_interval(alone_whole)} and {with_interval(alone_part)}. The "
+    f"[claims](docs/results/style.md) were written first: of {n_claims}, {n_borne_out} are borne out and {n_refuted} "
+    f"are refuted, among these that the part does more than edits of embeddings."
 )
