@@ -320,7 +320,7 @@ def style_recovery(tables: Path, title: str) -> go.Figure:
     return style_curves.recovery(points, far, title)
 
 
-@figure("Which claims on the part of a style stand, however they are counted?", STYLE)
+@figure("Which claims stand?", STYLE)
 def style_verdicts(tables: Path, title: str) -> go.Figure:
     judgements = table(tables, "claims")
     return claim_charts.verdicts_by_way(judgements, style_claims.CLAIMS, title)
