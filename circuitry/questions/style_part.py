@@ -86,6 +86,9 @@ class StylePart:
             told: ``"texts"``: styles are told by texts that name them (`style_texts`). ``"folders"``: by the mean
                 embeddings of some of their images (`style_means`).
             texts: Class texts: ``"pooled"``, ``"own-style"`` (in the words of all styles) or templates.
+
+        Raises:
+            InputError: if folders are to tell styles, and a style has too few images.
         """
         templates = dict.fromkeys(
             chain.from_iterable(templates_of(texts, name) for name in images.domains)
@@ -96,8 +99,14 @@ class StylePart:
         question = cls(clip, images, style, None, weights, held_out)
         if told == "texts":
             return question
-        of_means = question.records(question.n_find + question.n_spare, question.n_mean)
-        records, read = read_images(clip, of_means)
+        before = question.n_find + question.n_spare
+        records, read = read_images(clip, question.records(before, question.n_mean))
+        seen = {record.domain for record in records}
+        if few := [name for name in images.domains if name not in seen]:
+            raise InputError(
+                f"Folders tell styles by the images of a class after the first {before}, but {', '.join(few)} has no "
+                "more images of any class: give more, or tell styles by texts (--told texts)."
+            )
         places = [images.domains.index(record.domain) for record in records]
         means = style_means(embedded(clip, read), places)
         return replace(question, style_weights=means)

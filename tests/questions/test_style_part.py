@@ -166,6 +166,11 @@ def test_images_that_are_all_used_leave_no_test(
         question(clip, toy, n_spare=2).tested(found)
 
 
+def test_folders_of_few_images_tell_no_styles(clip: Clip, toy: Path) -> None:
+    with pytest.raises(InputError, match="clipart, real, sketch has no more images"):
+        StylePart.of_folder(clip, DomainFolder(toy), "sketch", told="folders")
+
+
 def test_means_of_styles_by_plain_arithmetic() -> None:
     rows = np.random.default_rng(0).normal(size=(7, 5)).astype(np.float32)
     places = [2, 0, 2, 1, 2, 0, 2]
