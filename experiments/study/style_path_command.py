@@ -26,7 +26,7 @@ an own part of a class one percent. Test pictures alone are counted.
     python -m experiments.study style-path --data PACS --out runs/real
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -150,8 +150,10 @@ def _ask(config: Config, seed: int, settings: MixtureSettings) -> Path:
         test = question.run(tests.records)
         part = question.part.find(share=UNITS_SHARE)
         drawn = part.random(np.random.default_rng(seed))
-        other = replace(question, train=_later(question))
+        other = replace(question, train=later(question))
         again = other.part.find(share=UNITS_SHARE)
+        in_style = test.where(test.styles == question.place)
+        of_edits = edited_embeddings(question, in_style, part, drawn)
         trained = list[Row]()
         for aligned in (False, True):
             clip = _trained_further(
@@ -164,7 +166,7 @@ def _ask(config: Config, seed: int, settings: MixtureSettings) -> Path:
                 for row in _right(changed, changed.run(tests.records))
             ]
         tables = {
-            "evidence": pd.DataFrame(evidence(question, test, part, drawn)),
+            "evidence": pd.DataFrame(evidence(question, in_style, of_edits)),
             "path": pd.DataFrame(path(question, test, part, drawn)),
             "units": pd.concat(
                 [
@@ -187,7 +189,7 @@ def _ask(config: Config, seed: int, settings: MixtureSettings) -> Path:
     return folder
 
 
-def _later(question: StyleQuestion) -> DomainFolder:
+def later(question: StyleQuestion) -> DomainFolder:
     """Return the training pictures that find no part and fit no edit."""
     folder = question.train
     first = question.part.n_used + N_FIT
@@ -242,23 +244,32 @@ def _of_pair(question: StyleQuestion, labels: Tensor) -> Tensor:
     return torch.isin(labels, torch.tensor(pair))
 
 
-def evidence(
-    question: StyleQuestion, test: Pictures, part: Circuit, drawn: Circuit
-) -> Iterator[Row]:
-    """Yield mean logits of pictures of the pair and of seen classes in the style, before and after edits.
-
-    Logits are at the model's scale: ``own`` of a picture's class, ``other`` of the other held-out classes, and ``seen``
-    of all other seen classes.
-    """
-    pictures = test.where(test.styles == question.place)
+def edited_embeddings(
+    question: StyleQuestion, pictures: Pictures, part: Circuit, drawn: Circuit
+) -> dict[str, Tensor]:
+    """Return the embeddings of pictures by the whole model and after edits."""
     removed, random = question.embeddings(pictures.images, [part, drawn])
     (moved,) = embedding_edits(question)[MOVED].answers(pictures, [FULL])
-    of_edits = {
+    return {
         WHOLE: pictures.embeddings,
         PART: removed,
         RANDOM: random,
         MOVED: moved.embeddings,
     }
+
+
+def evidence(
+    question: StyleQuestion, pictures: Pictures, of_edits: Mapping[str, Tensor]
+) -> Iterator[Row]:
+    """Yield mean logits of pictures of the pair and of seen classes, before and after edits.
+
+    Logits are at the model's scale: ``own`` of a picture's class, ``other`` of the other held-out classes, and ``seen``
+    of all other seen classes.
+
+    Args:
+        pictures: Pictures in the style.
+        of_edits: Their embeddings by the name of the edit.
+    """
     own = F.one_hot(pictures.labels, len(question.classes)).bool()
     held_out = _of_pair(question, torch.arange(len(question.classes)))
     of_pair = _of_pair(question, pictures.labels)
@@ -304,15 +315,15 @@ def path(
         everything[site] = ~everything[site]
         kept[f"all units of {site}"] = everything
     nothing = {site: np.zeros_like(mask) for site, mask in pair.items()}
-    yield _answered(question, pictures, {}, nothing, WHOLE, "nothing")
+    yield answered(question, pictures, {}, nothing, WHOLE, "nothing")
     for edit, circuit in ((RANDOM, drawn), (PART, part)):
-        removed = _masks(circuit)
-        yield _answered(question, pictures, removed, nothing, edit, "nothing")
+        removed = units_of(circuit)
+        yield answered(question, pictures, removed, nothing, edit, "nothing")
     for name, masks in kept.items():
-        yield _answered(question, pictures, removed, masks, PART, name)
+        yield answered(question, pictures, removed, masks, PART, name)
 
 
-def _masks(circuit: Circuit) -> dict[str, np.ndarray]:
+def units_of(circuit: Circuit) -> dict[str, np.ndarray]:
     """Return a mask over the units of each site."""
     masks = dict[str, np.ndarray]()
     for site, scores in circuit.source.node_scores.items():
@@ -333,12 +344,12 @@ def _own_parts(question: StyleQuestion, names: Sequence[str]) -> dict[str, np.nd
         others = read_pictures(rest, question.clip.preprocess)
         asked = question.part.asked(question.class_weights, row, images)
         task = replace(asked, others=others)
-        for site, mask in _masks(own_part(task, share=OWN_SHARE)).items():
+        for site, mask in units_of(own_part(task, share=OWN_SHARE)).items():
             together[site] = together.get(site, False) | mask
     return together
 
 
-def _answered(
+def answered(
     question: StyleQuestion,
     pictures: Pictures,
     removed: dict[str, np.ndarray],
