@@ -16,12 +16,11 @@ from circuitry.data import DomainFolder
 from circuitry.models import load_clip
 from circuitry.models.shipped_weights import shipped_file
 from circuitry.runs import InputError, Rank, Work, WorkSettings
-from circuitry.training import ClipTraining, TrainingWork, clip_preset
+from circuitry.training import ClipTraining, clip_preset
 from experiments.study import (
     claims_report,
     real_claims,
     real_command,
-    real_models,
     sharing,
 )
 from experiments.study.checkpoint_accuracy import EvaluationSet, extract_accuracies
@@ -157,30 +156,6 @@ def test_bad_pictures_are_refused(pictures: Path, tmp_path: Path) -> None:
         file.unlink()
     with pytest.raises(InputError, match="car in sketch has 0 pictures"):
         study(root, tmp_path).images("train")
-
-
-@pytest.fixture
-def trained(monkeypatch: pytest.MonkeyPatch) -> list[tuple[pd.DataFrame, ClipTraining]]:
-    """What the trainer was asked for. It leaves the shipped weights as its checkpoints of epochs 2 and 3."""
-    asked: list[tuple[pd.DataFrame, ClipTraining]] = []
-
-    def train(
-        table: Path, out: Path, settings: ClipTraining, work: TrainingWork
-    ) -> Path:
-        asked.append((pd.read_csv(table, sep="\t"), settings))
-        folder = out / "checkpoints"
-        folder.mkdir(parents=True, exist_ok=True)
-        for epoch in (2, settings.epochs):
-            path = folder / f"epoch_{epoch}.safetensors"
-            path.unlink(missing_ok=True)
-            path.symlink_to(shipped_file("rn-tiny"))
-        return path
-
-    monkeypatch.setattr(real_models, "train_clip", train)
-    monkeypatch.setattr(
-        real_command, "clip_preset", lambda name: replace(clip_preset(name), epochs=3)
-    )
-    return asked
 
 
 def test_a_model_is_trained_on_its_mixture(
