@@ -52,7 +52,7 @@ def test_units_that_classes_need_are_spared() -> None:
     # The class needs the unit with the largest effect on the style, too.
     assert part.source.node_scores["units"].argmax() == SHARED
     assert part.units["units"].tolist() == [STYLE]
-    ranks = part.source.importance["units"]
+    ranks = part.source.ranked_by["units"]
     assert ranks.argsort()[::-1][:2].tolist() == [STYLE, SHARED]
 
 
@@ -88,7 +88,7 @@ def test_others_are_not_needed_and_change_nothing_beside_spared_tasks() -> None:
     )
     assert alone.units["units"].tolist() == beside.units["units"].tolist()
     np.testing.assert_array_equal(
-        alone.source.importance["units"], beside.source.importance["units"]
+        alone.source.ranked_by["units"], beside.source.importance["units"]
     )
 
 
