@@ -88,7 +88,7 @@ def test_others_are_not_needed_and_change_nothing_beside_spared_tasks() -> None:
     )
     assert alone.units["units"].tolist() == beside.units["units"].tolist()
     np.testing.assert_array_equal(
-        alone.source.ranked_by["units"], beside.source.importance["units"]
+        alone.source.ranked_by["units"], beside.source.ranked_by["units"]
     )
 
 
