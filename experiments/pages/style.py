@@ -218,6 +218,12 @@ answer_claims = (
 claim_rows = judgements.claim_rows(questions, verdicts)
 amendments = "\n".join(f"- Amendment of {line}" for line in style_claims.AMENDMENTS)
 
+about_margins = (
+    "*Borne out* and *refuted* are as in the study. A claim that allows a loss is refuted as soon as its interval lies "
+    "below zero, also within the loss that is allowed. *Other styles* counts the two held-out classes and all seen "
+    "classes as three."
+)
+
 # Does it matter what the model has seen?
 SETTINGS = (
     "natural-only",
