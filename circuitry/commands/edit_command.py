@@ -59,9 +59,9 @@ def main(config: Config) -> None:
         config.texts or "own-style",
     )
     part = question.find(share=config.share)
+    tested = question.tested(part)
     changed = interventions.edited_weights(question.task, part)
     clip.save(config.out, changed)
-    tested = question.tested(part)
     # What the file holds is what is measured.
     edited = models.load_clip(config.model, config.out, device=config.device)
     table = question.answers(tested, clip, "before").merge(

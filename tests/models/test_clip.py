@@ -55,6 +55,29 @@ WRITERS: dict[str, Callable[[dict[str, Tensor], Path], Path]] = {
 }
 
 
+def test_a_saved_model_is_the_same_in_open_clip_and_here(
+    clip: Clip, tiny: Tiny, tmp_path: Path
+) -> None:
+    path = tmp_path / "copy.pt"
+    clip.in_components().save(path)
+    assert load_clip(tiny.config, path).identity == clip.identity
+    value = torch.full_like(clip.encoder.tower.state_dict()["bn1.weight"], 0.25)
+    clip.save(path, {"bn1.weight": value})
+    plain = open_clip.create_model(NAME)
+    read = torch.load(path, weights_only=True)["state_dict"]
+    plain.load_state_dict(read, strict=True)
+    for name, weight in plain.state_dict().items():
+        given = value if name == "visual.bn1.weight" else tiny.state[name]
+        assert torch.equal(weight, given), name
+
+
+def test_a_tower_beside_the_model_is_not_saved(clip: Clip, tmp_path: Path) -> None:
+    other = replace(clip, encoder=Encoder.from_tower(copy.deepcopy(clip.encoder.tower)))
+    with pytest.raises(InputError, match="no module of the model"):
+        other.save(tmp_path / "other.pt")
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("kind", list(WRITERS))
 def test_checkpoints_of_every_kind_are_loaded(
     kind: str, tiny: Tiny, tmp_path: Path

@@ -1,0 +1,180 @@
+"""The command edit: the checkpoint is one of open_clip, which gives the accuracies of the table beside it."""
+
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import pandas as pd
+import pytest
+import torch
+from PIL import Image
+from torch import Tensor
+from torch.nn.functional import normalize
+
+from circuitry import DomainFolder, InputError, load_clip
+from circuitry.commands import run_command
+from circuitry.models.open_clip_models import SHIPPED_CONFIGS
+from circuitry.runs.command_line import read_line
+from experiments.drawn import DrawingSettings, write_toy
+from tests.support.scripts import command_module
+
+CLASSES, STYLES = ("fish", "star"), ("real", "sketch")
+N_IMAGES, N_USED = 26, 22
+OF_STYLES = (
+    "a photo of a {}.",
+    "a photo of the {}.",
+    "a sketch of a {}.",
+    "a sketch of the {}.",
+)
+
+
+@pytest.fixture(scope="module")
+def toy(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    few = DrawingSettings(0, N_IMAGES, classes=CLASSES, styles=STYLES)
+    folder = tmp_path_factory.mktemp("edit") / "toy"
+    return write_toy(folder, few, workers=1, progress=False)
+
+
+def edit(toy: Path, out: Path, *words: str) -> pd.DataFrame:
+    """Run the command, and return the table that it writes."""
+    module = command_module("edit")
+    line = ["--model", "rn-tiny", "--data", str(toy), "--out", str(out), *words]
+    config, _ = read_line(module.Config, ["--without-style", "sketch", *line])
+    module.main(config)
+    return pd.read_csv(out.with_suffix(".csv"))
+
+
+class Plain:
+    """A model of open_clip, with no code of the package."""
+
+    def __init__(self, checkpoint: Path | None = None) -> None:
+        open_clip.add_model_config(SHIPPED_CONFIGS / "rn-tiny.json")
+        made = open_clip.create_model_and_transforms("rn-tiny")
+        self.model: Any = made[0].eval()
+        self.prepare: Any = made[2]
+        self.tokens: Any = open_clip.get_tokenizer("rn-tiny")
+        if checkpoint is not None:
+            read = torch.load(checkpoint, weights_only=True)
+            self.model.load_state_dict(read["state_dict"], strict=True)
+
+    @torch.no_grad()
+    def texts(self) -> Tensor:
+        """Return the text weights of the classes in the words of both styles."""
+        rows = list[Tensor]()
+        for name in CLASSES:
+            prompts = [template.format(name) for template in OF_STYLES]
+            encoded = normalize(self.model.encode_text(self.tokens(prompts)), dim=1)
+            rows.append(encoded.mean(0))
+        return normalize(torch.stack(rows), dim=1)
+
+    @torch.no_grad()
+    def accuracy(self, paths: Sequence[Path], label: int) -> float:
+        pictures = [Image.open(path).convert("RGB") for path in paths]
+        images = torch.stack([self.prepare(picture) for picture in pictures])
+        answers = (self.model.encode_image(images) @ self.texts().T).argmax(1)
+        return float((answers == label).float().mean())
+
+
+def left(toy: Path, name: str, style: str, first: int = N_USED) -> list[Path]:
+    records = DomainFolder(toy).select(name, style)
+    return [record.path for record in records[first:]]
+
+
+CHOICES: dict[str, list[str]] = {
+    "texts": ["--share", "0.2"],
+    "folders": ["--share", "0.2", "--told", "folders"],
+    "held out": ["--share", "0.2", "--held-out", "star"],
+}
+
+
+@pytest.mark.parametrize("words", CHOICES.values(), ids=CHOICES.keys())
+def test_open_clip_alone_gives_the_accuracies_of_the_table(
+    toy: Path, tmp_path: Path, words: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "edited.pt"
+    table = edit(toy, out, *words)
+    load_clip("rn-tiny").save(tmp_path / "whole.pt")
+    edited, whole = Plain(out), Plain(tmp_path / "whole.pt")
+    assert list(table.columns) == ["domain", "class", "n_images", "before", "after"]
+    expected = list[tuple[str, str, int, float, float]]()
+    for style in STYLES:
+        for label, name in enumerate(CLASSES):
+            # No image of a held-out class in the style is used, so all of them test.
+            is_held_out = "--held-out" in words and (style, name) == ("sketch", "star")
+            paths = left(toy, name, style, 0 if is_held_out else N_USED)
+            shares = whole.accuracy(paths, label), edited.accuracy(paths, label)
+            expected.append((style, name, len(paths), *shares))
+    assert list(table.itertuples(index=False, name=None)) == expected
+    # The edit was large enough to be seen.
+    assert not table["after"].equals(table["before"])
+    printed = capsys.readouterr().out
+    assert "of 1104 units removed" in printed
+    assert str(out) in printed
+
+
+def test_folders_tell_a_style_that_the_model_has_no_word_for(
+    toy: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(toy / "real", tmp_path / "data" / "real")
+    shutil.copytree(toy / "sketch", tmp_path / "data" / "zyzzy")
+    out = tmp_path / "edited.pt"
+    words = ["--without-style", "zyzzy", "--texts", "pooled", "--share", "0.02"]
+    with pytest.raises(InputError, match="zyzzy"):
+        edit(tmp_path / "data", out, *words)
+    assert not out.exists()
+    table = edit(tmp_path / "data", out, *words, "--told", "folders")
+    assert set(table["domain"]) == {"real", "zyzzy"}
+    before = load_clip("rn-tiny").model.state_dict()
+    after = Plain(out).model.state_dict()
+    changed = {name for name in before if not torch.equal(before[name], after[name])}
+    assert changed
+    assert all(name.startswith("visual.") for name in changed)
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        ("--without-style ink", ["'ink'", "real, sketch"]),
+        ("--without-style sketch --held-out dog", ["'dog'", "fish, star"]),
+        ("--without-style sketch --domains sketch", ["'sketch'", "of others"]),
+    ],
+)
+def test_what_the_images_do_not_have_is_said_in_one_sentence(
+    toy: Path,
+    tmp_path: Path,
+    words: str,
+    named: list[str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    out = tmp_path / "edited.pt"
+    line = ["--model", "rn-tiny", "--data", str(toy), "--out", str(out)]
+    monkeypatch.setattr(sys, "argv", ["circuitry", "edit", *line, *words.split()])
+    with pytest.raises(SystemExit) as ended:
+        run_command()
+    assert ended.value.code == 2
+    printed = capsys.readouterr()
+    assert not printed.out
+    assert "Traceback" not in printed.err
+    said = " ".join(printed.err.split())
+    for word in named:
+        assert word in said
+    assert not list(tmp_path.iterdir())
+
+
+def test_without_images_for_a_test_nothing_is_written(
+    toy: Path, tmp_path: Path
+) -> None:
+    for style in STYLES:
+        for name in CLASSES:
+            folder = tmp_path / "data" / style / name
+            folder.mkdir(parents=True)
+            for path in left(toy, name, style, first=0)[:N_USED]:
+                shutil.copy(path, folder)
+    out = tmp_path / "edited.pt"
+    with pytest.raises(InputError, match="No image is left to test"):
+        edit(tmp_path / "data", out, "--share", "0.02")
+    assert not out.exists()
