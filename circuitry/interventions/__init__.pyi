@@ -3,7 +3,6 @@ from .copies import find_copies as find_copies
 from .curves import FaithfulnessCurve as FaithfulnessCurve
 from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves
-from .weights_without_units import edited_weights as edited_weights
 from .faithfulness import faithfulness_curve as faithfulness_curve
 from .faithfulness import measure_circuits as measure_circuits
 from .finding_circuits import find_circuit as find_circuit
@@ -29,3 +28,4 @@ from .transfer_tables import compare_transfer as compare_transfer
 from .transfer_tables import transfer_against_similarity as transfer_against_similarity
 from .transfer_tables import transfer_matrix as transfer_matrix
 from .transfer_tables import transfer_over_depth as transfer_over_depth
+from .weights_without_units import edited_weights as edited_weights
