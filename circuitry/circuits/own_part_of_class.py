@@ -116,9 +116,9 @@ def own_part(
         >>> copy = circuitry.own_part(task, share=0.02, without=[part])
         >>> np.intersect1d(part.units["layer4.0"], copy.units["layer4.0"]).size
         0
-        >>> from dataclasses import replace
-        >>> elephants = replace(task, metric=circuitry.class_logit(weights, label=2))
-        >>> of_style = circuitry.own_part(task, spare=[elephants], share=0.02)
+        >>> cars = circuitry.class_logit(weights, label=2)
+        >>> of_cars = circuitry.Task(encoder, others, cars, baseline=task.baseline)
+        >>> apart = circuitry.own_part(task, spare=[of_cars], share=0.02)
     """
     tasks = prepared(task)
     check_alike(
