@@ -29,4 +29,3 @@ from .transfer_tables import compare_transfer as compare_transfer
 from .transfer_tables import transfer_against_similarity as transfer_against_similarity
 from .transfer_tables import transfer_matrix as transfer_matrix
 from .transfer_tables import transfer_over_depth as transfer_over_depth
-from .weights_without_units import edited_weights as edited_weights
