@@ -15,17 +15,17 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "tokens of the package": 285_700,
+    "tokens of the package": 289_400,
     "tokens a line of code": 8.51,
     "comprehensions in 1,000 lines": 27.5,
     "assignments to tuples in 1,000 lines": 9.63,
     "conditional expressions in 1,000 lines": 13.8,
-    "classes": 220,
-    "classes of settings": 33,
+    "classes": 222,
+    "classes of settings": 34,
     "modules that attribute loads": 89,
     "names at the top": 38,
-    "tokens of experiments": 134_500,
-    "tokens of tests": 418_200,
+    "tokens of experiments": 150_100,
+    "tokens of tests": 433_700,
 }
 
 

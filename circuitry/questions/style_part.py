@@ -352,5 +352,5 @@ def embedded(
     clip: Clip, images: Float[Tensor, "images 3 h w"]
 ) -> Float[Tensor, "images d"]:
     """Return the embeddings of images [images, d], of length 1."""
-    batches = [clip.encoder(batch) for batch in torch.split(images, BATCH)]
+    batches = list(map(clip.encoder, torch.split(images, BATCH)))
     return F.normalize(torch.cat(batches).float(), dim=1)
