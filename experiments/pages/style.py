@@ -32,6 +32,8 @@ PATH = "style_path"
 MAIN = "cg-high"
 written_on = "3 December 2026"
 LOSS = 0.05
+HALF = 0.5
+"""Right answers between two classes by guessing; and what the path was predicted to take, at least."""
 LATE = 5
 """The last depths, which are counted together."""
 KEPT_COLUMNS = [
@@ -477,10 +479,23 @@ about_kept = (
 widest_in_words = " and ".join(
     f"{site} ({filled('{:.0%}', by_site[site].value)})" for site in widest
 )
+own = lost_by_keeping(OWN_PAIR)
+by_random = lost_by_keeping(kept_names[2])
+says_half = "holds a half" if own.low < HALF < own.high else "does not hold a half"
+answer_predictions = (
+    f"Predicted were a rise in pictures of the pair that is larger than in pictures of seen classes, which is so; a "
+    f"loss of at least half of the gain, whose interval {says_half}, and more than with random units, which is so; "
+    f"and the order of shared units above, which is so."
+)
+supported(
+    "which is so",
+    changed(PART, "pair", "own").low > changed(PART, "seen", "own").high
+    and own.low > by_random.high
+    and min(same_model) > max(other_model) > np.mean(other_model) > max(other_style),
+)
 answer_sites = (
     f"Of single sites, keeping all units loses the most at {widest_in_words}."
 )
-own, by_random = lost_by_keeping(OWN_PAIR), lost_by_keeping(kept_names[2])
 answer_path = (
     f"Removing the part raises the logit of the right class of the pair against seen classes by "
     f"{filled('{:.1f}', changed(PART, 'pair', 'own'))}, and by {filled('{:.1f}', changed(PART, 'seen', 'own'))} in "
@@ -547,7 +562,7 @@ answer_training = (
     f"One further pass over the same pictures with captions that name no style brings the pair from "
     f"{filled('{:.0%}', first_of(WHOLE))} to {filled('{:.0%}', after_training('no style', 'pair'))}, with the captions "
     f"as before to {filled('{:.0%}', after_training('as before', 'pair'))}. Minus moving the mean it is "
-    f"{filled('{:+.0f}', of_difference)} points."
+    f"{filled('{:+.0f}', of_difference)} points, which was predicted to be below zero."
 )
 
 # Does another tower change a verdict?
@@ -625,15 +640,28 @@ answer_towers = (
 )
 
 # The list of results and the README
-title_style = "A style's mean holds back what was not seen in it; units that do so are found, and one vector does more."
+title_style = (
+    "What a CLIP has not seen in a style it may know: the style itself argues against the class, through the class's "
+    "own units."
+)
+supported(
+    title_style,
+    part.low > whole.high and own.low > by_random.high and alone_whole.low > HALF,
+)
 title_limit = "Moving one vector does more than removing the part of a style."
 supported(title_limit, over_pairs(MOVED).value > over_pairs(PART).value)
+n_removed = answers[
+    (answers["edit"] == PART)
+    & (answers["setting"] == MAIN)
+    & (answers["test_domain"] == far)
+    & (answers["place"] == "style")
+]["n_units"].mean()
 readme_style = (
-    f"{n_main} CLIPs, each of {n_pairs} pairs of classes held out of a style. In {far} they are right on "
-    f"{with_interval(whole)} of the pair. After removing the part of the style (about {n_part:.0f} of {n_units:,} "
-    f"units, found without the pair) it is {with_interval(part)}, after removing random units "
-    f"{with_interval(random)}, and after moving the style's mean embedding {with_interval(moved)}. Between the two "
-    f"classes little changes: {with_interval(alone_whole)} and {with_interval(alone_part)}. The "
-    f"[claims](docs/results/style.md) were written first: of {n_claims}, {n_borne_out} are borne out and {n_refuted} "
-    f"are refuted, among these that the part does more than edits of embeddings."
+    f"{n_main} of these CLIPs, edited. In {far} they are right on {with_interval(whole)} of the pair that was held out "
+    f"of it, and between its two classes on {with_interval(alone_whole)}. After removing the units that tell the style "
+    f"and that classes do not need ({n_removed:.0f} of {n_units:,.0f} on average, found without the pair), it is "
+    f"{with_interval(part)}, after as many random units {with_interval(random)}. In {n_path_pairs} models "
+    f"{filled('{:.0%}', own)} of the gain is lost if the units that recognise the pair keep their values. Moving the "
+    f"mean embedding of the style does more, {with_interval(moved)}: [the claim that the part does "
+    f"more](docs/results/style.md) is refuted. `circuitry edit --without-style` writes such a checkpoint."
 )
