@@ -19,13 +19,25 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from circuitry import CausalChecks, Clip, DomainFolder, left_rule
+from circuitry import (
+    CausalChecks,
+    Clip,
+    DomainFolder,
+    Task,
+    left_rule,
+    mean_baseline,
+)
 from circuitry.circuits import own_part
-from circuitry.encoder import Counterfactual
+from circuitry.encoder import Baseline, Counterfactual
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.modes import own_modes
 from circuitry.gates.fisher import normal_ranks
-from circuitry.interventions import circuit_of, find_copies, lesion
+from circuitry.interventions import (
+    circuit_of,
+    edited_weights,
+    find_copies,
+    lesion,
+)
 from circuitry.models import FolderBaseline
 from experiments.representations.embeddings import embed_images, embed_texts
 from experiments.representations.representation_folder import (
@@ -58,7 +70,8 @@ ELSEWHERE = {
     "extract_samples": "as sample_activations",
     "zero_shot_heads": "returns functions",
     **dict.fromkeys(
-        ("own_part", "lesion", "find_copies"), "below, on a class that is recognised"
+        ("own_part", "lesion", "find_copies", "edited_weights"),
+        "below, on a class that is recognised",
     ),
 }
 """Public functions of a model that are not called here, and why."""
@@ -94,10 +107,20 @@ OF_STREAM = ("direct_effects", "direct_vectors", "attribute_components")
 CLASSES = planted_classes()
 RECOGNISED = replace(CLASSES.task(0), work=QUIET)
 PART = circuit_of(RECOGNISED, {"units": [0, 1]})
+
+
+def mean_of(task: Task) -> Baseline:
+    return mean_baseline(task.encoder, task.images, per="unit")
+
+
 METHODS: dict[str, Callable[[World], Any]] = {
     "own_part": lambda w: own_part(RECOGNISED, share=0.1),
     "find_copies": lambda w: find_copies(RECOGNISED, RECOGNISED, share=0.1, most=2),
     "lesion": lambda w: lesion({("a", "x"): RECOGNISED}, {("a", "x"): PART}),
+    "edited_weights": lambda w: edited_weights(
+        replace(w.in_stream, baseline=mean_of(w.in_stream)),
+        circuit_of(w.in_stream, {w.in_stream.encoder.sites[2]: [0, 1]}),
+    ),
     "Clip.text_weights": lambda w: w.one(Clip).text_weights(
         ["axe", "cat"], cache_dir=w.scratch
     ),

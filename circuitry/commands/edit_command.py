@@ -14,9 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from circuitry import data, interventions, models, questions
+from circuitry import comparison, data, interventions, models, questions
 from circuitry.circuits.circuit_settings import OwnShare
-from circuitry.comparison import write_named_table
 from circuitry.data.shared_options import HeldOut
 from circuitry.models.options import ModelOptions, TextsChoice
 
@@ -67,7 +66,7 @@ def main(config: Config) -> None:
     table = question.answers(tested, clip, "before").merge(
         question.answers(tested, edited.with_decoding(config.decoding), "after")
     )
-    write_named_table(config.out.with_suffix(".csv"), table)
+    comparison.write_named_table(config.out.with_suffix(".csv"), table)
     n_units = sum(len(scores) for scores in part.source.node_scores.values())
     print(f"{part.count} of {n_units} units removed")
     print(in_short(table, question).to_string(float_format="{:.2f}".format))

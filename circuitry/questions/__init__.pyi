@@ -18,5 +18,6 @@ from .pictures_of_class import pictures_of_a_class as pictures_of_a_class
 from .question_settings import ExtractionSettings as ExtractionSettings
 from .question_settings import OneClassSettings as OneClassSettings
 from .style_part import StylePart as StylePart
+from .style_part import embedded as embedded
 from .style_part import style_means as style_means
 from .style_part import style_texts as style_texts

@@ -351,6 +351,17 @@ def style_means(
 def embedded(
     clip: Clip, images: Float[Tensor, "images 3 h w"]
 ) -> Float[Tensor, "images d"]:
-    """Return the embeddings of images [images, d], of length 1."""
+    """Return the embeddings of images [images, d], of length 1.
+
+    Args:
+        clip: The model.
+        images: Images as the model reads them.
+
+    Example:
+        >>> from circuitry.questions import embedded
+        >>> _, images = circuitry.models.read_images(clip, folder.records[:2])
+        >>> embedded(clip, images).norm(dim=1).round(decimals=3)
+        tensor([1., 1.])
+    """
     batches = list(map(clip.encoder, torch.split(images, BATCH)))
     return F.normalize(torch.cat(batches).float(), dim=1)

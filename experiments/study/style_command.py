@@ -81,10 +81,11 @@ def main(config: Config) -> Written | None:
         "The verdict on each claim in every way to count; ways that do not apply are empty.",
     )
     first = tables["strengths"]["model"] == config.models[0]
-    report.figure(
-        recovery(curves(tables["strengths"][first]), config.far),
-        "Right answers on the held-out pair against right answers on seen classes, while edits get stronger.",
-    )
+    if first.any():
+        report.figure(
+            recovery(curves(tables["strengths"][first]), config.far),
+            "Right answers on the held-out pair against right answers on seen classes, while edits get stronger.",
+        )
     report.table(tables["verdicts"], "Verdicts.")
     report.table(tables["claims"], "All measures, in every way to count.")
     out = config.out / "style-results"

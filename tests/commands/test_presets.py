@@ -18,6 +18,7 @@ NEEDED = {
     "compare": ["--model", "x", "--data", "x"],
     "own-parts": ["--model", "x", "--data", "x"],
     "find": ["--model", "x", "--data", "x", "--class", "x"],
+    "edit": ["--model", "x", "--data", "x", "--without-style", "x"],
     "evaluate": ["--model", "x", "--data", "x"],
     "mixtures": ["--data", "x"],
     "generalization": ["--runs", "x", "--data", "x"],
