@@ -663,5 +663,5 @@ readme_style = (
     f"{with_interval(part)}, after as many random units {with_interval(random)}. In {n_path_pairs} models "
     f"{filled('{:.0%}', own)} of the gain is lost if the units that recognise the pair keep their values. Moving the "
     f"mean embedding of the style does more, {with_interval(moved)}: [the claim that the part does "
-    f"more](docs/results/style.md) is refuted. `circuitry edit --without-style` writes such a checkpoint."
+    f"more](docs/results/style.md) is refuted. The command `edit` writes such a checkpoint."
 )
