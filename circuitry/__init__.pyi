@@ -40,6 +40,7 @@ from .encoder.task import Task as Task
 from .gates.patches import Patch as Patch
 from .gates.patches import patched as patched
 from .gates.patching import patch_effects as patch_effects
+from .interventions.explaining import explain as explain
 from .interventions.faithfulness import faithfulness_curve as faithfulness_curve
 from .interventions.finding_circuits import find_circuit as find_circuit
 from .interventions.judgement import judge_circuit as judge_circuit

@@ -35,6 +35,7 @@ from circuitry.gates.fisher import normal_ranks
 from circuitry.interventions import (
     circuit_of,
     edited_weights,
+    explain,
     find_copies,
     lesion,
 )
@@ -68,6 +69,7 @@ ELSEWHERE = {
     "site_named": "runs nothing",
     "tower_speed": "returns times",
     "extract_samples": "as sample_activations",
+    "explain": "below, with texts",
     "zero_shot_heads": "returns functions",
     **dict.fromkeys(
         ("own_part", "lesion", "find_copies", "edited_weights"),
@@ -123,6 +125,9 @@ METHODS: dict[str, Callable[[World], Any]] = {
     ),
     "Clip.text_weights": lambda w: w.one(Clip).text_weights(
         ["axe", "cat"], cache_dir=w.scratch
+    ),
+    "explain": lambda w: explain(
+        w.one(Clip), w.task.images[0], ["axe", "cat"], n_units=2
     ),
     "Clip.shown": lambda w: w.one(Clip).shown(w.task.images),
     "Counterfactual": lambda w: Counterfactual(w.one(Tensor)).run(

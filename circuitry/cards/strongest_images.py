@@ -12,7 +12,6 @@ active in images where it has no effect. The memory of the pass does not grow wi
 """
 
 import hashlib
-import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,9 +19,6 @@ from typing import IO, Any, NamedTuple
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from einops import rearrange
-from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
@@ -42,78 +38,13 @@ from circuitry.data.domains import ImageRecord
 from circuitry.data.folds import ItemKey, item_of
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.task import Task
+from circuitry.encoder.unit_maps import map_grid, unit_maps
 from circuitry.models.clip import Clip
 from circuitry.runs.arguments import Count, checked
 from circuitry.runs.arrays import write_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
 from circuitry.runs.manifest import write_json
-
-MAP_SIDE = 8
-"""Largest height and width of a map. A larger map is reduced by max pooling."""
-
-
-def unit_maps(
-    encoder: Encoder,
-    site: str,
-    activation: Float[Tensor, "batch ..."],
-    units: Tensor,
-) -> Float[Tensor, "batch units positions"]:
-    """Return the activation of some units at every position of a site. All positions lie along one axis.
-
-    Args:
-        encoder: The encoder.
-        site: The site.
-        activation: Activation of the site.
-        units: Indices of the units.
-    """
-    chosen = activation.movedim(encoder.unit_dim(site), 1).index_select(1, units)
-    # A head has a vector at each position. Its activation is the length of the vector.
-    if encoder.kinds[site].is_vector:
-        chosen = chosen.norm(dim=-1)
-    return chosen.reshape(*chosen.shape[:2], -1)
-
-
-def map_grid(
-    encoder: Encoder,
-    site: str,
-    maps: Float[Tensor, "batch units positions"],
-) -> Tensor | None:
-    """Arrange activations at positions as maps over the image [batch, units, height, width].
-
-    A map has at most `MAP_SIDE` rows and columns; a larger map is reduced by max pooling. Activations of tokens before
-    the patches, such as the class token, are left out.
-
-    Args:
-        encoder: The encoder.
-        site: The site.
-        maps: Activations of the units at all positions of the site.
-
-    Returns:
-        The maps, or None if the positions of the site do not form a grid over the image.
-    """
-    positions = maps.shape[-1]
-    # A single position: after pooling, or a class token alone, a unit describes the whole image.
-    if positions == 1:
-        return None
-    grid = encoder.chain.grid
-    if grid is not None and positions == len(grid):
-        maps = maps[..., len(grid.first) :]
-        rows = grid.height
-    else:
-        # Positions of a convolution. The number of rows follows from the shape of the image.
-        height, width = encoder.image_size
-        rows = round((positions * height / width) ** 0.5)
-        # If the positions do not fill a grid, they do not lie in the image.
-        if rows * (positions // rows) != positions:
-            return None
-    cells = rearrange(maps, "b u (h w) -> b u h w", h=rows)
-    factor = math.ceil(max(cells.shape[2:]) / MAP_SIDE)
-    if factor == 1:
-        return cells
-    # ceil_mode keeps a last row or column that does not fill a cell.
-    return F.max_pool2d(cells, factor, ceil_mode=True)
-
 
 UnitsBySite = Mapping[str, np.ndarray]
 """Indices of units, by site."""

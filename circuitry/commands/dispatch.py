@@ -29,6 +29,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "are the circuits of my model shared between the domains of my images?",
     ),
     "check": ("circuits", "do circuits recover the answer, and in other domains, too?"),
+    "explain": ("look inside", "why does a model give its answer to one picture?"),
     "cards": ("look inside", "what does each unit of the circuits respond to?"),
     "explore": ("look inside", "a page to look into circuits, units and images"),
     "train-sae": ("models", "train a sparse autoencoder on activations"),

@@ -7,6 +7,7 @@ from .baselines import mean_baseline as mean_baseline
 from .chain import Chain as Chain
 from .chain import linked_stages as linked_stages
 from .encoder import Encoder as Encoder
+from .metrics import ClassLogOdds as ClassLogOdds
 from .metrics import Metric as Metric
 from .metrics import MetricOfClass as MetricOfClass
 from .metrics import class_logit as class_logit

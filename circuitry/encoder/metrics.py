@@ -138,6 +138,27 @@ def log_odds(
     return answers.gather(-1, of_class)[..., 0] - others.logsumexp(-1)
 
 
+@dataclass(frozen=True, eq=False)
+class ClassLogOdds(ClassLogit):
+    """The log-odds of one class among all classes, log p - log(1 - p), in double precision.
+
+    With two classes this is the difference of their logits. Without a ``scale``, `SCALE` multiplies the cosines.
+
+    Example:
+        >>> from circuitry.encoder import ClassLogOdds
+        >>> against_first = ClassLogOdds(weights[:2], label=1, scale=100.0)
+        >>> against_first(encoder(images)).shape    # one number per image
+        torch.Size([4])
+    """
+
+    name: str = "log-odds"
+    """Name of the metric."""
+
+    def __call__(self, embedding: Float[Tensor, "batch d"]) -> Float[Tensor, " batch"]:
+        rows = torch.full(embedding.shape[:1], self.label, device=embedding.device)
+        return log_odds(self.log_answers(embedding), rows)
+
+
 @checked
 def class_logit(
     weights: Float[Tensor, "classes d"], label: Natural, scale: Positive | None = None

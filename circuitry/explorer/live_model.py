@@ -22,7 +22,6 @@ from torch import Tensor
 
 from circuitry.cards.card_jobs import exact_baselines
 from circuitry.cards.circuit_units import CircuitUnits
-from circuitry.cards.strongest_images import unit_maps
 from circuitry.circuits.graph import Circuit
 from circuitry.data.domains import ImageRecord
 from circuitry.data.folds import Key
@@ -31,6 +30,7 @@ from circuitry.encoder.baselines import Baseline, Counterfactual
 from circuitry.encoder.doubles import in_double
 from circuitry.encoder.site_activations import clean_activations
 from circuitry.encoder.task import Task
+from circuitry.encoder.unit_maps import unit_maps
 from circuitry.explorer.model_view import circuit_embeddings, image_answers
 from circuitry.explorer.view_files import Effects, Replacement
 from circuitry.interventions.kept_circuits import kept_embeddings

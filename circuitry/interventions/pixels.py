@@ -20,7 +20,7 @@ from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import rows_that_fit
 from circuitry.gates.patches import Patch, patched
 from circuitry.interventions.kept_circuits import ablate_all_but
-from circuitry.runs.arguments import Natural, checked
+from circuitry.runs.arguments import Count, Natural, checked
 from circuitry.runs.errors import InputError
 
 POINTS = 32
@@ -29,7 +29,7 @@ POINTS = 32
 
 @checked
 def logit_pixels(
-    task: Task, circuit: Circuit | None = None
+    task: Task, circuit: Circuit | None = None, *, n_points: Count = POINTS
 ) -> Float[Tensor, "batch h w"]:
     """Return the contribution of each pixel to the metric.
 
@@ -38,6 +38,7 @@ def logit_pixels(
     Args:
         task: The images, the metric, and the baseline of ablated units.
         circuit: The circuit whose units are kept (default: the whole encoder).
+        n_points: Number of points on the path.
 
     Returns:
         A map [h, w] for each image, summed over colours.
@@ -62,7 +63,7 @@ def logit_pixels(
                 ends = task.baseline.select(images)
                 patches = ablate_all_but(task.encoder, circuit, ends)
             with patched(task.encoder, patches):
-                maps.append(_pixels(task, batch.images, target))
+                maps.append(_pixels(task, batch.images, target, n_points))
     return torch.cat(maps)
 
 
@@ -123,11 +124,16 @@ def unit_pixels(task: Task, site: str, unit: Natural) -> Float[Tensor, "batch h 
         )
 
 
-def _pixels(task: Task, images: Tensor, target: Callable[[Tensor], Tensor]) -> Tensor:
+def _pixels(
+    task: Task,
+    images: Tensor,
+    target: Callable[[Tensor], Tensor],
+    n_points: int = POINTS,
+) -> Tensor:
     """Return a map for each image: integrated gradients of a target, summed over colours."""
     # captum needs at least one row for each image in a batch, even if memory is short.
     rows = max(len(images), rows_that_fit(task.encoder, task.work.memory_gib))
     effects: Tensor = IntegratedGradients(target).attribute(
-        images, n_steps=POINTS, method="gausslegendre", internal_batch_size=rows
+        images, n_steps=n_points, method="gausslegendre", internal_batch_size=rows
     )
     return effects.detach().sum(1)

@@ -27,14 +27,13 @@ log = logging.getLogger(__name__)
 
 @checked
 @dataclass(frozen=True, kw_only=True)
-class ModelOptions:
-    """Options that name a model, what its units are, and the images.
+class LoadingOptions:
+    """Options that name a model, where it runs, and what its units are.
 
     Example:
-        >>> from circuitry.models import ModelOptions
-        >>> options = ModelOptions(model="rn-tiny", data=Path("DomainNet"), classes=("clock",))
-        >>> options.images().classes
-        ('clock',)
+        >>> from circuitry.models.options import LoadingOptions
+        >>> LoadingOptions(model="rn-tiny").loaded(components=True).encoder.kinds["layer1.0.act1"].name
+        'hidden channel'
     """
 
     NOT_BOTH: ClassVar = (("checkpoint", "pretrained"),)
@@ -49,18 +48,6 @@ class ModelOptions:
     """Local file of the weights. Give this or --pretrained; give neither for a model that brings its weights."""
     pretrained: str | None = None
     """The library's tag of pretrained weights, instead of a checkpoint."""
-    probe: str | None = None
-    """The split whose images are used to fit a linear probe, such as train for the lists <domain>_train.txt. The probe
-    replaces the class texts of a model that reads no text."""
-    data: Path
-    """Folder of the images, which lie in <domain>/<class>/<file>."""
-    split: str | None = "test"
-    """The split whose images are used, such as test for the lists <domain>_test.txt. It is ignored if the folder has no
-    lists."""
-    classes: Annotated[tuple[str, ...] | None, DISTINCT] = None
-    """Classes to look at (default: all classes)."""
-    domains: Annotated[tuple[str, ...] | None, DISTINCT] = None
-    """Domains to look at (default: all domains)."""
     decoding: Decoding = "upright"
     device: str = "cpu"
     """Where the model runs: cpu, cuda or mps. If several processes share a machine, each process takes its own GPU."""
@@ -77,25 +64,20 @@ class ModelOptions:
     a released autoencoder write blocks.9.hook_resid_post=org/name. With --units components, a transcoder replaces the
     neurons of an MLP: blocks.9.hook_mlp_out=PATH."""
 
-    def clip(self, rank: Rank = ALONE, *, components: bool = False) -> "models.Clip":
+    def loaded(self, rank: Rank = ALONE, *, components: bool = False) -> "models.Clip":
         """Load the model on the device of this process, with the units and autoencoders that the options name.
 
         Args:
             rank: Which of the processes of this machine this process is.
             components: Whether heads, neurons and hidden channels are the units if the option ``units`` was not given.
         """
-        device = rank.device(self.device)
         clip = models.load_clip(
-            self.model, self.checkpoint, self.pretrained, device
-        ).with_decoding(self.decoding)
-        # A classifier has outputs in place of texts. The table says which outputs belong to which class.
-        table = self.data / "classes.tsv"
-        if self.probe is not None:
-            clip = models.linear_probe(clip, self._seen_by_the_probe())
-        elif isinstance(clip, models.Classifier) and (
-            table.is_file() or not clip.classes
-        ):
-            clip = clip.with_classes(models.read_outputs(table))
+            self.model, self.checkpoint, self.pretrained, rank.device(self.device)
+        )
+        return self.with_units(clip.with_decoding(self.decoding), components)
+
+    def with_units(self, clip: "models.Clip", components: bool) -> "models.Clip":
+        """Return a model with the units, autoencoders and precision that the options name; see `loaded`."""
         # If autoencoders are given without --units, their features encode the outputs of blocks, not components.
         if self.units == "components" or (
             self.units is None and components and not self.sae
@@ -112,6 +94,47 @@ class ModelOptions:
                 raise
             log.warning("Circuits are made of channels. %s", error)
             return clip
+
+
+@checked
+@dataclass(frozen=True, kw_only=True)
+class ModelOptions(LoadingOptions):
+    """Options that name a model, what its units are, and the images.
+
+    Example:
+        >>> from circuitry.models import ModelOptions
+        >>> options = ModelOptions(model="rn-tiny", data=Path("DomainNet"), classes=("clock",))
+        >>> options.images().classes
+        ('clock',)
+    """
+
+    probe: str | None = None
+    """The split whose images are used to fit a linear probe, such as train for the lists <domain>_train.txt. The probe
+    replaces the class texts of a model that reads no text."""
+    data: Path
+    """Folder of the images, which lie in <domain>/<class>/<file>."""
+    split: str | None = "test"
+    """The split whose images are used, such as test for the lists <domain>_test.txt. It is ignored if the folder has no
+    lists."""
+    classes: Annotated[tuple[str, ...] | None, DISTINCT] = None
+    """Classes to look at (default: all classes)."""
+    domains: Annotated[tuple[str, ...] | None, DISTINCT] = None
+    """Domains to look at (default: all domains)."""
+
+    def clip(self, rank: Rank = ALONE, *, components: bool = False) -> "models.Clip":
+        """Return the model as `loaded`, with the probe or the classes of the folder of images."""
+        clip = models.load_clip(
+            self.model, self.checkpoint, self.pretrained, rank.device(self.device)
+        ).with_decoding(self.decoding)
+        # A classifier has outputs in place of texts. The table says which outputs belong to which class.
+        table = self.data / "classes.tsv"
+        if self.probe is not None:
+            clip = models.linear_probe(clip, self._seen_by_the_probe())
+        elif isinstance(clip, models.Classifier) and (
+            table.is_file() or not clip.classes
+        ):
+            clip = clip.with_classes(models.read_outputs(table))
+        return self.with_units(clip, components)
 
     def _seen_by_the_probe(self) -> "tuple[circuitry.data.ImageRecord, ...]":
         fitted = self.images_of(self.probe).records

@@ -1,4 +1,7 @@
 from . import figures as figures
+from .explanation_page import ExplainedPage as ExplainedPage
+from .explanation_page import Strip as Strip
+from .explanation_page import write_explanations as write_explanations
 from .figure_files import write_figure as write_figure
 from .figures.pictures import contact_sheet as contact_sheet
 from .figures.style import measure_name as measure_name

@@ -9,6 +9,7 @@ from circuitry.circuits.component_effects import DirectEffects
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.comparison.comparison import Comparison
 from circuitry.interventions.curves import FaithfulnessCurve
+from circuitry.interventions.explanation import Explanation
 from circuitry.interventions.scores_beside_effects import AttributionCheck
 from circuitry.reports.figures.circuit_graphs import circuit_drawing
 from circuitry.reports.figures.heatmaps import component_heatmap
@@ -16,6 +17,7 @@ from circuitry.reports.figures.lines import (
     attribution_against_patching,
     faithfulness_curves,
 )
+from circuitry.reports.figures.pictures import explanation_drawing
 from circuitry.reports.figures.style import measure_name
 from circuitry.reports.sections.compared import draw_matrix
 from circuitry.runs.arguments import checked
@@ -27,6 +29,7 @@ Plotted = (
     | DirectEffects
     | Comparison
     | AttributionCheck
+    | Explanation
 )
 """Types of results that `plot` draws."""
 
@@ -44,6 +47,7 @@ def plot(result: Plotted) -> go.Figure:
             - `DirectEffects`: a heat map of the direct effects of heads and MLPs, by layer.
             - `Comparison`: a heat map of the similarity of all pairs of domains.
             - `AttributionCheck`: attributed scores of units against their exact effects.
+            - `Explanation`: the picture, lit where its units are active.
 
     Returns:
         The figure. ``.show()`` opens the figure. ``.write_html(path)`` and ``.write_image(path)`` write it to a file.
@@ -71,6 +75,8 @@ def plot(result: Plotted) -> go.Figure:
             points = result.points
             sites = list(points["site"].unique())
             return attribution_against_patching(points, sites, result.to_pandas())
+        case Explanation():
+            return explanation_drawing(result)
 
 
 def _plot_curve(curve: FaithfulnessCurve) -> go.Figure:

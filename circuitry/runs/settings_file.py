@@ -199,13 +199,15 @@ def _options(config: Any) -> Iterator[tuple[str, Any]]:
     """Yield the name and the value of each option of some settings.
 
     A value is of a plain type (text, number, list), or is itself an object of settings, which the file writes as a
-    table. Options that say where results are written, and values that have no plain form, are left out.
+    table. Options that say where results are written, values that have no plain form, and arguments that each command
+    line gives anyway because they have no name, are left out.
     """
     hints = get_type_hints(type(config), include_extras=True)
     for field in fields(config):
         value = getattr(config, field.name)
         marks = getattr(hints[field.name], "__metadata__", ())
-        if field.name in WHERE:
+        positional = tyro.conf.Positional[int].__metadata__[0]  # type: ignore[attr-defined]
+        if field.name in WHERE or positional in marks:
             continue
         without_prefix = tyro.conf.OmitArgPrefixes[int].__metadata__[0]  # type: ignore[attr-defined]
         if is_dataclass(value) and without_prefix in marks:

@@ -19,6 +19,7 @@ NEEDED = {
     "own-parts": ["--model", "x", "--data", "x"],
     "find": ["--model", "x", "--data", "x", "--class", "x"],
     "edit": ["--model", "x", "--data", "x", "--without-style", "x"],
+    "explain": ["x", "--model", "x"],
     "evaluate": ["--model", "x", "--data", "x"],
     "mixtures": ["--data", "x"],
     "generalization": ["--runs", "x", "--data", "x"],

@@ -20,10 +20,10 @@ from circuitry import (
     left_rule,
 )
 from circuitry.bases import ResidualStream, site_named
-from circuitry.cards.strongest_images import map_grid
 from circuitry.circuits import attribute_components, direct_effects
 from circuitry.encoder import Chain, adapters, linked_stages, register_architecture
 from circuitry.encoder.chain import Link
+from circuitry.encoder.unit_maps import map_grid
 from tests.support.assert_same import assert_same
 from tests.support.library_towers import NETS, TRANSFORMERS, library_tower
 from tests.support.oracles import brute_force_nodes

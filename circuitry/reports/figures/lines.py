@@ -11,6 +11,12 @@ import plotly.graph_objects as go
 
 from circuitry.comparison.lesion_reading import RIGHT, LossMeasure
 from circuitry.comparison.table import check_table
+from circuitry.interventions.explanation import (
+    DELETION,
+    INSERTION,
+    ORDERS,
+    Explanation,
+)
 from circuitry.reports.figures import style
 from circuitry.runs.arguments import SOME, Names
 
@@ -353,3 +359,34 @@ def attribution_against_patching(
 
 def _dot(symbol: object, **more: object) -> dict[str, object]:
     return {"color": style.INK, "symbol": symbol, **more}
+
+
+def cell_curves(explanation: Explanation) -> go.Figure:
+    """Draw the log-odds of an explanation while cells of its picture are deleted (left) and inserted (right).
+
+    Example:
+        >>> why = circuitry.explain(clip, images[0], ["cup", "clock"], n_units=3)
+        >>> len(cell_curves(why).data)
+        8
+    """
+    looks = dict(zip(ORDERS, style.MARKS, strict=False))
+    titles = {DELETION: "cells deleted (%)", INSERTION: "cells inserted (%)"}
+    figure, places = style.small_multiples([""] * 2, columns=2, height=210)
+    for (change, title), place in zip(titles.items(), places, strict=True):
+        for order, mark in looks.items():
+            curves = explanation.curves
+            rows = curves[(curves["order"] == order) & (curves["change"] == change)]
+            figure.add_scatter(
+                x=100 * rows["share"],
+                y=rows["log_odds"],
+                name=order,
+                mode="lines+markers",
+                line={"color": mark.colour, "width": 1.6},
+                marker=mark.marker(6),
+                showlegend=change == DELETION,
+                **place,
+            )
+        figure.update_xaxes(title_text=title, **place)
+    figure.update_yaxes(title_text="log-odds", col=1)
+    title = "Which cells of the picture hold the answer?"
+    return style.lay_out(figure, title=title, legend=True)

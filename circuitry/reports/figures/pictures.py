@@ -10,6 +10,7 @@ from einops import reduce
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from circuitry.data.images import open_picture
+from circuitry.interventions.explanation import Explanation
 from circuitry.reports.figures import style
 from circuitry.reports.figures.heatmaps import SIGNED
 from circuitry.runs.arguments import Count, Names
@@ -19,6 +20,8 @@ IMAGE_SIDE = 112
 """Largest side of a drawn image in pixels."""
 MAP_SIDE = 32
 """Largest side of a drawn map in pixels."""
+DARKEST = 0.25
+"""Factor of the pixels where a map is zero."""
 
 
 def pixel_maps(
@@ -83,6 +86,66 @@ def pixel_maps(
     figure.update_yaxes(visible=False, constrain="domain")
     # Pixels are squares.
     return figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))
+
+
+def spotlight(picture: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Return a picture as bytes [height, width, 3] that is dark except where a map is large.
+
+    Args:
+        picture: The picture as bytes [height, width, 3].
+        values: The map [rows, columns] over the picture. Negative values are dark, as zero is.
+
+    Example:
+        >>> from circuitry.reports.figures.pictures import spotlight
+        >>> white = np.full((4, 4, 3), 255, np.uint8)
+        >>> spotlight(white, np.array([[1.0, 0.0]]))[0, :, 0].tolist()
+        [255, 255, 64, 64]
+    """
+    light = np.maximum(values, 0) / (values.max() if values.max() > 0 else 1.0)
+    height, width = picture.shape[:2]
+    on_pixels = Image.fromarray(light.astype(np.float32)).resize(
+        (width, height), Image.Resampling.NEAREST
+    )
+    shade = DARKEST + (1 - DARKEST) * np.asarray(on_pixels)[..., None]
+    return np.asarray((picture * shade).round().astype(np.uint8))
+
+
+def explanation_pictures(explanation: Explanation) -> dict[str, np.ndarray]:
+    """Return the picture of an explanation by titles: as it is, by cells that matter, and by each unit with a map."""
+    picture = explanation.picture
+    drawn = {"picture": picture}
+    for order, values in explanation.cells.items():
+        drawn[order] = spotlight(picture, values)
+    units = explanation.units
+    for site, unit, effect in zip(
+        units["site"], units["unit"], units["effect"], strict=True
+    ):
+        of_unit = explanation.maps.get((site, unit))
+        title = f"{site}/{unit}<br>{effect:+.2f}"
+        if of_unit is not None:
+            drawn[title] = spotlight(picture, of_unit)
+    return drawn
+
+
+def explanation_drawing(explanation: Explanation) -> go.Figure:
+    """Draw where an explanation's units are active: the picture, lit where the cells matter and where each unit is.
+
+    Example:
+        >>> why = circuitry.explain(clip, images[0], ["cup", "clock"], n_units=3)
+        >>> explanation_drawing(why).data[0].type
+        'image'
+    """
+    drawn = explanation_pictures(explanation)
+    figure, places = style.small_multiples(
+        list(drawn), columns=5, height=150, gap=48, horizontal_spacing=0.02
+    )
+    for pixels, place in zip(drawn.values(), places, strict=True):
+        figure.add_trace(go.Image(z=pixels, hoverinfo="skip"), **place)
+    title = f"Why '{explanation.text}'? Units with the largest effects, and where they are active"
+    style.lay_out(figure, title=title)
+    figure.update_layout(margin={"l": 10, "r": 10, "b": 10})
+    figure.update_xaxes(visible=False)
+    return figure.update_yaxes(visible=False)
 
 
 _HOVER = "%{z:.2g}<extra></extra>"
