@@ -127,7 +127,7 @@ METHODS: dict[str, Callable[[World], Any]] = {
         ["axe", "cat"], cache_dir=w.scratch
     ),
     "explain": lambda w: explain(
-        w.one(Clip), w.task.images[0], ["axe", "cat"], n_units=2
+        w.one(Clip), w.one(Tensor)[0], ["axe", "cat"], n_units=2
     ),
     "Clip.shown": lambda w: w.one(Clip).shown(w.task.images),
     "Counterfactual": lambda w: Counterfactual(w.one(Tensor)).run(

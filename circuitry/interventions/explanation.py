@@ -154,8 +154,8 @@ class Explanation:
         runs = self.tests.set_index(["run", "units"])["log_odds"]
         rival = "all other texts" if self.against == "all" else f"'{self.against}'"
         n = len(self.units)
-        areas = self.areas
-        orders = [f"{order} {areas.loc[order, DELETION]:.1f}" for order in ORDERS]
+        deleted = self.areas[DELETION].to_dict()
+        orders = [f"{order} {deleted[order]:.1f}" for order in ORDERS]
         asked = "" if self.text == self.answer else f" of '{self.text}'"
         share = self.probabilities[self.answer]
         without = runs[WITHOUT, STRONGEST]
