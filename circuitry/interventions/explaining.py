@@ -33,6 +33,7 @@ from circuitry.circuits.graph import Circuit, Scores
 from circuitry.circuits.unit_scores import rank_units
 from circuitry.data.domains import ImageRecord
 from circuitry.encoder.baselines import Counterfactual
+from circuitry.encoder.doubles import in_double
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.metrics import ClassLogOdds
 from circuitry.encoder.roles import counted_sites
@@ -132,7 +133,8 @@ def explain(
     weights = clip.text_weights(texts, templates=["{}"], progress=False)
     with encoder.running():
         embeddings = encoder(torch.cat([pixels, end]))
-    logits = clip.scale * F.normalize(embeddings, dim=-1).double() @ weights.T.double()
+    cosines = in_double(F.normalize(embeddings, dim=-1)) @ in_double(weights.T)
+    logits = clip.scale * cosines
     shares = logits[0].softmax(-1)
     order = shares.argsort(descending=True, stable=True).tolist()
     if shares[order[0]] == shares[order[1]]:
@@ -267,7 +269,7 @@ def _maps(task: Task, circuit: Circuit) -> dict[tuple[str, int], np.ndarray]:
             grid = on_grid[0]
         height, width = grid.shape[1:]
         size = (min(MAP_SIDE, height), min(MAP_SIDE, width))
-        pooled = F.adaptive_avg_pool2d(grid.double(), size).clamp_min(0)
+        pooled = F.adaptive_avg_pool2d(in_double(grid), size).clamp_min(0)
         for unit, values in zip(circuit.units[site], pooled, strict=True):
             # A unit of the class token alone has no place in the picture.
             if values.any():
@@ -402,7 +404,7 @@ def _cells(
     size = _grid_of_cells(task.encoder)
 
     def on_cells(values: np.ndarray) -> np.ndarray:
-        pooled = F.adaptive_avg_pool2d(torch.from_numpy(values)[None].double(), size)
+        pooled = F.adaptive_avg_pool2d(in_double(torch.from_numpy(values)[None]), size)
         return pooled[0].numpy()
 
     by_units = np.zeros(size)

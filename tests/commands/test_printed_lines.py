@@ -17,6 +17,8 @@ from itertools import chain, pairwise
 from pathlib import Path
 from typing import Any, get_type_hints
 
+import tyro
+
 from circuitry import InputError
 from circuitry.commands.dispatch import COMMANDS, module_of
 from circuitry.runs.command_line import read_line
@@ -178,7 +180,9 @@ def wrong_for(
     needed = [
         name
         for name, one in options.items()
-        if one.default is MISSING and one.default_factory is MISSING
+        if one.default is MISSING
+        and one.default_factory is MISSING
+        and tyro.conf.Positional not in getattr(hints[one.name], "__metadata__", ())
     ]
     takes_values = {
         name for name, one in options.items() if hints[one.name] is not bool
