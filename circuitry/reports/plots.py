@@ -8,11 +8,12 @@ import plotly.graph_objects as go
 from circuitry.circuits.component_effects import DirectEffects
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.comparison.comparison import Comparison
+from circuitry.gates.effects_of_patches import PatchEffects
 from circuitry.interventions.curves import FaithfulnessCurve
 from circuitry.interventions.explanation import Explanation
 from circuitry.interventions.scores_beside_effects import AttributionCheck
 from circuitry.reports.figures.circuit_graphs import circuit_drawing
-from circuitry.reports.figures.heatmaps import component_heatmap
+from circuitry.reports.figures.heatmaps import component_heatmap, patching_heatmap
 from circuitry.reports.figures.lines import (
     attribution_against_patching,
     faithfulness_curves,
@@ -27,6 +28,7 @@ Plotted = (
     | Circuit
     | FaithfulnessCurve
     | DirectEffects
+    | PatchEffects
     | Comparison
     | AttributionCheck
     | Explanation
@@ -45,6 +47,7 @@ def plot(result: Plotted) -> go.Figure:
             - `FaithfulnessCurve`: selectivity over the size of the circuit. If there are no images of other classes,
               faithfulness over the size.
             - `DirectEffects`: a heat map of the direct effects of heads and MLPs, by layer.
+            - `PatchEffects`: a heat map of the effects: rows are sites, and columns are units or positions.
             - `Comparison`: a heat map of the similarity of all pairs of domains.
             - `AttributionCheck`: attributed scores of units against their exact effects.
             - `Explanation`: the picture, lit where its units are active.
@@ -68,6 +71,8 @@ def plot(result: Plotted) -> go.Figure:
             return _plot_curve(result)
         case DirectEffects():
             return component_heatmap(result)
+        case PatchEffects():
+            return patching_heatmap(result)
         case Comparison():
             title = f"Domains by {measure_name(result.measure)}"
             return draw_matrix(result, title=title)

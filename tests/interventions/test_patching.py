@@ -1,6 +1,8 @@
 """Sweeps of patches, maps of pixels and checks of attribution against paper, single patches and hooks."""
 
 from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -8,6 +10,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from transformer_lens.patching import generic_activation_patch
 
 from circuitry import (
     Encoder,
@@ -144,6 +147,80 @@ def test_a_sweep_equals_patches_one_by_one(
         assert_same_differences(
             found, expected, of=[metric(encoder(images)), metric(encoder(corrupted))]
         )
+
+
+def keep_output(
+    outputs: list[Tensor], module: nn.Module, given: object, out: Tensor
+) -> None:
+    outputs.append(out)
+
+
+def write_token(
+    source: Tensor, token: int, module: nn.Module, given: object, out: Tensor
+) -> Tensor:
+    changed = out.clone()
+    changed[:, token] = source[:, token]
+    return changed
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("direction", ["noise", "denoise"])
+def test_patches_of_a_picture_equal_hooks_of_torch_on_the_tower(direction: str) -> None:
+    """The oracle knows only the open_clip tower: its blocks, forward hooks and a metric written out."""
+    tower = make_tower("vit")
+    clean, corrupt = torch.randn(2, 1, 3, 32, 32)
+    text = torch.randn(16)
+
+    def cosine(embeddings: Tensor) -> Tensor:
+        return F.normalize(embeddings, dim=-1) @ text
+
+    task = Task(Encoder.from_tower(tower), clean, cosine, baseline=corrupt, work=QUIET)
+    effects = patch_effects(task, by="position", direction=direction)
+    base, source = (clean, corrupt) if direction == "noise" else (corrupt, clean)
+    sign = -1 if direction == "noise" else 1
+    before = float(cosine(tower(base)))
+    for layer, block in enumerate(tower.transformer.resblocks):
+        outputs = list[Tensor]()
+        hook = block.register_forward_hook(partial(keep_output, outputs))
+        tower(source)
+        hook.remove()
+        expected = []
+        for token in range(outputs[0].shape[1]):
+            hook = block.register_forward_hook(partial(write_token, outputs[0], token))
+            expected.append(sign * (float(cosine(tower(base))) - before))
+            hook.remove()
+        found = effects.scores[f"transformer.resblocks.{layer}"]
+        assert_same_differences(found, expected, of=[float(text.norm())])
+
+
+@torch.no_grad()
+def test_denoised_heads_equal_the_sweep_of_transformer_lens() -> None:
+    task, base, cache = between_images("vit-tiny", "denoise")
+    encoder = task.encoder
+    sites = [site for site in encoder.sites if site.endswith(".attn")]
+    n_heads = encoder.count_units(sites)[sites[0]]
+    swept = pd.DataFrame(
+        [(layer, head) for layer in range(len(sites)) for head in range(n_heads)],
+        columns=["layer", "head"],
+    )
+
+    def write_head(corrupted: Tensor, index: list[int], clean: Tensor) -> Tensor:
+        corrupted[:, :, index[1]] = clean[:, :, index[1]]
+        return corrupted
+
+    settings = SimpleNamespace(device="cpu")
+    model = SimpleNamespace(
+        cfg=settings, training=False, run_with_hooks=encoder.run_with_hooks
+    )
+    measured = generic_activation_patch(
+        model, base, cache, task.metric, write_head, "z", index_df=swept, reduce="mean"
+    )
+    effects = patch_effects(
+        task, units={site: range(n_heads) for site in sites}, direction="denoise"
+    )
+    found = np.concatenate([effects.scores[site] for site in sites])
+    before = float(task.metric(encoder(base)))
+    assert_same_differences(found, measured - before, of=[measured])
 
 
 def linear_encoder() -> Encoder:

@@ -5,6 +5,7 @@ from .bars import accuracy_panels as accuracy_panels
 from .circuit_graphs import circuit_drawing as circuit_drawing
 from .circuit_graphs import circuit_pair as circuit_pair
 from .heatmaps import component_heatmap as component_heatmap
+from .heatmaps import patching_heatmap as patching_heatmap
 from .heatmaps import similarity_heatmap as similarity_heatmap
 from .heatmaps import transfer_beside_similarity as transfer_beside_similarity
 from .lines import attribution_against_patching as attribution_against_patching

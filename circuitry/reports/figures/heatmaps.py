@@ -7,8 +7,9 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from circuitry.circuits.component_effects import DirectEffects
+from circuitry.gates.effects_of_patches import PatchEffects
 from circuitry.reports.figures import style
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, number_of
 
 SIGNED = [(0.0, style.NEGATIVE), (0.5, style.NEUTRAL), (1.0, style.POSITIVE)]
 """Colour scale of numbers that may be negative."""
@@ -17,6 +18,14 @@ ROW = 48
 """Height of a row of cells in pixels."""
 ROWS_AT_LEAST = 3
 """A figure with fewer rows is as high as a figure with this many rows."""
+
+MOST_NUMBERS_IN_A_ROW = 16
+"""In a heat map with more columns, numbers do not fit into the cells."""
+MEANING_OF_EFFECT = {
+    "noise": "fall of the metric when the baseline is written",
+    "denoise": "rise of the metric when the clean activation is written",
+}
+"""What the effect of a patch is, by its direction."""
 
 WIDTH_OF_CELLS = 800
 """Width in pixels of the columns of all panels together."""
@@ -135,13 +144,57 @@ def component_heatmap(effects: DirectEffects) -> go.Figure:
     # Heads by number (the length comes before the text: 2 before 10), and MLPs below them.
     order = sorted(cells.index, key=lambda name: (name == "mlp", len(name), name))
     cells = cells.loc[order].rename(columns="layer {}".format)
+    return _rows_of_cells(
+        cells, "Direct effects of heads and MLPs", "mean direct effect"
+    )
+
+
+def patching_heatmap(effects: PatchEffects) -> go.Figure:
+    """Draw effects of patches as a heat map: sites below each other, and their units or positions side by side.
+
+    A site with fewer units or positions than another has empty cells. The positions of a feature map are counted row by
+    row.
+
+    Raises:
+        InputError: if nothing was patched.
+
+    Example:
+        >>> exact = circuitry.patch_effects(task, by="position")
+        >>> patching_heatmap(exact).layout.title.text
+        'Effects of patches by position'
+    """
+    table = effects.to_pandas()
+    if table.empty:
+        raise InputError(
+            "A heat map of patches needs at least one effect, but no unit was patched: give patch_effects units."
+        )
+    cells = table.pivot(index="site", columns="index", values="value")
+    # A pivot sorts sites by name, and the heat map has the order of the encoder.
+    cells = cells.loc[table["site"].unique()]
+    cells = cells.rename(columns=f"{effects.by} {{}}".format)
+    return _rows_of_cells(
+        cells,
+        f"Effects of patches by {effects.by}",
+        f"{MEANING_OF_EFFECT[effects.direction]}, mean over {number_of(effects.n_images, 'image')}",
+    )
+
+
+def _rows_of_cells(cells: pd.DataFrame, title: str, measure: str) -> go.Figure:
+    """Draw a table as a heat map on a signed scale. A narrow table gets its numbers in its cells.
+
+    Args:
+        cells: The table, with its first row at the top.
+        measure: Meaning of the numbers.
+    """
     top = float(np.nanmax(np.abs(cells.to_numpy()))) or 1.0
-    hover = "<b>%{x}, %{y}</b><br>mean direct effect %{z:.4f}"
-    figure = go.Figure(_grid(cells, top, True, hover, texttemplate="%{z:.2g}"))
+    hover = f"<b>%{{x}}, %{{y}}</b><br>{measure} %{{z:.4f}}"
+    fits = cells.shape[1] <= MOST_NUMBERS_IN_A_ROW
+    numbers = {"texttemplate": "%{z:.2g}"} if fits else {}
+    figure = go.Figure(_grid(cells, top, True, hover, **numbers))
     style.lay_out(
         figure,
-        title="Direct effects of heads and MLPs",
-        subtitle="mean direct effect",
+        title=title,
+        subtitle=measure,
         height=160 + ROW * max(len(cells), ROWS_AT_LEAST),
     )
     figure.update_xaxes(showgrid=False)
