@@ -23,6 +23,11 @@ from .images import image_listing as image_listing
 from .images import load_image as load_image
 from .names import chosen_names as chosen_names
 from .names import drawn_by_name as drawn_by_name
+from .partners import in_grey as in_grey
+from .partners import of_another_class as of_another_class
+from .partners import partners_in as partners_in
+from .partners import with_blank as with_blank
+from .partners import with_text as with_text
 from .shared_options import DEFAULT_FOLDS as DEFAULT_FOLDS
 from .shared_options import Folds as Folds
 from .shared_options import SeedOption as SeedOption

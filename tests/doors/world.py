@@ -12,6 +12,7 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from beartype.door import is_bearable
+from PIL import Image
 
 import circuitry
 from circuitry import (
@@ -127,6 +128,7 @@ class World:
                 sae,
                 QUIET,
                 few,
+                Image.new("RGB", (3, 3)),
             ),
             *(
                 comparison.draw_resamples(["a", "b", "c"], 4, resamples=10),
