@@ -63,6 +63,10 @@ class AccuracyAnswer:
             return []
         return [recognised(self.by_class, self.by_domain)]
 
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the table `by_domain`."""
+        return self.by_domain
+
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
         """Return the tables on accuracy by name; ``of`` is ignored."""
         tables = {"accuracy": self.by_domain}

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from jaxtyping import Bool, Float, Int, UInt8
 
 ACTIVATION = "activation"
@@ -57,6 +58,10 @@ class TopImages:
     heat: UInt8[np.ndarray, "images height width"] | None
     """Map of the unit's *activation* over each image, also if images are ranked by effect. 255 is the unit's largest
     activation in any image, and 0 is an activation of zero or less. None if the unit has no positions in the image."""
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a row for each image, the strongest first: columns id, value."""
+        return pd.DataFrame({"id": self.ids, "value": self.values})
 
 
 @dataclass(frozen=True)
@@ -202,6 +207,16 @@ class UnitCard:
     def title(self) -> str:
         """The text ``site/unit``, which is also the name of the unit's node in circuits."""
         return f"{self.site}/{self.unit}"
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a row for each class and domain: columns class, domain, effect, kept, and ``exact_`` with the name of
+        each replacement."""
+        axes = (self.classes, self.domains)
+        cells = pd.MultiIndex.from_product(axes, names=["class", "domain"])
+        columns = {"effect": self.effects, "kept": self.kept}
+        columns |= {f"exact_{name}": exact for name, exact in self.exact.items()}
+        values = {name: numbers.ravel() for name, numbers in columns.items()}
+        return pd.DataFrame(values, cells).reset_index()
 
     def __repr__(self) -> str:
         text = f"UnitCard of {self.kind} {self.title}"

@@ -154,6 +154,10 @@ class Scores:
                     "infinite values in the metric, the text weights, the baseline and the images."
                 )
 
+    def to_pandas(self) -> pd.DataFrame:
+        """Return a table with a row for each unit: columns site, unit, score."""
+        return nodes_table(self.node_scores, {})[["site", "unit", "score"]]
+
     @checked
     def top(self, n: Count = 10, site: str | None = None) -> pd.DataFrame:
         """Return a table of the ``n`` units with the largest absolute score: columns site, unit, score.
@@ -550,13 +554,33 @@ class Circuit:
         nodes = nodes_table(scores, self.units)
         return nodes[nodes["kept"]][["site", "unit", "score"]].reset_index(drop=True)
 
+    @checked
+    def top(self, n: Count = 10) -> pd.DataFrame:
+        """Return a table of the ``n`` units with the largest absolute effect: columns site, unit, effect.
+
+        Example:
+            >>> circuit.top(3)["effect"].abs().is_monotonic_decreasing
+            True
+        """
+        units = self.to_pandas().rename(columns={"score": "effect"})
+        # A stable sort keeps units with equal effects in the order of sites and units.
+        ranked = units.sort_values("effect", key=abs, ascending=False, kind="stable")
+        return ranked.head(n).reset_index(drop=True)
+
     @cached_property
     def graph(self) -> nx.DiGraph:
         """The circuit as a directed acyclic graph of networkx.
 
-        Nodes are named ``site/unit`` and have the attributes site, unit and score; edges have the attribute weight.
+        Nodes are named ``site/unit`` and have the attributes site, unit and score; edges have the attribute weight. The
+        graph has the attributes class, domain and model, which are ``unknown`` if the scores do not name them. A model
+        without a name has the digest of its weights.
         """
         graph = self.its_edges.to_networkx()
+        source = self.source
+        weights = source.settings.get("weights", "unknown")
+        graph.graph["class"] = source.class_name or "unknown"
+        graph.graph["domain"] = source.domain or "unknown"
+        graph.graph["model"] = source.provenance.get("model", weights)
         for _, node in graph.nodes(data=True):
             node["score"] = float(self.source.node_scores[node["site"]][node["unit"]])
         return graph

@@ -33,6 +33,7 @@ from itertools import pairwise
 from typing import Annotated, Any, NamedTuple
 
 import numpy as np
+import pandas as pd
 import torch
 from scipy.special import expit
 from torch import Tensor
@@ -97,6 +98,12 @@ class LearnedMasks(NamedTuple):
     scores: Any
     """Final scores. For units: arrays [units] by site, with NaN for error units. For edges: an `Edges`. The scores are
     shifted so that the smallest score in the smallest mask is 0."""
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the units of all circuits as one table: columns size (of the mask), site, unit, score."""
+        tables = {one.made_with["size"]: one.to_pandas() for one in self.circuits}
+        table = pd.concat(tables, names=["size"])
+        return table.reset_index("size").reset_index(drop=True)
 
 
 @checked

@@ -148,6 +148,10 @@ class Comparison:
                 beyond.sum(),
             )
 
+    def to_pandas(self) -> pd.DataFrame:
+        """Return `values`: a row for each class, pair of domains and site. `tables` returns all tables."""
+        return self.values
+
     @property
     def domains(self) -> tuple[str, ...]:
         """Domains, sorted."""

@@ -133,6 +133,17 @@ class FoldArray(NamedTuple):
         """Number of folds."""
         return int(self.values.shape[-1])
 
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the known values as a table with the columns `FOLDS`; each pair has a row in both orders."""
+        folds = range(self.n_folds)
+        axes = (self.classes, self.domains, self.domains, self.sites, folds, folds)
+        names = ["class_a", "domain_a", "domain_b", "site", "fold_a", "fold_b"]
+        places = pd.MultiIndex.from_product(axes, names=names)
+        known = pd.Series(self.values.ravel(), places, name="value").dropna()
+        table = known.reset_index()
+        table = table.assign(class_b=table["class_a"], site=_sites(table["site"]))
+        return table[list(FOLDS)]
+
     @classmethod
     def from_table(cls, folds: FoldTable) -> "FoldArray":
         """Arrange the rows that compare two folds of one class. All other rows are ignored."""

@@ -137,6 +137,11 @@ class CurvesAnswer:
         # Curves at single sites do not say whether circuits work, but they show that circuits were tested.
         return [] if self.by_site else [NOT_TESTED]
 
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the rows of `FaithfulnessCurve.to_pandas` of all curves; no rows if there are no curves."""
+        tables = [curve.to_pandas() for curve in (*self.curves, *self.by_site)]
+        return pd.concat([pd.DataFrame(), *tables], ignore_index=True)
+
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
         """Return the tables of this answer by the names that they have in a report; ``of`` is ignored."""
         by_ranking: dict[str, list[FaithfulnessCurve]] = {}
@@ -188,6 +193,10 @@ class TransferAnswer:
         Do circuits work in other domains? Do they work better in a domain whose circuits are more similar?
         """
         return transfer_findings(self.transfer, self.similarity)
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the table `transfer`."""
+        return self.transfer
 
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
         """Return the tables of this answer by the names that they have in a report; ``of`` is ignored."""
@@ -243,6 +252,10 @@ class ScoresAnswer:
         """Return an empty list, because one circuit allows no conclusion about all circuits."""
         return []
 
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the table of `AttributionCheck.to_pandas`."""
+        return self.check.to_pandas()
+
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
         """Return the tables of this answer by the names that they have in a report; ``of`` is ignored."""
         return {
@@ -278,6 +291,13 @@ class ComparedAnswer:
     def findings(self) -> list[Finding | None]:
         """Return findings on whether circuits are shared between domains."""
         return circuit_findings(self.comparisons) if self.comparisons else []
+
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the values of all comparisons, with the name of the measure in the column measure."""
+        tables = [pd.DataFrame()]
+        for measure, comparison in self.comparisons.items():
+            tables.append(comparison.to_pandas().assign(measure=measure))
+        return pd.concat(tables, ignore_index=True)
 
     def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
         """Return the tables of this answer by the names that they have in a report.

@@ -94,6 +94,10 @@ class OneClassAnswer:
     method: str
     """The name of the method that chose the units."""
 
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the table `tests`; the units are in ``circuit.to_pandas()``."""
+        return self.tests
+
     def tables(self) -> dict[str, pd.DataFrame]:
         """Return the tables of a report by name."""
         return dict(self._tables)

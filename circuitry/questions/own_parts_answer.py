@@ -67,6 +67,10 @@ class OwnPartsAnswer:
             return OwnPartsAnswer(reason=str(error))
         return answer
 
+    def to_pandas(self) -> pd.DataFrame:
+        """Return the table `lesions`; no rows if there are no parts."""
+        return pd.DataFrame() if self.lesions is None else self.lesions
+
     @cached_property
     def named_tables(self) -> dict[str, pd.DataFrame]:
         """The tables of `own_part_tables` by name; empty if no part was found."""
