@@ -14,10 +14,11 @@ import pandas as pd
 from jaxtyping import Float
 
 from circuitry.runs.arguments import DISTINCT
+from circuitry.runs.notebooks import Shown
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class DirectEffects:
+class DirectEffects(Shown):
     """Direct effects of the components of a transformer on a class logit, image by image.
 
     The components are the heads, the MLPs and ``embed``, the residual stream before the first block. They are called

@@ -38,6 +38,7 @@ from circuitry.runs.arguments import (
     one_of,
 )
 from circuitry.runs.errors import InputError, naming_damage
+from circuitry.runs.notebooks import Shown
 
 PIXELS = "pixels"
 """Name of the entry of a graph's provenance with the sorted digests of the images that the graph was computed on; see
@@ -46,7 +47,7 @@ PIXELS = "pixels"
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class Scores:
+class Scores(Shown):
     """Hold the scores of every unit by one method on one set of images, and the settings that they were computed with.
 
     Example:
@@ -157,6 +158,10 @@ class Scores:
     def to_pandas(self) -> pd.DataFrame:
         """Return a table with a row for each unit: columns site, unit, score."""
         return nodes_table(self.node_scores, {})[["site", "unit", "score"]]
+
+    def shown_table(self) -> pd.DataFrame:
+        """Return the ten units of `top`."""
+        return self.top()
 
     @checked
     def top(self, n: Count = 10, site: str | None = None) -> pd.DataFrame:
@@ -388,7 +393,7 @@ class AttributionGraph(Scores):
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class Circuit:
+class Circuit(Shown):
     """A selection of units of an encoder, and perhaps of edges between them, made by any method.
 
     Example:
@@ -553,6 +558,10 @@ class Circuit:
         scores = {site: self.source.node_scores[site] for site in self.units}
         nodes = nodes_table(scores, self.units)
         return nodes[nodes["kept"]][["site", "unit", "score"]].reset_index(drop=True)
+
+    def shown_table(self) -> pd.DataFrame:
+        """Return the ten units of `top`."""
+        return self.top()
 
     @checked
     def top(self, n: Count = 10) -> pd.DataFrame:

@@ -52,6 +52,7 @@ from circuitry.comparison.table import (
 from circuitry.runs.arguments import Seed, checked
 from circuitry.runs.errors import InputError, naming_damage
 from circuitry.runs.manifest import check_format, read_sealed, write_sealed
+from circuitry.runs.notebooks import Shown
 
 log = logging.getLogger(__name__)
 
@@ -66,7 +67,7 @@ def _empty(columns: tuple[str, ...]) -> pd.DataFrame:
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class Comparison:
+class Comparison(Shown):
     """The values of one measure by class, pair of domains and site, with their ceilings and chance levels.
 
     Example:
@@ -147,6 +148,10 @@ class Comparison:
                 unknown.sum(),
                 beyond.sum(),
             )
+
+    def shown_table(self) -> pd.DataFrame:
+        """Return the `matrix`."""
+        return self.matrix()
 
     def to_pandas(self) -> pd.DataFrame:
         """Return `values`: a row for each class, pair of domains and site. `tables` returns all tables."""

@@ -15,6 +15,7 @@ from circuitry.data.image_sources import Source, read_source
 from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.runs.arguments import Count, Names, Seed, checked
 from circuitry.runs.errors import number_of
+from circuitry.runs.notebooks import Shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ class ImageRecord:
     is None, `item_of` derives the item from the name of the file."""
 
 
-class DomainFolder:
+class DomainFolder(Shown):
     """Images sorted by domain and class.
 
     Args:
@@ -177,6 +178,10 @@ class DomainFolder:
         """
         place = self.classes.index(class_name)
         return (*self.classes[place + 1 :], *self.classes[:place])
+
+    def shown_table(self) -> pd.DataFrame:
+        """Return the `counts`."""
+        return self.counts()
 
     def counts(self) -> pd.DataFrame:
         """Return the number of images per domain (rows) and class (columns)."""

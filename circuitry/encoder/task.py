@@ -16,6 +16,7 @@ from dataclasses import dataclass, replace
 from itertools import chain
 from typing import Annotated, Any, ClassVar, NamedTuple
 
+import pandas as pd
 import torch
 from jaxtyping import Bool, Int
 from torch import Tensor
@@ -44,6 +45,7 @@ from circuitry.runs.arguments import DISTINCT, Count, Names, checked
 from circuitry.runs.errors import InputError, number_of
 from circuitry.runs.identity import Identity
 from circuitry.runs.leaves import entry_of
+from circuitry.runs.notebooks import Shown
 from circuitry.runs.progress import BRIEF, Bar
 from circuitry.runs.workers import Work
 
@@ -74,7 +76,7 @@ class Batch(NamedTuple):
 
 
 @dataclass(frozen=True, eq=False, init=False, repr=False)
-class Task:
+class Task(Shown):
     """An encoder, images, a metric, and the baseline that replaces ablated activations.
 
     Example:
@@ -223,6 +225,18 @@ class Task:
             of_baseline = torch.cat([own, places[len(images) :]])
         baseline = self.baseline.select(of_baseline)
         return replace(self, images=seen(images[chosen]), baseline=baseline)
+
+    def shown_table(self) -> pd.DataFrame:
+        """Return what is asked: the columns are ``asked`` and ``of the task``."""
+        others = "none" if self.others is None else _count(self.others)
+        rows = {
+            "images of the class": _count(self.images),
+            "images of other classes": others,
+            "metric": metric_name(self.metric),
+            "baseline": self.baseline.name,
+            "sites": ", ".join(self.sites),
+        }
+        return pd.DataFrame(rows.items(), columns=["asked", "of the task"])
 
     def __repr__(self) -> str:
         shown = f"{_count(self.images)} of a class"

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from circuitry.runs.arguments import DISTINCT, Count, checked, one_of
+from circuitry.runs.notebooks import Shown
 
 PATCHED_BY = ("unit", "site", "position")
 DIRECTIONS = ("noise", "denoise")
@@ -14,7 +15,7 @@ DIRECTIONS = ("noise", "denoise")
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class PatchEffects:
+class PatchEffects(Shown):
     """How much the metric changes, exactly, when the activation of a unit, a site or a position is replaced.
 
     With the direction ``noise``, a clean activation is replaced by the baseline, and the effect is the fall of the
@@ -62,6 +63,21 @@ class PatchEffects:
             f"PatchEffects by {self.by} ({self.direction}): {len(self.sites)} sites, "
             f"{self.n_images} images, mean metric {self.clean_metric:.3g}"
         )
+
+    def matrix(self) -> pd.DataFrame:
+        """Return the effects with a row for each site in order, and a column for each unit or position.
+
+        A site with fewer units or positions than another one has NaN there.
+        """
+        table = self.to_pandas()
+        cells = table.pivot(index="site", columns="index", values="value")
+        # A pivot sorts sites by name.
+        cells = cells.loc[table["site"].unique()]
+        return cells.rename(columns=f"{self.by} {{}}".format).rename_axis(columns=None)
+
+    def shown_table(self) -> pd.DataFrame:
+        """Return the `matrix`."""
+        return self.matrix()
 
     def to_pandas(self) -> pd.DataFrame:
         """Return a table with a row for each effect.

@@ -25,6 +25,7 @@ from circuitry.runs.arguments import SOME, checked
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.runs.errors import InputError, naming_damage, number_of
 from circuitry.runs.identity import OF_MODEL, Identity
+from circuitry.runs.notebooks import Shown
 
 TENTH = 0.1
 """The share of units that circuits of the study keep. `FaithfulnessCurve.size` uses it if a curve does not say at which
@@ -39,7 +40,7 @@ CURVE_FORMAT = "circuitry faithfulness curve 4"
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class FaithfulnessCurve:
+class FaithfulnessCurve(Shown):
     """The metric and the answer of every image in runs that keep only a circuit, for nested circuits of growing size.
 
     Numbers are stored image by image, so that intervals can be computed by resampling images. The metric of every image

@@ -11,6 +11,7 @@ from jaxtyping import Float, UInt8
 from circuitry.circuits.graph import Circuit
 from circuitry.runs.arguments import checked, one_of
 from circuitry.runs.errors import InputError
+from circuitry.runs.notebooks import Shown
 
 WHOLE = "whole model"
 WITHOUT = "after removing"
@@ -30,7 +31,7 @@ TABLES = ("units", "edges", "answers", "tests", "curves")
 
 @checked
 @dataclass(frozen=True, eq=False, repr=False)
-class Explanation:
+class Explanation(Shown):
     """The answer of a model to one picture, the units with the largest exact effect on it, and tests of both.
 
     All numbers are log-odds of the `text`, against one other text or all of them. An effect is how far the log-odds
@@ -168,7 +169,3 @@ class Explanation:
 
     def __repr__(self) -> str:
         return f"Explanation of {self}"
-
-    def _repr_html_(self) -> str:
-        said = "<br>".join(str(self).splitlines())
-        return f"<p>{said}</p>{self.units.to_html(index=False, float_format='{:.2f}'.format)}"

@@ -12,13 +12,14 @@ import numpy as np
 import pandas as pd
 
 from circuitry.encoder.sites import INPUT
+from circuitry.runs.notebooks import Shown
 
 STRONGEST_SHARE = 0.2
 """The share of the units of all sites that `AttributionCheck.across_sites` takes as the strongest ones."""
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class AttributionCheck:
+class AttributionCheck(Shown):
     """Attributed scores of units next to their exact effects, which are measured by replacing each unit.
 
     Example:

@@ -1,4 +1,4 @@
-"""Progress bars on a terminal and in a notebook; elsewhere a plain line every `SECONDS` seconds.
+"""Progress bars on a terminal, one line in a cell of a notebook, elsewhere a plain line every `SECONDS` seconds.
 
 Does not import torch.
 """
@@ -9,9 +9,12 @@ import sys
 import time
 from collections.abc import Callable
 from functools import cache
+from io import StringIO
 from typing import Any
 
 from tqdm import tqdm
+
+from circuitry.runs.notebooks import CellLine, notebook
 
 QUIET = "CIRCUITRY_QUIET"
 """Environment variable that hides all progress, also in the processes that a command starts."""
@@ -33,6 +36,8 @@ class Bar(tqdm):  # type: ignore[type-arg]
     A line is written every `SECONDS` seconds. This interval holds for all bars together: if several short steps with a
     bar of their own follow each other, the step that is running when a line is due writes the line.
 
+    In a notebook all bars of a cell share one line, which stays when they are done. A bar within another one is hidden.
+
     Example:
         >>> with circuitry.runs.Bar(total=3, desc="circuits", unit="run") as bar:
         ...     shown = bar.update()
@@ -48,9 +53,13 @@ class Bar(tqdm):  # type: ignore[type-arg]
         if self._last_line > Bar._last_move + SECONDS:  # no bar was advancing
             Bar._last_sign = self._last_line
         Bar._last_move = self._last_line
-        self._in_lines = not _drawn(options.get("file") or sys.stderr)
-        if QUIET in os.environ:
+        in_cell = notebook() is not None and "file" not in options
+        self._in_lines = not in_cell and not _drawn(options.get("file") or sys.stderr)
+        if QUIET in os.environ or (in_cell and _any_open(self)):
             options["disable"] = True
+        elif in_cell:
+            # What tqdm writes to move its cursor has no meaning in a cell.
+            options["file"] = _InCell()
         elif self._in_lines:
             options |= {
                 "mininterval": SECONDS,
@@ -86,7 +95,10 @@ class Bar(tqdm):  # type: ignore[type-arg]
 
     @staticmethod
     def status_printer(file: Any) -> Callable[[str], None]:
-        """Return the function that writes the text of the bar into a file."""
+        """Return the function that writes the text of the bar into a file, or into the cell of a notebook."""
+        # tqdm wraps the file, so its class is not seen here.
+        if hasattr(file, "in_cell"):
+            return CellLine.write
         if _drawn(file):
             return tqdm.status_printer(file)
 
@@ -98,9 +110,22 @@ class Bar(tqdm):  # type: ignore[type-arg]
         return line
 
 
+class _InCell(StringIO):
+    """The file of a bar whose text goes into the cell of a notebook."""
+
+    in_cell = True
+
+
+def _any_open(new: Bar) -> bool:
+    """Return whether a bar other than the new one is shown."""
+    # tqdm knows its bars, and a bar that is hidden or closed is not among them.
+    bars = [bar for bar in tqdm._instances if bar is not new]
+    return any(isinstance(bar, Bar) for bar in bars)
+
+
 def _drawn(file: Any) -> bool:
     """Return whether a bar can be redrawn: the file is a terminal, or the program runs in a notebook."""
-    return "ipykernel" in sys.modules or bool(file.isatty())
+    return notebook() is not None or bool(file.isatty())
 
 
 @cache

@@ -163,15 +163,11 @@ def patching_heatmap(effects: PatchEffects) -> go.Figure:
         >>> patching_heatmap(exact).layout.title.text
         'Effects of patches by position'
     """
-    table = effects.to_pandas()
-    if table.empty:
+    cells = effects.matrix()
+    if cells.empty:
         raise InputError(
             "A heat map of patches needs at least one effect, but no unit was patched: give patch_effects units."
         )
-    cells = table.pivot(index="site", columns="index", values="value")
-    # A pivot sorts sites by name, and the heat map has the order of the encoder.
-    cells = cells.loc[table["site"].unique()]
-    cells = cells.rename(columns=f"{effects.by} {{}}".format)
     return _rows_of_cells(
         cells,
         f"Effects of patches by {effects.by}",
