@@ -102,7 +102,7 @@ class LearnedMasks(NamedTuple):
     def to_pandas(self) -> pd.DataFrame:
         """Return the units of all circuits as one table: columns size (of the mask), site, unit, score."""
         tables = {one.made_with["size"]: one.to_pandas() for one in self.circuits}
-        table = pd.concat(tables, names=["size"])
+        table: pd.DataFrame = pd.concat(tables, names=["size"])
         return table.reset_index("size").reset_index(drop=True)
 
 

@@ -2,6 +2,7 @@
 
 import html
 import sys
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -78,7 +79,8 @@ class CellLine:
         from IPython.display import display  # only in a notebook, where it is loaded
 
         cls._cell = shell.execution_count
-        cls._display = display(line, raw=True, display_id=True)
+        show: Callable[..., Any] = display
+        cls._display = show(line, raw=True, display_id=True)
 
 
 def notebook() -> Any:

@@ -119,8 +119,8 @@ class _InCell(StringIO):
 def _any_open(new: Bar) -> bool:
     """Return whether a bar other than the new one is shown."""
     # tqdm knows its bars, and a bar that is hidden or closed is not among them.
-    bars = [bar for bar in tqdm._instances if bar is not new]
-    return any(isinstance(bar, Bar) for bar in bars)
+    bars = tqdm._instances  # type: ignore[attr-defined]
+    return any(isinstance(bar, Bar) and bar is not new for bar in bars)
 
 
 def _drawn(file: Any) -> bool:

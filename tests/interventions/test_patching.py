@@ -3,6 +3,7 @@
 from dataclasses import replace
 from functools import partial
 from types import SimpleNamespace
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -167,7 +168,7 @@ def write_token(
 @pytest.mark.parametrize("direction", ["noise", "denoise"])
 def test_patches_of_a_picture_equal_hooks_of_torch_on_the_tower(direction: str) -> None:
     """The oracle knows only the open_clip tower: its blocks, forward hooks and a metric written out."""
-    tower = make_tower("vit")
+    tower: Any = make_tower("vit")
     clean, corrupt = torch.randn(2, 1, 3, 32, 32)
     text = torch.randn(16)
 
