@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 
 from circuitry.runs.arguments import DISTINCT, Count, checked, one_of
+from circuitry.runs.errors import number_of
 from circuitry.runs.notebooks import Shown
 
 PATCHED_BY = ("unit", "site", "position")
@@ -61,7 +62,7 @@ class PatchEffects(Shown):
     def __repr__(self) -> str:
         return (
             f"PatchEffects by {self.by} ({self.direction}): {len(self.sites)} sites, "
-            f"{self.n_images} images, mean metric {self.clean_metric:.3g}"
+            f"{number_of(self.n_images, 'image')}, mean metric {self.clean_metric:.3g}"
         )
 
     def matrix(self) -> pd.DataFrame:

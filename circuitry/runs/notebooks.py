@@ -10,7 +10,7 @@ if TYPE_CHECKING:
 
 MOST_ROWS = 12
 """A notebook shows at most this many rows of the table of a result."""
-MOST_COLUMNS = 16
+MOST_COLUMNS = 24
 """A notebook shows at most this many columns of the table of a result."""
 TINTS = {True: "95, 171, 217", False: "235, 154, 108"}
 """Red, green and blue of the cells of numbers above zero, and of all other numbers."""
