@@ -150,6 +150,15 @@ class FaithfulnessCurve(Shown):
             f"{', '.join(known) or 'nothing known'} with {size:.3g} of the units"
         )
 
+    def shown_table(self) -> pd.DataFrame:
+        """Return the value of the circuit of each size: rows are measures, and columns are sizes."""
+        columns = {}
+        for place, size in enumerate(self.sizes):
+            by_measure = self.at(place).items()
+            of_size = {measure: values["kept"] for measure, values in by_measure}
+            columns[f"{size:.3g}"] = of_size
+        return pd.DataFrame(columns)
+
     def to_pandas(self, measure: str = "faithfulness") -> pd.DataFrame:
         """Return one measure of each kind of circuit at each size, with 95 % bootstrap intervals.
 
