@@ -27,6 +27,10 @@ from circuitry.data.names import drawn_by_name
 from circuitry.runs.arguments import Seed, Share, checked, one_of
 from circuitry.runs.errors import InputError, number_of
 
+MEASURED = 100
+"""Size of the letters by which the width of a text is measured, in pixels."""
+LOWEST_LETTERS = 4
+"""Smallest size of letters in pixels. Smaller ones cannot be read, and Pillow draws none below one pixel."""
 BLANK = (128, 128, 128)
 """Colour of blank pixels: middle grey."""
 
@@ -46,7 +50,7 @@ def with_text(
         middle: Where the middle of the line is, as a share of the picture's height from the top.
 
     Raises:
-        InputError: if the text has nothing to draw.
+        InputError: if the text has nothing to draw, or if its letters would be too small to be read.
 
     Example:
         >>> picture = circuitry.data.load_image(folder.records[0].path)
@@ -54,15 +58,21 @@ def with_text(
         >>> labelled.size == picture.size
         True
     """
-    if not text.strip():
+    changed = picture.convert("RGB")
+    draw = ImageDraw.Draw(changed)
+    measured = draw.textbbox((0, 0), text, ImageFont.load_default(MEASURED))
+    width = measured[2] / MEASURED
+    if not text.strip() or not width:
         raise InputError(
             f"A text in a picture needs letters, but {text!r} was given: give a word."
         )
-    changed = picture.convert("RGB")
-    draw = ImageDraw.Draw(changed)
-    size = height * picture.height
-    width = draw.textlength(text, ImageFont.load_default(size))
-    font = ImageFont.load_default(size * min(1, picture.width / width))
+    size = min(height * picture.height, picture.width / width)
+    if size < LOWEST_LETTERS:
+        raise InputError(
+            f"Letters have at least {LOWEST_LETTERS} pixels, but {text!r} gets {size:.1f} in a picture of "
+            f"{picture.width} x {picture.height}: give a larger picture, a shorter text or a larger height."
+        )
+    font = ImageFont.load_default(size)
     place = (picture.width / 2, middle * picture.height)
     draw.rectangle(draw.textbbox(place, text, font, anchor="mm"), fill="white")
     draw.text(place, text, "black", font, anchor="mm")

@@ -1,5 +1,6 @@
 """Partners of pictures: exactly what is meant changes, and mistakes get a sentence."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -121,6 +122,19 @@ def test_a_folder_gives_each_picture_its_partner(
     assert [one.relative for one in partners] == [axe.relative for axe in axes]
 
 
-def test_a_text_of_no_letters_is_refused() -> None:
-    with pytest.raises(InputError, match="' '"):
-        with_text(red_picture(), " ")
+@pytest.mark.parametrize("text", [" ", "", "\n"])
+def test_a_text_of_no_letters_is_refused(text: str) -> None:
+    with pytest.raises(InputError, match=re.escape(repr(text))):
+        with_text(red_picture(), text)
+
+
+def test_letters_that_nobody_can_read_are_refused() -> None:
+    with pytest.raises(InputError, match=r"4 pixels.*'cup' gets 0\.6.*3 x 3"):
+        with_text(red_picture(3, 3), "cup")
+
+
+def test_a_text_of_two_lines_is_drawn() -> None:
+    one = np.asarray(with_text(red_picture(), "a cup"))
+    two = np.asarray(with_text(red_picture(), "a\ncup"))
+    rows = [(found == 255).all(2).any(1).sum() for found in (one, two)]
+    assert rows[1] > 1.5 * rows[0]

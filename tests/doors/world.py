@@ -128,7 +128,7 @@ class World:
                 sae,
                 QUIET,
                 few,
-                Image.new("RGB", (3, 3)),
+                Image.new("RGB", (64, 64)),
             ),
             *(
                 comparison.draw_resamples(["a", "b", "c"], 4, resamples=10),
