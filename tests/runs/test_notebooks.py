@@ -103,7 +103,8 @@ def test_a_curve_shows_its_circuit_at_each_size() -> None:
     measured = curve("real", 0.75, 0.0)
     shown = measured.shown_table().loc["faithfulness"]
     assert list(shown) == list(measured.faithfulness)
-    assert [float(name) for name in measured.shown_table()] == list(measured.sizes)
+    sizes = [float(str(name)) for name in measured.shown_table()]
+    assert sizes == list(measured.sizes)
 
 
 def test_a_part_with_no_unit_is_shown() -> None:
