@@ -47,7 +47,7 @@ def walk(tmp_path_factory: pytest.TempPathFactory) -> Walk:
 
 
 def test_every_name_at_the_top_is_a_door() -> None:
-    """And no more than 150 in all: what the package itself calls has none."""
+    """And no more than 155 in all: what the package itself calls has none."""
     found = {door.name for door in doors()}
     top = {
         name
@@ -55,7 +55,7 @@ def test_every_name_at_the_top_is_a_door() -> None:
         if callable(getattr(circuitry, name)) and name[0] != "_"
     } - {"InputError"}
     assert top - found == set()
-    assert len(found) <= 150
+    assert len(found) <= 155
 
 
 TURNED = {"domain_a": "domain_b", "domain_b": "domain_a"}
