@@ -10,6 +10,7 @@ from .drawn_names import DRAWN_STYLES as DRAWN_STYLES
 from .drawn_set import drawn_images as drawn_images
 from .file_check import MissingFiles as MissingFiles
 from .folds import fold_numbers as fold_numbers
+from .folds import in_halves as in_halves
 from .folds import item_column as item_column
 from .image_lists import ListedImage as ListedImage
 from .image_sources import ImageList as ImageList

@@ -3,7 +3,7 @@
 The label of a class is its index among all classes of the data set, even if only some classes are selected.
 """
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from dataclasses import dataclass
 from pathlib import Path
 from typing import ClassVar
@@ -60,6 +60,7 @@ class DomainFolder(Shown):
         missing_files: What to do if listed files do not exist. "refuse" raises an error. "skip" leaves these files out,
             and counts them in `missing`. "unchecked" does not check whether files exist, for lists of images that are
             on another machine.
+        leave_out: Absolute paths of images that are left out.
 
     Files and folders whose names are not UTF-8 are skipped, and a message is logged.
 
@@ -106,6 +107,7 @@ class DomainFolder(Shown):
         domains: Names | None = None,
         classes: Names | None = None,
         missing_files: MissingFiles = "refuse",
+        leave_out: Set[Path] = frozenset(),
     ) -> None:
         source = read_source(root, split)
         self.source = root
@@ -121,8 +123,12 @@ class DomainFolder(Shown):
         for domain in self.domains:
             for relative, class_name, item in source.by_domain[domain]:
                 file = source.files.get(relative, relative)
-                if class_name in wanted and check.keeps(file):
-                    path = self.root / file
+                path = self.root / file
+                if (
+                    class_name in wanted
+                    and path not in leave_out
+                    and check.keeps(file)
+                ):
                     records.append(
                         ImageRecord(path, relative, domain, class_name, item)
                     )

@@ -82,6 +82,27 @@ def fold_numbers(
     return numbers
 
 
+def in_halves(
+    records: Sequence[ImageRecord],
+) -> tuple[list[ImageRecord], list[ImageRecord]]:
+    """Divide images into two halves: half of each class in each domain, and no item of a class in both halves.
+
+    Example:
+        >>> from circuitry.data import in_halves
+        >>> [len(half) for half in in_halves(folder.select("clock", "sketch", 4))]
+        [2, 2]
+    """
+    cells: dict[Key, list[ImageRecord]] = {}
+    for record in records:
+        cells.setdefault((record.class_name, record.domain), []).append(record)
+    first: list[ImageRecord] = []
+    second: list[ImageRecord] = []
+    for key, folds in fold_numbers(cells, 2).items():
+        for record, fold in zip(cells[key], folds, strict=True):
+            (second if fold else first).append(record)
+    return first, second
+
+
 def stem_without_domain(record: ImageRecord) -> str:
     """Return the name of an image's file without suffix and domain: ``000012`` for ``sketch/cup/sketch_000012.png``."""
     stem = Path(record.relative).stem
