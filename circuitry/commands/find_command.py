@@ -91,7 +91,9 @@ def question_of(config: Config) -> "OneClass":
         key = (config.class_name, config.domain or config.data.resolve().name)
         # A dictionary keeps each class once, in the order that was given.
         classes = dict.fromkeys((*(config.classes or ()), config.class_name))
-        images = questions.pictures_of_a_class(config.data, key, list(classes))
+        images = questions.pictures_of_a_class(
+            config.data, key, list(classes), config.fitted_on
+        )
     else:
         images = config.images()
         key = key_of(config, images)

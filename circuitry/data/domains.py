@@ -124,11 +124,7 @@ class DomainFolder(Shown):
             for relative, class_name, item in source.by_domain[domain]:
                 file = source.files.get(relative, relative)
                 path = self.root / file
-                if (
-                    class_name in wanted
-                    and path not in leave_out
-                    and check.keeps(file)
-                ):
+                if class_name in wanted and path not in leave_out and check.keeps(file):
                     records.append(
                         ImageRecord(path, relative, domain, class_name, item)
                     )

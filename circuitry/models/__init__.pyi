@@ -1,6 +1,7 @@
 from .checkpoints import read_checkpoint as read_checkpoint
 from .classifier import Classifier as Classifier
 from .classifier import linear_probe as linear_probe
+from .classifier import probe_accuracy as probe_accuracy
 from .classifier import read_outputs as read_outputs
 from .classifier_nets import load_classifier as load_classifier
 from .clip import Clip as Clip

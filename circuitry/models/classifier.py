@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
@@ -32,7 +33,7 @@ from circuitry.encoder.modes import own_modes
 from circuitry.encoder.site_activations import clean_activations
 from circuitry.encoder.tensor_batches import pixel_digests
 from circuitry.models.clip import Clip, read_no_text
-from circuitry.models.image_pass import image_batches
+from circuitry.models.image_pass import activations, image_batches
 from circuitry.models.prompts import Template
 from circuitry.models.ridge import ridge_probe
 from circuitry.runs.arguments import Names, checked
@@ -302,3 +303,46 @@ def linear_probe(clip: Clip, records: Sequence[ImageRecord]) -> Classifier:
         "fitted_on": frozenset(fitted_on),
     }
     return Classifier(**(vars(clip) | of_probe))
+
+
+@own_modes()
+def probe_accuracy(probe: Classifier, records: Sequence[ImageRecord]) -> pd.DataFrame:
+    """Return how many images of each domain a linear probe gives their own class.
+
+    Args:
+        probe: The probe.
+        records: Images that it was not fitted on.
+
+    Returns:
+        A row for each domain. Columns:
+
+        - images: the number of images that can be read;
+        - own: the share of images whose largest logit of the probe, which includes its constant, is of their class;
+        - rows: the share of images whose largest cosine with a row of the probe is of their class. Circuits are asked
+          of these cosines.
+
+    Example:
+        >>> from circuitry.models import linear_probe
+        >>> from circuitry.models.classifier import probe_accuracy
+        >>> probe = linear_probe(clip, folder.records[::2])
+        >>> list(probe_accuracy(probe, folder.records[1::2]).columns)
+        ['images', 'own', 'rows']
+    """
+    encoder = probe.encoder
+    last = encoder.sites[-1]
+    names = np.array(list(probe.classes))
+    weights = probe.text_weights(names.tolist())
+    tables = []
+    for read, by_site in activations(encoder, probe.preprocess, records, [last]):
+        embeddings = by_site[last]
+        shown = np.array([record.class_name for record in read])
+        by_rows = (embeddings @ weights.T).argmax(1)
+        by_logits = probe.logits(embeddings).argmax(1)
+        answers = {
+            "domain": [record.domain for record in read],
+            "own": names[by_logits.cpu().numpy()] == shown,
+            "rows": names[by_rows.cpu().numpy()] == shown,
+        }
+        tables.append(pd.DataFrame(answers))
+    by_domain = pd.concat(tables).groupby("domain")
+    return by_domain.mean().assign(images=by_domain.size())[["images", "own", "rows"]]

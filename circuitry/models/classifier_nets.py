@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from torchvision import models
 
 from circuitry.data.names import chosen_names
+from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
 from circuitry.models.checkpoints import check_state, loading, read_checkpoint
 from circuitry.models.classifier import Classifier, as_classifier
-from circuitry.models.clip import checked_device
+from circuitry.models.clip import Clip, checked_device, read_no_text
 from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
 
@@ -62,6 +63,25 @@ def load_classifier(
         >>> list(EFFICIENTNETS)[0]    # load_classifier("efficientnet-lite0", classes={"airliner": [404]})
         'efficientnet-lite0'
     """
+    model = load_network(name, checkpoint, pretrained, device)
+    if not isinstance(model, Classifier):
+        raise InputError(
+            f"Expected a network that ends in a linear layer, but {name} ends in its features: load it with load_clip, "
+            "and fit a linear_probe."
+        )
+    return model if classes is None else model.with_classes(classes)
+
+
+def load_network(
+    name: str,
+    checkpoint: str | os.PathLike[str] | None,
+    pretrained: str | None,
+    device: str | torch.device,
+) -> Clip:
+    """Load a network of timm or torchvision; see `load_classifier`.
+
+    A network of timm without a classifier, such as a DINOv2, becomes a model without class weights.
+    """
     is_packaged = name in EFFICIENTNETS
     library, _, own_name = name.partition(":")
     if is_packaged:
@@ -94,7 +114,11 @@ def load_classifier(
         net.load_state_dict(state)
     set_model_preprocess_cfg(net, shown)
     net.to(where).eval().requires_grad_(False)
-    return as_classifier(name, net, preprocess, {library: own_name}, classes or {})
+    made_by = {library: own_name}
+    if library == "timm" and isinstance(net.get_classifier(), nn.Identity):
+        encoder = Encoder.from_tower(net)
+        return Clip(name, net, encoder, preprocess, read_no_text, configuration=made_by)
+    return as_classifier(name, net, preprocess, made_by, {})
 
 
 def _timm_net(

@@ -440,7 +440,7 @@ def read_no_text(prompts: Sequence[str]) -> Tensor:
     """Raise `InputError`. This function is the tokenizer of models that read no text."""
     raise InputError(
         "This model reads no text: name outputs by Classifier.with_classes, or fit a linear probe on images of the "
-        "classes with linear_probe(clip, records) (in a script: --probe LIST), whose rows replace class texts."
+        "classes with linear_probe(clip, records) (in a command: --probe FOLDER), whose rows replace class texts."
     )
 
 

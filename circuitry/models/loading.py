@@ -9,7 +9,7 @@ from torch import nn
 
 from circuitry.encoder.modes import own_modes
 from circuitry.encoder.transformers_towers import from_transformers
-from circuitry.models.classifier_nets import EFFICIENTNETS, LIBRARIES, load_classifier
+from circuitry.models.classifier_nets import EFFICIENTNETS, LIBRARIES, load_network
 from circuitry.models.clip import Clip
 from circuitry.models.model import is_model_file, load_from_file
 from circuitry.models.open_clip_models import known_models, load_open_clip
@@ -37,7 +37,8 @@ def load_clip(
             - a CLIP, SigLIP, DINOv2, DINOv3 or ViT model of transformers: a hub id
               (``google/siglip-base-patch16-224``), a local folder that ``save_pretrained`` wrote, or a model in memory,
               which is copied;
-            - a classifier: its name, see `load_classifier`;
+            - a classifier: its name, see `load_classifier`; or a network of timm without a classifier, such as
+              ``timm:vit_small_patch14_dinov2``, to which a `linear_probe` is fitted;
             - ``FILE.py:FUNCTION``: a function in a file of yours that returns a model, see `from_encoder`.
         checkpoint: Local file of weights: an open_clip training checkpoint, a state dict (.pt, .pth, .bin) or
             safetensors. Prefixes of wrappers (``module.``, ``_orig_mod.``) are dropped from the names of weights.
@@ -67,7 +68,7 @@ def load_clip(
     text = os.fspath(name)
     path = Path(text)
     if text in EFFICIENTNETS or text.partition(":")[0] in LIBRARIES:
-        return load_classifier(text, checkpoint, pretrained, device=device)
+        return load_network(text, checkpoint, pretrained, device)
     has_weights = checkpoint is not None or pretrained is not None
     in_file = is_model_file(text)
     # A folder of results may happen to have the name of a model. So a folder with such a name counts as a model only

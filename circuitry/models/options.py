@@ -8,21 +8,30 @@ default and meaning in all commands. Other options are in `data.shared_options`,
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
 
 from tyro.conf import arg
 
 import circuitry
 from circuitry import encoder, models
+from circuitry.data.image_lists import listed_splits
 from circuitry.data.shared_options import Decoding, NImages, SeedOption, option
 from circuitry.encoder.choices import BASELINE_NAMES, METRIC_NAMES
 from circuitry.models.prompts import TEXTS, Template, templates_of
 from circuitry.runs.arguments import DISTINCT, Condition, checked
 from circuitry.runs.errors import InputError
+from circuitry.runs.progress import say_once
 from circuitry.runs.workers import ALONE, Rank
 
+if TYPE_CHECKING:
+    from circuitry.data.domains import ImageRecord
+
 log = logging.getLogger(__name__)
+
+LEAST_IN_HALF = 2
+"""Least number of images of a class that fit a linear probe, and that test it."""
 
 
 @checked
@@ -108,9 +117,13 @@ class ModelOptions(LoadingOptions):
         ('clock',)
     """
 
+    NOT_BOTH: ClassVar = (("probe", "texts"),)
+
     probe: str | None = None
-    """The split whose images are used to fit a linear probe, such as train for the lists <domain>_train.txt. The probe
-    replaces the class texts of a model that reads no text."""
+    """Images to which a linear probe is fitted, whose rows replace class texts: a folder <domain>/<class>/<file> or
+    <class>/<file>, or the name of lists of --data, such as train for <domain>_train.txt. Half of the images of each
+    class in each domain of a folder fit the probe; its accuracy on the other half is printed. A model that reads no
+    text needs a probe. Images that fit the probe of a folder are left out of the images that are analysed."""
     data: Path
     """Folder of the images, which lie in <domain>/<class>/<file>."""
     split: str | None = "test"
@@ -129,15 +142,51 @@ class ModelOptions(LoadingOptions):
         # A classifier has outputs in place of texts. The table says which outputs belong to which class.
         table = self.data / "classes.tsv"
         if self.probe is not None:
-            clip = models.linear_probe(clip, self._seen_by_the_probe())
+            fitted, tested = self._probe_images
+            if not tested:
+                self._refuse_shared(fitted)
+            clip = models.linear_probe(clip, fitted)
+            if tested and rank.worker == 0:
+                self._tell_accuracy(clip, fitted, tested)
         elif isinstance(clip, models.Classifier) and (
             table.is_file() or not clip.classes
         ):
             clip = clip.with_classes(models.read_outputs(table))
         return self.with_units(clip, components)
 
-    def _seen_by_the_probe(self) -> "tuple[circuitry.data.ImageRecord, ...]":
-        fitted = self.images_of(self.probe).records
+    @cached_property
+    def _probe_images(self) -> "tuple[Sequence[ImageRecord], Sequence[ImageRecord]]":
+        """Images that fit the probe, and images that test it: the halves of a folder; a list has no second half."""
+        assert self.probe is not None
+        folder = Path(self.probe)
+        lists = listed_splits(self.data) if self.data.is_dir() else ()
+        if self.probe in lists:
+            return self._folder(self.probe).records, ()
+        if not folder.is_dir():
+            raise InputError(
+                f"A linear probe is fitted to a folder of images by class, or to lists of --data, but there is no "
+                f"folder {self.probe}, and {self.data} has "
+                f"{'lists of ' + ', '.join(lists) if lists else 'no lists'}: check the path."
+            )
+        try:
+            images = circuitry.DomainFolder(folder, split=None)
+        except InputError:
+            raise InputError(
+                f"A linear probe is fitted to images {folder}/<domain>/<class>/<file> or {folder}/<class>/<file>, but "
+                "there are none: check the path of --probe."
+            ) from None
+        halves = circuitry.data.in_halves(images.records)
+        for name in images.classes:
+            counts = [[r.class_name for r in half].count(name) for half in halves]
+            if min(counts) < LEAST_IN_HALF:
+                raise InputError(
+                    f"A linear probe is fitted to half of the images of each class and tested on the other half, with "
+                    f"at least {LEAST_IN_HALF} in each, but {folder} has {counts[0]} and {counts[1]} of {name} (images "
+                    "of one name are in one half): add images, or remove the class."
+                )
+        return halves
+
+    def _refuse_shared(self, fitted: "Sequence[ImageRecord]") -> None:
         # A probe recognises an image that it was fitted on, whatever the model.
         if shared := len({*fitted} & {*self.images().records}):
             raise InputError(
@@ -145,7 +194,32 @@ class ModelOptions(LoadingOptions):
                 f"--split {self.split} share {shared} images of {self.data}: give two lists <domain>_<list>.txt of "
                 "different images."
             )
-        return fitted
+
+    def _tell_accuracy(
+        self,
+        probe: "models.Classifier",
+        fitted: "Sequence[ImageRecord]",
+        tested: "Sequence[ImageRecord]",
+    ) -> None:
+        """Log how a probe was fitted, and how many images of each domain that were not used for it it recognises."""
+        lines = [
+            f"The linear probe is fitted to {len(fitted)} images of {self.probe}: half of each class in each style. "
+            f"These images are not analysed. Right answers on the other {len(tested)} images, and by its rows without "
+            f"its constants, as circuits are asked (chance {1 / len(probe.classes):.0%}):"
+        ]
+        table = models.probe_accuracy(probe, tested)
+        for domain, images, own, rows in table.itertuples():
+            lines.append(f"  {domain}: {own:.0%} of {images}, by its rows {rows:.0%}")
+        say_once(log, "\n".join(lines))
+
+    @property
+    def fitted_on(self) -> frozenset[Path]:
+        """Paths of the images that fit the probe of a folder; no other question may use them."""
+        if self.probe is None:
+            return frozenset()
+        # Images of a list are not left out: a list that shares images with the split is refused.
+        fitted, tested = self._probe_images
+        return frozenset(record.path for record in fitted) if tested else frozenset()
 
     def images(self) -> "circuitry.DomainFolder":
         """Return the images of the option ``split``, of the classes and domains that the options name."""
@@ -158,8 +232,17 @@ class ModelOptions(LoadingOptions):
             split: The split, such as "test" for the lists ``<domain>_test.txt``. If it is None, or if the folder has no
                 lists, all images of the folder are returned.
         """
+        return self._folder(split, self.fitted_on)
+
+    def _folder(
+        self, split: str | None, leave_out: frozenset[Path] = frozenset()
+    ) -> "circuitry.DomainFolder":
         return circuitry.DomainFolder(
-            self.data, split=split, domains=self.domains, classes=self.classes
+            self.data,
+            split=split,
+            domains=self.domains,
+            classes=self.classes,
+            leave_out=leave_out,
         )
 
 

@@ -1,6 +1,6 @@
 """Read a plain folder of image files as images of one class (`DomainFolder`). Does not import torch."""
 
-from collections.abc import Sequence
+from collections.abc import Sequence, Set
 from pathlib import Path
 
 from circuitry.data.domains import DomainFolder
@@ -9,13 +9,19 @@ from circuitry.data.image_lists import ListedImage
 from circuitry.data.image_sources import IMAGE_SUFFIXES, ImageList
 
 
-def pictures_of_a_class(folder: Path, key: Key, classes: Sequence[str]) -> DomainFolder:
+def pictures_of_a_class(
+    folder: Path,
+    key: Key,
+    classes: Sequence[str],
+    leave_out: Set[Path] = frozenset(),
+) -> DomainFolder:
     """Return the image files that lie directly in a folder, as images of one class in one domain.
 
     Args:
         folder: The folder of the files; files in folders below it are ignored.
         key: The class and the domain.
         classes: The classes that the model chooses among. All classes except the class of ``key`` have no images.
+        leave_out: Absolute paths of images that are left out.
 
     Example:
         >>> from circuitry.questions import pictures_of_a_class
@@ -33,7 +39,8 @@ def pictures_of_a_class(folder: Path, key: Key, classes: Sequence[str]) -> Domai
         files[relative] = path.name
     # Labels are indices among all candidates, which a table of images cannot name.
     return DomainFolder(
-        ImageList(folder.resolve(), {domain: listed}, tuple(classes), files=files)
+        ImageList(folder.resolve(), {domain: listed}, tuple(classes), files=files),
+        leave_out=leave_out,
     )
 
 
