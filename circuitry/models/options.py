@@ -159,7 +159,9 @@ class ModelOptions(LoadingOptions):
         """Images that fit the probe, and images that test it: the halves of a folder; a list has no second half."""
         assert self.probe is not None
         folder = Path(self.probe)
-        lists = listed_splits(self.data) if self.data.is_dir() else ()
+        lists: Sequence[str] = ()
+        if self.data.is_dir():
+            lists = listed_splits(self.data)
         if self.probe in lists:
             return self._folder(self.probe).records, ()
         if not folder.is_dir():
@@ -219,7 +221,9 @@ class ModelOptions(LoadingOptions):
             return frozenset()
         # Images of a list are not left out: a list that shares images with the split is refused.
         fitted, tested = self._probe_images
-        return frozenset(record.path for record in fitted) if tested else frozenset()
+        if not tested:
+            return frozenset()
+        return frozenset(record.path for record in fitted)
 
     def images(self) -> "circuitry.DomainFolder":
         """Return the images of the option ``split``, of the classes and domains that the options name."""
