@@ -15,7 +15,7 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "tokens of the package": 299_500,
+    "tokens of the package": 299_600,
     "tokens a line of code": 8.53,
     "comprehensions in 1,000 lines": 28.0,
     "assignments to tuples in 1,000 lines": 9.85,
