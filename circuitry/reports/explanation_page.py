@@ -126,6 +126,8 @@ def _drawn(number: int, explanation: Explanation, strips: Strips) -> dict[str, A
     with_edges = replace(circuit, edges=circuit.scored_edges)
     sites = [site for site, of_site in circuit.units.items() if len(of_site)]
     graph = circuit_drawing(with_edges, sites, title="The units, by depth")
+    # Two lanes are too low for their names, which the legend has.
+    graph.update_yaxes(showticklabels=False)
     curves = cell_curves(explanation)
     return {
         "name": explanation.name,
@@ -138,7 +140,7 @@ def _drawn(number: int, explanation: Explanation, strips: Strips) -> dict[str, A
         },
         "units": units,
         "tests": explanation.tests.to_dict("records"),
-        "graph": _html(graph, f"graph-{number}", 300),
+        "graph": _html(graph, f"graph-{number}", 380),
         "curves": _html(curves, f"curves-{number}", 300),
     }
 
@@ -156,7 +158,8 @@ def _html(figure: go.Figure, name: str, height: int) -> str:
         full_html=False,
         include_plotlyjs=False,
         div_id=name,
-        config=FIGURE_CONFIG,
+        # On a small figure the buttons would cover the title.
+        config={**FIGURE_CONFIG, "displayModeBar": False},
         default_height=f"{height}px",
     )
     return html
