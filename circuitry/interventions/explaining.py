@@ -61,7 +61,7 @@ from circuitry.models.classifier import Classifier
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import read_images
 from circuitry.runs.arguments import Count, Names, checked
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, unknown_name
 from circuitry.runs.identity import OF_TOWER
 from circuitry.runs.workers import Work
 
@@ -146,7 +146,8 @@ def explain(
     rest = [other for other in order if other != row]
     rivals = {RUNNER_UP: rest[:1], ALL: rest}.get(against)
     if rivals is None:
-        rivals = [_row_of(texts, against, [texts[other] for other in rest])]
+        known = [ALL, RUNNER_UP, *(texts[other] for other in rest)]
+        rivals = [_row_of(texts, against, known)]
     metric = ClassLogOdds(weights[[row, *rivals]], 0, scale=clip.scale)
     task = Task(
         encoder,
@@ -195,10 +196,11 @@ def _with_texts(clip: Clip, texts: Sequence[str] | None) -> tuple[Clip, list[str
         if texts is None:
             texts = list(clip.classes)
     given = list(dict.fromkeys(texts or ()))
-    if len(given) < 2:
+    written = [text for text in given if text.strip()]
+    if len(written) < max(2, len(given)):
         raise InputError(
-            f"A model answers a picture among at least two texts, but {len(given)} were given: give texts, such as "
-            "'a photo of a cat' 'a photo of a dog'."
+            f"A model answers a picture among at least two texts that are not empty, but {given} was given: give "
+            "texts, such as 'a photo of a cat' 'a photo of a dog'."
         )
     return clip, given
 
@@ -224,10 +226,7 @@ def _read(clip: Clip, image: Picture) -> Tensor:
 def _row_of(texts: Sequence[str], text: str, known: Sequence[str]) -> int:
     """Return the row of a text, which has to be among the known texts."""
     if text not in known:
-        raise InputError(
-            f"Expected one of the texts {', '.join(map(repr, known[:8]))}, but {text!r} was given; what a text is "
-            f"compared with may also be {RUNNER_UP!r} or {ALL!r}."
-        )
+        raise unknown_name("text", text, known)
     return texts.index(text)
 
 
