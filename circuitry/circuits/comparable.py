@@ -15,6 +15,10 @@ Some settings must agree only between certain graphs:
 - If the texts name the style of the images, they differ between domains. Then all of these settings must agree only
   between graphs of the same domain.
 
+Graphs of two models of one architecture may be compared if the caller says so (``across="models"``). Then the settings
+that the weights of a model decide (`OF_WEIGHTS`) may differ. If the baseline is a mean of activations, its activations
+may differ, too, and the images of the mean must agree in place of them.
+
 Does not import torch.
 """
 
@@ -23,21 +27,35 @@ from typing import Any
 
 from circuitry.circuits.graph import Scores
 from circuitry.runs.errors import InputError
-from circuitry.runs.identity import OF_MODEL, SHARED_ENTRIES, entry_differs, same_entry
+from circuitry.runs.identity import (
+    OF_MODEL,
+    OF_WEIGHTS,
+    SHARED_ENTRIES,
+    Across,
+    entry_differs,
+    same_entry,
+)
 
 _BASELINES_OF_A_JOB = ("other-domains", "counterfactual")
 """First words of the names of baselines that differ by class and domain. Of such baselines only the names are
 compared."""
+
+_MEANS = "mean-"
+"""First letters of the names of baselines that a model computes. Two models compute two baselines of the same images."""
 
 OWN_STYLE = "own-style"
 """Name of the texts that differ by domain; the text weights that are made of them differ, too."""
 
 WHAT_TO_DO = {
     **dict.fromkeys(OF_MODEL, "find both with one and the same model"),
+    "weights": "find both with one and the same model, or give across='models' to compare, compare_domains or "
+    "part_overlaps, if they are of two models of one architecture",
     **dict.fromkeys(
         ["baseline", "baseline_digest"],
-        "find both with one baseline, as by Task(..., baseline=first.baseline) with the first one's task",
+        "find both with one baseline: give baseline=first.baseline to attribute, where first is the first one's task",
     ),
+    "baseline_images": "take both means over the same images: give baseline=mean_baseline(encoder, images) to "
+    "attribute, with the encoder of each model",
     **dict.fromkeys(
         ("metric", "text_weights", "class_weights", "texts", "classes", "scale"),
         "find both by one metric with the same texts",
@@ -55,7 +73,13 @@ class Comparable:
     Each graph is checked once, when it is added, against the graphs before it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, across: Across | None = None) -> None:
+        """Begin without graphs.
+
+        Args:
+            across: What the graphs may differ in (default: they are of one model).
+        """
+        self._across = across
         self._first: Scores | None = None
         # Names of settings that only one of two graphs has. The warning is given once for all graphs.
         self._unsaid: str | None = None
@@ -78,7 +102,7 @@ class Comparable:
                 graph.title,
                 self._unsaid,
             )
-        for key, value in _settings(graph).items():
+        for key, value in _settings(graph, self._across).items():
             # Compare with the first graph that has the setting in this scope, as the first graph of all may lack it.
             theirs, title = self._settings.setdefault(key, (value, graph.title))
             if not same_entry(theirs, value):
@@ -102,7 +126,7 @@ def check_comparable(a: Scores, b: Scores) -> None:
     graphs.add(b)
 
 
-def _settings(graph: Scores) -> dict[tuple[str, Any], Any]:
+def _settings(graph: Scores, across: Across | None) -> dict[tuple[str, Any], Any]:
     """Return the `SHARED_ENTRIES` of a graph, by the name and the scope of the entry.
 
     All graphs with the same name and scope must agree on the value. For example, the scope of the text weights of a
@@ -114,6 +138,7 @@ def _settings(graph: Scores) -> dict[tuple[str, Any], Any]:
             known[name] = graph.settings[name]
     if str(known.get("baseline")).startswith(_BASELINES_OF_A_JOB):
         known.pop("baseline_digest", None)
+        known.pop("baseline_images", None)
     # The logit of a class does not depend on the texts of other classes.
     if known.get("metric") == "logit":
         known.pop("classes", None)
@@ -128,6 +153,11 @@ def _settings(graph: Scores) -> dict[tuple[str, Any], Any]:
         "text_weights": (n_classes, domain),
         "metric_code": (class_name, domain),  # a function knows its class
     }
+    if across:
+        for name in OF_WEIGHTS:
+            known.pop(name, None)
+        if str(known.get("baseline")).startswith(_MEANS):
+            known.pop("baseline_digest", None)
     return {(name, scopes.get(name)): value for name, value in known.items()}
 
 

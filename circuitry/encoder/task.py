@@ -239,6 +239,9 @@ class Task:
             "baseline_digest": self.baseline.digest,
             "metric": metric_name(self.metric),
         }
+        # Two models of one architecture have other means of the same images.
+        if isinstance(self.baseline, Baseline) and "images" in self.baseline.made_of:
+            asked["baseline_images"] = self.baseline.made_of["images"]
         if isinstance(self.metric, ClassLogit):
             asked |= self.metric.made_with
         else:

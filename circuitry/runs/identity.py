@@ -7,7 +7,7 @@ identities entry by entry. If an entry differs, an error names it.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -40,6 +40,7 @@ SHARED_ENTRIES = (
     "classes",
     "baseline",
     "baseline_digest",
+    "baseline_images",
     "method",
     "method_code",
     "budget",
@@ -52,6 +53,17 @@ SHARED_ENTRIES = (
     "scale",
 )
 """Entries that must agree for circuits to be compared: model, metric, classes, and how circuits are found."""
+Across = Literal["models"]
+"""What the two sides of a comparison may differ in. ``models``: in the weights, as two models of one architecture."""
+OF_WEIGHTS = (
+    "weights",
+    "behaviour",
+    "text_encoder",
+    "text_weights",
+    "class_weights",
+    "scale",
+)
+"""Entries that differ between two models of one architecture. They are not compared across models."""
 ROUNDED = ("behaviour",)
 """Entries that consist of numbers which another machine may round differently.
 
