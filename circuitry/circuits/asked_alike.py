@@ -43,6 +43,13 @@ ANY_CLASS = (*ANY_TEXTS, "text_weights")
 domain. The class may differ, because the circuit of another class is a control. The baseline may differ, because then
 the task asks another question."""
 
+_WHAT_TO_GIVE = {
+    "weights": "give the model that found it; of two models of one architecture, give across='models' to lesion or "
+    "judge_circuit",
+    "baseline": "give the task the baseline of the one that found it, as by Task(..., baseline=first.baseline)",
+}
+"""Advice at the end of the error message, by the name of the setting that differs between a circuit and a task."""
+
 
 def asked_of(task: Task, who: str) -> dict[str, Any]:
     """Return a dictionary of what the answers of a task depend on, except for the model.
@@ -114,8 +121,8 @@ def check_made_with(
         task: The task that measures the circuits of the graphs.
         graphs: The graphs. A setting that a graph does not have is not checked.
         names: Names of the entries of the identity that must agree.
-        across: With ``models`` the graphs may be of another model of the task's architecture. Then the entries that its
-            weights decide are not compared. Labels are compared if both have equally many classes.
+        across: With ``models`` a graph may be of another model of the task's architecture. Then the entries that the
+            weights decide are not compared, and labels are compared if both have equally many classes.
     """
     given = task.identity
     # Circuits that are cut out of one graph share its settings, which are checked once.
@@ -146,7 +153,8 @@ def check_made_with(
         if across:
             for name in OF_WEIGHTS:
                 compared.pop(name, None)
-        made.check(given, f"the circuit of {graph.title}", "the task", compared)
+        title = f"the circuit of {graph.title}"
+        made.check(given, title, "the task", compared, _WHAT_TO_GIVE)
 
 
 def _check_sites(task: Task, graph: Scores, across: Across | None) -> None:
@@ -169,6 +177,7 @@ def _check_sites(task: Task, graph: Scores, across: Across | None) -> None:
         n_found = len(graph.node_scores[site]) + len(graph.error_scores.get(site, ()))
         if n_found != n_units:
             raise InputError(
-                f"Two models are compared in the same units, but at {site!r} the circuit of {graph.title} has {n_found} "
-                f"units, and the task's encoder {n_units}: give models of one architecture, in the same feature basis."
+                f"Two models are compared in the same units, but at {site!r} the circuit of {graph.title} has "
+                f"{n_found} units, and the task's encoder {n_units}: give models of one architecture, in the same "
+                "feature basis."
             )

@@ -15,14 +15,15 @@ Some settings must agree only between certain graphs:
 - If the texts name the style of the images, they differ between domains. Then all of these settings must agree only
   between graphs of the same domain.
 
-Graphs of two models of one architecture may be compared if the caller says so (``across="models"``). Then the settings
-that the weights of a model decide (`OF_WEIGHTS`) may differ. If the baseline is a mean of activations, its activations
-may differ, too, and the images of the mean must agree in place of them.
+Graphs of several models of one architecture may be compared if the caller says so (``across="models"``). Then the
+domain of a graph names its model. The settings that the weights decide (`OF_WEIGHTS`) must agree only between graphs of
+one model. If the baseline is a mean of activations, the images of the mean must agree, and not the activations.
 
 Does not import torch.
 """
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from circuitry.circuits.graph import Scores
@@ -40,22 +41,18 @@ _BASELINES_OF_A_JOB = ("other-domains", "counterfactual")
 """First words of the names of baselines that differ by class and domain. Of such baselines only the names are
 compared."""
 
-_MEANS = "mean-"
-"""First letters of the names of baselines that a model computes. Two models compute two baselines of the same images."""
-
 OWN_STYLE = "own-style"
 """Name of the texts that differ by domain; the text weights that are made of them differ, too."""
 
 WHAT_TO_DO = {
     **dict.fromkeys(OF_MODEL, "find both with one and the same model"),
-    "weights": "find both with one and the same model, or give across='models' to compare, compare_domains or "
-    "part_overlaps, if they are of two models of one architecture",
+    "weights": "find both with one and the same model, or give across='models' and name each model by a domain of its "
+    "own, if they are of several models of one architecture",
     **dict.fromkeys(
         ["baseline", "baseline_digest"],
-        "find both with one baseline: give baseline=first.baseline to attribute, where first is the first one's task",
+        "find both with one baseline: give baseline=first.baseline to Task or attribute, where first is the first "
+        "one's task; of two models, give each the mean_baseline of its encoder over the same images",
     ),
-    "baseline_images": "take both means over the same images: give baseline=mean_baseline(encoder, images) to "
-    "attribute, with the encoder of each model",
     **dict.fromkeys(
         ("metric", "text_weights", "class_weights", "texts", "classes", "scale"),
         "find both by one metric with the same texts",
@@ -77,7 +74,8 @@ class Comparable:
         """Begin without graphs.
 
         Args:
-            across: What the graphs may differ in (default: they are of one model).
+            across: With ``models`` graphs of different domains may be of different models (default: all graphs are of
+                one model).
         """
         self._across = across
         self._first: Scores | None = None
@@ -118,6 +116,14 @@ class Comparable:
                 site,
             )
 
+    def weights(self, domains: Iterable[str]) -> list[str | None]:
+        """Return the digest of the weights of the model that each domain names; None if its graphs do not say it."""
+        digests = list[str | None]()
+        for domain in domains:
+            digest, _ = self._settings.get(("weights", (None, domain)), (None, ""))
+            digests.append(digest)
+        return digests
+
 
 def check_comparable(a: Scores, b: Scores) -> None:
     """Raise `InputError` unless two graphs may be compared."""
@@ -136,9 +142,10 @@ def _settings(graph: Scores, across: Across | None) -> dict[tuple[str, Any], Any
     for name in SHARED_ENTRIES:
         if name in graph.settings:
             known[name] = graph.settings[name]
+    if across and "baseline_images" in graph.settings:
+        known["baseline_digest"] = graph.settings["baseline_images"]
     if str(known.get("baseline")).startswith(_BASELINES_OF_A_JOB):
         known.pop("baseline_digest", None)
-        known.pop("baseline_images", None)
     # The logit of a class does not depend on the texts of other classes.
     if known.get("metric") == "logit":
         known.pop("classes", None)
@@ -155,9 +162,7 @@ def _settings(graph: Scores, across: Across | None) -> dict[tuple[str, Any], Any
     }
     if across:
         for name in OF_WEIGHTS:
-            known.pop(name, None)
-        if str(known.get("baseline")).startswith(_MEANS):
-            known.pop("baseline_digest", None)
+            scopes[name] = (scopes.get(name), graph.domain)
     return {(name, scopes.get(name)): value for name, value in known.items()}
 
 
