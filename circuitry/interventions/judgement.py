@@ -54,7 +54,7 @@ from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.verdicts import ANSWERS, does_work, why_open
 from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.identity import Across
+from circuitry.runs.identity import OF_WEIGHTS, Across
 from circuitry.runs.plan import Forwards
 
 DRAWS = 40
@@ -138,10 +138,13 @@ def judge_circuit(
         >>> table["test"].tolist()
         ['circuit', 'complement', 'sufficiency', 'necessity']
     """
-    check_made_with(task, [circuit.source], (*ANY_CLASS, "baseline"), across)
-    seen = tell_seen(
-        own_and_others(task, circuit.source), [circuit.source], "A test of a circuit"
-    )
+    found = circuit.source
+    check_made_with(task, [found], (*ANY_CLASS, "baseline"), across)
+    seen = tell_seen(own_and_others(task, found), [found], "A test of a circuit")
+    if across:
+        # The functions below take circuits of one model. They compare nothing that a circuit does not say.
+        without = {k: v for k, v in found.settings.items() if k not in OF_WEIGHTS}
+        circuit = replace(circuit, source=replace(found, settings=without))
     n_seen = next(iter(seen.values()))  # the images of the class come first
     sites = named_sites(task)
     units = replace(circuit, edges=None)
@@ -164,7 +167,7 @@ def judge_circuit(
     if not across:
         return table
     return table.assign(
-        circuit_weights=circuit.source.settings.get("weights"),
+        circuit_weights=found.settings.get("weights"),
         weights=task.identity["weights"],
     )
 

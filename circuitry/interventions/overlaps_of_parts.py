@@ -91,7 +91,7 @@ def part_overlaps(
             places[(*key, half)] = len(places)
             source = part.source
             if across:
-                source = replace(source, domain=key[1])
+                source = replace(source, class_name=key[0], domain=key[1])
             comparable.add(source)
             n_units = {s: len(source.node_scores[s]) for s in source.inner_sites}
             units.append(circuit_arrays(part).nodes)
