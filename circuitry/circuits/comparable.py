@@ -46,8 +46,8 @@ OWN_STYLE = "own-style"
 
 WHAT_TO_DO = {
     **dict.fromkeys(OF_MODEL, "find both with one and the same model"),
-    "weights": "find both with one and the same model, or give across='models' and name each model by a domain of its "
-    "own, if they are of several models of one architecture",
+    "weights": "find both with one and the same model, or give across='models' (--across models) and name each model "
+    "by a domain of its own, if they are of several models of one architecture",
     **dict.fromkeys(
         ["baseline", "baseline_digest"],
         "find both with one baseline: give baseline=first.baseline to Task or attribute, where first is the first "

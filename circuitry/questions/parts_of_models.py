@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from itertools import combinations, product
 
+import numpy as np
 import pandas as pd
 
 from circuitry.circuits.graph import Circuit
@@ -131,7 +132,7 @@ def sentences_of_models(tables: Mapping[str, pd.DataFrame]) -> list[str]:
         >>> tables = {"lesions": pd.DataFrame(lesions), "verdicts": pd.DataFrame(verdict)}
         >>> print(*sentences_of_models(tables))
         cup in real: the same part. Without the part of base, tuned answers 2 of 8 images right (before 8; without as
-        many random units 8; without its own part 0). The parts share 0.40 of their units (chance 0.01, ceiling 0.50).
+        many random units 8; without its own part 0). Overlap of the parts: 0.40 (chance 0.01, ceiling 0.50).
     """
     lesions = tables["lesions"]
     own = lesions[lesions["class"] == lesions["part_class"]]
@@ -152,11 +153,15 @@ def sentences_of_models(tables: Mapping[str, pd.DataFrame]) -> list[str]:
             "own": by_key.at[(*key, tested, tested, "part"), "right"],
         }
         right = {name: f"{share * n_images:.3g}" for name, share in shares.items()}
+        units = {
+            name: "unknown" if np.isnan(row[name]) else f"{row[name]:.2f}"
+            for name in ("overlap", "chance", "ceiling")
+        }
         sentences.append(
             f"{' in '.join(key)}: {row['by_transfer']}. Without the part of {base}, {tested} answers {right['after']} "
             f"of {n_images} images right (before {right['before']}; without as many random units {right['random']}; "
-            f"without its own part {right['own']}). The parts share {row['overlap']:.2f} of their units (chance "
-            f"{row['chance']:.2f}, ceiling {row['ceiling']:.2f})."
+            f"without its own part {right['own']}). Overlap of the parts: {units['overlap']} (chance "
+            f"{units['chance']}, ceiling {units['ceiling']})."
         )
     every = dict.fromkeys(zip(own["part_class"], own["images"], strict=True))
     if untold := [" in ".join(key) for key in every if key not in told]:
