@@ -120,8 +120,8 @@ class Comparable:
         """Return the digest of the weights of the model that each domain names; None if its graphs do not say it."""
         digests = list[str | None]()
         for domain in domains:
-            digest, _ = self._settings.get(("weights", (None, domain)), (None, ""))
-            digests.append(digest)
+            known = self._settings.get(("weights", (None, domain)), (None, ""))
+            digests.append(known[0])
         return digests
 
 

@@ -143,8 +143,10 @@ def judge_circuit(
     seen = tell_seen(own_and_others(task, found), [found], "A test of a circuit")
     if across:
         # The functions below take circuits of one model. They compare nothing that a circuit does not say.
-        without = {k: v for k, v in found.settings.items() if k not in OF_WEIGHTS}
-        circuit = replace(circuit, source=replace(found, settings=without))
+        settings_of_all = dict(found.settings)
+        for name in OF_WEIGHTS:
+            settings_of_all.pop(name, None)
+        circuit = replace(circuit, source=replace(found, settings=settings_of_all))
     n_seen = next(iter(seen.values()))  # the images of the class come first
     sites = named_sites(task)
     units = replace(circuit, edges=None)

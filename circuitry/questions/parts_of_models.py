@@ -54,8 +54,11 @@ def parts_of_models(
         >>> list(parts_of_models({"mine": mine, "again": mine}, across="models"))
         ['overlaps', 'lesions', 'verdicts']
     """
+    keys = dict[Key, None]()
+    for run in runs.values():
+        keys |= dict.fromkeys(run.keys)
     tables: dict[str, list[pd.DataFrame]] = {}
-    for domain in dict.fromkeys(d for run in runs.values() for _, d in run.keys):
+    for domain in dict.fromkeys(domain for _, domain in keys):
         for name, table in _of_domain(runs, domain, across, work).items():
             table.insert(0, "images", domain)
             tables.setdefault(name, []).append(table)
@@ -142,7 +145,8 @@ def sentences_of_models(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     told = set[Key]()
     for row in tables["verdicts"].to_dict("records"):
         key = (row["class"], row["images"])
-        base, tested = row["domain_a"], row["domain_b"]
+        base = row["domain_a"]
+        tested = row["domain_b"]
         told.add(key)
         of_base = by_key.loc[(*key, base, tested, "part")]
         n_images = round(of_base["n_images"])
@@ -163,8 +167,11 @@ def sentences_of_models(tables: Mapping[str, pd.DataFrame]) -> list[str]:
             f"without its own part {right['own']}). Overlap of the parts: {units['overlap']} (chance "
             f"{units['chance']}, ceiling {units['ceiling']})."
         )
-    every = dict.fromkeys(zip(own["part_class"], own["images"], strict=True))
-    if untold := [" in ".join(key) for key in every if key not in told]:
+    untold = list[str]()
+    for key in dict.fromkeys(zip(own["part_class"], own["images"], strict=True)):
+        if key not in told:
+            untold.append(" in ".join(key))
+    if untold:
         sentences.append(
             f"Not compared, because one of the models does not know it: {', '.join(untold)}."
         )
