@@ -142,8 +142,8 @@ def _settings(graph: Scores, across: Across | None) -> dict[tuple[str, Any], Any
     for name in SHARED_ENTRIES:
         if name in graph.settings:
             known[name] = graph.settings[name]
-    if across and "baseline_images" in graph.settings:
-        known["baseline_digest"] = graph.settings["baseline_images"]
+    if across and "baseline_pixels" in graph.settings:
+        known["baseline_digest"] = graph.settings["baseline_pixels"]
     if str(known.get("baseline")).startswith(_BASELINES_OF_A_JOB):
         known.pop("baseline_digest", None)
     # The logit of a class does not depend on the texts of other classes.

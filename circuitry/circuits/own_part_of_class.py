@@ -236,12 +236,12 @@ def _check_spared(task: Task, spared: Sequence[Task]) -> None:
 def _identity_of_all(tasks: Sequence[Task]) -> Identity:
     """Return the identity of a part that was found from several tasks.
 
-    The tasks may differ only in their baselines. If they do, the entries ``baseline_digest`` and ``baseline_images``
+    The tasks may differ only in their baselines. If they do, the entries ``baseline_digest`` and ``baseline_pixels``
     list the digests of all baselines.
     """
     identities = [task.identity for task in tasks]
     of_all = identities[0]
-    for name in ("baseline_digest", "baseline_images"):
+    for name in ("baseline_digest", "baseline_pixels"):
         digests = list(dict.fromkeys(each.get(name) for each in identities))
         if len(digests) > 1:
             of_all |= {name: digests}

@@ -63,7 +63,7 @@ class Baseline:
     each image of a run, in the order of the images. Other axes of size 1 are broadcast."""
 
     made_of: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Entries of the `Identity` of the encoder that computed the activations, and as ``images`` a digest of the images
+    """Entries of the `Identity` of the encoder that computed the activations, and as ``pixels`` a digest of the images
     of a mean; empty if the encoder is not known."""
 
     def __post_init__(self) -> None:
@@ -402,5 +402,5 @@ def mean_baseline(
     # mean baseline may be used in other runs of the same model.
     made_of = {name: identity[name] for name in (*OF_TOWER, "stages")}
     # The mean does not depend on the order of the images.
-    made_of["images"] = digest(sorted(pixels))
+    made_of["pixels"] = digest(sorted(pixels))
     return Baseline(f"mean-{per}", values, made_of)

@@ -240,8 +240,8 @@ class Task:
             "metric": metric_name(self.metric),
         }
         # Two models of one architecture have other means of the same images.
-        if isinstance(self.baseline, Baseline) and "images" in self.baseline.made_of:
-            asked["baseline_images"] = self.baseline.made_of["images"]
+        if isinstance(self.baseline, Baseline) and "pixels" in self.baseline.made_of:
+            asked["baseline_pixels"] = self.baseline.made_of["pixels"]
         if isinstance(self.metric, ClassLogit):
             asked |= self.metric.made_with
         else:

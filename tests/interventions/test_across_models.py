@@ -462,6 +462,6 @@ def test_means_of_two_models_name_their_images_in_the_identity() -> None:
     mean = "mean-position"
     tasks = [task(encoder, baseline=mean) for encoder in ENCODERS.values()]
     one, other = (each.identity for each in tasks)
-    assert one["baseline_images"] == other["baseline_images"]
+    assert one["baseline_pixels"] == other["baseline_pixels"]
     assert one["baseline_digest"] != other["baseline_digest"]
-    assert "baseline_images" not in task(ENCODERS["base"]).identity
+    assert "baseline_pixels" not in task(ENCODERS["base"]).identity
