@@ -198,7 +198,9 @@ def lesion(
     part_weights = list[str | None]()
     for key in zip(table["part_class"], table["part_domain"], strict=True):
         part_weights.append(parts[key].source.settings.get("weights"))
-    return table.assign(part_weights=part_weights, weights=of_all["weights"])
+    table["part_weights"] = part_weights
+    table["weights"] = of_all["weights"]
+    return table
 
 
 def _check_refit(tasks: Iterable[Key], refit: Mapping[Key, Images] | None) -> None:

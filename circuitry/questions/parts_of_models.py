@@ -140,7 +140,7 @@ def sentences_of_models(tables: Mapping[str, pd.DataFrame]) -> list[str]:
     lesions = tables["lesions"]
     own = lesions[lesions["class"] == lesions["part_class"]]
     keys = ["class", "images", "part_domain", "domain", "cut"]
-    by_key = own.set_index(keys)[["whole_right", "right", "n_images"]]
+    by_key = own.set_index(keys).to_dict("index")
     sentences = list[str]()
     told = set[Key]()
     for row in tables["verdicts"].to_dict("records"):
@@ -148,13 +148,13 @@ def sentences_of_models(tables: Mapping[str, pd.DataFrame]) -> list[str]:
         base = row["domain_a"]
         tested = row["domain_b"]
         told.add(key)
-        of_base = by_key.loc[(*key, base, tested, "part")]
+        of_base = by_key[(*key, base, tested, "part")]
         n_images = round(of_base["n_images"])
         shares = {
             "after": of_base["right"],
             "before": of_base["whole_right"],
-            "random": by_key.at[(*key, base, tested, "random"), "right"],
-            "own": by_key.at[(*key, tested, tested, "part"), "right"],
+            "random": by_key[(*key, base, tested, "random")]["right"],
+            "own": by_key[(*key, tested, tested, "part")]["right"],
         }
         right = {name: f"{share * n_images:.3g}" for name, share in shares.items()}
         units = {
