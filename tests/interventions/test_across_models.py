@@ -465,3 +465,15 @@ def test_means_of_two_models_name_their_images_in_the_identity() -> None:
     assert one["baseline_pixels"] == other["baseline_pixels"]
     assert one["baseline_digest"] != other["baseline_digest"]
     assert "baseline_pixels" not in task(ENCODERS["base"]).identity
+
+
+def test_results_can_differ_in_their_models_alone() -> None:
+    calls = of_part(part(ENCODERS["base"]), across="domains")
+    graphs = graphs_of(ENCODERS, DOG)
+    calls.append(lambda: compare(graphs, across="domains"))
+    calls.append(lambda: compare_domains(graphs, across="domains"))
+    for call in calls:
+        message = refused(call)
+        assert "across" in message
+        assert "'models'" in message
+        assert "'domains'" in message
