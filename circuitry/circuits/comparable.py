@@ -27,6 +27,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from circuitry.circuits.graph import Scores
+from circuitry.runs.arguments import fitting
 from circuitry.runs.errors import InputError
 from circuitry.runs.identity import (
     OF_MODEL,
@@ -77,7 +78,7 @@ class Comparable:
             across: With ``models`` graphs of different domains may be of different models (default: all graphs are of
                 one model).
         """
-        self._across = across
+        self._across = fitting(across, Across | None, "across")
         self._first: Scores | None = None
         # Names of settings that only one of two graphs has. The warning is given once for all graphs.
         self._unsaid: str | None = None

@@ -20,7 +20,6 @@ from circuitry.circuits.similarity_matrix import (
     jaccard_matrix,
 )
 from circuitry.data.folds import Key
-from circuitry.runs.arguments import checked
 from circuitry.runs.identity import Across
 
 _Places = Int[np.ndarray, " pairs"]
@@ -29,7 +28,6 @@ _Found = tuple[str, str, int]
 """A part: its class and domain, and the half of the images that it was found on."""
 
 
-@checked
 def part_overlaps(
     parts: Mapping[Key, Circuit],
     pairs: Collection[tuple[Key, Key]] | None = None,

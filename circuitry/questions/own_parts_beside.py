@@ -13,12 +13,10 @@ from circuitry.encoder.task import Task
 from circuitry.interventions.lesions import lesion
 from circuitry.interventions.overlaps_of_parts import part_overlaps
 from circuitry.questions.own_parts_jobs import OwnParts
-from circuitry.runs.arguments import checked
 from circuitry.runs.identity import Across
 from circuitry.runs.workers import Work
 
 
-@checked
 def parts_of_models(
     runs: Mapping[str, OwnParts],
     *,

@@ -467,6 +467,7 @@ def test_means_of_two_models_name_their_images_in_the_identity() -> None:
     assert "baseline_pixels" not in task(ENCODERS["base"]).identity
 
 
+@pytest.mark.usefixtures("unchecked")
 def test_results_can_differ_in_their_models_alone() -> None:
     calls = of_part(part(ENCODERS["base"]), across="domains")
     graphs = graphs_of(ENCODERS, DOG)
