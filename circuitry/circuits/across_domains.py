@@ -15,6 +15,7 @@ Does not import torch.
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
@@ -31,6 +32,7 @@ from circuitry.comparison.table import class_groups
 from circuitry.data.names import drawn_by_name
 from circuitry.runs.arguments import Count, Names, checked, fitting
 from circuitry.runs.errors import ByName, InputError
+from circuitry.runs.identity import Across
 
 log = logging.getLogger(__name__)
 
@@ -51,6 +53,7 @@ def compare(
     classes: Names | None = None,
     edges_per_node: Count = 3,
     any_sign: bool = False,
+    across: Across | None = None,
 ) -> pd.DataFrame:
     """Compare the circuits of each class between all pairs of domains.
 
@@ -59,11 +62,14 @@ def compare(
         measure: One of `MEASURES`, or a `Measure` with another depth of the kernel.
         classes: Classes to compare (default: all).
         edges_per_node, any_sign: How circuits are selected from their graphs; see `AttributionGraph.circuit`.
+        across: With ``models`` the domains of ``graphs`` name models of one architecture, such as a model before and
+            after fine-tuning, or epochs of one training (default: all graphs are of one model).
 
     Returns:
         A tidy table with the columns class, domain_a, domain_b, site (None for measures of whole circuits) and value.
         Every unordered pair of domains in which the class has graphs occurs once, in sorted order. The value is NaN if
-        a circuit has no effect; see `node_overlap` and `edge_jaccard`.
+        a circuit has no effect; see `node_overlap` and `edge_jaccard`. With ``across`` the columns weights_a and
+        weights_b have the digests of the weights of the two models.
 
     Raises:
         InputError: if the measure or a class is unknown, a graph has no class or no domain, two graphs have the same
@@ -81,13 +87,17 @@ def compare(
     settings = ReadingSettings(
         edges_per_node=edges_per_node, any_sign=any_sign, chance_draws=0
     )
-    one_pass = ClassPass([wanted], settings)
-    compared = _compare(_by_names(graphs), None, one_pass, classes)
+    one_pass = ClassPass([wanted], settings, across)
+    compared = _compare(_by_names(graphs), None, one_pass, classes, across)
     table = one_pass.values(wanted, compared)
     if table.empty:
         raise InputError(
             "Circuits are compared between domains, but no class has graphs in two: give others, too."
         )
+    if across:
+        for side in "ab":
+            weights = one_pass.checked.weights(table[f"domain_{side}"])
+            table[f"weights_{side}"] = weights
     return table
 
 
@@ -99,6 +109,7 @@ def compare_domains(
     folds: FoldsOf | None = None,
     measures: Sequence[str | Measure] = COMPARED,
     settings: ReadingSettings | None = None,
+    across: Across | None = None,
 ) -> dict[str, Comparison]:
     """Compare the circuits of every class between all pairs of domains by several measures, in one pass.
 
@@ -109,6 +120,8 @@ def compare_domains(
         measures: Measures, or their names; see `compare`.
         settings: How circuits are selected from their graphs, and how reference levels are measured (default:
             ``ReadingSettings()``).
+        across: With ``models`` the domains of ``graphs`` name models of one architecture; see `compare`. The entry
+            ``weights`` of each `Comparison.about` has the digests of their weights.
 
     Returns:
         A dictionary from the name of each measure to its `Comparison`. Fold i of a class in a domain is compared with
@@ -125,14 +138,19 @@ def compare_domains(
     settings = settings or ReadingSettings()
     if folds is None and isinstance(graphs, GraphFolder):
         folds = graphs.folds
-    one_pass = ClassPass(wanted, settings)
-    classes = _compare(_by_names(graphs), folds, one_pass)
+    one_pass = ClassPass(wanted, settings, across)
+    by_names = _by_names(graphs)
+    classes = _compare(by_names, folds, one_pass, across=across)
     about: dict[str, Any] = {
         "edges_per_node": settings.edges_per_node,
         "any_sign": settings.any_sign,
     }
     if isinstance(graphs, GraphFolder):
         about["circuits"] = graphs.identity.key
+    if across:
+        models = list(dict.fromkeys(domain for _, domain in by_names))
+        weights = one_pass.checked.weights(models)
+        about["weights"] = dict(zip(models, weights, strict=True))
     if one_pass.n_images:
         about["n"] = float(np.mean(one_pass.n_images))
     if one_pass.n_per_fold:
@@ -160,6 +178,7 @@ def _compare(
     folds: FoldsOf | None,
     one_pass: ClassPass,
     classes: Sequence[str] | None = None,
+    across: Across | None = None,
 ) -> list[str]:
     """Compare the graphs class by class, and collect the similarities in ``one_pass``; return the names of the classes.
 
@@ -171,6 +190,7 @@ def _compare(
         folds: Function that returns the graphs of the folds of a (class, domain), or None.
         one_pass: The object that collects the similarities.
         classes: Classes to compare (default: all).
+        across: With ``models`` the domains of the keys name models, and graphs may be of any domain.
     """
     keys: dict[str, list[Key]] = {}
     for key in graphs:
@@ -187,7 +207,11 @@ def _compare(
             if folds is not None:
                 for fold, graph in folds(name, domain).items():
                     by_node[domain, fold] = graph
-        for (domain, _), graph in by_node.items():
+        for node, graph in by_node.items():
+            domain = node[0]
+            if across:
+                by_node[node] = replace(graph, domain=domain)
+                continue
             other_class = graph.class_name not in (None, class_name)
             if other_class or graph.domain not in (None, domain):
                 raise InputError(

@@ -15,7 +15,14 @@ from circuitry.encoder.metrics import answer_metric
 from circuitry.encoder.sites import FIRST_LAYER, INPUT
 from circuitry.encoder.task import Task, at_model_scale
 from circuitry.runs.errors import InputError
-from circuitry.runs.identity import OF_ENCODER, Identity, entry_differs, same_entry
+from circuitry.runs.identity import (
+    OF_ENCODER,
+    OF_WEIGHTS,
+    Across,
+    Identity,
+    entry_differs,
+    same_entry,
+)
 
 
 def named_sites(task: Task) -> list[str] | None:
@@ -35,6 +42,13 @@ ANY_CLASS = (*ANY_TEXTS, "text_weights")
 """Entries of the identity on which a circuit and the task that measures it must agree, if the task is of the same
 domain. The class may differ, because the circuit of another class is a control. The baseline may differ, because then
 the task asks another question."""
+
+_WHAT_TO_GIVE = {
+    "weights": "give the model that found it; of two models of one architecture, give across='models' to lesion or "
+    "judge_circuit",
+    "baseline": "give the task the baseline of the one that found it, as by Task(..., baseline=first.baseline)",
+}
+"""Advice at the end of the error message, by the name of the setting that differs between a circuit and a task."""
 
 
 def asked_of(task: Task, who: str) -> dict[str, Any]:
@@ -86,7 +100,10 @@ def check_asked_alike(
 
 
 def check_made_with(
-    task: Task, graphs: Iterable[Scores], names: Sequence[str] = ANY_CLASS
+    task: Task,
+    graphs: Iterable[Scores],
+    names: Sequence[str] = ANY_CLASS,
+    across: Across | None = None,
 ) -> None:
     """Raise `InputError` unless some graphs were made with the same settings as a task.
 
@@ -104,20 +121,26 @@ def check_made_with(
         task: The task that measures the circuits of the graphs.
         graphs: The graphs. A setting that a graph does not have is not checked.
         names: Names of the entries of the identity that must agree.
+        across: With ``models`` a graph may be of another model of the task's architecture. Then the entries that the
+            weights decide are not compared, and labels are compared if both have equally many classes.
     """
     given = task.identity
     # Circuits that are cut out of one graph share its settings, which are checked once.
     for graph in {id(graph.settings): graph for graph in graphs}.values():
         made = Identity(graph.settings)
-        if made.get("weights") == given["weights"]:
-            _check_sites(task, graph)
+        if across or made.get("weights") == given["weights"]:
+            _check_sites(task, graph, across)
         made["metric"] = made.get("ready_metric", made.get("metric", given["metric"]))
         # A record of text weights begins with the number of classes.
         texts_of_graph = made.get("text_weights", [None])
         texts_of_task = given.get("text_weights", [None])
         compared = dict.fromkeys(names)
         # Labels are indices of classes, so equal labels mean the same class only if the texts are the same.
-        if not same_entry(texts_of_graph, texts_of_task):
+        same_texts = same_entry(texts_of_graph, texts_of_task)
+        if across:
+            # Two models give the same texts other weights.
+            same_texts = texts_of_graph[0] == texts_of_task[0]
+        if not same_texts:
             compared.pop("label", None)
         if "text_weights" in compared and made.get("label") == given.get("label"):
             compared["class_weights"] = compared.pop("text_weights")
@@ -127,11 +150,18 @@ def check_made_with(
         if made.get("texts") == OWN_STYLE and "text_weights" in names:
             compared.pop("text_weights", None)
             compared.pop("class_weights", None)
-        made.check(given, f"the circuit of {graph.title}", "the task", compared)
+        if across:
+            for name in OF_WEIGHTS:
+                compared.pop(name, None)
+        title = f"the circuit of {graph.title}"
+        made.check(given, title, "the task", compared, _WHAT_TO_GIVE)
 
 
-def _check_sites(task: Task, graph: Scores) -> None:
-    """Raise `InputError` if a graph of the task's model has sites that the task's encoder does not have."""
+def _check_sites(task: Task, graph: Scores, across: Across | None) -> None:
+    """Raise `InputError` if a graph has sites that the task's encoder does not have, or other units at a site.
+
+    Units are counted only if the graph may be of another model.
+    """
     absent = [site for site in graph.sites if site not in task.encoder.sites]
     # In graphs of heads and whole MLPs the sites are layers of the residual stream, not sites of the encoder.
     of_layers = FIRST_LAYER in graph.sites
@@ -141,3 +171,13 @@ def _check_sites(task: Task, graph: Scores) -> None:
             f"{absent[0]!r}, and the task's encoder has no such site: give the encoder that found it, with "
             "in_components where that had it and without where not."
         )
+    if not across or of_layers:
+        return
+    for site, n_units in task.encoder.count_units(graph.inner_sites).items():
+        n_found = len(graph.node_scores[site]) + len(graph.error_scores.get(site, ()))
+        if n_found != n_units:
+            raise InputError(
+                f"Two models are compared in the same units, but at {site!r} the circuit of {graph.title} has "
+                f"{n_found} units, and the task's encoder {n_units}: give models of one architecture, in the same "
+                "feature basis."
+            )

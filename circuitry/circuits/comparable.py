@@ -15,15 +15,28 @@ Some settings must agree only between certain graphs:
 - If the texts name the style of the images, they differ between domains. Then all of these settings must agree only
   between graphs of the same domain.
 
+Graphs of several models of one architecture may be compared if the caller says so (``across="models"``). Then the
+domain of a graph names its model. The settings that the weights decide (`OF_WEIGHTS`) must agree only between graphs of
+one model. If the baseline is a mean of activations, the images of the mean must agree, and not the activations.
+
 Does not import torch.
 """
 
 import logging
+from collections.abc import Iterable
 from typing import Any
 
 from circuitry.circuits.graph import Scores
+from circuitry.runs.arguments import fitting
 from circuitry.runs.errors import InputError
-from circuitry.runs.identity import OF_MODEL, SHARED_ENTRIES, entry_differs, same_entry
+from circuitry.runs.identity import (
+    OF_MODEL,
+    OF_WEIGHTS,
+    SHARED_ENTRIES,
+    Across,
+    entry_differs,
+    same_entry,
+)
 
 _BASELINES_OF_A_JOB = ("other-domains", "counterfactual")
 """First words of the names of baselines that differ by class and domain. Of such baselines only the names are
@@ -34,9 +47,12 @@ OWN_STYLE = "own-style"
 
 WHAT_TO_DO = {
     **dict.fromkeys(OF_MODEL, "find both with one and the same model"),
+    "weights": "find both with one and the same model, or give across='models' (--across models) and name each model "
+    "by a domain of its own, if they are of several models of one architecture",
     **dict.fromkeys(
         ["baseline", "baseline_digest"],
-        "find both with one baseline, as by Task(..., baseline=first.baseline) with the first one's task",
+        "find both with one baseline: give baseline=first.baseline to Task or attribute, where first is the first "
+        "one's task; of two models, give each the mean_baseline of its encoder over the same images",
     ),
     **dict.fromkeys(
         ("metric", "text_weights", "class_weights", "texts", "classes", "scale"),
@@ -55,7 +71,14 @@ class Comparable:
     Each graph is checked once, when it is added, against the graphs before it.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, across: Across | None = None) -> None:
+        """Begin without graphs.
+
+        Args:
+            across: With ``models`` graphs of different domains may be of different models (default: all graphs are of
+                one model).
+        """
+        self._across = fitting(across, Across | None, "across")
         self._first: Scores | None = None
         # Names of settings that only one of two graphs has. The warning is given once for all graphs.
         self._unsaid: str | None = None
@@ -78,7 +101,7 @@ class Comparable:
                 graph.title,
                 self._unsaid,
             )
-        for key, value in _settings(graph).items():
+        for key, value in _settings(graph, self._across).items():
             # Compare with the first graph that has the setting in this scope, as the first graph of all may lack it.
             theirs, title = self._settings.setdefault(key, (value, graph.title))
             if not same_entry(theirs, value):
@@ -94,6 +117,14 @@ class Comparable:
                 site,
             )
 
+    def weights(self, domains: Iterable[str]) -> list[str | None]:
+        """Return the digest of the weights of the model that each domain names; None if its graphs do not say it."""
+        digests = list[str | None]()
+        for domain in domains:
+            known = self._settings.get(("weights", (None, domain)), (None, ""))
+            digests.append(known[0])
+        return digests
+
 
 def check_comparable(a: Scores, b: Scores) -> None:
     """Raise `InputError` unless two graphs may be compared."""
@@ -102,7 +133,7 @@ def check_comparable(a: Scores, b: Scores) -> None:
     graphs.add(b)
 
 
-def _settings(graph: Scores) -> dict[tuple[str, Any], Any]:
+def _settings(graph: Scores, across: Across | None) -> dict[tuple[str, Any], Any]:
     """Return the `SHARED_ENTRIES` of a graph, by the name and the scope of the entry.
 
     All graphs with the same name and scope must agree on the value. For example, the scope of the text weights of a
@@ -112,6 +143,8 @@ def _settings(graph: Scores) -> dict[tuple[str, Any], Any]:
     for name in SHARED_ENTRIES:
         if name in graph.settings:
             known[name] = graph.settings[name]
+    if across and "baseline_pixels" in graph.settings:
+        known["baseline_digest"] = graph.settings["baseline_pixels"]
     if str(known.get("baseline")).startswith(_BASELINES_OF_A_JOB):
         known.pop("baseline_digest", None)
     # The logit of a class does not depend on the texts of other classes.
@@ -128,6 +161,9 @@ def _settings(graph: Scores) -> dict[tuple[str, Any], Any]:
         "text_weights": (n_classes, domain),
         "metric_code": (class_name, domain),  # a function knows its class
     }
+    if across:
+        for name in OF_WEIGHTS:
+            scopes[name] = (scopes.get(name), graph.domain)
     return {(name, scopes.get(name)): value for name, value in known.items()}
 
 

@@ -236,13 +236,16 @@ def _check_spared(task: Task, spared: Sequence[Task]) -> None:
 def _identity_of_all(tasks: Sequence[Task]) -> Identity:
     """Return the identity of a part that was found from several tasks.
 
-    The tasks may differ only in their baselines. If they do, the entry ``baseline_digest`` lists all digests.
+    The tasks may differ only in their baselines. If they do, the entries ``baseline_digest`` and ``baseline_pixels``
+    list the digests of all baselines.
     """
-    identity = tasks[0].identity
-    digests = list(dict.fromkeys(task.baseline.digest for task in tasks))
-    if len(digests) == 1:
-        return identity
-    return identity | {"baseline_digest": digests}
+    identities = [task.identity for task in tasks]
+    of_all = identities[0]
+    for name in ("baseline_digest", "baseline_pixels"):
+        digests = list(dict.fromkeys(each.get(name) for each in identities))
+        if len(digests) > 1:
+            of_all |= {name: digests}
+    return of_all
 
 
 def ranks_by_contrast(

@@ -30,6 +30,7 @@ from circuitry.comparison.fold_array import FOLDS, WHOLE
 from circuitry.comparison.table import CHANCE, VALUES
 from circuitry.runs.arguments import Count, Natural, Seed, checked
 from circuitry.runs.errors import number_of
+from circuitry.runs.identity import Across
 
 Node = tuple[str, int]
 """Domain and index of the fold, which is `WHOLE` for the graph of all images."""
@@ -98,13 +99,18 @@ class ClassPass:
     `add` takes the graphs of one class. After all classes, `values`, `folds` and `chance` return the similarities.
     """
 
-    def __init__(self, measures: Sequence[Measure], settings: ReadingSettings) -> None:
+    def __init__(
+        self,
+        measures: Sequence[Measure],
+        settings: ReadingSettings,
+        across: Across | None = None,
+    ) -> None:
         self.measures = measures
         self.settings = settings
         self.marks = SiteMarks()
         self.n_images: list[int] = []
         self.n_per_fold: list[int] = []
-        self._checked = Comparable()
+        self.checked = Comparable(across)
         self._rng = np.random.default_rng(settings.seed)
         # A full deque drops its oldest class, so that few graphs stay in memory.
         self._before: deque[tuple[str, ByNode]] = deque(maxlen=settings.other_classes)
@@ -121,7 +127,7 @@ class ClassPass:
         """
         folds = {}
         for node, graph in graphs.items():
-            self._checked.add(graph)
+            self.checked.add(graph)
             self.marks.add(graph)
             if node[1] == WHOLE:
                 self.n_images.append(graph.n_images)

@@ -16,11 +16,12 @@ was found.
     circuitry own-parts --model efficientnet-lite0 --data RealStyles --domains photo clipart --shares 0.005 0.01 0.02
     circuitry own-parts ... --depth                  # also parts at only the first, or only the last, sites
     circuitry own-parts ... --other-cells 40         # test each part on 40 sets of images of other classes
+    circuitry own-parts ... --beside runs/base --across models    # which parts did fine-tuning change?
     circuitry cards --circuits runs/own-parts/circuits    # what do the units respond to?
     circuitry explore --run runs/own-parts --open
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import chain
 from pathlib import Path
@@ -31,8 +32,13 @@ from circuitry.data.shared_options import SmallTables
 from circuitry.interventions import OwnPartSettings
 from circuitry.models import ModelOptions
 from circuitry.runs import Plan, PlanSettings, Work, WorkSettings, versions
+from circuitry.runs.command_line import read_line
+from circuitry.runs.identity import Across
+from circuitry.runs.settings_file import SETTINGS, read_settings, words_of
 
 if TYPE_CHECKING:
+    import pandas as pd
+
     from circuitry.questions import OwnParts
     from circuitry.reports import Written
 
@@ -44,6 +50,12 @@ class Config(OwnPartSettings, WorkSettings, PlanSettings, ModelOptions):
     out: Path = Path("runs/own-parts")
     """Folder of the results: own parts, tables and the report."""
     results: SmallTables = None
+    beside: Path | None = None
+    """Folder of an earlier run of this command, whose parts are compared with the parts of this run, and tested in its
+    model, as the parts of that run are tested in this model."""
+    across: Across | None = None
+    """With --beside: models, if that run is of another model of the same architecture, such as the model before
+    fine-tuning."""
 
 
 def main(config: Config) -> "Written | None":
@@ -65,6 +77,8 @@ def main(config: Config) -> "Written | None":
         "Right answers of the own class after the lesion, as a share of those before (number of classes):"
     )
     print(answer.matrix().to_string())
+    if config.beside is not None:
+        tables = tables | beside(config.beside, run, config)
     sites = run.sites["everywhere"]
     report = reports.Report(
         f"Which units of {config.model} are a class's own?",
@@ -85,6 +99,26 @@ def main(config: Config) -> "Written | None":
         run.provenance | versions(),
         listings=reports.listings_of_records(records),
     )
+
+
+def beside(folder: Path, run: "OwnParts", config: Config) -> "dict[str, pd.DataFrame]":
+    """Compare the parts of this run with those of an earlier run, print what they share, and return the tables.
+
+    Args:
+        folder: Folder of the earlier run.
+        run: The own parts of this run.
+        config: Settings of this run.
+    """
+    words = list(words_of(read_settings(folder / SETTINGS)))
+    earlier, _ = read_line(Config, words)
+    runs = {
+        str(folder): own_parts(replace(earlier, out=folder), config.work()),
+        str(config.out): run,
+    }
+    tables = questions.parts_of_models(runs, across=config.across, work=config.work())
+    for sentence in questions.sentences_of_models(tables):
+        print(sentence)
+    return {f"models_{name}": table for name, table in tables.items()}
 
 
 def plan(config: Config) -> Plan:

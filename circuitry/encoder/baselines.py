@@ -28,12 +28,17 @@ from circuitry.encoder.doubles import in_double
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.site_activations import check_finite
 from circuitry.encoder.sites import INPUT
-from circuitry.encoder.tensor_batches import ImageBatches, Images, rows_that_fit
+from circuitry.encoder.tensor_batches import (
+    ImageBatches,
+    Images,
+    pixel_digests,
+    rows_that_fit,
+)
 from circuitry.runs.arguments import Natural, checked, one_of
 from circuitry.runs.errors import InputError
 from circuitry.runs.identity import OF_TOWER, Identity
 from circuitry.runs.progress import BRIEF, Bar
-from circuitry.runs.provenance import weights_digest
+from circuitry.runs.provenance import digest, weights_digest
 
 
 @checked
@@ -58,7 +63,8 @@ class Baseline:
     each image of a run, in the order of the images. Other axes of size 1 are broadcast."""
 
     made_of: Mapping[str, Any] = field(default_factory=dict, repr=False)
-    """Entries of the `Identity` of the encoder that computed the activations; empty if the encoder is not known."""
+    """Entries of the `Identity` of the encoder that computed the activations, and as ``pixels`` a digest of the images
+    of a mean; empty if the encoder is not known."""
 
     def __post_init__(self) -> None:
         counts = dict.fromkeys(self.values, 0)
@@ -369,10 +375,12 @@ def mean_baseline(
     bar = Bar(total=total, desc="means", unit="image", disable=not progress, **BRIEF)
     count = 0
     sums = dict[str, Tensor]()
+    pixels = list[str]()
     with encoder.running(), bar:
         for batch in ImageBatches(images, encoder, rows_that_fit(encoder, None)):
             _, cache = encoder.run_with_cache(batch, names_filter=list(encoder.sites))
             count += len(batch)
+            pixels += pixel_digests(batch)
             for site, activation in cache.items():
                 # Sums are collected instead of means of batches, because the last batch may be smaller. They are in
                 # double precision, so that the order of thousands of summands changes no digit in single precision.
@@ -393,4 +401,6 @@ def mean_baseline(
     # Weights and stages identify the model of these activations. Hooks and precision of the run are left out, because a
     # mean baseline may be used in other runs of the same model.
     made_of = {name: identity[name] for name in (*OF_TOWER, "stages")}
+    # The mean does not depend on the order of the images.
+    made_of["pixels"] = digest(sorted(pixels))
     return Baseline(f"mean-{per}", values, made_of)

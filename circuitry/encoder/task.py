@@ -253,6 +253,9 @@ class Task(Shown):
             "baseline_digest": self.baseline.digest,
             "metric": metric_name(self.metric),
         }
+        # Two models of one architecture have other means of the same images.
+        if isinstance(self.baseline, Baseline) and "pixels" in self.baseline.made_of:
+            asked["baseline_pixels"] = self.baseline.made_of["pixels"]
         if isinstance(self.metric, ClassLogit):
             asked |= self.metric.made_with
         else:

@@ -54,6 +54,7 @@ from circuitry.interventions.intervention_settings import AblationSettings
 from circuitry.interventions.verdicts import ANSWERS, does_work, why_open
 from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError
+from circuitry.runs.identity import OF_WEIGHTS, Across
 from circuitry.runs.plan import Forwards
 
 DRAWS = 40
@@ -90,6 +91,7 @@ def judge_circuit(
     settings: AblationSettings = AblationSettings(),
     *,
     minimality: bool = True,
+    across: Across | None = None,
 ) -> pd.DataFrame:
     """Test the units of a circuit, and its edges if it has any: sufficiency, necessity, minimality and complement.
 
@@ -100,6 +102,8 @@ def judge_circuit(
             tested, too.
         settings: The seed of the random circuits; all other settings are ignored.
         minimality: True also tests each unit and each edge. This takes a run of the model for each unit and each edge.
+        across: With ``models`` the circuit may be of another model of the task's architecture, such as the model before
+            fine-tuning.
 
     Returns:
         A table with one row per test. The name of a test of edges ends with "(edges)". Columns:
@@ -118,6 +122,8 @@ def judge_circuit(
         - holds: whether the test holds; see the docstring of the module for the conditions. It is None if all images of
           the class were also used to find the circuit, because then nothing was tested.
         - n_seen: the number of images of the class that were also used to find the circuit. The log mentions them.
+        - circuit_weights, weights: with ``across``, the digests of the weights of the model that the circuit was found
+          in, and of the model that is tested.
 
         If the whole model is not above the baseline in the measure, values of the measure are NaN, and the log says
         why. This happens, for example, with the metric of another class.
@@ -132,10 +138,15 @@ def judge_circuit(
         >>> table["test"].tolist()
         ['circuit', 'complement', 'sufficiency', 'necessity']
     """
-    check_made_with(task, [circuit.source], (*ANY_CLASS, "baseline"))
-    seen = tell_seen(
-        own_and_others(task, circuit.source), [circuit.source], "A test of a circuit"
-    )
+    found = circuit.source
+    check_made_with(task, [found], (*ANY_CLASS, "baseline"), across)
+    seen = tell_seen(own_and_others(task, found), [found], "A test of a circuit")
+    if across:
+        # The functions below take circuits of one model. They compare nothing that a circuit does not say.
+        settings_of_all = dict(found.settings)
+        for name in OF_WEIGHTS:
+            settings_of_all.pop(name, None)
+        circuit = replace(circuit, source=replace(found, settings=settings_of_all))
     n_seen = next(iter(seen.values()))  # the images of the class come first
     sites = named_sites(task)
     units = replace(circuit, edges=None)
@@ -155,7 +166,12 @@ def judge_circuit(
     table = pd.DataFrame(rows, columns=_COLUMNS).assign(n_seen=n_seen)
     if n_seen and n_seen == len(digests_of(task.images)):
         table["holds"] = None
-    return table
+    if not across:
+        return table
+    return table.assign(
+        circuit_weights=found.settings.get("weights"),
+        weights=task.identity["weights"],
+    )
 
 
 def judge_forwards(n_images: int) -> Forwards:

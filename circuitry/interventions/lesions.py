@@ -52,7 +52,7 @@ from circuitry.interventions.information import (
 )
 from circuitry.runs.arguments import SOME, Natural, Seed, checked
 from circuitry.runs.errors import InputError, name_some
-from circuitry.runs.identity import same_entry
+from circuitry.runs.identity import Across, same_entry
 from circuitry.runs.progress import Bar
 
 log = logging.getLogger(__name__)
@@ -67,6 +67,7 @@ def lesion(
     refit: Mapping[Key, Images] | None = None,
     random_draws: Natural = 1,
     seed: Seed = 0,
+    across: Across | None = None,
 ) -> pd.DataFrame:
     """Ablate each part, and measure what the model loses of each class: evidence, right answers, and information.
 
@@ -82,6 +83,8 @@ def lesion(
         random_draws: The number of random parts to compare each part with. A random part has as many units at every
             site.
         seed: Seed of the random parts.
+        across: With ``models`` each part may be of another model of the tasks' architecture, such as the model before
+            fine-tuning. Then the second name of its key may name this model. All tasks must be of one model.
 
     Returns:
         A table. For each part and each (class, domain) of the tasks, there is a row for the lesion of the part and a
@@ -107,6 +110,8 @@ def lesion(
         - candidates, scale, baseline: the number of candidate classes, the scale and the baseline of all tasks, the
           same in all rows.
         - part_baseline: the baseline that was used to find the parts, or None if the parts do not say.
+        - part_weights, weights: with ``across``, the digests of the weights of the model that the part was found in,
+          and of the model that is tested.
 
         An image is classified as no class if two classes share the largest answer, or if the embedding is not finite
         (`given_classes`).
@@ -143,13 +148,15 @@ def lesion(
         # A class is one row of the candidates.
         labels[key[0]] = _metric(task).label
         asked[title][f"label of {key[0]}"] = labels[key[0]]
+        if across:
+            asked[title]["weights"] = task.identity["weights"]
     check_asked_alike(
         asked,
         "The cells of one table of lesions",
         "give all the same, or make a table of each",
     )
     of_all = next(iter(asked.values()))
-    part_baseline = _baseline_of_parts(parts, of_all["baseline"])
+    part_baseline = _baseline_of_parts(parts, of_all["baseline"], across)
     for (class_name, _), part in parts.items():
         made = part.source.settings
         # A label is the index of a candidate, so among other texts it would mean another class.
@@ -167,9 +174,9 @@ def lesion(
     embeddings_of_refit = defaultdict[str, dict[str, Tensor]](dict)
     for key, task in jobs:
         # Any part may be tested on any class. A part and a task of one class and domain must have the same label.
-        check_made_with(task, sources, ANY_TEXTS)
+        check_made_with(task, sources, ANY_TEXTS, across)
         if key in parts:
-            check_made_with(task, [parts[key].source], (*ANY_CLASS, "label"))
+            check_made_with(task, [parts[key].source], (*ANY_CLASS, "label"), across)
         class_name, domain = key
         embeddings = lesioned_embeddings(task, lesions)
         tables.append(lesion_cell(key, task, embeddings, lesions, labels))
@@ -185,7 +192,15 @@ def lesion(
             information_left(domain, metrics, lesions, of_domain, of_refit)
         )
     table = join_information(pd.concat(tables), information)
-    return table.assign(part_baseline=part_baseline)
+    table = table.assign(part_baseline=part_baseline)
+    if not across:
+        return table
+    part_weights = list[str | None]()
+    for key in zip(table["part_class"], table["part_domain"], strict=True):
+        part_weights.append(parts[key].source.settings.get("weights"))
+    table["part_weights"] = part_weights
+    table["weights"] = of_all["weights"]
+    return table
 
 
 def _check_refit(tasks: Iterable[Key], refit: Mapping[Key, Images] | None) -> None:
@@ -205,22 +220,23 @@ def _metric(task: Task) -> ClassLogit:
     return answer_metric(task.metric, "A lesion takes")
 
 
-def _baseline_of_parts(parts: Mapping[Key, Circuit], tested: str) -> str | None:
+def _baseline_of_parts(
+    parts: Mapping[Key, Circuit], tested: str, across: Across | None
+) -> str | None:
     """Return the name of the baseline that was used to find the parts; None if no part has stored it.
 
     A warning is logged if ``tested``, the baseline of the test, has another name.
 
     Raises:
-        InputError: if the parts were found with different baselines or scales.
+        InputError: if the parts were found with different baselines, or with different scales in one model.
     """
+    compared = ["baseline"] if across else ["baseline", "scale"]
     asked = dict[str, dict[str, Any]]()
     part_baseline: str | None = None
     for key, part in parts.items():
         made = part.source.settings
         # Circuits that are made by hand name neither baseline nor scale.
-        known: dict[str, Any] = {
-            name: made[name] for name in ("baseline", "scale") if name in made
-        }
+        known: dict[str, Any] = {name: made[name] for name in compared if name in made}
         asked[f"the part of {' in '.join(key)}"] = known
         part_baseline = part_baseline or known.get("baseline")
     check_asked_alike(

@@ -4,6 +4,7 @@ Does not import torch.
 """
 
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -19,6 +20,7 @@ from circuitry.circuits.similarity_matrix import (
     jaccard_matrix,
 )
 from circuitry.data.folds import Key
+from circuitry.runs.identity import Across
 
 _Places = Int[np.ndarray, " pairs"]
 """For each pair, the index of one of its parts."""
@@ -30,6 +32,8 @@ def part_overlaps(
     parts: Mapping[Key, Circuit],
     pairs: Collection[tuple[Key, Key]] | None = None,
     second: Mapping[Key, Circuit] | None = None,
+    *,
+    across: Across | None = None,
 ) -> pd.DataFrame:
     """Return the Jaccard index of the units of two parts, and the index that is expected by chance.
 
@@ -46,6 +50,8 @@ def part_overlaps(
         pairs: The pairs of parts to compare (default: every two parts). Pairs that lack a part are left out.
         second: Parts by (class, domain) that were found on the second half of the images (default: no parts). Two parts
             of one class and domain are always compared.
+        across: With ``models`` the domains of the keys name models of one architecture, such as a model before and
+            after fine-tuning (default: all parts are of one model).
 
     Returns:
         A table with a row for each pair. Columns:
@@ -61,6 +67,7 @@ def part_overlaps(
         - size_a, size_b: the share of the units that each part has. If the sizes differ, the overlap is at most the
           smaller size divided by the larger.
         - n_a, n_b: the number of images of its class that found each part.
+        - weights_a, weights_b: with ``across``, the digests of the weights of the two models.
 
     Example:
         >>> small, large = propose_circuits(task, [0.02, 0.04])
@@ -70,7 +77,7 @@ def part_overlaps(
         pairs = list(combinations(parts, 2))
     second = second or {}
     compared = list(_compared(pairs, parts, second))
-    comparable = Comparable()
+    comparable = Comparable(across)
     n_units: dict[str, int] = {}
     # Only the indices of units and edges stay in memory, because the scores of many parts need much more.
     places = dict[_Found, int]()
@@ -83,6 +90,8 @@ def part_overlaps(
         for key, part in of_half.items():
             places[(*key, half)] = len(places)
             source = part.source
+            if across:
+                source = replace(source, class_name=key[0], domain=key[1])
             comparable.add(source)
             n_units = {s: len(source.node_scores[s]) for s in source.inner_sites}
             units.append(circuit_arrays(part).nodes)
@@ -102,7 +111,7 @@ def part_overlaps(
         of_edges = _edge_overlaps(edges, without_effect, n_units, a, b)
     columns = ["class_a", "domain_a", "half_a", "class_b", "domain_b", "half_b"]
     rows = [(*first, *other) for first, other in compared]
-    return pd.DataFrame(rows, columns=columns).assign(
+    table = pd.DataFrame(rows, columns=columns).assign(
         overlap=jaccard_matrix(units)[a, b],
         chance=chance[a, b],
         edges=of_edges[0],
@@ -112,6 +121,11 @@ def part_overlaps(
         n_a=np.array(n_images)[a],
         n_b=np.array(n_images)[b],
     )
+    if across:
+        for side in "ab":
+            weights = comparable.weights(table[f"domain_{side}"])
+            table[f"weights_{side}"] = weights
+    return table
 
 
 def _compared(

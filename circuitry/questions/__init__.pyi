@@ -12,6 +12,8 @@ from .jobs_by_size import main_jobs as main_jobs
 from .one_class import OneClass as OneClass
 from .one_class import OneClassAnswer as OneClassAnswer
 from .own_parts_answer import OwnPartsAnswer as OwnPartsAnswer
+from .own_parts_beside import parts_of_models as parts_of_models
+from .own_parts_beside import sentences_of_models as sentences_of_models
 from .own_parts_jobs import OwnParts as OwnParts
 from .pictures_of_class import pictures_in as pictures_in
 from .pictures_of_class import pictures_of_a_class as pictures_of_a_class

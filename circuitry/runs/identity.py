@@ -7,7 +7,7 @@ identities entry by entry. If an entry differs, an error names it.
 """
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -52,6 +52,17 @@ SHARED_ENTRIES = (
     "scale",
 )
 """Entries that must agree for circuits to be compared: model, metric, classes, and how circuits are found."""
+Across = Literal["models"]
+"""What the results of a comparison may differ in. ``models``: in the weights, as models of one architecture do."""
+OF_WEIGHTS = (
+    "weights",
+    "behaviour",
+    "text_encoder",
+    "text_weights",
+    "class_weights",
+    "scale",
+)
+"""Entries that the weights of a model decide. Across models they must agree only between results of one model."""
 ROUNDED = ("behaviour",)
 """Entries that consist of numbers which another machine may round differently.
 
@@ -113,6 +124,7 @@ class Identity(dict[str, Any]):
         ours: str,
         theirs: str,
         names: Iterable[str] = OF_MODEL,
+        advice: Mapping[str, str] = {},
     ) -> None:
         """Raise `InputError` if an entry differs between this identity and another one.
 
@@ -122,14 +134,16 @@ class Identity(dict[str, Any]):
             ours: Name of the result that has this identity, for the message.
             theirs: Name of the result that has the other identity.
             names: Names of the entries to compare.
+            advice: What to do about an entry that differs, as the end of the message, by the name of the entry.
         """
         for name in names:
             if name not in self or name not in other:
                 continue
             if not same_entry(self[name], other[name]):
                 differs = entry_differs(name, self[name], ours, other[name], theirs)
+                instead = f": {advice[name]}" if name in advice else ""
                 raise InputError(
-                    f"Only results of one model, asked in one way, go together, but {differs}."
+                    f"Only results of one model, asked in one way, go together, but {differs}{instead}."
                 )
 
 
