@@ -1,6 +1,6 @@
 """What is in these circuits? This writes a page that shows their classes, domains, units and images.
 
-The command reads the results of other commands in the folder of a run: circuits, comparisons, tests of transfer,
+The command reads the results of other commands in the folder of a run: circuits, comparisons,
 faithfulness curves and unit cards. It writes a folder with one page. The page can be opened from disk or from any web
 host, and needs no files from other web sites. If results are missing, the page names the command that makes them. With
 --serve, this machine serves the page, and notes that you write on the page are stored on disk. With --serve and

@@ -1,7 +1,6 @@
 """How similar is a class in two domains? `Comparison` has the values of one measure, with ceilings and chance levels.
 
-Circuits, features, representations and embeddings can be compared. A comparison can also say how well the circuits of
-one domain work on images of another domain (transfer).
+Circuits, features, representations and embeddings can be compared.
 """
 
 import logging

@@ -169,7 +169,8 @@ def transfers(lesions: LesionTable, share: float | None = None) -> pd.DataFrame:
     table = known_cells(lesions)
     if "share" not in table:
         table = table.assign(share=1.0)
-    share = float(table["share"].max()) if share is None else share
+    if share is None:
+        share = float(table["share"].max())
     table = table.assign(fall=table["whole_log_odds"] - table["log_odds"])
     is_own = table["part_class"] == table["class"]
     is_part = table["cut"] == "part"
@@ -269,7 +270,8 @@ def style_verdicts(
     """
     told = lesions
     if "share" in lesions:
-        share = float(lesions["share"].max()) if share is None else share
+        if share is None:
+            share = float(lesions["share"].max())
         told = lesions[lesions["share"] == share]
     depths = depths_of_loss(told).set_index(["class", "domain"])["takes"]
     transfer = transfers(lesions, share)

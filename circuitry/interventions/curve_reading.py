@@ -73,22 +73,6 @@ RESAMPLES = 2000
 """The number of resamples of a bootstrap."""
 
 
-def faithfulness_ratio(kept: float, full: float, empty: float) -> tuple[float, str]:
-    """Return the ratio (m(circuit) - m(baseline)) / (m(model) - m(baseline)), and an empty text.
-
-    If the denominator is not above zero, return NaN and a text which says so.
-
-    Args:
-        kept: The metric m with the circuit kept, averaged over the images.
-        full: The same mean for the whole model.
-        empty: The same mean with every unit at the baseline.
-    """
-    # A lead within rounding would make the ratio noise, and a negative lead would reverse the sign of the ratio.
-    if full - empty <= 1e-6 * max(abs(full), abs(empty)):
-        return float("nan"), describe_missing_lead(full, empty)
-    return (kept - empty) / (full - empty), ""
-
-
 def describe_missing_lead(full: float, empty: float) -> str:
     """Return a sentence which says that the model does no better than the baseline, so that a ratio is undefined.
 

@@ -26,11 +26,6 @@ from circuitry.data.folds import Key
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
 from circuitry.interventions.scores_beside_effects import AttributionCheck
-from circuitry.interventions.transfer_tables import (
-    transfer_correlations,
-    transfer_matrices,
-    transfer_over_depth,
-)
 from circuitry.reports.figures.style import Mark, domain_marks
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.causal_curves import (
@@ -49,12 +44,6 @@ from circuitry.reports.sections.circuits import (
 )
 from circuitry.reports.sections.findings import UNKNOWN
 from circuitry.reports.sections.one_circuit import add_circuit
-from circuitry.reports.sections.transfers import (
-    add_interchange,
-    add_transfer,
-    transfer_findings,
-    transfer_value,
-)
 
 CIRCUITS_DRAWN = 4
 """If nothing is compared, at most this many circuits are drawn, one by one."""
@@ -159,59 +148,6 @@ class CurvesAnswer:
             add_faithfulness(report, self.curves, of.marks)
         if self.by_site:
             add_selectivity_over_depth(report, self.by_site, of.marks, of.sites)
-
-
-@dataclass(frozen=True)
-class TransferAnswer:
-    """The answer to the question whether the circuits of one domain work in another domain.
-
-    Example:
-        >>> from circuitry.questions import AnswerContext, TransferAnswer
-        >>> key = ("clock", "real")
-        >>> transfer = transfer_circuits({key: task}, {key: graph.circuit(None)})
-        >>> similarity = pd.DataFrame([[1.0]], ["real"], ["real"])
-        >>> answer = TransferAnswer(transfer.assign(sites="all"), None, similarity)
-        >>> sorted(answer.tables(AnswerContext(folder)))
-        ['correlations', 'edge_jaccard_matrix', 'matrices', 'transfer']
-    """
-
-    transfer: pd.DataFrame
-    """A table of `transfer_circuits` with the additional column ``sites``."""
-    interchange: pd.DataFrame | None
-    """A table of `interchange`; None if activations were not exchanged."""
-    similarity: pd.DataFrame
-    """The share of edges that each two domains have in common, as a matrix."""
-
-    def findings(self) -> list[Finding | None]:
-        """Return findings on two questions about the circuits.
-
-        Do circuits work in other domains? Do they work better in a domain whose circuits are more similar?
-        """
-        return transfer_findings(self.transfer, self.similarity)
-
-    def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
-        """Return the tables of this answer by the names that they have in a report; ``of`` is ignored."""
-        transfer = self.transfer
-        similarity = self.similarity.rename_axis(index="domain").reset_index()
-        tables = {
-            "transfer": transfer,
-            "matrices": transfer_matrices(transfer),
-            "edge_jaccard_matrix": similarity,
-            "correlations": transfer_correlations(transfer, self.similarity),
-        }
-        if self.interchange is not None:
-            tables["interchange"] = self.interchange
-        # Selectivity over depth is known only if circuits were also kept at one site at a time.
-        if (transfer["sites"] != "all").any():
-            value = transfer_value(transfer)
-            tables["selectivity_over_depth"] = transfer_over_depth(transfer, value)
-        return tables
-
-    def add_to(self, report: Report, of: AnswerContext) -> None:
-        """Add the sections on transfer and interchange to a report."""
-        add_transfer(report, self.transfer, self.similarity, of.marks, of.sites)
-        if self.interchange is not None:
-            add_interchange(report, self.interchange, of.marks)
 
 
 @dataclass(frozen=True)

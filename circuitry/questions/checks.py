@@ -1,25 +1,23 @@
-"""Causal checks of all circuits in a folder: their faithfulness, and their transfer between domains.
+"""Causal checks of all circuits in a folder: their faithfulness on new images.
 
-The checks use images that were not used to find the circuits. Faithfulness and transfer are each measured in the jobs
-of a `JobFolder`, which stores the results. Several processes may share the jobs. An interrupted run is resumed, and
+The checks use images that were not used to find the circuits. Faithfulness is measured in the jobs of a `JobFolder`,
+which stores the results. Several processes may share the jobs. An interrupted run is resumed, and
 damaged files are repaired.
 """
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from torch import Tensor
 
 from circuitry.circuits.budgets import RANKINGS
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import GraphFolder
-from circuitry.comparison.table import read_named_table, write_named_table
 from circuitry.data.domains import DomainFolder, ImageRecord
 from circuitry.data.folds import Key
 from circuitry.data.splits import Records
@@ -34,7 +32,6 @@ from circuitry.interventions.intervention_settings import (
     CheckSettings,
 )
 from circuitry.interventions.pixels import circuit_pixels
-from circuitry.interventions.transfer import interchange, transfer_circuits
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.models.options import FolderSettings
@@ -46,15 +43,12 @@ from circuitry.runs.workers import Work
 
 # If the meaning of the files changes, change the number: then an older folder is refused and not misread.
 FAITHFULNESS_FORMAT = "circuitry faithfulness 4"
-TRANSFER_FORMAT = "circuitry transfer 2"
 CURVE_DRAWS = 2
 """Number of random circuits that each circuit of a curve is compared with."""
 FOREIGN = 3
 """The largest number of other classes whose circuits are measured for comparison with each circuit."""
 _FOUND_BY = ("metric", "ready_metric", "text_weights", "class_weights")
 """Settings of a graph that say which metric was used to find it."""
-_TEXT_COLUMNS = ("class", "circuit_domain", "image_domain", "reason")
-"""The columns of transfer tables that contain text. In these columns NA may be the name of a class."""
 
 CheckedImages = tuple[Tensor, Tensor | None]
 """The readable images to check a circuit on: images of the class [B, 3, H, W], and images of other classes or None."""
@@ -63,7 +57,7 @@ log = logging.getLogger(__name__)
 
 
 class CausalChecks(FolderWork):
-    """The causal checks of a model's circuits: their faithfulness, and their transfer between domains.
+    """The causal checks of a model's circuits.
 
     The images were not used to find the circuits, unless the settings ask for these images.
 
@@ -73,7 +67,6 @@ class CausalChecks(FolderWork):
         >>> curves = checks.extract_faithfulness("runs/x-faithfulness", rankings=("absolute",), random_draws=1)
         >>> len(curves)
         4
-        >>> transfer = checks.extract_transfer("runs/x-transfer", exchange=False)["transfer"]
     """
 
     settings: CheckSettings
@@ -312,106 +305,6 @@ class CausalChecks(FolderWork):
                 made_with = curve.settings | {"circuits": self.graphs.identity.key}
                 yield replace(curve, settings=made_with), _name(sites)
 
-    def extract_transfer(
-        self,
-        out: str | os.PathLike[str],
-        *,
-        one_site: bool = False,
-        exchange: bool = True,
-        work: Work = Work(),
-    ) -> dict[str, pd.DataFrame]:
-        """Measure transfer of circuits between all domains, class by class, and write the tables into a folder.
-
-        Args:
-            out: The folder. An existing folder is resumed.
-            one_site: True also keeps circuits at one site at a time, while all other sites run as they are.
-            exchange: True also exchanges activations between domains (`interchange`).
-            work: How the work is carried out: rank of this process, memory, unreadable images, and progress bar.
-
-        Returns:
-            A dictionary of tables. ``transfer`` is a table of `transfer_circuits` with the additional column ``sites``.
-            This column has the name of the site, or ``all`` if the circuit was kept at all sites together. If
-            ``exchange`` is True, there is also ``interchange``, a table of `interchange`. A warning names each class
-            without a readable image.
-        """
-        # A job is a class, since its circuits are tested in all of its domains.
-        keys: dict[str, list[Key]] = {}
-        for key in self.chosen.tested:
-            keys.setdefault(key[0], []).append(key)
-        folder = self._claim(
-            out,
-            TRANSFER_FORMAT,
-            [(class_name,) for class_name in keys],
-            one_site=one_site,
-            exchange=exchange,
-        )
-
-        def read(job: Job) -> dict[Key, CheckedImages]:
-            readable: dict[Key, CheckedImages] = {}
-            for key in keys[job[0]]:
-                images = self.images_of(key, work)
-                # A domain without a readable image is left out; all other domains are tested.
-                if len(images[0]):
-                    readable[key] = images
-            return readable
-
-        def measure(job: Job, images: Mapping[Key, CheckedImages]) -> list[Path]:
-            if not images:
-                return []
-            circuits = {key: self.circuit(key) for key in keys[job[0]]}
-            tables = {}
-            # Within this block the digest of the encoder is computed once for all tables.
-            with self.clip.encoder.running():
-                # All circuits of a folder have the same sites. None means all sites at once.
-                first = next(iter(circuits.values())).source
-                places: list[list[str] | None] = [None]
-                if one_site:
-                    places += [[site] for site in first.inner_sites]
-                for sites in places:
-                    tasks = self._tasks(images, work, sites)
-                    name = f"transfer/{job[0]}/{_name(sites)}.csv"
-                    tables[name] = transfer_circuits(tasks, circuits)
-                if exchange:
-                    tasks = self._tasks(images, work)
-                    tables[f"interchange/{job[0]}.csv"] = interchange(
-                        tasks, circuits, seed=self.settings.seed
-                    )
-            for name, table in tables.items():
-                write_named_table(folder.path / name, table)
-            return [folder.path / name for name in tables]
-
-        folder.run(
-            measure,
-            prepare=read,
-            rank=work.rank,
-            progress=work.bar("transfer"),
-            unit="class",
-        )
-        tables: dict[str, list[pd.DataFrame]] = {}
-        for path in self._results(folder):
-            # transfer/CLASS/SITES.csv or interchange/CLASS.csv
-            kind = path.relative_to(folder.path).parts[0]
-            table = _read_table(path)
-            if kind == "transfer":
-                table["sites"] = path.stem
-            tables.setdefault(kind, []).append(table)
-        joined: dict[str, pd.DataFrame] = {}
-        for kind, of_kind in tables.items():
-            joined[kind] = pd.concat(of_kind, ignore_index=True)
-        return joined
-
-    def _tasks(
-        self,
-        images: Mapping[Key, CheckedImages],
-        work: Work,
-        sites: Sequence[str] | None = None,
-    ) -> dict[Key, Task]:
-        """Return the task of each (class, domain) on its images; units are ablated at the given sites."""
-        tasks: dict[Key, Task] = {}
-        for key, (own, others) in images.items():
-            tasks[key] = self.task(key, own, others, sites, work)
-        return tasks
-
     def pixels(
         self, class_name: str, domain: str, *, n_images: Count = 3, work: Work = Work()
     ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
@@ -476,13 +369,6 @@ class CausalChecks(FolderWork):
                 message = "%s is left out: none of the images can be read"
                 log.warning(message, " in ".join(job))
         return results
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    # An empty cell of a column of numbers is NaN. In a column of text, "NA" may be the name of a class.
-    columns = pd.read_csv(path, nrows=0).columns
-    numbers = columns.difference(list(_TEXT_COLUMNS))
-    return read_named_table(path, na_values={name: [""] for name in numbers})
 
 
 def _name(sites: Sequence[str] | None) -> str:

@@ -6,7 +6,6 @@ from .circuit_graphs import circuit_drawing as circuit_drawing
 from .circuit_graphs import circuit_pair as circuit_pair
 from .heatmaps import component_heatmap as component_heatmap
 from .heatmaps import similarity_heatmap as similarity_heatmap
-from .heatmaps import transfer_beside_similarity as transfer_beside_similarity
 from .lines import attribution_against_patching as attribution_against_patching
 from .lines import cell_curves as cell_curves
 from .lines import faithfulness_curves as faithfulness_curves

@@ -1,14 +1,12 @@
 """Heatmaps hold the numbers that they are given, and say what does not fit."""
 
 import numpy as np
-import pandas as pd
 
 from circuitry.circuits.component_effects import DirectEffects
 from circuitry.reports.figures import (
     component_heatmap,
     pixel_maps,
     similarity_heatmap,
-    transfer_beside_similarity,
 )
 from tests.reports.figures.made import MATRIX
 
@@ -49,24 +47,6 @@ def test_component_heatmap_has_a_row_for_each_head_and_a_column_for_each_layer()
         cells.z, [[0.5, 0.3], [-0.2, np.nan], [0.1, np.nan], [1.0, np.nan]]
     )
     assert (cells.zmin, cells.zmax) == (-1, 1)
-
-
-def test_transfer_lies_beside_similarity() -> None:
-    names = ["photo", "sketch"]
-    matrix = pd.DataFrame([[1, 0.2], [0.4, 0.9]], index=names, columns=names)
-    similarity = pd.DataFrame(
-        [[0.5, 0.3], [0.3, float("nan")]], index=names, columns=names
-    ).iloc[::-1, ::-1]
-    figure = transfer_beside_similarity(
-        matrix.rename_axis(index="circuit of", columns="images of"), similarity
-    )
-    left, right = figure.data
-    assert left.z.tolist() == [[1, 0.2], [0.4, 0.9]]
-    assert right.z.tolist()[0] == [0.5, 0.3]  # in the order of the transfer matrix
-    assert (left.xaxis, right.xaxis) == ("x", "x2")
-    assert figure.layout.yaxis.title.text == "circuit of"
-    assert figure.layout.xaxis.title.text == "images of"
-    assert [shape.xref for shape in figure.layout.shapes] == ["x", "x", "x2"]
 
 
 def test_pixel_maps_stand_beside_their_images() -> None:

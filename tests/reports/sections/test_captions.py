@@ -23,7 +23,6 @@ from circuitry.reports.sections import (
     compared,
     one_circuit,
     own_parts,
-    transfers,
 )
 from tests.circuits.test_graph import small_graph
 from tests.comparison.similarities import similarities
@@ -170,13 +169,6 @@ TWO = pd.DataFrame(
     ],
     columns=["domain", "site", "value", "low", "high"],
 )
-MOVED = pd.concat(
-    [
-        checks.transfers("all", 0.0),
-        checks.transfers("a", 0.0),
-        checks.transfers("b", 0.1),
-    ]
-)
 LESIONS, OVERLAPS = (
     table.assign(share=0.02, sites="everywhere")
     for table in (test_own_parts.lesions(0.5), test_own_parts.OVERLAPS)
@@ -216,16 +208,6 @@ SECTIONS: dict[str, Callable[[ReadBack], None]] = {
     ),
     "add_selectivity_over_depth": lambda r: causal_curves.add_selectivity_over_depth(
         r, CURVES, checks.MARKS, ["a", "b"]
-    ),
-    "add_transfer": lambda r: transfers.add_transfer(
-        r, MOVED, checks.SIMILARITY, checks.MARKS, ["a", "b"]
-    ),
-    "add_interchange": lambda r: transfers.add_interchange(
-        r,
-        checks.transfers("all", 0.0).assign(
-            change=-0.5, random_change=-0.25, accuracy=0.5
-        ),
-        checks.MARKS,
     ),
     "add_own_parts": lambda r: own_parts.add_own_parts(
         r, own_parts.own_part_tables(LESIONS, OVERLAPS), ["a", "b"]
