@@ -517,7 +517,7 @@ def live(made: Made, clip: Clip, _: Path) -> Any:
     )
     unit = f"{made.sites[-2]}/{made.graphs[KEY].kept_units[made.sites[-2]][0]}"
     picture = made.images.select(*KEY, 1)[0].path.read_bytes()
-    return run.effects(KEY[0], [unit], "mean"), run.look(*KEY, picture)
+    return run.effects(KEY[0], [unit], "mean"), run.look(picture)["effects"]
 
 
 def viewed(made: Made, clip: Clip, _: Path) -> Any:
