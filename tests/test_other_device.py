@@ -67,11 +67,11 @@ from circuitry.interventions import (
     check_attribution,
     kept_embeddings,
     lesion,
+    logit_pixels,
     measure_circuits,
     optimal_ablation,
     optimal_baseline,
 )
-from circuitry.interventions.pixels import circuit_pixels
 from circuitry.models import linear_probe, read_images
 from circuitry.questions import OwnParts
 from circuitry.training import (
@@ -366,12 +366,7 @@ def optimal(made: Made, clip: Clip, _: Path) -> Any:
 
 
 def pixels(made: Made, clip: Clip, _: Path) -> Any:
-    task = made.alone(clip)
-    return list(
-        circuit_pixels(
-            replace(task, images=made.pixels[KEY][:1]), made.circuit
-        ).values()
-    )
+    return logit_pixels(replace(made.alone(clip), images=made.pixels[KEY][:1]))
 
 
 def margins(made: Made, clip: Clip, _: Path) -> Any:

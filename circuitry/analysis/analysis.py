@@ -384,9 +384,7 @@ class Analysis:
         return tables
 
     def scores(self, key: Key | None = None, work: Work = Work()) -> pd.DataFrame:
-        """Compare the scores of one circuit's units with exact effects, and find the pixels that raise the metric.
-
-        Both are shown in the report.
+        """Compare the scores of one circuit's units with exact effects, which the report shows.
 
         Args:
             key: Class and domain of the circuit (default: the first circuit that is tested).
@@ -398,8 +396,7 @@ class Analysis:
         key = key or self.checks.chosen.tested[0]
         task = self.checks.task_found_with(key, work)
         check = check_attribution(task, self.graphs[key])
-        shown, maps = self.checks.pixels(*key, work=work)
-        self.answers.scores = ScoresAnswer(key, check, shown, maps)
+        self.answers.scores = ScoresAnswer(key, check)
         return check.points
 
     def compare(

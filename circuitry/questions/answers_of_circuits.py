@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
 import pandas as pd
 
 from circuitry.circuits.graph import Circuit
@@ -38,7 +37,6 @@ from circuitry.reports.sections.circuits import (
     add_circuit_pair,
     add_circuit_stability,
     add_domain_apart,
-    add_pixels,
     add_similarity,
     circuit_findings,
 )
@@ -152,16 +150,15 @@ class CurvesAnswer:
 
 @dataclass(frozen=True)
 class ScoresAnswer:
-    """Checks of a single circuit: its scores next to exact effects, and maps of pixels.
+    """The scores of a single circuit next to exact effects.
 
-    The exact effect of a unit is the change of the metric, measured in a run in which the unit is ablated. The maps
-    show how much each pixel contributes to the metric.
+    The exact effect of a unit is the change of the metric, measured in a run in which the unit is ablated.
 
     Example:
         >>> from circuitry.questions import AnswerContext, ScoresAnswer
         >>> alike = circuitry.attribute(encoder, images, metric, baseline="zero", progress=False)
         >>> check = circuitry.interventions.check_attribution(task, alike)
-        >>> answer = ScoresAnswer(("clock", "real"), check, clip.shown(images), {})
+        >>> answer = ScoresAnswer(("clock", "real"), check)
         >>> sorted(answer.tables(AnswerContext(folder)))
         ['attribution_against_patching', 'scores_across_sites']
     """
@@ -170,10 +167,6 @@ class ScoresAnswer:
     """The class and domain of the circuit."""
     check: AttributionCheck
     """The scores of the circuit next to the exact effects of its units."""
-    shown: np.ndarray
-    """A few images as bytes [B, H, W, 3]."""
-    maps: Mapping[str, np.ndarray]
-    """Maps of pixels [B, H, W] by title."""
 
     def findings(self) -> list[Finding | None]:
         """Return an empty list, because one circuit allows no conclusion about all circuits."""
@@ -187,11 +180,9 @@ class ScoresAnswer:
         }
 
     def add_to(self, report: Report, of: AnswerContext) -> None:
-        """Add the sections on scores and pixels to a report."""
+        """Add the section on scores to a report."""
         class_name, domain = self.key
         add_attribution_check(report, self.check, of.sites, f"{class_name} in {domain}")
-        titles = [f"{domain} {i}" for i in range(1, len(self.shown) + 1)]
-        add_pixels(report, self.shown, self.maps, titles, class_name)
 
 
 @dataclass(frozen=True)

@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 from torch import Tensor
 
 from circuitry.circuits.budgets import RANKINGS
@@ -31,12 +30,11 @@ from circuitry.interventions.intervention_settings import (
     AblationSettings,
     CheckSettings,
 )
-from circuitry.interventions.pixels import circuit_pixels
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.models.options import FolderSettings
 from circuitry.questions.check_images import CheckImages
-from circuitry.runs.arguments import Count, Names, Natural, checked
+from circuitry.runs.arguments import Names, Natural, checked
 from circuitry.runs.errors import InputError
 from circuitry.runs.jobs import Job, JobFolder
 from circuitry.runs.workers import Work
@@ -304,28 +302,6 @@ class CausalChecks(FolderWork):
                 curve = faithfulness_curve(task, graph, settings, foreign)
                 made_with = curve.settings | {"circuits": self.graphs.identity.key}
                 yield replace(curve, settings=made_with), _name(sites)
-
-    def pixels(
-        self, class_name: str, domain: str, *, n_images: Count = 3, work: Work = Work()
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return a few images of a class in a domain, and maps of how much their pixels contribute to the metric.
-
-        Args:
-            class_name: The class.
-            domain: The domain.
-            n_images: Largest number of images.
-            work: Memory that the runs may use.
-
-        Returns:
-            The images as bytes [B, H, W, 3], and the maps [B, H, W] of `circuit_pixels` by title.
-        """
-        key = (class_name, domain)
-        images = self._read_some(self.chosen.own(key))[:n_images]
-        maps = circuit_pixels(self.task(key, images, work=work), self.circuit(key))
-        arrays: dict[str, np.ndarray] = {}
-        for title, values in maps.items():
-            arrays[title] = values.cpu().numpy()
-        return self.clip.shown(images), arrays
 
     def _claim(
         self,

@@ -134,7 +134,6 @@ def test_steps_are_done_once(images: DomainFolder, tmp_path: Path) -> None:
         "Would other images",
         "Quickdraw against",
         "removing a unit",
-        "look at",
     )
     assert len(headings) == len(asked) + 1  # and where the numbers come from
     assert all(

@@ -29,7 +29,7 @@ CONTROLLED = "judge_circuit(task) judge_circuit(circuit) measure_circuits(task) 
 CONTROLLED += (
     " faithfulness_curve(task) faithfulness_curve(graph) faithfulness_curve(foreign)"
 )
-CONTROLLED += " optimal_baseline(task) optimal_baseline(circuit) logit_pixels(circuit)"
+CONTROLLED += " optimal_baseline(task) optimal_baseline(circuit)"
 DOORS_THAT_TAKE_ANOTHER: dict[str, tuple[str, tuple[str, ...]]] = {
     "a circuit of another class is a control": (CONTROLLED, (CLASS,)),
     "circuits of two classes are compared": (COMPARED, (CLASS,)),

@@ -34,7 +34,6 @@ from circuitry.interventions import (
     check_attribution,
     measure_circuits,
 )
-from circuitry.interventions.pixels import circuit_pixels
 from experiments.judging.planted import planted_convolution
 from tests.interventions.test_gated_units import IMAGES, by_hand
 from tests.support.circuits import circuit_by, circuit_with
@@ -170,7 +169,6 @@ PATCHES: list[tuple[Call, str]] = [
     (lambda: run_patched(P("act1", torch.zeros(3, 4, 8, 8))), r"has shape \[3, 4, 8, 8\]"),
     (lambda: run_patched(P("act1", lambda a: a.sum(1))), r"has shape \[3, 32, 32\]"),
     *((lambda u=units: P("act1", 0.0, units=u), "units") for units in ([1.7], float("nan"), [[1, 2]], ["a"], [None])),
-    (lambda: i.unit_pixels(Task(RESNET, PIXELS, first), "layer4.0", 256), "0 to 255.*256"),
 ]  # fmt: skip
 SEARCH: list[tuple[Call, str]] = [
     (
@@ -267,7 +265,6 @@ DOORS: dict[str, Callable[[Task, AttributionGraph], object]] = {
         one, found.circuit(None), minimality=False
     ),
     "attribution": lambda one, found: check_attribution(one, found, top=1, random=1),
-    "pixels": lambda one, found: circuit_pixels(one, found.circuit(None)),
 }
 
 

@@ -259,7 +259,7 @@ def test_unreadable_classes_are_absent(
         pytest.warns(UserWarning, match="the file is empty"),
         pytest.raises(InputError, match="'cat' in 'real'"),
     ):
-        checks.pixels("cat", "real")
+        checks.found_on("cat", "real")
     only = checks_of(clip, copy, ("cat",))
     with (
         pytest.warns(UserWarning, match="empty"),
@@ -378,29 +378,8 @@ def test_circuits_of_features_and_their_error(
         tmp_path / "f", rankings=("signed",), **FAST
     )
     assert not np.array_equal(curve.kept[0, -1], curve.full[0])
-    _, maps = checks.pixels("cat", "real", n_images=1)
-    assert not np.array_equal(maps["circuit at all sites"], maps["whole model"])
     whole = replace(checks.circuit(("cat", "real")), keep_error=True)
     curve = measure_circuits(
         checks.task(("cat", "real"), *checks.images_of(("cat", "real"))), [whole]
     )
     assert np.array_equal(curve.kept[0, -1], curve.full[0])
-
-
-def test_pixels_are_shown_as_they_were(clip: Clip, folder: Path) -> None:
-    checks = checks_of(clip, folder, baseline="counterfactual")
-    shown, maps = checks.pixels("cat", "real", n_images=2)
-    path = checks.images.select("cat", "real", None, 0)[2].path
-    assert (
-        np.abs(shown[0].astype(int) - np.asarray(Image.open(path)).astype(int)).max()
-        <= 1
-    )
-    last = clip.encoder.sites[-2]
-    unit = checks.graphs["cat", "real"].kept_units[last][0]
-    assert list(maps) == [
-        "whole model",
-        f"circuit at {last}",
-        "circuit at all sites",
-        f"unit {last}/{unit}",
-    ]
-    assert all(found.shape == (2, 64, 64) and found.any() for found in maps.values())

@@ -12,6 +12,5 @@ from .lines import faithfulness_curves as faithfulness_curves
 from .lines import lesion_lines as lesion_lines
 from .lines import overlap_over_depth as overlap_over_depth
 from .pictures import explanation_drawing as explanation_drawing
-from .pictures import pixel_maps as pixel_maps
 from .style import Mark as Mark
 from .style import domain_marks as domain_marks

@@ -5,7 +5,6 @@ import numpy as np
 from circuitry.circuits.component_effects import DirectEffects
 from circuitry.reports.figures import (
     component_heatmap,
-    pixel_maps,
     similarity_heatmap,
 )
 from tests.reports.figures.made import MATRIX
@@ -47,17 +46,3 @@ def test_component_heatmap_has_a_row_for_each_head_and_a_column_for_each_layer()
         cells.z, [[0.5, 0.3], [-0.2, np.nan], [0.1, np.nan], [1.0, np.nan]]
     )
     assert (cells.zmin, cells.zmax) == (-1, 1)
-
-
-def test_pixel_maps_stand_beside_their_images() -> None:
-    images = np.zeros((2, 224, 100, 3), np.uint8)
-    images[0, :2, :2] = 200
-    values = np.zeros((2, 224, 100))
-    values[1, 7:14, 0:7] = -3
-    figure = pixel_maps(images, {"logit": values}, names=["a", "b"])
-    kinds = [trace.type for trace in figure.data]
-    assert kinds == ["image", "heatmap", "image", "heatmap"]
-    assert np.shape(figure.data[0].z) == (112, 50, 3)
-    assert figure.data[0].z[0][0].tolist() == [200, 200, 200]
-    assert figure.data[3].z[1][0] == -3
-    assert {a.text for a in figure.layout.annotations} == {"image", "logit", "a", "b"}

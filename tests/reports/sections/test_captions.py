@@ -150,7 +150,7 @@ POINTS = {
     "attributed": [0.0, 1, 2, 3],
 }
 STABLE = [("axe", "real", 4, 10, 0.8, 5, 0.5), ("cat", "real", 4, 10, 0.6, 5, 0.25)]
-PIXELS = {"whole model": np.eye(8)[None], "circuit": 0.7 * np.eye(8)[None] + 0.1}
+
 PAIR = [small_graph(domain=domain).circuit(1) for domain in ("sketch", "real")]
 CURVES = [
     checks.curve(d, k, 0.1, site=site)
@@ -217,9 +217,6 @@ SECTIONS: dict[str, Callable[[ReadBack], None]] = {
         AttributionCheck(pd.DataFrame(POINTS | {"exact": [0.0, 1, 3, 2]})),
         ["a"],
         "cat in real",
-    ),
-    "add_pixels": lambda r: circuits.add_pixels(
-        r, np.zeros((1, 8, 8, 3), np.uint8), PIXELS, ["real 1"], "cat"
     ),
 }
 

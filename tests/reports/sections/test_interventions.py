@@ -11,7 +11,6 @@ import pytest
 from circuitry.comparison.one_site_reading import mean_over_depth
 from circuitry.interventions import FaithfulnessCurve
 from circuitry.interventions.curves import areas_by_domain
-from circuitry.interventions.scores_beside_effects import map_agreement
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.page import Report
 from circuitry.reports.sections.causal_curves import (
@@ -55,11 +54,6 @@ def curves_of(on_others: float) -> list[FaithfulnessCurve]:
         for domain, kept in (("real", 0.75), ("sketch", 0.5))
         for ranking in ("absolute", "signed")
     ]
-
-
-def test_maps_agree_or_disagree() -> None:
-    maps = {"whole": np.eye(8), "circuit": -np.eye(8)}
-    assert map_agreement(maps) == pytest.approx({"circuit": -1.0})
 
 
 @pytest.mark.parametrize("others", [True, False])
