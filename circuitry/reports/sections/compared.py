@@ -220,10 +220,9 @@ def add_matrix(
     figure = draw_matrix(comparison, title=title, marks=marks)
     if top is not None:
         figure.update_traces(zmax=top)
+    ends = ("Farthest", "nearest")
     if comparison.alike:
         ends = ("Most similar", "least similar")
-    else:
-        ends = ("Farthest", "nearest")
     over = "classes and sites that count" if comparison.left_out else "classes"
     caption = f"Means over {over}. {_ends(comparison.matrix(), *ends)} {more}"
     report.figure(figure, caption.strip())
