@@ -155,6 +155,7 @@ def test_an_own_image_is_looked_at(served: Served) -> None:
     tab.select_option("#class", "cat")
     tab.wait_for_selector(".page[data-loaded='cat']")
     give(tab, "mine")
+    tab.wait_for_selector(".said")
     said = ["<i>mine: 'cat' (75%)", "After removing 2 units: 0.5"]
     assert tab.locator(".said p").all_inner_texts() == said
     # Units at sites that the circuits do not have are not listed.
