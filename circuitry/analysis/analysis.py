@@ -276,7 +276,8 @@ class Analysis:
             The curves. The list is empty if no images are left to test circuits on.
         """
         curves: list[FaithfulnessCurve] = []
-        if self._can_test():
+        # For circuits that were given, `checks` chooses the images, and raises an error if no images are left.
+        if self._given or any(self.split.unseen(key) for key in self.graphs):
             curves = self.checks.extract_faithfulness(
                 self.out / "faithfulness",
                 rankings=tuple(rankings),
@@ -508,7 +509,7 @@ class Analysis:
         facts = dict(provenance or {}) | self._facts(graphs)
         comparisons: dict[str, Comparison] = {}
         if answers.compared is not None:
-            comparisons |= answers.compared.comparisons
+            comparisons = dict(answers.compared.comparisons)
         tested_on = None
         # The settings of tests are given only if tests were made. So a folder of circuits is not read needlessly.
         if answers.curves and answers.curves.curves:
@@ -590,13 +591,6 @@ class Analysis:
         if self._parts is not None:
             return model | self._parts.provenance | versions()
         return model | versions()
-
-    def _can_test(self) -> bool:
-        """Return whether images are left that circuits can be tested on."""
-        # For circuits that were given, `checks` chooses the images, and raises an error if no images are left.
-        if self._given is not None:
-            return True
-        return any(self.split.unseen(key) for key in self.graphs)
 
     def _looked_at(self) -> dict[str, list[str]]:
         """Return the classes and images that are listed in files of the report.

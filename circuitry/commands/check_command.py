@@ -84,13 +84,11 @@ def main(config: Config) -> "Written | None":
     work = config.work()
     # All processes have finished their share, so this only reads the results.
     run = measure(config, work)
-    model = run.clip.name
-    n_circuits = len(run.checks.chosen.tested)
-    images = run.checks.chosen.in_words
+    chosen = run.checks.chosen
     # This is done for one circuit, because exact effects take a run for each unit.
     run.scores(work=work)
-    title = f"Do the circuits of {model} recover its answer?"
-    done = f"Causal checks of {n_circuits} circuits, on {images}."
+    title = f"Do the circuits of {run.clip.name} recover its answer?"
+    done = f"Causal checks of {len(chosen.tested)} circuits, on {chosen.in_words}."
     return run.report(title, done, results=config.results)
 
 

@@ -117,7 +117,7 @@ class Comparison:
                 "give more domains, or classes that have images in them."
             )
         check_folds(self.folds)
-        check_pairs(self.values, in_order=False)
+        check_pairs(self.values)
         # `replace` hands on the groups of a comparison, whose values were looked at when it was made.
         if "all" not in self.groups:
             self._warn_of_strange_values()

@@ -36,7 +36,6 @@ ANSWER = "the answer, not the information"
 INFORMATION = "the information"
 AT_LEAST_ANSWER = "the answer; the information is not tested"
 OPEN = "cannot be told"
-DEPTHS = (NOTHING, EVIDENCE, MARGIN, ANSWER, INFORMATION, AT_LEAST_ANSWER, OPEN)
 
 # Whether two styles have the same part.
 SAME_PART = "the same part"
@@ -118,7 +117,7 @@ def depths_of_loss(lesions: LesionTable) -> pd.DataFrame:
 
 
 def _depth(row: "pd.Series[Any]", head_left: float) -> str:
-    """Return what a lesion takes, one of the `DEPTHS`.
+    """Return what a lesion takes: one of the texts from `NOTHING` to `OPEN`.
 
     Args:
         row: Row of `depths_of_loss`.
@@ -308,7 +307,7 @@ def _style_verdict(takes: Sequence[str | None], shares: Sequence[float]) -> str:
     """Return whether two styles have the same part.
 
     Args:
-        takes: What the part of each style takes in its own style, of the `DEPTHS`.
+        takes: What the part of each style takes in its own style, as `_depth` says it.
         shares: Numbers that are 1 for the same part and 0 for parts that have nothing in common.
     """
     if NOTHING in takes:

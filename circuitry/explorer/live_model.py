@@ -83,17 +83,13 @@ class LiveModel:
             For each domain, a dictionary with three entries: ``metric``, the mean metric of the whole model;
             ``effect``, how much lower the mean is when the units are replaced; and ``images``, the number of images.
         """
-        keys = self._keys_of(class_name)
-        by_site = self._by_site(units)
-        return {key[1]: self._measured(key, by_site, by) for key in keys}
-
-    def _keys_of(self, class_name: str) -> list[Key]:
         keys = [key for key in self.checks.chosen.keys if key[0] == class_name]
         if not keys:
             raise InputError(
                 f"There is no circuit of the class {class_name!r} among those that were loaded."
             )
-        return keys
+        by_site = self._by_site(units)
+        return {key[1]: self._measured(key, by_site, by) for key in keys}
 
     def _by_site(self, units: Sequence[str]) -> dict[str, np.ndarray]:
         # All graphs of a folder have the same sites and units.
@@ -118,7 +114,14 @@ class LiveModel:
         units: dict[str, np.ndarray],
         by: Replacement,
     ) -> Effects:
-        images = self._own(key)
+        if key not in self._images:
+            own = self.checks.chosen.own(key)
+            self._images[key] = self.checks.read(own, strict=self.work.strict)
+        images = self._images[key]
+        if not len(images):
+            raise InputError(
+                f"No image of {key[0]!r} in {key[1]!r} can be read that its circuit was not found on."
+            )
         if (by, key) not in self._baselines:
             self._baselines[by, key] = self._choices[by].of(*key, len(images))
         metric = self.checks.metric_of(*key)
@@ -138,22 +141,6 @@ class LiveModel:
         whole = float(by_image[0].mean())
         cut = float(by_image[1].mean())
         return {"effect": whole - cut, "metric": whole, "images": len(images)}
-
-    def _own(self, key: Key) -> Tensor:
-        """Return images of a class in a domain that were not used to find its circuit [images, 3, H, W].
-
-        Args:
-            key: The class and the domain.
-        """
-        if key not in self._images:
-            self._images[key] = self.checks.read(
-                self.checks.chosen.own(key), strict=self.work.strict
-            )
-        if not len(self._images[key]):
-            raise InputError(
-                f"No image of {key[0]!r} in {key[1]!r} can be read that its circuit was not found on."
-            )
-        return self._images[key]
 
     @checked
     def look(self, content: bytes) -> dict[str, Any]:

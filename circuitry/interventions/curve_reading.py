@@ -73,16 +73,6 @@ RESAMPLES = 2000
 """The number of resamples of a bootstrap."""
 
 
-def describe_missing_lead(full: float, empty: float) -> str:
-    """Return a sentence which says that the model does no better than the baseline, so that a ratio is undefined.
-
-    Args:
-        full: The metric of the whole model.
-        empty: The metric with every unit at the baseline.
-    """
-    return f"the model does no better than the baseline: {round(full, 9):.4g} against {round(empty, 9):z.4g}"
-
-
 Weights = tuple[
     Float[np.ndarray, "rows images"], Mapping[str, Float[np.ndarray, "rows draws"]]
 ]
@@ -215,7 +205,7 @@ class CurveReading:
         if np.isnan(self._lead(images)).any():
             if self.measure.least:
                 return f"with nothing kept the answers are the whole model's: a KL of {-empty:.2g} nats"
-            return describe_missing_lead(full, empty)
+            return f"the model does no better than the baseline: {round(full, 9):.4g} against {round(empty, 9):z.4g}"
         # If a whole tail of the resamples has no lead, the interval of the lead contains zero.
         if np.isnan(self._lead(self._resampled[0])).mean() >= (1 - CONFIDENCE) / 2:
             return f"the lead of the model over the baseline is within the noise: {full:.4g} against {empty:.4g}"

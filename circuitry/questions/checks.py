@@ -17,7 +17,7 @@ from torch import Tensor
 from circuitry.circuits.budgets import RANKINGS
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import GraphFolder
-from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.domains import DomainFolder
 from circuitry.data.folds import Key
 from circuitry.data.splits import Records
 from circuitry.encoder.baselines import ZERO
@@ -36,7 +36,7 @@ from circuitry.models.options import FolderSettings
 from circuitry.questions.check_images import CheckImages
 from circuitry.runs.arguments import Names, Natural, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.jobs import Job
 from circuitry.runs.workers import Work
 
 # If the meaning of the files changes, change the number: then an older folder is refused and not misread.
@@ -168,9 +168,6 @@ class CausalChecks(FolderWork):
                 f"None of the images that found the circuit of {class_name!r} in {domain!r} is among {self.images!r}: "
                 "give the images of its run."
             )
-        return self._read_some(records)
-
-    def _read_some(self, records: Sequence[ImageRecord]) -> Tensor:
         images = self.read(records)
         if not len(images):
             first = records[0]
@@ -234,10 +231,17 @@ class CausalChecks(FolderWork):
             seed=self.settings.seed,
         )
         # All settings that influence results are claimed, so that a resumed folder never mixes two settings.
-        folder = self._claim(
-            out,
+        records: dict[Key, Records] = {}
+        for key in self.chosen.tested:
+            records[key] = self.chosen.own(key) + self.chosen.others(key)
+        folder = self.claim(
+            Path(out),
             FAITHFULNESS_FORMAT,
             self.chosen.tested,
+            records,
+            circuits=self.graphs.identity.key,
+            n_others=self.settings.n_others,
+            seen=self.settings.seen,
             rankings=list(rankings),
             budget=settings.budget,
             sizes=list(settings.sizes),
@@ -264,7 +268,19 @@ class CausalChecks(FolderWork):
             progress=work.bar("faithfulness"),
             unit="circuit",
         )
-        return list(map(FaithfulnessCurve.load, self._results(folder)))
+        files = {job: folder.files(job) for job in folder.jobs}
+        if not any(files.values()):
+            raise InputError(
+                f"None of the images to check the circuits in {self.graphs.path} on can be read: look at the files in "
+                f"{self.images.root}."
+            )
+        curves = list[FaithfulnessCurve]()
+        for job, paths in files.items():
+            curves += map(FaithfulnessCurve.load, paths)
+            if not paths:
+                message = "%s is left out: none of the images can be read"
+                log.warning(message, " in ".join(job))
+        return curves
 
     def _curves(
         self,
@@ -301,51 +317,4 @@ class CausalChecks(FolderWork):
                 task = self.task(key, *images, sites, work)
                 curve = faithfulness_curve(task, graph, settings, foreign)
                 made_with = curve.settings | {"circuits": self.graphs.identity.key}
-                yield replace(curve, settings=made_with), _name(sites)
-
-    def _claim(
-        self,
-        out: str | os.PathLike[str],
-        file_format: str,
-        jobs: Sequence[Job],
-        **asked: Any,
-    ) -> JobFolder:
-        records: dict[Key, Records] = {}
-        for key in self.chosen.tested:
-            records[key] = self.chosen.own(key) + self.chosen.others(key)
-        return self.claim(
-            Path(out),
-            file_format,
-            jobs,
-            records,
-            circuits=self.graphs.identity.key,
-            n_others=self.settings.n_others,
-            seen=self.settings.seen,
-            **asked,
-        )
-
-    def _results(self, folder: JobFolder) -> list[Path]:
-        """Return the files of all jobs, in the order of the jobs.
-
-        A warning names the jobs without readable images.
-
-        Raises:
-            InputError: if no job has any file.
-        """
-        files = {job: folder.files(job) for job in folder.jobs}
-        if not any(files.values()):
-            raise InputError(
-                f"None of the images to check the circuits in {self.graphs.path} on can be read: look at the files in "
-                f"{self.images.root}."
-            )
-        results = []
-        for job, paths in files.items():
-            results += paths
-            if not paths:
-                message = "%s is left out: none of the images can be read"
-                log.warning(message, " in ".join(job))
-        return results
-
-
-def _name(sites: Sequence[str] | None) -> str:
-    return "all" if sites is None else ",".join(sites)
+                yield replace(curve, settings=made_with), ",".join(sites or ["all"])

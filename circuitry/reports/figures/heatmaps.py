@@ -62,7 +62,7 @@ def similarity_heatmap(
             texttemplate="%{z:.2f}<br>n = %{text:.0f}",
             selector={"type": "heatmap"},
         )
-    if _has_diagonal(matrix):
+    if np.isfinite(np.diagonal(matrix.to_numpy(dtype=float))).any():
         measure += f"; dotted: {diagonal}"
     return style.lay_out(figure, title=title, subtitle=measure)
 
@@ -116,10 +116,6 @@ def check_matrix(matrix: pd.DataFrame) -> None:
             "The matrix needs the same domains, each once and in the same order, as rows and as columns; "
             f"it has rows {rows} and columns {columns}."
         )
-
-
-def _has_diagonal(matrix: pd.DataFrame) -> bool:
-    return bool(np.isfinite(np.diagonal(matrix.to_numpy(dtype=float))).any())
 
 
 def add_cells(
