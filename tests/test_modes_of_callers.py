@@ -214,10 +214,6 @@ def test_modes_of_the_caller_change_nothing(world: World, name: str) -> None:
             "sites": world.named["sites"][1:],
             "texts": ["a {}."],
         }
-    if name in ("interchange", "transfer_circuits"):
-        arguments["circuits"] = dict.fromkeys(
-            arguments["tasks"], world.named["circuit"]
-        )
     if name in OF_STREAM:
         stream = {"task": world.in_stream, "images": world.in_stream.images}
         arguments |= {key: value for key, value in stream.items() if key in arguments}

@@ -65,15 +65,13 @@ from circuitry.interventions import (
     CheckSettings,
     OwnPartSettings,
     check_attribution,
-    interchange,
     kept_embeddings,
     lesion,
+    logit_pixels,
     measure_circuits,
     optimal_ablation,
     optimal_baseline,
-    transfer_circuits,
 )
-from circuitry.interventions.pixels import circuit_pixels
 from circuitry.models import linear_probe, read_images
 from circuitry.questions import OwnParts
 from circuitry.training import (
@@ -333,12 +331,6 @@ def judged(made: Made, clip: Clip, _: Path) -> Any:
     )  # a test divides by deviations that are small, and moves with the last bit
 
 
-def transferred(made: Made, clip: Clip, _: Path) -> Any:
-    tasks = {(KEY[0], style): made.task(clip, (KEY[0], style)) for style in STYLES}
-    circuits = {KEY: made.circuit}
-    return transfer_circuits(tasks, circuits), interchange(tasks, circuits)
-
-
 def patched_by(by: str, made: Made, clip: Clip, _: Path) -> Any:
     sites = made.sites[-2:]
     means = patch_effects(made.alone(clip, sites=sites), by=by)
@@ -374,12 +366,7 @@ def optimal(made: Made, clip: Clip, _: Path) -> Any:
 
 
 def pixels(made: Made, clip: Clip, _: Path) -> Any:
-    task = made.alone(clip)
-    return list(
-        circuit_pixels(
-            replace(task, images=made.pixels[KEY][:1]), made.circuit
-        ).values()
-    )
+    return logit_pixels(replace(made.alone(clip), images=made.pixels[KEY][:1]))
 
 
 def margins(made: Made, clip: Clip, _: Path) -> Any:
@@ -507,14 +494,13 @@ def folder_of_own_parts(made: Made, clip: Clip, out: Path) -> Any:
 def checks(made: Made, clip: Clip, out: Path) -> Any:
     settings = CheckSettings(n_images=2, n_others=2)
     run = CausalChecks(clip, made.images, made.graphs, settings)
-    curves = run.extract_faithfulness(
+    return run.extract_faithfulness(
         out / "curves",
         rankings=["absolute"],
         sizes=(0.2, 1.0),
         random_draws=1,
         work=QUIET,
     )
-    return curves, run.extract_transfer(out / "transfer", exchange=True, work=QUIET)
 
 
 def live(made: Made, clip: Clip, _: Path) -> Any:
@@ -526,7 +512,7 @@ def live(made: Made, clip: Clip, _: Path) -> Any:
     )
     unit = f"{made.sites[-2]}/{made.graphs[KEY].kept_units[made.sites[-2]][0]}"
     picture = made.images.select(*KEY, 1)[0].path.read_bytes()
-    return run.effects(KEY[0], [unit], "mean"), run.look(*KEY, picture)
+    return run.effects(KEY[0], [unit], "mean"), run.look(picture)["effects"]
 
 
 def viewed(made: Made, clip: Clip, _: Path) -> Any:
@@ -587,7 +573,6 @@ OF_CNN: dict[str, Job] = {
     "curve with optimal constants": fitted_curve,
     "curve of edges": curve_of_edges,
     "judge": judged,
-    "transfer": transferred,
     "patching by site": partial(patched_by, "site"),
     "patching by position": partial(patched_by, "position"),
     "check of an attribution": checked_scores,

@@ -6,7 +6,7 @@ steps use the same `Split` of the images into images used to find circuits and i
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+from dataclasses import fields
 from functools import cached_property
 from itertools import product
 from pathlib import Path
@@ -39,7 +39,6 @@ from circuitry.interventions.intervention_settings import (
     CheckSettings,
     OwnPartSettings,
 )
-from circuitry.interventions.transfer_tables import transfer_comparisons
 from circuitry.models.clip import Clip
 from circuitry.models.options import FolderSettings
 from circuitry.questions.answers_of_circuits import (
@@ -47,7 +46,6 @@ from circuitry.questions.answers_of_circuits import (
     ComparedAnswer,
     CurvesAnswer,
     ScoresAnswer,
-    TransferAnswer,
 )
 from circuitry.questions.checks import (
     CURVE_DRAWS,
@@ -278,7 +276,8 @@ class Analysis:
             The curves. The list is empty if no images are left to test circuits on.
         """
         curves: list[FaithfulnessCurve] = []
-        if self._can_test():
+        # For circuits that were given, `checks` chooses the images, and raises an error if no images are left.
+        if self._given or any(self.split.unseen(key) for key in self.graphs):
             curves = self.checks.extract_faithfulness(
                 self.out / "faithfulness",
                 rankings=tuple(rankings),
@@ -385,42 +384,8 @@ class Analysis:
             answers.own_parts_saved = True
         return tables
 
-    def transfer(
-        self, work: Work = Work(), *, one_site: bool = True, exchange: bool = False
-    ) -> dict[str, pd.DataFrame]:
-        """Test each circuit on images of its class in the other domains.
-
-        Args:
-            one_site: If True, circuits are also tested at one site at a time.
-            exchange: If True, circuits are also tested by interchange: the activations of the circuit's units on images
-                of one domain replace their activations on images of another domain.
-
-        Returns:
-            The tables of `CausalChecks.extract_transfer` by name. The dictionary is empty if no images are left to test
-            circuits on.
-        """
-        if not self._can_test():
-            return {}
-        # This is checked before the images are read, which takes a while.
-        domains = {domain for _, domain in self.checks.chosen.tested}
-        if len(domains) == 1:
-            raise InputError(
-                f"Transfer is between domains, but the chosen circuits in {self.graphs.path} are of {min(domains)} "
-                "alone: give more with --domains, or extract more."
-            )
-        tables = self.checks.extract_transfer(
-            self.out / "transfer", one_site=one_site, exchange=exchange, work=work
-        )
-        interchange = tables.get("interchange")
-        self.answers.transfer = TransferAnswer(
-            tables["transfer"], interchange, self._similarity()
-        )
-        return tables
-
     def scores(self, key: Key | None = None, work: Work = Work()) -> pd.DataFrame:
-        """Compare the scores of one circuit's units with exact effects, and find the pixels that raise the metric.
-
-        Both are shown in the report.
+        """Compare the scores of one circuit's units with exact effects, which the report shows.
 
         Args:
             key: Class and domain of the circuit (default: the first circuit that is tested).
@@ -432,8 +397,7 @@ class Analysis:
         key = key or self.checks.chosen.tested[0]
         task = self.checks.task_found_with(key, work)
         check = check_attribution(task, self.graphs[key])
-        shown, maps = self.checks.pixels(*key, work=work)
-        self.answers.scores = ScoresAnswer(key, check, shown, maps)
+        self.answers.scores = ScoresAnswer(key, check)
         return check.points
 
     def compare(
@@ -467,12 +431,6 @@ class Analysis:
             graphs, groups, measures=measures, settings=self.reading
         )
         self.answers.compared = ComparedAnswer(comparisons, stability)
-        # The report sets transfer beside this comparison, whichever of the two steps comes first.
-        if self.answers.transfer is not None:
-            similarity = self._similarity()
-            self.answers.transfer = replace(
-                self.answers.transfer, similarity=similarity
-            )
         return comparisons
 
     def cards(
@@ -551,12 +509,10 @@ class Analysis:
         facts = dict(provenance or {}) | self._facts(graphs)
         comparisons: dict[str, Comparison] = {}
         if answers.compared is not None:
-            comparisons |= answers.compared.comparisons
+            comparisons = dict(answers.compared.comparisons)
         tested_on = None
-        if answers.transfer is not None:
-            comparisons |= transfer_comparisons(answers.transfer.transfer)
         # The settings of tests are given only if tests were made. So a folder of circuits is not read needlessly.
-        if answers.transfer is not None or (answers.curves and answers.curves.curves):
+        if answers.curves and answers.curves.curves:
             facts["tested"] = self.checks.provenance
             tested_on = self.checks.chosen.in_words
         subject = "Own parts" if graphs is None else "Circuits"
@@ -635,26 +591,6 @@ class Analysis:
         if self._parts is not None:
             return model | self._parts.provenance | versions()
         return model | versions()
-
-    def _can_test(self) -> bool:
-        """Return whether images are left that circuits can be tested on."""
-        # For circuits that were given, `checks` chooses the images, and raises an error if no images are left.
-        if self._given is not None:
-            return True
-        return any(self.split.unseen(key) for key in self.graphs)
-
-    def _similarity(self) -> pd.DataFrame:
-        """Return the edge Jaccard of the circuits of each two domains, as a matrix [domains, domains].
-
-        This is the share of edges that two circuits have in common.
-        """
-        compared = self.answers.compared
-        if compared is not None and "edge_jaccard" in compared.comparisons:
-            return compared.comparisons["edge_jaccard"].matrix()
-        # Circuits were not compared yet, so only the circuits that were tested are compared here.
-        chosen = {key: self.graphs[key] for key in self.checks.chosen.keys}
-        compared_now = compare_domains(chosen, measures=["edge_jaccard"])
-        return compared_now["edge_jaccard"].matrix()
 
     def _looked_at(self) -> dict[str, list[str]]:
         """Return the classes and images that are listed in files of the report.

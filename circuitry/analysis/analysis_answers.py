@@ -17,7 +17,6 @@ from circuitry.questions.answers_of_circuits import (
     ComparedAnswer,
     CurvesAnswer,
     ScoresAnswer,
-    TransferAnswer,
 )
 from circuitry.questions.own_parts_answer import OwnPartsAnswer
 from circuitry.reports.figures.pictures import contact_sheet
@@ -113,8 +112,6 @@ class AnalysisAnswers:
     """Result of `Analysis.curves` and `Analysis.curves_by_site`."""
     compared: ComparedAnswer | None = None
     """Result of `Analysis.compare`."""
-    transfer: TransferAnswer | None = None
-    """Result of `Analysis.transfer`."""
     scores: ScoresAnswer | None = None
     """Result of `Analysis.scores`."""
 
@@ -133,8 +130,8 @@ class AnalysisAnswers:
         own_and_enough: list[Answer | None] = [curves, self.own_parts]
         if self.own_parts_first:
             own_and_enough.reverse()
-        answers = [self.accuracy, *own_and_enough, self.compared, self.transfer]
-        return [answer for answer in (*answers, self.scores) if answer is not None]
+        answers = [self.accuracy, *own_and_enough, self.compared, self.scores]
+        return [answer for answer in answers if answer is not None]
 
     def findings(self) -> list[Finding | None]:
         """Return the findings of all steps that were taken."""

@@ -14,8 +14,8 @@ CARDS = ("cards", "first-cards")
 The first is made by ``circuitry cards``. The second is made by the quickstart from few images, and is used only if the
 first does not exist.
 """
-WITHIN = ("", "check", "check-transfer")
-"""Folders that hold the comparisons and curves of a run: the folder of the run, and the folders of ``circuitry check``
+WITHIN = ("", "check")
+"""Folders that hold the comparisons and curves of a run: the folder of the run, and the folder of ``circuitry check``
 in it."""
 
 

@@ -2,7 +2,6 @@ from .card_folder import CardFolder as CardFolder
 from .card_jobs import CardJobs as CardJobs
 from .card_jobs import unit_cards as unit_cards
 from .card_settings import CardSettings as CardSettings
-from .strongest_images import top_images as top_images
 from .unit_card import CardImage as CardImage
 from .unit_card import TopImages as TopImages
 from .unit_card import UnitCard as UnitCard

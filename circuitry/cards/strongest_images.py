@@ -22,15 +22,12 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from circuitry.cards.card_arrays import as_heat
 from circuitry.cards.card_folder import CARDS_FORMAT, thumbnail_file
-from circuitry.cards.card_settings import TOP_IMAGES
 from circuitry.cards.unit_card import (
     ACTIVATION,
     EFFECT,
     RANKINGS_OF_IMAGES,
     CardImage,
-    TopImages,
 )
 from circuitry.circuits.nodes import ImageEffects, image_effects
 from circuitry.circuits.quadrature import left_rule
@@ -40,7 +37,6 @@ from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.task import Task
 from circuitry.encoder.unit_maps import map_grid, unit_maps
 from circuitry.models.clip import Clip
-from circuitry.runs.arguments import Count, checked
 from circuitry.runs.arrays import write_arrays
 from circuitry.runs.errors import InputError
 from circuitry.runs.files import whole_file
@@ -190,57 +186,6 @@ class TopLists:
         values = {ACTIVATION: watched.activation, EFFECT: watched.effects}
         for (ranking, site), top in self.lists.items():
             top.add(places, values[ranking][site], watched.maps.get(site))
-
-
-@checked
-def top_images(
-    shown: Shown,
-    units: UnitsBySite,
-    k: Count = TOP_IMAGES,
-) -> dict[str, dict[tuple[str, int], TopImages]]:
-    """Return the images in which each unit is most active, and the images in which it contributes most to the metric.
-
-    Args:
-        shown: Pairs of the names of images and a task on these images, such as a pair for each class.
-        units: Indices of units, by site.
-        k: Number of images for each unit.
-
-    Returns:
-        A dictionary with the keys ``activation`` and ``effect``. Each value is a dictionary from (site, unit) to the
-        top images of the unit.
-
-    Example:
-        >>> from circuitry.cards import top_images
-        >>> names = ["first", "second", "third", "fourth"]
-        >>> tops = top_images([(names, task)], {"layer4.0": np.arange(8)}, k=2)
-        >>> tops["effect"]["layer4.0", 3].ids
-        (...)
-    """
-    lists = TopLists(units, k)
-    names: list[str] = []
-    for watched in watch_units(shown, units):
-        lists.add(watched)
-        names += watched.names
-    tops: dict[str, dict[tuple[str, int], TopImages]] = {}
-    for ranking in RANKINGS_OF_IMAGES:
-        tops[ranking] = {}
-    for (ranking, site), top in lists.lists.items():
-        heat = None
-        if top.maps is not None:
-            # In both rankings the scale of a unit is its largest activation in any image.
-            largest = lists.lists[ACTIVATION, site].values[:, 0]
-            heat = as_heat(top.maps.numpy(), largest.numpy())
-        for row, unit in enumerate(units[site]):
-            # If there are fewer than k images, -1 follows after the images.
-            places = top.places[row][top.places[row] >= 0].tolist()
-            n = len(places)
-            of_unit = None if heat is None else heat[row, :n]
-            tops[ranking][site, int(unit)] = TopImages(
-                ids=tuple(names[place] for place in places),
-                values=top.values[row, :n].numpy(),
-                heat=of_unit,
-            )
-    return tops
 
 
 SIDE = 160

@@ -50,5 +50,4 @@ from .quadrature import parse_rule as parse_rule
 from .similarities_of_classes import ReadingSettings as ReadingSettings
 from .tower_defaults import DEFAULT_RULES as DEFAULT_RULES
 from .tower_defaults import relative_error as relative_error
-from .tracer_graph import write_tracer_json as write_tracer_json
 from .unit_scores import score_units as score_units

@@ -56,20 +56,6 @@ class PoolingPairs:
         embeddings: np.ndarray = of_pairs + self.rest
         return embeddings
 
-    def effects(
-        self, weight: Float[np.ndarray, " d"]
-    ) -> Float[np.ndarray, "images heads units"]:
-        """Return the direct effect of each pair on a class logit.
-
-        Args:
-            weight: Normalised text weight of the class, or the difference of two such weights for the direct effects on
-                the difference of two logits.
-        """
-        lengths = np.linalg.norm(self.embeddings, axis=-1)
-        logits = self.read * (self.directions @ weight)
-        effects: np.ndarray = logits / lengths[:, None, None]
-        return effects
-
 
 @checked
 def pooling_pairs(encoder: Encoder, images: Images) -> PoolingPairs:
@@ -80,7 +66,7 @@ def pooling_pairs(encoder: Encoder, images: Images) -> PoolingPairs:
 
     Example:
         >>> pairs = pooling_pairs(encoder, images)
-        >>> effects = pairs.effects(weights[1].numpy())  # on the logit of the class 1
+        >>> effects = pairs.read * (pairs.directions @ weights[1].numpy())  # on the class 1, times the length
         >>> effects.shape == pairs.read.shape  # [images, heads, units]
         True
     """

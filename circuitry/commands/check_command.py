@@ -1,4 +1,4 @@
-"""Do the circuits recover the answer of the model, and in other domains, too?
+"""Do the circuits recover the answer of the model?
 
 Each circuit is tested on images that were not used to find it. The test measures the model's score for the class (the
 metric) if only the units of the circuit are kept, if only all other units are kept, and if only random units are kept.
@@ -14,20 +14,7 @@ any unit. This result says nothing if random units pass the test, too. It says n
 other classes pass the test, too. If a circuit classifies its images correctly but has a selectivity near 0, it assigns
 every image to its class.
 
-The option --transfer asks whether the circuit of one domain works in another domain. If it does, the circuit is shared
-in the causal sense. Circuits with similar units and edges are shared in the structural sense. There are two tests for
-each class and each pair of domains A and B. In the first test, only the circuit of A is kept while images of B run
-through the encoder, at all sites at once and at one site at a time. In the second test, the activations of the units in
-A's circuit are taken from images of A, and replace the activations of these units on images of B. The circuits of two
-domains are shared if faithfulness and selectivity are as high between the two domains as within one domain. If circuits
-are kept at all sites at once, look at selectivity before faithfulness: a circuit that assigns every image to its class
-can have a high faithfulness.
-
-Structural similarity is meaningful if it predicts transfer. It is not meaningful if the rank correlation between
-similarity and transfer, over all pairs of domains, is near 0.
-
     circuitry check                  # the circuits of the quickstart
-    circuitry check --transfer
     circuitry explore --open         # with what the checks found
     circuitry check --circuits runs/domainnet/circuits
     torchrun --nproc-per-node 8 -m circuitry check --device cuda ...    # the curves on eight GPUs
@@ -58,23 +45,16 @@ class Config(CheckSettings, WorkSettings, QuickstartModel):
     circuits: Path = Path("runs/quickstart/circuits")
     """Folder of circuits that the quickstart, circuitry find or circuitry compare wrote. The model and images of that
     run are used, unless a model or images are given."""
-    transfer: bool = False
-    """Test each circuit in the other domains of its class, instead of only in its own domain."""
     out: Path | None = None
-    """Folder of the results: curves or tables, and the report (default: the folder check beside the circuits, or
-    check-transfer with --transfer)."""
+    """Folder of the results: curves, tables and the report (default: the folder check beside the circuits)."""
     results: SmallTables = None
     random_draws: Natural = 5
     """Number of random circuits of every size."""
-    one_site: bool = True
-    """With --transfer: also test circuits at one site at a time."""
 
     @property
     def folder(self) -> Path:
         """Folder of the curves, the tables and the report."""
-        # The two tests have different folders, so that a run can have results of both.
-        name = "check-transfer" if self.transfer else "check"
-        return self.out or self.circuits.parent / name
+        return self.out or self.circuits.parent / "check"
 
     def analysis(self, rank: Rank = ALONE) -> "Analysis":
         """Return the `Analysis` of the model, images and circuits that the settings name, as one process runs it.
@@ -104,17 +84,11 @@ def main(config: Config) -> "Written | None":
     work = config.work()
     # All processes have finished their share, so this only reads the results.
     run = measure(config, work)
-    model = run.clip.name
-    n_circuits = len(run.checks.chosen.tested)
-    images = run.checks.chosen.in_words
-    if config.transfer:
-        title = f"Do the circuits of {model} work in other domains?"
-        done = f"{n_circuits} circuits, each kept on images of every domain of its class, on {images}."
-    else:
-        # This is done for one circuit, because exact effects take a run for each unit.
-        run.scores(work=work)
-        title = f"Do the circuits of {model} recover its answer?"
-        done = f"Causal checks of {n_circuits} circuits, on {images}."
+    chosen = run.checks.chosen
+    # This is done for one circuit, because exact effects take a run for each unit.
+    run.scores(work=work)
+    title = f"Do the circuits of {run.clip.name} recover its answer?"
+    done = f"Causal checks of {len(chosen.tested)} circuits, on {chosen.in_words}."
     return run.report(title, done, results=config.results)
 
 
@@ -124,9 +98,6 @@ def measure(config: Config, work: Work) -> "Analysis":
     Tests that are finished are not made again: their results are read from the folder.
     """
     run = config.analysis(work.rank)
-    if config.transfer:
-        run.transfer(work, one_site=config.one_site, exchange=True)
-    else:
-        run.curves(work, RANKINGS, config.random_draws)
-        run.curves_by_site(work, config.random_draws)
+    run.curves(work, RANKINGS, config.random_draws)
+    run.curves_by_site(work, config.random_draws)
     return run

@@ -28,7 +28,7 @@ COMMANDS: Mapping[str, tuple[str, str]] = {
         "circuits",
         "are the circuits of my model shared between the domains of my images?",
     ),
-    "check": ("circuits", "do circuits recover the answer, and in other domains, too?"),
+    "check": ("circuits", "do circuits recover the answer of the model?"),
     "explain": ("look inside", "why does a model give its answer to one picture?"),
     "cards": ("look inside", "what does each unit of the circuits respond to?"),
     "explore": ("look inside", "a page to look into circuits, units and images"),

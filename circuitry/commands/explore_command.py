@@ -1,11 +1,11 @@
 """What is in these circuits? This writes a page that shows their classes, domains, units and images.
 
-The command reads the results of other commands in the folder of a run: circuits, comparisons, tests of transfer,
+The command reads the results of other commands in the folder of a run: circuits, comparisons,
 faithfulness curves and unit cards. It writes a folder with one page. The page can be opened from disk or from any web
 host, and needs no files from other web sites. If results are missing, the page names the command that makes them. With
 --serve, this machine serves the page, and notes that you write on the page are stored on disk. With --serve and
---with-model, the page can also measure the exact effect of a unit or of a group of units, and show how the model
-responds to images that you drop on the page.
+--with-model, the page can also measure the exact effect of a unit or of a group of units, and explain
+the answer of the model to an image that you drop on the page.
 
     circuitry explore --open                             # of the quickstart
     circuitry cards && circuitry explore --with-model --open
@@ -52,7 +52,7 @@ class Config(ExplorerSettings, WorkSettings, QuickstartModel):
     serve: bool = False
     """Serve the page on this machine. If the folder already has a page of these circuits, that page is served.
     Otherwise a new page is written first. Notes are stored in the folder of the page. With --with-model, the page can
-    measure effects of units, and show how the model responds to your own images."""
+    measure effects of units, and explain the model's answer to your own images."""
     port: Natural = 0
     """Port of the server; 0 for any free port."""
 

@@ -1,7 +1,6 @@
 """How similar is a class in two domains? `Comparison` has the values of one measure, with ceilings and chance levels.
 
-Circuits, features, representations and embeddings can be compared. A comparison can also say how well the circuits of
-one domain work on images of another domain (transfer).
+Circuits, features, representations and embeddings can be compared.
 """
 
 import logging
@@ -44,7 +43,6 @@ from circuitry.comparison.statistics import INTERVALS, per_domain
 from circuitry.comparison.table import (
     CHANCE,
     ValueTable,
-    both_directions,
     check_pairs,
     domain_matrix,
     with_columns,
@@ -57,7 +55,7 @@ from circuitry.runs.notebooks import Shown
 log = logging.getLogger(__name__)
 
 _TABLES = ("values", "folds", "chance", "intervals")
-_FORMAT = "circuitry comparison 5"
+_FORMAT = "circuitry comparison 6"
 _FILE = "comparison.json"
 
 
@@ -86,8 +84,7 @@ class Comparison(Shown):
     """Name of the measure, as used in file names, such as ``edge_jaccard``."""
     values: ValueTable
     """Columns class, domain_a, domain_b, site (None for all sites together), value. A pair of domains has one row for
-    each class and site. With ``directions``, each order of the pair has a row, and so has each domain with itself. If
-    one side of a pair is unknown, the pair has no row."""
+    each class and site. If one side of a pair is unknown, the pair has no row."""
     folds: FoldTable = field(default_factory=lambda: _empty(FOLDS))
     """Similarities between different folds of the images, with the columns `FOLDS`; may be empty. A measure over all
     classes together has the class ``all``."""
@@ -104,9 +101,6 @@ class Comparison(Shown):
     """Classes by the name of their group. The group ``all`` is added."""
     alike: bool = True
     """Whether large values mean similar. False for distances."""
-    directions: tuple[str, str] | None = None
-    """The roles of ``domain_a`` and ``domain_b``, such as ("circuit of", "images of"). None if their order does not
-    matter."""
     chance_of: str = "random units"
     """Name of the random objects, such as random units. Their value is the chance level."""
     about: Mapping[str, Any] = field(default_factory=dict)
@@ -124,7 +118,7 @@ class Comparison(Shown):
                 "give more domains, or classes that have images in them."
             )
         check_folds(self.folds)
-        check_pairs(self.values, in_order=self.directions is not None)
+        check_pairs(self.values)
         # `replace` hands on the groups of a comparison, whose values were looked at when it was made.
         if "all" not in self.groups:
             self._warn_of_strange_values()
@@ -134,9 +128,9 @@ class Comparison(Shown):
 
     def _warn_of_strange_values(self) -> None:
         values = self.values["value"].astype(float)
-        # A distance, or a value of two roles, has no upper limit: there only infinity is strange.
+        # A distance has no upper limit: there only infinity is strange.
         beyond = values == np.inf
-        if self.alike and self.directions is None:
+        if self.alike:
             beyond = values > 1 + ROUNDING
         unknown = values.isna()
         if unknown.any() or beyond.any():
@@ -234,34 +228,18 @@ class Comparison(Shown):
     def matrix(self, group: str = "all", *, normalise: bool = False) -> pd.DataFrame:
         """Return the mean value of each pair of domains over classes and sites, from all images (not from folds).
 
-        The matrix is symmetric, and its diagonal is NaN. If the comparison has ``directions``, rows are ``domain_a``,
-        columns are ``domain_b``, and the diagonal has the value of each domain with itself.
+        The matrix is symmetric, and its diagonal is NaN.
 
         Args:
             group: Name of the group of classes.
             normalise: Whether to return the ratios to the ceiling (`ratios`) instead. A ratio of 1 means that two
-                domains are as similar as two folds of one domain. If the comparison has ``directions``, there are no
-                such ratios. Then each column is divided by its number on the diagonal.
+                domains are as similar as two folds of one domain.
         """
         of_group = self.among(group)
-        if self.directions is None:
-            if normalise:
-                # A ratio is computed from all classes together, but `domain_matrix` needs a column of classes.
-                return domain_matrix(of_group.ratios().assign(**{"class": ""}))
-            return domain_matrix(of_group._counted(of_group.values))
-        by_pair = of_group._counted(of_group.values).groupby(["domain_a", "domain_b"])
-        rows, columns = self.directions
-        matrix = (
-            by_pair["value"]
-            .mean()
-            .unstack()
-            .reindex(index=self.domains, columns=self.domains)
-            .rename_axis(index=rows, columns=columns)
-        )
         if normalise:
-            # A column has the images of one domain, its diagonal the domain's own circuit on them.
-            return matrix.div(np.diag(matrix), axis="columns")
-        return matrix
+            # A ratio is computed from all classes together, but `domain_matrix` needs a column of classes.
+            return domain_matrix(of_group.ratios().assign(**{"class": ""}))
+        return domain_matrix(of_group._counted(of_group.values))
 
     def ratios(self) -> pd.DataFrame:
         """Return the ratio to the ceiling for each pair of domains.
@@ -305,7 +283,7 @@ class Comparison(Shown):
         """
         if len(self.intervals):
             return self.intervals
-        return per_domain(self._with_others(self.values))
+        return per_domain(self.values)
 
     def folds_over_depth(self) -> pd.DataFrame:
         """For each domain and site, return the mean similarity with the other domains, from folds (not all images).
@@ -381,24 +359,24 @@ class Comparison(Shown):
             keys = ["class", "domain_a", "domain_b"]
             # Sites first, then classes: intervals are over classes.
             over_sites = values.groupby(keys, as_index=False, sort=False)["value"]
-            means = of_group._with_others(over_sites.mean().assign(site=None))
+            means = over_sites.mean().assign(site=None)
             tables.append(per_domain(means).assign(group=name))
         return pd.concat(tables, ignore_index=True)[columns]
 
     def tests(self) -> pd.DataFrame:
         """Test, for each pair of domains, whether their mean similarities with the other domains differ.
 
-        If there are folds of two domains, similarities between folds are tested (`fold_tests`). Otherwise, or if the
-        comparison has ``directions``, the values from all images are tested (`domain_tests`).
+        If there are folds of two domains, similarities between folds are tested (`fold_tests`). Otherwise the values
+        from all images are tested (`domain_tests`).
 
         Returns:
             Columns domain_a, domain_b, difference (mean of domain_a minus mean of domain_b), low, high (95 %
             interval), n_classes, p, p_holm (p corrected for the number of tests), detectable (the difference that four
             of five studies like this would find), about (a phrase that says what p is about).
         """
-        if self.directions is None and self.has_ratios:
+        if self.has_ratios:
             return fold_tests(self._array, self._draws(self._array))
-        return domain_tests(self._with_others(self._counted(self.values)))
+        return domain_tests(self._counted(self.values))
 
     def ceiling_tests(self) -> pd.DataFrame:
         """Test, for each pair of domains, whether their similarity differs from the mean of their two ceilings.
@@ -489,8 +467,6 @@ class Comparison(Shown):
             # JSON made lists of the tuples.
             groups = content["groups"].items()
             content["groups"] = {name: tuple(classes) for name, classes in groups}
-            if content["directions"] is not None:
-                content["directions"] = tuple(content["directions"])
             return cls(**content)
 
     @cached_property
@@ -540,23 +516,6 @@ class Comparison(Shown):
         if not self.left_out:
             return table
         return table[~table["site"].isin(list(self.left_out))]
-
-    def _with_others(self, values: pd.DataFrame) -> pd.DataFrame:
-        """Return a table in which each pair of two different domains occurs in both orders.
-
-        If the comparison has ``directions``, ``values`` has both orders already, and only the pairs of a domain with
-        itself are removed. Otherwise each value is repeated for the second order of its pair.
-
-        Args:
-            values: A table with the columns class, domain_a, domain_b, site, value.
-
-        Returns:
-            Columns class, domain, other (the second domain), site, value.
-        """
-        if self.directions is None:
-            return both_directions(values)
-        off = values[values["domain_a"] != values["domain_b"]]
-        return off.rename(columns={"domain_a": "domain", "domain_b": "other"})
 
     def __repr__(self) -> str:
         where = f"{len(self.sites)} sites" if self.sites else "whole"

@@ -294,25 +294,22 @@ def told_share(lesions: pd.DataFrame) -> float:
 def left_by_style(
     lesions: LesionTable,
     answers: str = OWN,
-    cut: str = "part",
     measure: LossMeasure = RIGHT,
 ) -> pd.DataFrame:
-    """Return the rows of `lesion_summary` for one kind of answers and one kind of ablated units, by style.
+    """Return the rows of `lesion_summary` for own parts and one kind of answers, by style.
 
     Args:
         answers: ``own class`` or ``other classes``.
-        cut: ``part`` if own parts were ablated, or ``random`` if random units were ablated.
         measure: What is summarised.
     """
     table = lesion_summary(lesions, measure=measure)
-    chosen = table[(table["answers"] == answers) & (table["cut"] == cut)]
+    chosen = table[(table["answers"] == answers) & (table["cut"] == "part")]
     return chosen.drop(columns=["answers", "cut"])
 
 
 def lesion_matrix(
     lesions: LesionTable,
     answers: str = OWN,
-    cut: str = "part",
     values: Literal["value", "n_classes"] = "value",
     measure: LossMeasure = RIGHT,
 ) -> pd.DataFrame:
@@ -320,7 +317,6 @@ def lesion_matrix(
 
     Args:
         answers: ``own class`` or ``other classes``.
-        cut: ``part`` if own parts were ablated, or ``random`` if random units were ablated.
         values: If ``value``, the matrix has the mean over classes. If ``n_classes``, it has the number of classes.
         measure: What is summarised (default: the share of right answers that is left).
 
@@ -330,7 +326,7 @@ def lesion_matrix(
         >>> lesion_matrix(lesions).loc["real"].tolist()
         [0.0, 0.5]
     """
-    table = left_by_style(lesions, answers, cut, measure)
+    table = left_by_style(lesions, answers, measure)
     matrix = table.pivot(index="part_domain", columns="domain", values=values)
     order = sorted({*matrix.index, *matrix.columns})
     matrix = matrix.reindex(index=order, columns=order)

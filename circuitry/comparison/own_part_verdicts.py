@@ -36,7 +36,6 @@ ANSWER = "the answer, not the information"
 INFORMATION = "the information"
 AT_LEAST_ANSWER = "the answer; the information is not tested"
 OPEN = "cannot be told"
-DEPTHS = (NOTHING, EVIDENCE, MARGIN, ANSWER, INFORMATION, AT_LEAST_ANSWER, OPEN)
 
 # Whether two styles have the same part.
 SAME_PART = "the same part"
@@ -118,7 +117,7 @@ def depths_of_loss(lesions: LesionTable) -> pd.DataFrame:
 
 
 def _depth(row: "pd.Series[Any]", head_left: float) -> str:
-    """Return what a lesion takes, one of the `DEPTHS`.
+    """Return what a lesion takes: one of the texts from `NOTHING` to `OPEN`.
 
     Args:
         row: Row of `depths_of_loss`.
@@ -169,7 +168,8 @@ def transfers(lesions: LesionTable, share: float | None = None) -> pd.DataFrame:
     table = known_cells(lesions)
     if "share" not in table:
         table = table.assign(share=1.0)
-    share = float(table["share"].max()) if share is None else share
+    if share is None:
+        share = float(table["share"].max())
     table = table.assign(fall=table["whole_log_odds"] - table["log_odds"])
     is_own = table["part_class"] == table["class"]
     is_part = table["cut"] == "part"
@@ -269,7 +269,8 @@ def style_verdicts(
     """
     told = lesions
     if "share" in lesions:
-        share = float(lesions["share"].max()) if share is None else share
+        if share is None:
+            share = float(lesions["share"].max())
         told = lesions[lesions["share"] == share]
     depths = depths_of_loss(told).set_index(["class", "domain"])["takes"]
     transfer = transfers(lesions, share)
@@ -306,7 +307,7 @@ def _style_verdict(takes: Sequence[str | None], shares: Sequence[float]) -> str:
     """Return whether two styles have the same part.
 
     Args:
-        takes: What the part of each style takes in its own style, of the `DEPTHS`.
+        takes: What the part of each style takes in its own style, as `_depth` says it.
         shares: Numbers that are 1 for the same part and 0 for parts that have nothing in common.
     """
     if NOTHING in takes:

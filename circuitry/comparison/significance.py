@@ -106,7 +106,6 @@ def sign_flip_p(
 def mantel(
     x: Float[np.ndarray, "domains domains"],
     y: Float[np.ndarray, "domains domains"],
-    given: Float[np.ndarray, "domains domains"] | None = None,
     *,
     draws: Count = 10_000,
     seed: Seed = 0,
@@ -122,9 +121,6 @@ def mantel(
     are equal.
 
     Args:
-        given: A third matrix, for a partial correlation. The ranks of this matrix are regressed out of the ranks of
-            ``x`` and ``y``. The residuals of ``y`` are permuted, and regressed on the third matrix again after each
-            permutation (Freedman and Lane 1983).
         draws: Number of random permutations.
 
     Example:
@@ -133,24 +129,17 @@ def mantel(
         >>> round(rho, 6)
         1.0
     """
-    matrices = [x, y]
-    if given is not None:
-        matrices.append(given)
-    complete = _complete(matrices)
+    complete = _complete([x, y])
     n = len(complete)
     upper = np.triu_indices(n, 1)
     # Standardised ranks of the pairs of domains: their products are Spearman's correlations.
     ranked = []
-    for matrix in matrices:
+    for matrix in (x, y):
         pairs = matrix[np.ix_(complete, complete)][upper]
         ranked.append(_standardised(stats.rankdata(pairs)))
-    # If there is a third matrix, what its ranks explain is taken out of both.
-    taken = np.zeros(len(ranked[0])) if given is None else ranked[2]
-    u = _standardised(ranked[0] - (ranked[0] @ taken) * taken)
-    v = _standardised(ranked[1] - (ranked[1] @ taken) * taken)
+    u, v = ranked
     # A matrix of equal pairs has no order, and all-zero ranks.
-    varies = u.any() and v.any() and (given is None or taken.any())
-    if n < 3 or not varies:
+    if n < 3 or not u.any() or not v.any():
         return float("nan"), float("nan")
     # As a matrix again, so that an order of the domains moves whole rows and columns of y.
     ranks = np.zeros((n, n))
@@ -163,11 +152,7 @@ def mantel(
         rng = np.random.default_rng(seed)
         in_order = np.tile(np.arange(n), (draws, 1))
         orders = rng.permuted(in_order, axis=1)
-    moved = ranks[orders[:, upper[0]], orders[:, upper[1]]]
-    # A new order of y correlates with the given ranks again, so what they explain is taken out again.
-    explained = np.square(moved @ taken)
-    rest = np.sqrt(np.maximum(1 - explained, ROUNDING))
-    rhos = moved @ u / rest
+    rhos = ranks[orders[:, upper[0]], orders[:, upper[1]]] @ u
     rho = float(u @ v)
     is_as_large = np.abs(rhos) >= abs(rho) - ROUNDING
     as_large = int(is_as_large.sum())

@@ -257,6 +257,7 @@ def per_domain(table: pd.DataFrame) -> pd.DataFrame:
         by_class = of_domain.groupby("class")["value"].mean().dropna()
         interval = mean_interval(by_class.to_numpy(dtype=float))
         # Grouping makes NaN of the site None.
-        site = site if isinstance(site, str) else None
+        if not isinstance(site, str):
+            site = None
         rows.append((domain, site, *interval, len(by_class)))
     return pd.DataFrame(rows, columns=list(INTERVALS))

@@ -91,8 +91,7 @@ def domain_matrix(table: pd.DataFrame) -> pd.DataFrame:
         [nan, 0.5]
     """
     rows = both_directions(table)
-    pairs = rows.rename(columns={"domain": "domain_a", "other": "domain_b"})
-    check_pairs(pairs, in_order=True)
+    check_pairs(table)
     by_pair = rows.groupby(["domain", "other"])["value"]
     means = by_pair.mean().unstack().astype(float)
     domains = sorted(means.index)
@@ -123,17 +122,15 @@ def both_directions(table: pd.DataFrame) -> pd.DataFrame:
     return pd.concat([forth, back], ignore_index=True)[list(BOTH_WAYS)]
 
 
-def check_pairs(table: pd.DataFrame, *, in_order: bool) -> None:
+def check_pairs(table: pd.DataFrame) -> None:
     """Raise `InputError` if a table has two rows for the same class, pair of domains and site.
 
-    Args:
-        in_order: Whether (a, b) and (b, a) are two different pairs. Otherwise they are the same pair.
+    The pairs (a, b) and (b, a) are the same pair.
     """
     table = table.reset_index(drop=True)
     pairs = table[["domain_a", "domain_b"]].astype(str)
-    if not in_order:
-        # In alphabetical order both directions of a pair are equal.
-        pairs[:] = np.sort(pairs.to_numpy(), axis=1)
+    # In alphabetical order both directions of a pair are equal.
+    pairs[:] = np.sort(pairs.to_numpy(), axis=1)
     twice = table[["class", "site"]].join(pairs).duplicated()
     if twice.any():
         key = list(VALUES[:-1])

@@ -368,7 +368,8 @@ def _flat(path: str, domain: str, class_name: str) -> str:
         if part not in ("", ".", "..")
     ]
     for known in (domain, class_name):
-        parts = parts[1:] if len(parts) > 1 and parts[0] == known else parts
+        if len(parts) > 1 and parts[0] == known:
+            parts = parts[1:]
     return "_".join(parts)
 
 

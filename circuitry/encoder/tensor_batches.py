@@ -262,7 +262,8 @@ def _checked(batch: object) -> Tensor:
         raise InputError(
             f"Images are tensors with all their values, but {lacking} was given: prepare them."
         )
-    batch = batch[None] if batch.dim() == 3 else batch
+    if batch.dim() == 3:
+        batch = batch[None]
     if batch.dim() != 4:
         raise InputError(
             f"Images are a tensor [batch, 3, height, width] or an iterable of such batches, but a "

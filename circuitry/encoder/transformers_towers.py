@@ -194,7 +194,8 @@ def _last_stage(model: Any, path: str, vision: Any, kind: str) -> Stage:
     site = f"{path}{name}"
     steps: list[Callable[[Tensor], Tensor]] = [norm, class_token]
     if kind == "siglip":
-        site = site if head is None else f"{path}head"
+        if head is not None:
+            site = f"{path}head"
         steps = [norm, head or _mean]
     elif kind == "clip":
         # CLIP norms the class token alone. Norming all tokens first would give the same output and cost more.

@@ -1,4 +1,4 @@
-"""Answer requests of the page with a model: exact effects of units, and the model's answers to a user's own image.
+"""Answer requests of the page with a model: exact effects of units, and why it answers a user's own image as it does.
 
 Effects are measured on unseen images of a class in a domain: images that were not used to find the circuit of this
 class and domain. The effect of some units is the mean of the class's metric on these images, minus the mean when the
@@ -7,7 +7,7 @@ activations of the units are replaced. All units are replaced in the same run. F
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import replace
 from io import BytesIO
@@ -17,23 +17,20 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from circuitry.cards.card_jobs import exact_baselines
-from circuitry.cards.circuit_units import CircuitUnits
 from circuitry.circuits.graph import Circuit
 from circuitry.data.domains import ImageRecord
 from circuitry.data.folds import Key
 from circuitry.data.images import open_picture
 from circuitry.encoder.baselines import Baseline, Counterfactual
 from circuitry.encoder.doubles import in_double
-from circuitry.encoder.site_activations import clean_activations
 from circuitry.encoder.task import Task
-from circuitry.encoder.unit_maps import unit_maps
-from circuitry.explorer.model_view import circuit_embeddings, image_answers
 from circuitry.explorer.view_files import Effects, Replacement
+from circuitry.interventions.explaining import explain
 from circuitry.interventions.kept_circuits import kept_embeddings
+from circuitry.models.classifier import Classifier
 from circuitry.questions.checks import CausalChecks
 from circuitry.runs.arguments import checked
 from circuitry.runs.errors import InputError, shown
@@ -44,7 +41,7 @@ MOST_PIXELS = 50_000_000
 
 
 class LiveModel:
-    """A model that measures effects of units and classifies images, when the page of the explorer asks for them.
+    """A model that measures effects of units and explains answers, when the page of the explorer asks for it.
 
     It keeps images and mean activations in memory after their first use.
 
@@ -63,8 +60,6 @@ class LiveModel:
         self.checks = checks
         self.work = replace(work, progress=False)
         self._images: dict[Key, Tensor] = {}
-        self._largest: dict[str, dict[str, Tensor]] = {}
-        """By class and site: the largest activation of each unit in images of the class."""
         self._choices = exact_baselines(checks)
         self._baselines: dict[tuple[str, Key], Baseline | Counterfactual] = {}
 
@@ -88,17 +83,13 @@ class LiveModel:
             For each domain, a dictionary with three entries: ``metric``, the mean metric of the whole model;
             ``effect``, how much lower the mean is when the units are replaced; and ``images``, the number of images.
         """
-        keys = self._keys_of(class_name)
-        by_site = self._by_site(units)
-        return {key[1]: self._measured(key, by_site, by) for key in keys}
-
-    def _keys_of(self, class_name: str) -> list[Key]:
         keys = [key for key in self.checks.chosen.keys if key[0] == class_name]
         if not keys:
             raise InputError(
                 f"There is no circuit of the class {class_name!r} among those that were loaded."
             )
-        return keys
+        by_site = self._by_site(units)
+        return {key[1]: self._measured(key, by_site, by) for key in keys}
 
     def _by_site(self, units: Sequence[str]) -> dict[str, np.ndarray]:
         # All graphs of a folder have the same sites and units.
@@ -123,7 +114,14 @@ class LiveModel:
         units: dict[str, np.ndarray],
         by: Replacement,
     ) -> Effects:
-        images = self._own(key)
+        if key not in self._images:
+            own = self.checks.chosen.own(key)
+            self._images[key] = self.checks.read(own, strict=self.work.strict)
+        images = self._images[key]
+        if not len(images):
+            raise InputError(
+                f"No image of {key[0]!r} in {key[1]!r} can be read that its circuit was not found on."
+            )
         if (by, key) not in self._baselines:
             self._baselines[by, key] = self._choices[by].of(*key, len(images))
         metric = self.checks.metric_of(*key)
@@ -144,55 +142,29 @@ class LiveModel:
         cut = float(by_image[1].mean())
         return {"effect": whole - cut, "metric": whole, "images": len(images)}
 
-    def _own(self, key: Key) -> Tensor:
-        """Return images of a class in a domain that were not used to find its circuit [images, 3, H, W].
-
-        Args:
-            key: The class and the domain.
-        """
-        if key not in self._images:
-            self._images[key] = self.checks.read(
-                self.checks.chosen.own(key), strict=self.work.strict
-            )
-        if not len(self._images[key]):
-            raise InputError(
-                f"No image of {key[0]!r} in {key[1]!r} can be read that its circuit was not found on."
-            )
-        return self._images[key]
-
     @checked
-    def look(self, class_name: str, domain: str, content: bytes) -> dict[str, Any]:
-        """Return the model's answers to an image with and without a circuit, and how active units are in the image.
+    def look(self, content: bytes) -> dict[str, Any]:
+        """Return why the model gives its answer to an image, among all classes; see `explain`.
 
         Args:
-            class_name: The class of the circuit.
-            domain: The domain of the circuit.
             content: Content of the image file.
 
         Returns:
-            ``answers`` has, for each run in `RUNS`, the likeliest classes with their probabilities. ``baseline`` is the
-            name of what replaces the units that a run leaves out. ``fire`` has the activation of each unit in the
-            class's circuits of all domains, by ``site/unit``, as a share of the unit's largest activation.
+            ``said`` has the sentences of the explanation. ``effects`` has the exact effect of each of the strongest
+            units, by ``site/unit``, as a share of the largest effect.
         """
-        key = (class_name, domain)
-        keys = self._keys_of(class_name)
-        if key not in keys:
-            raise InputError(
-                f"There is no circuit of {class_name!r} in the domain {domain!r} among those loaded."
-            )
-        image = self._read(content)
-        embeddings = circuit_embeddings(self.checks, key, image, self.work)
-        (answer,) = image_answers(self.checks, domain, embeddings)
-        names = self.checks.images.all_classes
-        answers = []
-        for classes, shares in zip(answer.classes, answer.shares, strict=True):
-            named = [names[place] for place in classes]
-            values = map(float, shares)
-            answers.append(list(zip(named, values, strict=True)))
+        clip = self.checks.clip
+        texts = list(self.checks.images.all_classes)
+        # A classifier knows its classes by name.
+        if not isinstance(clip, Classifier):
+            texts = [f"a photo of a {name}" for name in texts]
+        why = explain(clip, self._read(content), texts)
+        units = why.units["site"] + "/" + why.units["unit"].astype(str)
+        effects = why.units["effect"]
+        shares = effects / (effects.max() or 1.0)
         return {
-            "answers": answers,
-            "baseline": str(self.checks.asked["baseline"]),
-            "fire": self._fire(keys, image),
+            "said": str(why).splitlines(),
+            "effects": dict(zip(units, shares.tolist(), strict=True)),
         }
 
     def _read(self, content: bytes) -> Tensor:
@@ -214,53 +186,3 @@ class LiveModel:
             except InputError as error:
                 # The message must not name the temporary file, which the user of the page does not know.
                 raise InputError(str(error).replace(str(file), "the image")) from error
-
-    def _fire(self, keys: Sequence[Key], image: Tensor) -> dict[str, float]:
-        """Return how active the units of some circuits are in an image, by ``site/unit``.
-
-        Each number is a share from 0 to 1: the unit's activation in the image, divided by its largest activation in
-        images of the class and in this image.
-
-        Args:
-            keys: Class and domain of each circuit; all have the same class.
-            image: The image [1, 3, H, W].
-        """
-        circuits = CircuitUnits(keys)
-        for key in keys:
-            circuits.add(key, self.checks.graphs[key])
-        units = circuits.units()
-        (class_name,) = circuits.classes
-        if class_name not in self._largest:
-            by_domain = [self._activations(units, self._own(key)) for key in keys]
-            largest_of: dict[str, Tensor] = {}
-            for site in units:
-                of_site = [activations[site] for activations in by_domain]
-                largest_of[site] = torch.cat(of_site).amax(0)
-            self._largest[class_name] = largest_of
-        activations = self._activations(units, image)
-        fire: dict[str, float] = {}
-        for site, numbers in units.items():
-            active = activations[site][0].clamp_min(0)
-            # The user's image may activate a unit more than any image of the class does.
-            largest = torch.maximum(self._largest[class_name][site], active)
-            # A unit that is active in no image gives 0 / 0, which becomes 0.
-            shares = (active / largest).nan_to_num().tolist()
-            for unit, share in zip(numbers, shares, strict=True):
-                fire[f"{site}/{unit}"] = share
-        return fire
-
-    def _activations(
-        self,
-        units: Mapping[str, np.ndarray],
-        images: Tensor,
-    ) -> dict[str, Tensor]:
-        """Return the largest activation over positions of each unit in each image: arrays [images, units] by site."""
-        encoder = self.checks.clip.encoder
-        with encoder.running():
-            clean = clean_activations(encoder, images, list(units))
-        largest: dict[str, Tensor] = {}
-        for site, numbers in units.items():
-            chosen = torch.as_tensor(numbers, device=encoder.device)
-            activation = encoder.units_of(site, clean[site])
-            largest[site] = unit_maps(encoder, site, activation, chosen).amax(-1)
-        return largest

@@ -84,7 +84,10 @@ def view_model(
         records, images = read_images(checks.clip, chosen, strict=work.strict)
         if not len(images):
             continue
-        embeddings = circuit_embeddings(checks, key, images, work)
+        circuit = checks.circuit(key)
+        # In the order of `RUNS`.
+        runs = [circuit.nothing().complement(), circuit, circuit.complement()]
+        embeddings = kept_embeddings(checks.task(key, images, work=work), runs)
         of_images = image_answers(checks, key[1], embeddings)
         for record, answer in zip(records, of_images, strict=True):
             answers[record.relative] = answer
@@ -120,29 +123,6 @@ def view_model(
     )
 
 
-def circuit_embeddings(
-    checks: CausalChecks,
-    key: Key,
-    images: Tensor,
-    work: Work,
-) -> Tensor:
-    """Return the embeddings of some images in each of three runs (`RUNS`) of the model [runs, images, d].
-
-    The first run keeps all units, the second run keeps only the units of the circuit, and the third run keeps all other
-    units. The activations of units that a run does not keep are replaced by the baseline.
-
-    Args:
-        checks: The model and its circuits.
-        key: Class and domain of the circuit.
-        images: Images of this class and domain.
-        work: How the work is carried out.
-    """
-    circuit = checks.circuit(key)
-    # In the order of `RUNS`.
-    runs = [circuit.nothing().complement(), circuit, circuit.complement()]
-    return kept_embeddings(checks.task(key, images, work=work), runs)
-
-
 @torch.no_grad()
 def image_answers(
     checks: CausalChecks,
@@ -151,12 +131,13 @@ def image_answers(
 ) -> list[ImageAnswers]:
     """Return, for each image, the likeliest classes in each of three runs of the model, and their probabilities.
 
-    The three runs are described in `circuit_embeddings`.
+    The first run keeps all units, the second run keeps only the units of the circuit, and the third run keeps all other
+    units. The activations of units that a run does not keep are replaced by the baseline.
 
     Args:
         checks: The checks, which have the model and the text weights of the classes.
         domain: Domain of the images, which decides the texts of the classes.
-        embeddings: Embeddings of the images [runs, images, d], from `circuit_embeddings`.
+        embeddings: Embeddings of the images [runs, images, d] in these runs (`RUNS`).
     """
     weights = checks.weights(domain)
     # [runs x images, d]: all runs are one batch until the softmax.

@@ -31,11 +31,10 @@ def describe_comparison(comparison: Comparison) -> dict[str, object]:
 
     Returns:
         A dictionary that the page's ``ways.js`` reads. ``measure`` is the name of the similarity measure. ``alike`` is
-        True if large values mean similar. ``directions`` has the roles of the two domains of a pair, or is None if
-        their order does not matter. All other entries are tables, as lists of rows: ``matrix`` has the mean similarity
-        of each pair of domains. ``byClass`` has the similarity of each pair of domains for each class. ``ratios`` has
-        the similarity of each pair divided by its ceiling, with intervals. ``depth`` has a value with its interval for
-        each domain and site, and ``depthIs`` is a text that says what this value is.
+        True if large values mean similar. All other entries are tables, as lists of rows: ``matrix`` has the mean
+        similarity of each pair of domains. ``byClass`` has the similarity of each pair of domains for each class.
+        ``ratios`` has the similarity of each pair divided by its ceiling, with intervals. ``depth`` has a value with
+        its interval for each domain and site, and ``depthIs`` is a text that says what this value is.
     """
     values = comparison.values
     # Means over sites leave out sites that repeat another site, and so does the matrix.
@@ -59,7 +58,6 @@ def describe_comparison(comparison: Comparison) -> dict[str, object]:
     return {
         "measure": comparison.measure,
         "alike": comparison.alike,
-        "directions": comparison.directions,
         "matrix": _rows(matrix.reset_index(), [*_PAIR, "value"]),
         "byClass": _rows_by(by_class.reset_index(), "class", [*_PAIR, "value"]),
         "ratios": ratios,
@@ -70,6 +68,8 @@ def describe_comparison(comparison: Comparison) -> dict[str, object]:
 
 def describe_lesions(lesions: pd.DataFrame) -> dict[str, object]:
     """Return the effects of lesions of own parts, as a dictionary with the keys of `describe_comparison`.
+
+    One more key, ``directions``, has the roles of the two domains of a pair.
 
     A row of ``matrix`` has the domain on which own parts were found, the domain in which they were tested, the share of
     right answers that is left after the lesion, the interval of this share, and the number of classes.

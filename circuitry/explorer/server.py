@@ -90,7 +90,7 @@ def serve_explorer(
 
     Args:
         folder: The folder that `export_explorer` wrote.
-        live: A `LiveModel`, which measures effects of units and classifies images for the page (default: the page
+        live: A `LiveModel`, which measures effects of units and explains answers for the page (default: the page
             cannot ask a model).
         port: The port to listen on; 0 chooses a free port.
         open_page: Whether to open the page in a browser.
@@ -377,12 +377,7 @@ def _questions(live: LiveAnswers | None) -> list[Route]:
     async def look(request: Request) -> Response:
         model = _model(live)
         content = await _body(request, MOST_IMAGE)
-        given = request.query_params
-        if "className" not in given or "domain" not in given:
-            raise HTTPException(
-                422, "Expected an image, with className and domain in the address."
-            )
-        return await answer(model.look, given["className"], given["domain"], content)
+        return await answer(model.look, content)
 
     return [
         Route("/effects", effects, methods=["POST"]),

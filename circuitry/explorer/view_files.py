@@ -44,19 +44,8 @@ class LiveAnswers(Protocol):
         """Return the effect of units on a class, by domain, if they are replaced together; see `LiveModel.effects`."""
         ...
 
-    def look(self, class_name: str, domain: str, content: bytes) -> Mapping[str, Any]:
-        """Return the model's answers to an image, with and without a circuit.
-
-        Args:
-            class_name: The class of the circuit.
-            domain: The domain of the circuit.
-            content: Content of the image file.
-
-        Returns:
-            ``answers`` has, for each run in `RUNS`, the likeliest classes with their probabilities. ``baseline`` is the
-            name of what replaces the units that a run leaves out. ``fire`` has the activation of each unit in the
-            class's circuits of all domains, by ``site/unit``, as a share of the unit's largest activation.
-        """
+    def look(self, content: bytes) -> Mapping[str, Any]:
+        """Return why the model gives its answer to an image; see `LiveModel.look`."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""Find circuits that work, and test them: lesions, faithfulness, transfer, tests of circuits."""
+"""Find circuits that work, and test them: lesions, faithfulness, tests of circuits."""
 
 import lazy_loader
 

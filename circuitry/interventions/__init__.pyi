@@ -22,12 +22,5 @@ from .lesions import lesion as lesion
 from .optimal_ablation import optimal_baseline as optimal_baseline
 from .overlaps_of_parts import part_overlaps as part_overlaps
 from .pixels import logit_pixels as logit_pixels
-from .pixels import unit_pixels as unit_pixels
 from .scores_beside_effects import AttributionCheck as AttributionCheck
 from .touched_weights import weights_touched as weights_touched
-from .transfer import interchange as interchange
-from .transfer import transfer_circuits as transfer_circuits
-from .transfer_tables import compare_transfer as compare_transfer
-from .transfer_tables import transfer_against_similarity as transfer_against_similarity
-from .transfer_tables import transfer_matrix as transfer_matrix
-from .transfer_tables import transfer_over_depth as transfer_over_depth

@@ -73,32 +73,6 @@ RESAMPLES = 2000
 """The number of resamples of a bootstrap."""
 
 
-def faithfulness_ratio(kept: float, full: float, empty: float) -> tuple[float, str]:
-    """Return the ratio (m(circuit) - m(baseline)) / (m(model) - m(baseline)), and an empty text.
-
-    If the denominator is not above zero, return NaN and a text which says so.
-
-    Args:
-        kept: The metric m with the circuit kept, averaged over the images.
-        full: The same mean for the whole model.
-        empty: The same mean with every unit at the baseline.
-    """
-    # A lead within rounding would make the ratio noise, and a negative lead would reverse the sign of the ratio.
-    if full - empty <= 1e-6 * max(abs(full), abs(empty)):
-        return float("nan"), describe_missing_lead(full, empty)
-    return (kept - empty) / (full - empty), ""
-
-
-def describe_missing_lead(full: float, empty: float) -> str:
-    """Return a sentence which says that the model does no better than the baseline, so that a ratio is undefined.
-
-    Args:
-        full: The metric of the whole model.
-        empty: The metric with every unit at the baseline.
-    """
-    return f"the model does no better than the baseline: {round(full, 9):.4g} against {round(empty, 9):z.4g}"
-
-
 Weights = tuple[
     Float[np.ndarray, "rows images"], Mapping[str, Float[np.ndarray, "rows draws"]]
 ]
@@ -231,7 +205,7 @@ class CurveReading:
         if np.isnan(self._lead(images)).any():
             if self.measure.least:
                 return f"with nothing kept the answers are the whole model's: a KL of {-empty:.2g} nats"
-            return describe_missing_lead(full, empty)
+            return f"the model does no better than the baseline: {round(full, 9):.4g} against {round(empty, 9):z.4g}"
         # If a whole tail of the resamples has no lead, the interval of the lead contains zero.
         if np.isnan(self._lead(self._resampled[0])).mean() >= (1 - CONFIDENCE) / 2:
             return f"the lead of the model over the baseline is within the noise: {full:.4g} against {empty:.4g}"

@@ -16,12 +16,6 @@ from torch import Tensor
 
 from circuitry.circuits.asked_alike import check_made_with
 from circuitry.circuits.graph import Circuit, Scores
-from circuitry.encoder.baselines import (
-    AnyBaseline,
-    Baseline,
-    Counterfactual,
-    as_baseline,
-)
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import count_batches, rows_that_fit
@@ -202,32 +196,26 @@ def units_with_errors(circuit: Circuit) -> dict[str, np.ndarray]:
     return numbers
 
 
-def ablate_all_but(
-    encoder: Encoder, circuit: Circuit, baseline: AnyBaseline = "zero"
-) -> list[Patch]:
-    """Return the patches that set everything outside a circuit to the baseline, at the circuit's sites.
+def ablate_all_but(encoder: Encoder, circuit: Circuit) -> list[Patch]:
+    """Return the patches that set everything outside a circuit to zero, at the circuit's sites.
+
+    For another baseline, see `kept_embeddings`.
 
     Args:
         encoder: The encoder that the patches are for.
         circuit: The circuit whose units are kept.
-        baseline: Either one activation for all images, or an activation for every image that is run under the patches.
 
     Example:
         >>> from circuitry.gates import patched
         >>> with patched(encoder, ablate_all_but(encoder, circuit)):
         ...     alone = encoder(images)
     """
-    values = as_baseline(baseline)
-    if isinstance(values, Counterfactual):
-        # A counterfactual baseline takes its activations from a clean run, which is made before any patch is in place.
-        values = Baseline(values.name, values.run(encoder, circuit.units))
     kept = units_with_errors(circuit)
 
     def write(site: str, activation: Tensor) -> Tensor:
-        # The number of units is read from the activation, because a baseline of zeros stores no activation.
         size = encoder.n_units(site, activation)
         gates = torch.from_numpy(mark_kept(kept[site], size, site))[None]
-        end = values.at(site, activation)
+        end = torch.zeros_like(activation)
         return gate_units(encoder, site, gates.to(activation.device), end, activation)
 
     return [Patch(site, partial(write, site)) for site in kept]

@@ -1,14 +1,12 @@
-"""Attributed scores of units next to their exact effects, and correlations between maps of pixels.
+"""Attributed scores of units next to their exact effects.
 
 The exact effect of a unit is measured by a run in which the unit is replaced (`patch_effects`). Does not import torch.
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from circuitry.encoder.sites import INPUT
@@ -97,17 +95,3 @@ class AttributionCheck(Shown):
             among = sizes.nlargest(n_strongest, by)["site"].value_counts()
             table[f"strongest_by_{by}"] = among.reindex(table.index, fill_value=0)
         return table.reset_index()
-
-
-def map_agreement(maps: Mapping[str, np.ndarray]) -> dict[str, float]:
-    """Return the correlation of each map with the first map, over all pixels of all images.
-
-    Args:
-        maps: Maps of pixels by name; all have the same shape.
-
-    Returns:
-        The correlations by name, without the first map. A correlation is NaN if either map is constant.
-    """
-    pixels = pd.DataFrame({name: of_map.ravel() for name, of_map in maps.items()})
-    with_first = pixels.astype(float).corr().iloc[1:, 0]
-    return {str(name): float(r) for name, r in with_first.items()}

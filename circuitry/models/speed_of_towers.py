@@ -97,21 +97,20 @@ def tower_speed(
 def matrix_rate(
     device: str | torch.device,
     dtype: torch.dtype = torch.float32,
-    side: int | None = None,
 ) -> float:
     """Return how many operations a second the products of square matrices reach; a multiply-add is two operations.
+
+    The matrices have 1024 rows and columns, and on a GPU 8192.
 
     Args:
         device: The device.
         dtype: Type of the numbers.
-        side: Rows and columns of the matrices (default: 1024, and on a GPU 8192).
 
     Example:
-        >>> circuitry.models.matrix_rate("cpu", side=64) > 1e6
+        >>> circuitry.models.matrix_rate("cpu") > 1e6
         True
     """
-    if side is None:
-        side = 1024 if torch.device(device).type == "cpu" else 8192
+    side = 1024 if torch.device(device).type == "cpu" else 8192
     matrices = torch.randn(2, side, side, device=device).to(dtype)
 
     def multiply(places: Tensor) -> None:

@@ -2,7 +2,6 @@ from .answers_of_circuits import AnswerContext as AnswerContext
 from .answers_of_circuits import ComparedAnswer as ComparedAnswer
 from .answers_of_circuits import CurvesAnswer as CurvesAnswer
 from .answers_of_circuits import ScoresAnswer as ScoresAnswer
-from .answers_of_circuits import TransferAnswer as TransferAnswer
 from .check_images import CheckImages as CheckImages
 from .check_images import without_images as without_images
 from .checks import CausalChecks as CausalChecks

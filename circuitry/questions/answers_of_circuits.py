@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 
-import numpy as np
 import pandas as pd
 
 from circuitry.circuits.graph import Circuit
@@ -26,11 +25,6 @@ from circuitry.data.folds import Key
 from circuitry.interventions.curve_reading import CURVE_MEASURES
 from circuitry.interventions.curves import FaithfulnessCurve, curves_by_domain
 from circuitry.interventions.scores_beside_effects import AttributionCheck
-from circuitry.interventions.transfer_tables import (
-    transfer_correlations,
-    transfer_matrices,
-    transfer_over_depth,
-)
 from circuitry.reports.figures.style import Mark, domain_marks
 from circuitry.reports.page import Finding, Report
 from circuitry.reports.sections.causal_curves import (
@@ -43,18 +37,11 @@ from circuitry.reports.sections.circuits import (
     add_circuit_pair,
     add_circuit_stability,
     add_domain_apart,
-    add_pixels,
     add_similarity,
     circuit_findings,
 )
 from circuitry.reports.sections.findings import UNKNOWN
 from circuitry.reports.sections.one_circuit import add_circuit
-from circuitry.reports.sections.transfers import (
-    add_interchange,
-    add_transfer,
-    transfer_findings,
-    transfer_value,
-)
 
 CIRCUITS_DRAWN = 4
 """If nothing is compared, at most this many circuits are drawn, one by one."""
@@ -167,74 +154,16 @@ class CurvesAnswer:
 
 
 @dataclass(frozen=True)
-class TransferAnswer:
-    """The answer to the question whether the circuits of one domain work in another domain.
-
-    Example:
-        >>> from circuitry.questions import AnswerContext, TransferAnswer
-        >>> key = ("clock", "real")
-        >>> transfer = transfer_circuits({key: task}, {key: graph.circuit(None)})
-        >>> similarity = pd.DataFrame([[1.0]], ["real"], ["real"])
-        >>> answer = TransferAnswer(transfer.assign(sites="all"), None, similarity)
-        >>> sorted(answer.tables(AnswerContext(folder)))
-        ['correlations', 'edge_jaccard_matrix', 'matrices', 'transfer']
-    """
-
-    transfer: pd.DataFrame
-    """A table of `transfer_circuits` with the additional column ``sites``."""
-    interchange: pd.DataFrame | None
-    """A table of `interchange`; None if activations were not exchanged."""
-    similarity: pd.DataFrame
-    """The share of edges that each two domains have in common, as a matrix."""
-
-    def findings(self) -> list[Finding | None]:
-        """Return findings on two questions about the circuits.
-
-        Do circuits work in other domains? Do they work better in a domain whose circuits are more similar?
-        """
-        return transfer_findings(self.transfer, self.similarity)
-
-    def to_pandas(self) -> pd.DataFrame:
-        """Return the table `transfer`."""
-        return self.transfer
-
-    def tables(self, of: AnswerContext) -> dict[str, pd.DataFrame]:
-        """Return the tables of this answer by the names that they have in a report; ``of`` is ignored."""
-        transfer = self.transfer
-        similarity = self.similarity.rename_axis(index="domain").reset_index()
-        tables = {
-            "transfer": transfer,
-            "matrices": transfer_matrices(transfer),
-            "edge_jaccard_matrix": similarity,
-            "correlations": transfer_correlations(transfer, self.similarity),
-        }
-        if self.interchange is not None:
-            tables["interchange"] = self.interchange
-        # Selectivity over depth is known only if circuits were also kept at one site at a time.
-        if (transfer["sites"] != "all").any():
-            value = transfer_value(transfer)
-            tables["selectivity_over_depth"] = transfer_over_depth(transfer, value)
-        return tables
-
-    def add_to(self, report: Report, of: AnswerContext) -> None:
-        """Add the sections on transfer and interchange to a report."""
-        add_transfer(report, self.transfer, self.similarity, of.marks, of.sites)
-        if self.interchange is not None:
-            add_interchange(report, self.interchange, of.marks)
-
-
-@dataclass(frozen=True)
 class ScoresAnswer:
-    """Checks of a single circuit: its scores next to exact effects, and maps of pixels.
+    """The scores of a single circuit next to exact effects.
 
-    The exact effect of a unit is the change of the metric, measured in a run in which the unit is ablated. The maps
-    show how much each pixel contributes to the metric.
+    The exact effect of a unit is the change of the metric, measured in a run in which the unit is ablated.
 
     Example:
         >>> from circuitry.questions import AnswerContext, ScoresAnswer
         >>> alike = circuitry.attribute(encoder, images, metric, baseline="zero", progress=False)
         >>> check = circuitry.interventions.check_attribution(task, alike)
-        >>> answer = ScoresAnswer(("clock", "real"), check, clip.shown(images), {})
+        >>> answer = ScoresAnswer(("clock", "real"), check)
         >>> sorted(answer.tables(AnswerContext(folder)))
         ['attribution_against_patching', 'scores_across_sites']
     """
@@ -243,10 +172,6 @@ class ScoresAnswer:
     """The class and domain of the circuit."""
     check: AttributionCheck
     """The scores of the circuit next to the exact effects of its units."""
-    shown: np.ndarray
-    """A few images as bytes [B, H, W, 3]."""
-    maps: Mapping[str, np.ndarray]
-    """Maps of pixels [B, H, W] by title."""
 
     def findings(self) -> list[Finding | None]:
         """Return an empty list, because one circuit allows no conclusion about all circuits."""
@@ -264,11 +189,9 @@ class ScoresAnswer:
         }
 
     def add_to(self, report: Report, of: AnswerContext) -> None:
-        """Add the sections on scores and pixels to a report."""
+        """Add the section on scores to a report."""
         class_name, domain = self.key
         add_attribution_check(report, self.check, of.sites, f"{class_name} in {domain}")
-        titles = [f"{domain} {i}" for i in range(1, len(self.shown) + 1)]
-        add_pixels(report, self.shown, self.maps, titles, class_name)
 
 
 @dataclass(frozen=True)

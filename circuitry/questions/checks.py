@@ -1,26 +1,23 @@
-"""Causal checks of all circuits in a folder: their faithfulness, and their transfer between domains.
+"""Causal checks of all circuits in a folder: their faithfulness on new images.
 
-The checks use images that were not used to find the circuits. Faithfulness and transfer are each measured in the jobs
-of a `JobFolder`, which stores the results. Several processes may share the jobs. An interrupted run is resumed, and
+The checks use images that were not used to find the circuits. Faithfulness is measured in the jobs of a `JobFolder`,
+which stores the results. Several processes may share the jobs. An interrupted run is resumed, and
 damaged files are repaired.
 """
 
 import logging
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import pandas as pd
 from torch import Tensor
 
 from circuitry.circuits.budgets import RANKINGS
 from circuitry.circuits.graph import AttributionGraph, Circuit
 from circuitry.circuits.graph_folder import GraphFolder
-from circuitry.comparison.table import read_named_table, write_named_table
-from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.domains import DomainFolder
 from circuitry.data.folds import Key
 from circuitry.data.splits import Records
 from circuitry.encoder.baselines import ZERO
@@ -33,28 +30,23 @@ from circuitry.interventions.intervention_settings import (
     AblationSettings,
     CheckSettings,
 )
-from circuitry.interventions.pixels import circuit_pixels
-from circuitry.interventions.transfer import interchange, transfer_circuits
 from circuitry.models.clip import Clip
 from circuitry.models.folder_work import FolderWork
 from circuitry.models.options import FolderSettings
 from circuitry.questions.check_images import CheckImages
-from circuitry.runs.arguments import Count, Names, Natural, checked
+from circuitry.runs.arguments import Names, Natural, checked
 from circuitry.runs.errors import InputError
-from circuitry.runs.jobs import Job, JobFolder
+from circuitry.runs.jobs import Job
 from circuitry.runs.workers import Work
 
 # If the meaning of the files changes, change the number: then an older folder is refused and not misread.
 FAITHFULNESS_FORMAT = "circuitry faithfulness 4"
-TRANSFER_FORMAT = "circuitry transfer 2"
 CURVE_DRAWS = 2
 """Number of random circuits that each circuit of a curve is compared with."""
 FOREIGN = 3
 """The largest number of other classes whose circuits are measured for comparison with each circuit."""
 _FOUND_BY = ("metric", "ready_metric", "text_weights", "class_weights")
 """Settings of a graph that say which metric was used to find it."""
-_TEXT_COLUMNS = ("class", "circuit_domain", "image_domain", "reason")
-"""The columns of transfer tables that contain text. In these columns NA may be the name of a class."""
 
 CheckedImages = tuple[Tensor, Tensor | None]
 """The readable images to check a circuit on: images of the class [B, 3, H, W], and images of other classes or None."""
@@ -63,7 +55,7 @@ log = logging.getLogger(__name__)
 
 
 class CausalChecks(FolderWork):
-    """The causal checks of a model's circuits: their faithfulness, and their transfer between domains.
+    """The causal checks of a model's circuits.
 
     The images were not used to find the circuits, unless the settings ask for these images.
 
@@ -73,7 +65,6 @@ class CausalChecks(FolderWork):
         >>> curves = checks.extract_faithfulness("runs/x-faithfulness", rankings=("absolute",), random_draws=1)
         >>> len(curves)
         4
-        >>> transfer = checks.extract_transfer("runs/x-transfer", exchange=False)["transfer"]
     """
 
     settings: CheckSettings
@@ -177,9 +168,6 @@ class CausalChecks(FolderWork):
                 f"None of the images that found the circuit of {class_name!r} in {domain!r} is among {self.images!r}: "
                 "give the images of its run."
             )
-        return self._read_some(records)
-
-    def _read_some(self, records: Sequence[ImageRecord]) -> Tensor:
         images = self.read(records)
         if not len(images):
             first = records[0]
@@ -243,10 +231,17 @@ class CausalChecks(FolderWork):
             seed=self.settings.seed,
         )
         # All settings that influence results are claimed, so that a resumed folder never mixes two settings.
-        folder = self._claim(
-            out,
+        records: dict[Key, Records] = {}
+        for key in self.chosen.tested:
+            records[key] = self.chosen.own(key) + self.chosen.others(key)
+        folder = self.claim(
+            Path(out),
             FAITHFULNESS_FORMAT,
             self.chosen.tested,
+            records,
+            circuits=self.graphs.identity.key,
+            n_others=self.settings.n_others,
+            seen=self.settings.seen,
             rankings=list(rankings),
             budget=settings.budget,
             sizes=list(settings.sizes),
@@ -273,7 +268,19 @@ class CausalChecks(FolderWork):
             progress=work.bar("faithfulness"),
             unit="circuit",
         )
-        return list(map(FaithfulnessCurve.load, self._results(folder)))
+        files = {job: folder.files(job) for job in folder.jobs}
+        if not any(files.values()):
+            raise InputError(
+                f"None of the images to check the circuits in {self.graphs.path} on can be read: look at the files in "
+                f"{self.images.root}."
+            )
+        curves = list[FaithfulnessCurve]()
+        for job, paths in files.items():
+            curves += map(FaithfulnessCurve.load, paths)
+            if not paths:
+                message = "%s is left out: none of the images can be read"
+                log.warning(message, " in ".join(job))
+        return curves
 
     def _curves(
         self,
@@ -310,180 +317,4 @@ class CausalChecks(FolderWork):
                 task = self.task(key, *images, sites, work)
                 curve = faithfulness_curve(task, graph, settings, foreign)
                 made_with = curve.settings | {"circuits": self.graphs.identity.key}
-                yield replace(curve, settings=made_with), _name(sites)
-
-    def extract_transfer(
-        self,
-        out: str | os.PathLike[str],
-        *,
-        one_site: bool = False,
-        exchange: bool = True,
-        work: Work = Work(),
-    ) -> dict[str, pd.DataFrame]:
-        """Measure transfer of circuits between all domains, class by class, and write the tables into a folder.
-
-        Args:
-            out: The folder. An existing folder is resumed.
-            one_site: True also keeps circuits at one site at a time, while all other sites run as they are.
-            exchange: True also exchanges activations between domains (`interchange`).
-            work: How the work is carried out: rank of this process, memory, unreadable images, and progress bar.
-
-        Returns:
-            A dictionary of tables. ``transfer`` is a table of `transfer_circuits` with the additional column ``sites``.
-            This column has the name of the site, or ``all`` if the circuit was kept at all sites together. If
-            ``exchange`` is True, there is also ``interchange``, a table of `interchange`. A warning names each class
-            without a readable image.
-        """
-        # A job is a class, since its circuits are tested in all of its domains.
-        keys: dict[str, list[Key]] = {}
-        for key in self.chosen.tested:
-            keys.setdefault(key[0], []).append(key)
-        folder = self._claim(
-            out,
-            TRANSFER_FORMAT,
-            [(class_name,) for class_name in keys],
-            one_site=one_site,
-            exchange=exchange,
-        )
-
-        def read(job: Job) -> dict[Key, CheckedImages]:
-            readable: dict[Key, CheckedImages] = {}
-            for key in keys[job[0]]:
-                images = self.images_of(key, work)
-                # A domain without a readable image is left out; all other domains are tested.
-                if len(images[0]):
-                    readable[key] = images
-            return readable
-
-        def measure(job: Job, images: Mapping[Key, CheckedImages]) -> list[Path]:
-            if not images:
-                return []
-            circuits = {key: self.circuit(key) for key in keys[job[0]]}
-            tables = {}
-            # Within this block the digest of the encoder is computed once for all tables.
-            with self.clip.encoder.running():
-                # All circuits of a folder have the same sites. None means all sites at once.
-                first = next(iter(circuits.values())).source
-                places: list[list[str] | None] = [None]
-                if one_site:
-                    places += [[site] for site in first.inner_sites]
-                for sites in places:
-                    tasks = self._tasks(images, work, sites)
-                    name = f"transfer/{job[0]}/{_name(sites)}.csv"
-                    tables[name] = transfer_circuits(tasks, circuits)
-                if exchange:
-                    tasks = self._tasks(images, work)
-                    tables[f"interchange/{job[0]}.csv"] = interchange(
-                        tasks, circuits, seed=self.settings.seed
-                    )
-            for name, table in tables.items():
-                write_named_table(folder.path / name, table)
-            return [folder.path / name for name in tables]
-
-        folder.run(
-            measure,
-            prepare=read,
-            rank=work.rank,
-            progress=work.bar("transfer"),
-            unit="class",
-        )
-        tables: dict[str, list[pd.DataFrame]] = {}
-        for path in self._results(folder):
-            # transfer/CLASS/SITES.csv or interchange/CLASS.csv
-            kind = path.relative_to(folder.path).parts[0]
-            table = _read_table(path)
-            if kind == "transfer":
-                table["sites"] = path.stem
-            tables.setdefault(kind, []).append(table)
-        joined: dict[str, pd.DataFrame] = {}
-        for kind, of_kind in tables.items():
-            joined[kind] = pd.concat(of_kind, ignore_index=True)
-        return joined
-
-    def _tasks(
-        self,
-        images: Mapping[Key, CheckedImages],
-        work: Work,
-        sites: Sequence[str] | None = None,
-    ) -> dict[Key, Task]:
-        """Return the task of each (class, domain) on its images; units are ablated at the given sites."""
-        tasks: dict[Key, Task] = {}
-        for key, (own, others) in images.items():
-            tasks[key] = self.task(key, own, others, sites, work)
-        return tasks
-
-    def pixels(
-        self, class_name: str, domain: str, *, n_images: Count = 3, work: Work = Work()
-    ) -> tuple[np.ndarray, dict[str, np.ndarray]]:
-        """Return a few images of a class in a domain, and maps of how much their pixels contribute to the metric.
-
-        Args:
-            class_name: The class.
-            domain: The domain.
-            n_images: Largest number of images.
-            work: Memory that the runs may use.
-
-        Returns:
-            The images as bytes [B, H, W, 3], and the maps [B, H, W] of `circuit_pixels` by title.
-        """
-        key = (class_name, domain)
-        images = self._read_some(self.chosen.own(key))[:n_images]
-        maps = circuit_pixels(self.task(key, images, work=work), self.circuit(key))
-        arrays: dict[str, np.ndarray] = {}
-        for title, values in maps.items():
-            arrays[title] = values.cpu().numpy()
-        return self.clip.shown(images), arrays
-
-    def _claim(
-        self,
-        out: str | os.PathLike[str],
-        file_format: str,
-        jobs: Sequence[Job],
-        **asked: Any,
-    ) -> JobFolder:
-        records: dict[Key, Records] = {}
-        for key in self.chosen.tested:
-            records[key] = self.chosen.own(key) + self.chosen.others(key)
-        return self.claim(
-            Path(out),
-            file_format,
-            jobs,
-            records,
-            circuits=self.graphs.identity.key,
-            n_others=self.settings.n_others,
-            seen=self.settings.seen,
-            **asked,
-        )
-
-    def _results(self, folder: JobFolder) -> list[Path]:
-        """Return the files of all jobs, in the order of the jobs.
-
-        A warning names the jobs without readable images.
-
-        Raises:
-            InputError: if no job has any file.
-        """
-        files = {job: folder.files(job) for job in folder.jobs}
-        if not any(files.values()):
-            raise InputError(
-                f"None of the images to check the circuits in {self.graphs.path} on can be read: look at the files in "
-                f"{self.images.root}."
-            )
-        results = []
-        for job, paths in files.items():
-            results += paths
-            if not paths:
-                message = "%s is left out: none of the images can be read"
-                log.warning(message, " in ".join(job))
-        return results
-
-
-def _read_table(path: Path) -> pd.DataFrame:
-    # An empty cell of a column of numbers is NaN. In a column of text, "NA" may be the name of a class.
-    columns = pd.read_csv(path, nrows=0).columns
-    numbers = columns.difference(list(_TEXT_COLUMNS))
-    return read_named_table(path, na_values={name: [""] for name in numbers})
-
-
-def _name(sites: Sequence[str] | None) -> str:
-    return "all" if sites is None else ",".join(sites)
+                yield replace(curve, settings=made_with), ",".join(sites or ["all"])

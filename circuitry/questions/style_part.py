@@ -226,7 +226,8 @@ class StylePart:
         Raises:
             InputError: if the model tells none of the images as of the style, or recognises no class.
         """
-        style = self.style if style is None else style
+        if style is None:
+            style = self.style
         row = self.images.domains.index(style)
         images = self._read(self.records(0, self.n_find, [style]))
         called = (embedded(self.clip, images) @ self.directions.T).argmax(1) == row

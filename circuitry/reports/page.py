@@ -340,7 +340,8 @@ def write_results(
         refused = f"{out} can only be read: {error.strerror}"
         return Written(out / REPORT_PAGE, [], [], refused)
     if results is not None:
-        small = list(tables) if small is None else small
+        if small is None:
+            small = list(tables)
         committed = {name: tables[name] for name in small}
         paths += write_with_provenance(committed, results, provenance, listings)
     report.provenance(provenance)

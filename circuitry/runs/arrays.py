@@ -86,7 +86,8 @@ def read_arrays(
         raise InputError(
             f"{path} is not a readable {what} ({error}): make it again."
         ) from error
-    about = about if isinstance(about, dict) else {}
+    if not isinstance(about, dict):
+        about = {}
     check_format(Path(path), about.get("format", "unknown"), format_name)
     if about.pop("checksum", None) != _checksum(about, arrays):
         raise InputError(

@@ -89,7 +89,8 @@ def expanded(words: Sequence[str], kind: type[Any]) -> list[str]:
         if word == "--study":
             files.append(preset_file(STUDY, kind))
         elif option in ("--config", "--preset"):
-            value = value if sign else next(rest, "")
+            if not sign:
+                value = next(rest, "")
             if not value or value.startswith("--"):
                 raise InputError(
                     f"{option} takes a file of settings or the name of a preset, but none was given."

@@ -65,7 +65,8 @@ def sample_activations(
         >>> sample_activations(encoder, clip.preprocess, records, "layer3.0", positions_per_image=4, work=quiet).shape
         torch.Size([12, 192])
     """
-    site = encoder.sites[-1] if site is None else site
+    if site is None:
+        site = encoder.sites[-1]
     unit_dim = encoder.unit_dim(site)
     generator = torch.Generator().manual_seed(seed)
     samples = []

@@ -18,7 +18,6 @@ from circuitry.comparison.lesion_reading import (
 )
 from circuitry.comparison.own_part_verdicts import (
     INFORMATION,
-    OPEN,
     OTHER,
     SAME_PART,
 )
@@ -94,7 +93,6 @@ random_falls = span(lost(FALL, s, cut="random").value for s in STYLES)
 answers_left = span(lost(RIGHT, style).value for style in STYLES)
 others_left = span(lost(RIGHT, style, OTHERS).value for style in STYLES)
 head_left = span(lost(REFIT, style).value for style in STYLES)
-head_areas = span(lost(REFIT_AUC, style).value for style in STYLES)
 depths = rows(f"{LITE0}/depths", share_of_units=SHARE)
 n_cells = len(depths)
 n_classes = depths["class"].nunique()
@@ -352,10 +350,8 @@ def row_of_pair(a: str, b: str) -> str:
 by_pair = "\n".join(row_of_pair(*pair) for pair in PAIRS)
 of_ceiling = {pair: share_of_ceiling(shared(*pair)) for pair in PAIRS}
 n_below_ceiling = sum(share.high < 1 for share in of_ceiling.values())
-shares_of_ceiling = span(share.value for share in of_ceiling.values())
 transfers = {pair: (transfer(*pair), transfer(*pair[::-1])) for pair in PAIRS}
 means_of_transfer = {pair: sum(both) / 2 for pair, both in transfers.items()}
-span_of_transfer: Span = span(sum(transfers.values(), ()))
 n_transfer_exceeds = sum(means_of_transfer[p] > of_ceiling[p].value for p in PAIRS)
 two_classes = interval(
     f"{LITE0}/overlap",
@@ -376,7 +372,6 @@ def counts(way: str) -> str:
 by_transfer = counts("by_transfer")
 by_units = counts("by_units")
 n_same = int((verdicts["by_transfer"] == SAME_PART).sum())
-n_open = int((verdicts["by_transfer"] == OPEN).sum())
 halves = table(f"{LITE0}/halves")
 own_halves = halves[halves["part_domain"] == halves["domain"]]
 n_halves = len(own_halves)
@@ -492,7 +487,6 @@ sizes_of_ceiling = filled(
 HALVES = "one class, two halves"
 pictures = rows("own_parts/pictures/pictures", parts=HALVES).set_index("n_pictures")
 overlap_of_halves = pictures["overlap"].to_dict()
-edges_of_halves = pictures["edges"].to_dict()
 n_pictures = list(pictures.index)
 by_pictures = "\n".join(
     filled("| {} | {:.3f} | {:.3f} |", n, row["overlap"], row["edges"])
@@ -541,7 +535,6 @@ further_across = span(np.delete(matrix.to_numpy().ravel(), 0))
 
 mean_falls = of_copies["fall"].unstack("copy")
 of_first = mean_falls.div(mean_falls[1], axis=0)
-random_of_copies = span(copies["random_fall"])
 supported(
     "further copies take more than random units",
     bool((copies["fall"] > copies["random_fall"]).all()),

@@ -70,7 +70,6 @@ EDITS = (
     PUT_BACK,
 )
 """Edits in the order of the table."""
-OF_EMBEDDINGS = ("LEACE", MOVED, CENTRED, "direction between means")
 
 all_answers = table(f"{STUDY}/answers")
 verdicts = table(f"{STUDY}/verdicts")

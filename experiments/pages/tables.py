@@ -81,11 +81,6 @@ def alike(values: Iterable[float], digits: int = 2) -> float:
     return value
 
 
-def lines_of(name: str) -> list[str]:
-    """Return the words of a committed text, such as names that have a line each."""
-    return (RESULTS / name).read_text(encoding="utf-8").split()
-
-
 def supported(words: str, holds: bool | np.bool) -> str:
     """Return words of a comparison that the tables bear out; fail where they do not."""
     assert holds, f"the tables do not say: {words}"

@@ -35,8 +35,10 @@ from circuitry.runs import (
 )
 from circuitry import (
     CausalChecks,
+    Circuit,
     DomainFolder,
     GraphFolder,
+    Task,
     compare_domains,
     extract,
     load_clip,
@@ -44,7 +46,10 @@ from circuitry import (
 from circuitry.circuits import Measure, ReadingSettings, depth_bias
 from circuitry.comparison import KNOWN, Comparison, lesion_summary, overlap_by_styles
 from circuitry.data import Decoding, chosen_names, class_key, image_listing
+from circuitry.data.folds import Key
 from circuitry.interventions import CheckSettings, OwnPartSettings
+from circuitry.interventions.curve_reading import CURVE_NUMBERS
+from circuitry.interventions.faithfulness import measure_answers
 from circuitry.models import Clip
 from circuitry.questions import OwnParts
 from circuitry.training import SaeTraining, train_sae_on_images
@@ -161,12 +166,6 @@ def named_runs(runs: Sequence[StudyRun]) -> dict[str, StudyRun]:
     return dict(zip(names, runs, strict=True))
 
 
-def _tested_in(
-    run: StudyRun, test_domains: Callable[[StudyRun], Sequence[str]]
-) -> Sequence[str]:
-    return [run.test_domain] if run.test_domain else test_domains(run)
-
-
 def shared_of_runs(
     runs: Sequence[StudyRun],
     images: DomainFolder,
@@ -198,7 +197,7 @@ def shared_of_runs(
     def measure(name: str) -> Path:
         run = named[name]
         path = out / name / "shared.csv"
-        tested = _tested_in(run, test_domains)
+        tested = [run.test_domain] if run.test_domain else test_domains(run)
         held_out: tuple[str, ...] = ()
         # `chosen_names` refuses an empty list.
         if run.held_out:
@@ -394,8 +393,13 @@ def _by_circuits(
     yield from _rows("depth_bias", _above_the_others(graphs))
     asked = CheckSettings(n_images=settings.n_tested, n_others=0)
     checks = CausalChecks(clip, images, graphs, asked)
-    tables = checks.extract_transfer(out / "transfer", exchange=False, work=work)
-    yield from read_transfer(tables["transfer"])
+    tasks = {}
+    for key in checks.chosen.tested:
+        own, _ = checks.images_of(key, work)
+        if len(own):
+            tasks[key] = checks.task(key, own, work=replace(work, progress=False))
+    circuits = {key: checks.circuit(key) for key in checks.chosen.tested}
+    yield from kept_answers(tasks, circuits)
 
 
 def _by_study_circuits(
@@ -426,18 +430,25 @@ def _by_study_circuits(
         yield from _rows(f"{prefix}_{what}", with_the_others(comparison))
 
 
-def read_transfer(table: pd.DataFrame) -> Rows:
-    """Yield the share of right answers that circuits keep, from the table of `CausalChecks.extract_transfer`.
+def kept_answers(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]) -> Rows:
+    """Yield the share of a model's right answers that circuits of the same class keep, by domain of the images.
 
     ``kept`` is of circuits of the domain of the images. ``transfer`` is of circuits of all other domains.
     """
-    # Classes that the model hardly knows are left out: with few right answers one image moves the share far.
-    table = table[table["full_accuracy"] >= KNOWN]
-    share = table["accuracy"] / table["full_accuracy"]
-    domain = table["image_domain"]
-    own = table["circuit_domain"] == domain
-    yield from _rows("kept", share[own].groupby(domain).mean())
-    yield from _rows("transfer", share[~own].groupby(domain).mean())
+    shares = []
+    for (name, domain), task in tasks.items():
+        of_class = {key[1]: circuits[key] for key in circuits if key[0] == name}
+        whole = circuits[name, domain].nothing().complement()
+        numbers, _ = measure_answers(task, [whole, *of_class.values()])
+        right, *kept = numbers[CURVE_NUMBERS.index("top")].mean(1)
+        # Classes that the model hardly knows are left out: with few right answers one image moves the share far.
+        if right >= KNOWN:
+            for found_on, accuracy in zip(of_class, kept, strict=True):
+                what = "kept" if found_on == domain else "transfer"
+                shares.append((what, domain, accuracy / right))
+    table = pd.DataFrame(shares, columns=["what", "domain", "share"])
+    for what, of_what in table.groupby("what"):
+        yield from _rows(what, of_what.groupby("domain")["share"].mean())
 
 
 def _above_the_others(graphs: GraphFolder) -> "pd.Series[float]":

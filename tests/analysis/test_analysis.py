@@ -18,7 +18,7 @@ from tests.support.work import QUIET
 
 CLASSES, STYLES = ("fish", "key"), ("quickdraw", "real")
 SITES = ("layer3.0", "layer4.0", "attnpool")
-STEPS = ("circuits", "faithfulness", "one-site", "transfer", "cards")
+STEPS = ("circuits", "faithfulness", "one-site", "cards")
 """Folders of steps that resume."""
 
 
@@ -50,13 +50,8 @@ def take_all_steps(run: Analysis) -> str:
     run.accuracy(("key",), "quickdraw")
     run.curves(QUIET)
     run.curves_by_site(QUIET)
-    run.transfer(QUIET, exchange=True)
     run.scores(("fish", "real"), QUIET)
-    compared = run.compare({"held-out": ["key"]})
-    # Transfer came first, and is told beside the similarity that the report tells.
-    assert run.answers.transfer is not None
-    similarity = run.answers.transfer.similarity
-    pd.testing.assert_frame_equal(similarity, compared["edge_jaccard"].matrix())
+    run.compare({"held-out": ["key"]})
     run.cards(QUIET, n_images=3, exact_units=0)
     report = run.report(apart="quickdraw", pair=("fish", "real", "quickdraw")).report
     assert run.explore().page.is_file()
@@ -138,21 +133,14 @@ def test_steps_are_done_once(images: DomainFolder, tmp_path: Path) -> None:
         "One circuit in two domains: fish",
         "Would other images",
         "Quickdraw against",
-        "in another",
-        "exchanged",
         "removing a unit",
-        "look at",
     )
     assert len(headings) == len(asked) + 1  # and where the numbers come from
     assert all(
         words in heading for words, heading in zip(asked, headings, strict=False)
     )
-    known = "accuracy faithfulness selectivity_one_site correlations interchange"
+    known = "accuracy faithfulness selectivity_one_site"
     assert {f"{name}.csv" for name in known.split()} <= set(tables)
-    assert (
-        len(pd.read_csv(tmp_path / "tables" / "matrices.csv").query("sites == 'all'"))
-        == len(STYLES) ** 2
-    )
     saved = {path.name for path in (tmp_path / "comparisons").iterdir()}
     assert {"node_overlap", "edge_jaccard", "wl_kernel"} <= saved
     again = take_all_steps(begun(images, tmp_path))
@@ -171,7 +159,6 @@ def test_the_report_says_what_is_missing(images: DomainFolder, tmp_path: Path) -
     run.settings = replace(run.settings, leave_unseen=False)
     run.circuits(QUIET)
     assert run.curves(QUIET) == []
-    assert run.transfer(QUIET) == {}
     assert run.compare() == {}
     with pytest.raises(InputError, match="found on all of its 4 images"):
         run.scores()

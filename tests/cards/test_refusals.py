@@ -10,12 +10,13 @@ import numpy as np
 import pytest
 
 from circuitry import Clip, InputError, load_clip
-from circuitry.cards import CardFolder, read_vocabulary, top_images, vocabulary_of
+from circuitry.cards import CardFolder, read_vocabulary, vocabulary_of
 from circuitry.runs.manifest import read_sealed, write_sealed
 from tests.cards.conftest import made
 from tests.cards.test_top_images import tasks
 from tests.cards.test_unit_names import N, classifier, worded
 from tests.support.oracles import setting
+from tests.support.top_images import top_images
 from tests.support.towers import make_tower
 
 

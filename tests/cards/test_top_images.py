@@ -28,7 +28,7 @@ from circuitry import (
     in_components,
     in_feature_basis,
 )
-from circuitry.cards import CardFolder, CardSettings, top_images
+from circuitry.cards import CardFolder, CardSettings
 from circuitry.cards.card_jobs import EXACT_IMAGES, CardJobs
 from circuitry.models.prompts import style_word
 from circuitry.runs import Rank, Work
@@ -39,6 +39,7 @@ from tests.support.differences import assert_same_differences
 from tests.support.extraction import TEMPLATES, contents
 from tests.support.feature_bases import encode_by_hand, make_sae
 from tests.support.oracles import brute_force_nodes, setting
+from tests.support.top_images import top_images
 from tests.support.towers import make_tower
 from tests.support.work import QUIET
 

@@ -113,8 +113,10 @@ def test_pairs_add_up_to_the_embedding_and_the_logit_and_follow_the_units() -> N
         out.numpy(),
         rtol=1e-8,
     )
-    effects = found.effects(weight.numpy())
-    rest = found.rest @ weight.numpy() / np.linalg.norm(found.embeddings, axis=1)
+    lengths = np.linalg.norm(found.embeddings, axis=1)
+    on_logit = found.read * (found.directions @ weight.numpy())
+    effects = on_logit / lengths[:, None, None]
+    rest = found.rest @ weight.numpy() / lengths
     np.testing.assert_allclose(
         effects[:, head, unit],
         (out @ weight / embeddings.norm(dim=-1)).numpy(),

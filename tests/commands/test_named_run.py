@@ -71,7 +71,7 @@ def write(name: str, text: str = "{}") -> None:
     "line",
     [
         "check --circuits runs/mine/circuits",
-        "check --circuits=runs/mine/circuits-margin --transfer",
+        "check --circuits=runs/mine/circuits-margin",
         "cards --circuits runs/mine/circuits",
         "explore --with-model --circuits runs/mine/circuits",
         "explore --with-model --circuits runs/mine/own-parts/circuits",

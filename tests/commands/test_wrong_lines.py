@@ -28,7 +28,7 @@ BY_THE_OPTIONS: list[tuple[str, list[str]]] = [
     ("info --verbose", ["--verbose"]),
     # a word that no option takes
     (f"find {MODEL} --class fish extra words", ["extra", "words"]),
-    ("check --transfer yes", ["yes"]),
+    ("check --seen yes", ["yes"]),
     (f"compare {OWN} --out {{out}} --pair fish real sketch star", ["'star'", "--pair"]),
     # no value
     (f"find {MODEL} --class", ["--class", "Missing value"]),

@@ -66,16 +66,6 @@ def comparison(sites: tuple[str | None, ...] = ("a", "b")) -> Comparison:
     )
 
 
-def directed() -> Comparison:
-    """Two domains; circuits of a serve b better than the reverse."""
-    rows = [("all", "a", "a", None, 0.8), ("all", "a", "b", None, 0.4)]
-    rows += [("all", "b", "a", None, 0.2), ("all", "b", "b", None, 0.5)]
-    table = pd.DataFrame(
-        rows, columns=["class", "domain_a", "domain_b", "site", "value"]
-    )
-    return Comparison("transfer", table, directions=("circuit of", "images of"))
-
-
 def test_means_over_depth_are_those_of_each_domain_with_the_others() -> None:
     found = comparison()
     pd.testing.assert_frame_equal(found.over_depth(), per_domain(values()))
@@ -186,7 +176,7 @@ def test_levels_are_means_of_what_there_is() -> None:
         [made.values["value"].mean(), *means, made.chance["value"].mean()]
     )
     assert found["n_images"].tolist()[:5] == [40, 10, 10, 10, 10]
-    assert len(directed().levels()) == 1
+    assert len(Comparison("overlap", values()).levels()) == 1
 
 
 def test_with_folds_everything_is_read_against_the_ceiling() -> None:
@@ -224,18 +214,6 @@ def test_sites_are_counted_once_in_ratios() -> None:
     alone = found.at("u").ratios().drop(columns="n_per_fold")
     pd.testing.assert_frame_equal(left_out.ratios().drop(columns="n_per_fold"), alone)
     assert set(left_out.ratios_over_depth()["site"]) == {"u", "v"}
-
-
-def test_where_the_order_matters_nothing_is_mirrored() -> None:
-    matrix = directed().matrix()
-    assert (matrix.index.name, matrix.columns.name) == ("circuit of", "images of")
-    assert matrix.to_numpy().tolist() == [[0.8, 0.4], [0.2, 0.5]]
-    np.testing.assert_allclose(directed().matrix(normalise=True), [[1, 0.8], [0.25, 1]])
-    assert directed().summary().set_index("domain")["value"].to_dict() == {
-        "a": 0.4,
-        "b": 0.2,
-    }
-    assert directed().tests()["difference"].tolist() == pytest.approx([0.2])
 
 
 def test_tables_come_back_from_their_files(tmp_path: Path) -> None:
@@ -350,7 +328,6 @@ def assert_restored(made: Comparison, folder: Path) -> None:
             seed=3,
         ),
         lambda: comparison((None,)),
-        directed,
     ],
 )
 def test_what_is_saved_is_loaded(

@@ -294,35 +294,6 @@ def test_mantel_goes_through_all_orders(n: int) -> None:
     assert mantel(x, y) == pytest.approx((rho, expected))
 
 
-def rest_of(values: np.ndarray, given: np.ndarray) -> np.ndarray:
-    design = np.stack([np.ones(len(given)), given], 1)
-    return np.asarray(values - design @ np.linalg.lstsq(design, values, rcond=None)[0])
-
-
-@pytest.mark.parametrize("n", [4, 5])
-def test_a_partial_correlation_is_that_of_the_formula(n: int) -> None:
-    rng, upper = np.random.default_rng(n), np.triu_indices(n, 1)
-    z = symmetric(rng, n)
-    x, y = (symmetric(rng, n) + z for _ in range(2))
-    xy, xz, yz = (
-        stats.spearmanr(a[upper], b[upper]).statistic
-        for a, b in ((x, y), (x, z), (y, z))
-    )
-    rho = (xy - xz * yz) / math.sqrt((1 - xz**2) * (1 - yz**2))
-    given = stats.rankdata(z[upper])
-    of_x, of_y = (rest_of(stats.rankdata(m[upper]), given) for m in (x, y))
-    square, others = np.zeros((n, n)), []
-    square[upper] = of_y
-    square += square.T
-    for order in permutations(range(n)):
-        moved = rest_of(square[np.ix_(order, order)][upper], given)
-        others.append(np.corrcoef(of_x, moved)[0, 1])
-    assert mantel(x, y, z) == pytest.approx(
-        (rho, np.mean(np.abs(others) >= abs(rho) - 1e-12))
-    )
-    assert np.isnan(mantel(x, z, z)).all()  # nothing is left of it
-
-
 def test_more_than_eight_domains_are_drawn() -> None:
     x = symmetric(np.random.default_rng(0), 9)
     assert mantel(x, x, draws=99) == pytest.approx((1, 0.01))

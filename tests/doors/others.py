@@ -26,11 +26,10 @@ CLASS = "another class"
 
 COMPARED = "similarity(a) similarity(b) node_overlap(a) node_overlap(b)"
 CONTROLLED = "judge_circuit(task) judge_circuit(circuit) measure_circuits(task) measure_circuits(circuits)"
-CONTROLLED += " transfer_circuits(tasks) transfer_circuits(circuits) interchange(tasks) interchange(circuits)"
 CONTROLLED += (
     " faithfulness_curve(task) faithfulness_curve(graph) faithfulness_curve(foreign)"
 )
-CONTROLLED += " optimal_baseline(task) optimal_baseline(circuit) logit_pixels(circuit)"
+CONTROLLED += " optimal_baseline(task) optimal_baseline(circuit)"
 DOORS_THAT_TAKE_ANOTHER: dict[str, tuple[str, tuple[str, ...]]] = {
     "a circuit of another class is a control": (CONTROLLED, (CLASS,)),
     "circuits of two classes are compared": (COMPARED, (CLASS,)),
@@ -38,10 +37,6 @@ DOORS_THAT_TAKE_ANOTHER: dict[str, tuple[str, tuple[str, ...]]] = {
     "embeddings are of no metric": (
         "kept_embeddings(task) kept_embeddings(circuits)",
         (METRIC, CLASS, TEXTS),
-    ),
-    "texts may be in the style of a domain": (
-        "transfer_circuits(tasks) interchange(tasks)",
-        (TEXTS,),
     ),
     "a task refuses when it runs": ("Task(baseline)", (WEIGHTS, NET)),
     "checks may ask another question": (

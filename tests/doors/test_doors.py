@@ -20,13 +20,13 @@ from circuitry import (
     InputError,
     attribute,
     bases,
-    cards,
     circuits,
     comparison,
     encoder,
     interventions,
     models,
 )
+from circuitry.cards.strongest_images import watch_units
 from circuitry.comparison import domain_matrix
 from circuitry.runs.arguments import DOOR
 from circuitry.runs.arrays import read_arrays, write_arrays
@@ -177,7 +177,7 @@ SILENT: Any = {
         "twice among 2",
     ),
     "names of other images": (
-        lambda w: cards.top_images([(["a"], w.task)], w.named["units"]),
+        lambda w: list(watch_units([(["a"], w.task)], w.named["units"])),
         "1 names of 3",
     ),
     "a list that holds itself": (

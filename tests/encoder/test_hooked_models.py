@@ -149,9 +149,6 @@ FOLDERS: dict[str, Making] = {
     "faithfulness": lambda clip, *of: CausalChecks(clip, *of[:2]).extract_faithfulness(
         of[2], work=QUIET
     ),
-    "transfer": lambda clip, *of: CausalChecks(clip, *of[:2]).extract_transfer(
-        of[2], work=QUIET
-    ),
 }
 """Whatever fills a folder with what a model does."""
 
@@ -169,7 +166,6 @@ def test_folders_of_a_patched_model_are_its_own(
     assert not (tmp_path / "out").exists()
     if kind in (
         "faithfulness",
-        "transfer",
         "cards",
     ):  # of circuits that were found without the patch
         with patched(clip.encoder, PATCH), pytest.raises(InputError, match=SITE):

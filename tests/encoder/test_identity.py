@@ -42,7 +42,7 @@ from circuitry.circuits.measures import MEASURES
 from circuitry.encoder import class_margin
 from circuitry.explorer import export_explorer
 from circuitry.explorer.view_files import ModelView
-from circuitry.interventions import check_attribution, part_overlaps, transfer_circuits
+from circuitry.interventions import check_attribution, measure_circuits, part_overlaps
 from circuitry.runs.arrays import read_arrays, write_arrays
 from circuitry.training import SaeTraining, train_sae_on_images
 from experiments.drawn import DrawingSettings, write_toy
@@ -471,8 +471,7 @@ SITUATIONS: dict[Callable[[World, Path], object], str] = {
     parts_of_other_scales: "scale",
     lambda w, _: w.graph(baseline=mean_baseline(w.other.encoder, IMAGES)): "weights",
     lambda w, _: faithfulness_curve(w.task(w.other), w.graph()): "weights",
-    lambda w, _: transfer_circuits({("fish", d): w.task(c) for d, c in (("real", w.clip), ("sketch", w.other))},
-                                   {("fish", d): w.graph().circuit(None) for d in ("real", "sketch")}): "weights",
+    lambda w, _: measure_circuits(w.task(w.other), [w.graph().circuit(None)]): "weights",
     lambda w, _: check_attribution(w.task(metric=class_logit(WEIGHTS, 2)), w.graph(), top=1, random=0): "text weights",
     lambda w, _: node_overlap(w.graph(), w.graph(metric=class_logit(WEIGHTS.roll(1, 1), 1))): "text weights",
     lambda w, _: node_overlap(w.graph(), w.graph(clip=w.other)): "weights",

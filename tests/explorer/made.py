@@ -257,19 +257,13 @@ class Answering:
             }
         }
 
-    def look(self, class_name: str, domain: str, content: bytes) -> dict[str, Any]:
+    def look(self, content: bytes) -> dict[str, Any]:
         said = content.decode()
         if said == "damaged":
             raise InputError("The image is damaged.")
-        answers = [
-            [(f"{said} as {class_name}", 0.75)],
-            [(f"<i>{domain}", 0.5)],
-            [("axe", 0.25)],
-        ]
         return {
-            "answers": answers,
-            "baseline": "mean-unit",
-            "fire": {"a/1": 0.5, "b/2": 0.9, "c/3": 0.1},
+            "said": [f"<i>{said}: 'cat' (75%)", "After removing 2 units: 0.5"],
+            "effects": {"a/1": 0.5, "b/2": 0.9, "c/3": 0.1, "nowhere/1": 0.7},
         }
 
 

@@ -10,11 +10,18 @@ import pytest
 import torch
 from PIL import Image
 
-from circuitry import CausalChecks, Clip, DomainFolder, InputError, Task, patch_effects
+from circuitry import (
+    CausalChecks,
+    Clip,
+    DomainFolder,
+    InputError,
+    Task,
+    explain,
+    patch_effects,
+)
 from circuitry.explorer import LiveModel
 from tests.explorer.made import found_in
-from tests.explorer.test_model_view import images_of, kept
-from tests.support.assert_same import assert_same
+from tests.explorer.test_model_view import images_of
 from tests.support.differences import assert_same_differences
 
 
@@ -31,9 +38,9 @@ def test_units_that_are_no_units_and_huge_images_are_refused(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(CausalChecks, "read", pytest.fail)
         with pytest.raises(InputError, match="169,000,000 pixels"):
-            live.look("cat", "real", picture.getvalue())
+            live.look(picture.getvalue())
     with pytest.raises(InputError, match="the image"):
-        live.look("cat", "real", b"damaged")
+        live.look(b"damaged")
 
 
 @pytest.mark.parametrize(
@@ -114,58 +121,15 @@ def test_other_classes_need_no_images(
     assert told.endswith(": axe in real.")
 
 
-def test_an_own_image_is_seen_whole_and_by_the_circuit_alone(
-    checks: CausalChecks,
-) -> None:
-    clip = checks.clip
-    graph = checks.graphs["cat", "real"]
+def test_an_own_image_is_explained(checks: CausalChecks) -> None:
     record = checks.chosen.found_on(("cat", "real"))[0]
-    image = checks.read([record])
-
-    hooks = [[], kept(graph, True), kept(graph, False)]
-    embeddings = [clip.encoder.run_with_hooks(image, fwd_hooks=some) for some in hooks]
-    shares = torch.cat(
-        [clip.pair_logits(one, checks.weights("real")) for one in embeddings]
-    ).softmax(-1)
-    found = LiveModel(checks).look("cat", "real", record.path.read_bytes())
-    assert found["baseline"] == "zero"
-    for run, expected in zip(found["answers"], shares, strict=True):
-        assert [name for name, _ in run] == [
-            ("axe", "cat")[i] for i in expected.argsort(descending=True)
-        ]
-        assert_same(
-            torch.tensor([share for _, share in run]),
-            expected.sort(descending=True).values,
-            1e-3,
-            rtol=1e-3,
-        )
-
-
-def test_units_fire_as_a_share_of_the_most_in_images_of_the_class(
-    checks: CausalChecks,
-) -> None:
-    clip = checks.clip
-    graph = checks.graphs["cat", "real"]
-    paths, own = images_of(checks, "cat")
-    found = LiveModel(checks).look(
-        "cat", "real", (checks.images.root / paths[0]).read_bytes()
-    )["fire"]
-    assert set(found) == {
-        f"{site}/{unit}"
-        for site in graph.inner_sites
-        for unit in graph.kept_units[site]
+    found = LiveModel(checks).look(record.path.read_bytes())
+    texts = [f"a photo of a {name}" for name in checks.images.all_classes]
+    why = explain(checks.clip, checks.read([record])[0], texts)
+    assert found["said"] == str(why).splitlines()
+    assert "photo of a" in found["said"][0]
+    largest = why.units["effect"].max()
+    expected = {
+        f"{row.site}/{row.unit}": row.effect / largest for row in why.units.itertuples()
     }
-    _, cache = clip.encoder.run_with_cache(own)
-    assert any(0 < share < 1 for share in found.values())
-    expected = {}
-    for name in found:
-        site, unit = name.rsplit("/", 1)
-        active = cache[site][:, int(unit)].reshape(len(own), -1).amax(-1)
-        expected[name] = float(active[0] / active.max()) if active[0] > 0 else 0.0
-    assert any(share == 0 for share in expected.values())
-    assert_same(
-        np.array([found[name] for name in expected]),
-        np.array(list(expected.values())),
-        0.5,
-        rtol=1e-4,
-    )
+    assert found["effects"] == pytest.approx(expected)

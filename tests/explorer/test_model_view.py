@@ -81,10 +81,12 @@ def test_direct_effects_of_a_resnet_are_those_of_its_pooling_pairs(
     assert view.words == ("axe", "cat", *WORDS)
     _, images = images_of(checks, "cat")
     pairs = pooling_pairs(checks.clip.encoder, images)
+    lengths = np.linalg.norm(pairs.embeddings, axis=1)
     direct = view.direct["cat"]
     assert len(direct.components) == STRONGEST_COMPONENTS
     for word, text in zip(view.words, view.texts, strict=True):
-        effects = pairs.effects(text).mean(0)
+        of_images = pairs.read * (pairs.directions @ text) / lengths[:, None, None]
+        effects = of_images.mean(0)
         site = checks.clip.encoder.sites[-2]
         named = [
             name.removeprefix("head ").split(f" x {site}/")

@@ -336,9 +336,6 @@ def test_a_client_that_leaves_is_no_failure(
         ).result()
 
 
-IMAGE = "/image?className=cat&domain=real"
-
-
 @pytest.mark.parametrize(
     ("path", "content", "status", "words"),
     [
@@ -351,10 +348,9 @@ IMAGE = "/image?className=cat&domain=real"
         ("/effects", {"className": "dog", "units": ["a/1"], "by": "one"}, 422, ["one"]),
         ("/effects", {"className": "cat", "by": "mean"}, 422, ["units"]),
         ("/effects", "cat", 422, ["className"]),
-        (IMAGE, b"mine", 200, ["mine as cat", "0.75"]),
-        (IMAGE, b"damaged", 422, ["damaged"]),
-        ("/image?className=cat", b"mine", 422, ["domain"]),
-        (IMAGE, bytes((32 << 20) + 1), 413, ["32"]),
+        ("/image", b"mine", 200, ["mine: 'cat'", "0.9"]),
+        ("/image", b"damaged", 422, ["damaged"]),
+        ("/image", bytes((32 << 20) + 1), 413, ["32"]),
     ],
 )
 def test_the_model_is_asked(

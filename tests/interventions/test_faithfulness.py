@@ -34,7 +34,6 @@ from circuitry.interventions import (
     kept_embeddings,
     pool_curves,
 )
-from circuitry.interventions.curve_reading import faithfulness_ratio
 from tests.interventions.test_gated_units import IMAGES, by_hand, first
 from tests.support.assert_same import assert_same
 from tests.support.circuits import curve_of
@@ -234,13 +233,22 @@ def test_no_lead_is_nan_with_the_reason() -> None:
 def test_a_ratio_knows_no_scale(
     kept: float, full: float, empty: float, scale: float, shift: float
 ) -> None:
-    value, reason = faithfulness_ratio(kept, full, empty)
+    value, reason = ratio(kept, full, empty)
     assert np.isnan(value) == bool(reason)
     if full - empty > 1e-2:
-        moved, _ = faithfulness_ratio(*(scale * x + shift for x in (kept, full, empty)))
+        moved, _ = ratio(*(scale * x + shift for x in (kept, full, empty)))
         assert moved == pytest.approx(value, abs=1e-6)
-        assert faithfulness_ratio(full, full, empty) == (1, "")
-        assert faithfulness_ratio(empty, full, empty) == (0, "")
+        assert ratio(full, full, empty) == (1, "")
+        assert ratio(empty, full, empty) == (0, "")
+
+
+def ratio(kept: float, full: float, empty: float) -> tuple[float, str]:
+    """Faithfulness of one circuit on one image, and why it is unknown."""
+    table = curve_of(
+        np.full((1, 1), kept), (0.5,), full=np.array([full]), empty=np.array([empty])
+    ).to_pandas()
+    row = table[table["circuit"] == "kept"].iloc[0]
+    return row["value"], row["reason"]
 
 
 def test_hand_worked_selectivity() -> None:

@@ -22,7 +22,6 @@ from circuitry.interventions import (
     AblationSettings,
     find_circuit,
     lesion,
-    transfer_circuits,
 )
 from tests.support.planted_classes import planted_classes
 from tests.support.work import QUIET
@@ -153,9 +152,6 @@ def test_circuits_of_earlier_files_say_nothing(
 MEASURED: dict[str, Callable[[Task, Circuit], object]] = {
     "A lesion": lambda task, part: lesion({("a", "x"): task}, {("a", "x"): part}),
     "Faithfulness": lambda task, part: faithfulness_curve(task, part.source, FEW),
-    "Transfer": lambda task, part: transfer_circuits(
-        {("a", "x"): task}, {("a", "x"): part}
-    ),
 }
 
 

@@ -27,7 +27,12 @@ from circuitry.bases import in_components
 from circuitry.encoder import Counterfactual, Stage
 from circuitry.gates import Gated, Patch, UnitsUnderGates, patched
 from circuitry.gates.patches import PatchValue
-from circuitry.interventions import circuit_of, kept_embeddings, transfer_circuits
+from circuitry.interventions import (
+    FaithfulnessCurve,
+    circuit_of,
+    kept_embeddings,
+    measure_circuits,
+)
 from tests.support.assert_same import assert_same
 from tests.support.feature_bases import (
     attribute,
@@ -233,27 +238,24 @@ def test_circuits_with_and_without_error(name: str) -> None:
         torch.testing.assert_close(mine, theirs, rtol=1e-9, atol=1e-9)
 
 
-def test_transfer_keeps_the_error_where_told() -> None:
+def test_a_measured_circuit_keeps_the_error_where_told() -> None:
     plain, saes, images, weights = setting("vit", "relu")
     features = in_feature_basis(plain, saes)
     graph = attribute(features, images, weights, size=1.0, rule=left_rule(1))
-    key = ("a", "x")
+    task = Task(features, images, class_logit(weights, 1), work=QUIET)
 
-    def row(keep_error: bool) -> Any:
-        tasks = {key: Task(features, images, class_logit(weights, 1), work=QUIET)}
-        circuits = {key: replace(graph.circuit(None), keep_error=keep_error)}
-        return transfer_circuits(tasks, circuits).iloc[0]
+    def curve(keep_error: bool) -> FaithfulnessCurve:
+        kept = replace(graph.circuit(None), keep_error=keep_error)
+        return measure_circuits(task, [kept])
 
-    assert (
-        row(True)["metric"]
-        == row(True)["full_metric"]
-        == pytest.approx(row(False)["full_metric"])
-    )
-    assert row(False)["metric"] != pytest.approx(row(False)["full_metric"])
+    with_error = curve(True)
+    without = curve(False)
+    assert np.array_equal(with_error.kept[0, 0], with_error.full[0])
+    assert with_error.full[0] == pytest.approx(without.full[0])
+    assert without.kept[0, 0] != pytest.approx(without.full[0])
     with torch.no_grad():
-        assert row(False)["full_metric"] == pytest.approx(
-            float(class_logit(weights, 1)(plain(images)).mean())
-        )
+        whole = class_logit(weights, 1)(plain(images))
+    assert without.full[0] == pytest.approx(whole.numpy())
 
 
 def encoder_and_images(tower: nn.Module, n: int = 3) -> tuple[Encoder, Tensor]:

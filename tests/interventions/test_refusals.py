@@ -32,11 +32,8 @@ from circuitry.gates import Edges
 from circuitry.interventions import (
     AblationSettings,
     check_attribution,
-    interchange,
     measure_circuits,
-    transfer_circuits,
 )
-from circuitry.interventions.pixels import circuit_pixels
 from experiments.judging.planted import planted_convolution
 from tests.interventions.test_gated_units import IMAGES, by_hand
 from tests.support.circuits import circuit_by, circuit_with
@@ -172,7 +169,6 @@ PATCHES: list[tuple[Call, str]] = [
     (lambda: run_patched(P("act1", torch.zeros(3, 4, 8, 8))), r"has shape \[3, 4, 8, 8\]"),
     (lambda: run_patched(P("act1", lambda a: a.sum(1))), r"has shape \[3, 32, 32\]"),
     *((lambda u=units: P("act1", 0.0, units=u), "units") for units in ([1.7], float("nan"), [[1, 2]], ["a"], [None])),
-    (lambda: i.unit_pixels(Task(RESNET, PIXELS, first), "layer4.0", 256), "0 to 255.*256"),
 ]  # fmt: skip
 SEARCH: list[tuple[Call, str]] = [
     (
@@ -262,12 +258,6 @@ def graph_of_class(weights: Tensor = WEIGHTS, label: int = 0) -> AttributionGrap
     )
 
 
-def moved(function: Any) -> Callable[[Task, AttributionGraph], object]:
-    return lambda one, found: function(
-        {("cat", "photo"): one}, {("cat", "photo"): found.circuit(None)}
-    )
-
-
 DOORS: dict[str, Callable[[Task, AttributionGraph], object]] = {
     "curve": lambda one, found: faithfulness_curve(one, found, FEW),
     "circuits": lambda one, found: measure_circuits(one, [found.circuit(None)], FEW),
@@ -275,9 +265,6 @@ DOORS: dict[str, Callable[[Task, AttributionGraph], object]] = {
         one, found.circuit(None), minimality=False
     ),
     "attribution": lambda one, found: check_attribution(one, found, top=1, random=1),
-    "transfer": moved(transfer_circuits),
-    "interchange": moved(interchange),
-    "pixels": lambda one, found: circuit_pixels(one, found.circuit(None)),
 }
 
 
@@ -325,11 +312,6 @@ def test_circuits_move_between_domains_whose_texts_differ() -> None:
     weights = {"photo": WEIGHTS, "sketch": SKETCHED}
     tasks = {("cat", domain): task(weights=own) for domain, own in weights.items()}
     graphs = {("cat", domain): graph_of_class(own) for domain, own in weights.items()}
-    for function in (transfer_circuits, interchange):
-        circuits = {key: one.circuit(None) for key, one in graphs.items()}
-        assert len(function(tasks, circuits)) == 4
-        with pytest.raises(InputError, match="text weights"):
-            function(tasks, {("cat", "photo"): circuits["cat", "sketch"]})
     sketched = graphs["cat", "sketch"]
     own_style = replace(sketched, settings=sketched.settings | {"texts": OWN_STYLE})
     faithfulness_curve(tasks["cat", "photo"], own_style, FEW)

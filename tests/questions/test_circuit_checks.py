@@ -183,16 +183,6 @@ def test_numbers_are_those_of_the_functions(
     assert np.abs(curve.kept).max() > 0.01
     assert curve.own.tolist() == [True, True, False, False]
     assert curve.settings["baseline"] == baseline
-    table = checks.extract_transfer(tmp_path / "t", exchange=False, work=QUIET)[
-        "transfer"
-    ]
-    row = table.query(
-        "`class` == 'cat' and circuit_domain == 'sketch' and image_domain == 'sketch'"
-    ).iloc[0]
-    assert row["empty_metric"] == pytest.approx(direct.empty[0, :2].mean(), rel=1e-6)
-    assert row["other_empty_metric"] == pytest.approx(
-        direct.empty[0, 2:].mean(), rel=1e-6
-    )
     assert (tmp_path / "f" / "baseline_images.json").is_file() == (baseline != "zero")
 
 
@@ -212,10 +202,6 @@ def test_one_site_at_a_time_and_class_by_class(
     assert [curve.settings["sites"] for curve in alone[: len(sites)]] == [
         [site] for site in sites
     ]
-    found = checks.extract_transfer(tmp_path / "t", one_site=True, work=QUIET)
-    assert found["transfer"]["sites"].unique().tolist() == ["all", *sites]
-    assert found["transfer"]["class"].unique().tolist() == list(two)
-    assert len(found["interchange"]) == len(two) * 4
 
 
 def test_other_settings_and_images_are_refused_by_name(
@@ -241,10 +227,6 @@ def test_other_settings_and_images_are_refused_by_name(
                 tmp_path / "f",
                 **asked,
             )
-    with pytest.raises(
-        InputError, match=r"'circuitry faithfulness 4'.*'circuitry transfer 2'"
-    ):
-        checks_of(clip, folder).extract_transfer(tmp_path / "f", work=QUIET)
 
 
 def test_unreadable_classes_are_absent(
@@ -260,22 +242,16 @@ def test_unreadable_classes_are_absent(
         curves = checks.extract_faithfulness(
             tmp_path / "f", rankings=("signed",), **FAST
         )
-    with pytest.warns(UserWarning, match="the file is empty"):
-        tables = checks.extract_transfer(tmp_path / "t", work=QUIET)
-    assert {"cat in sketch", "cat"} <= {
-        line.split(" is left out")[0] for line in caplog.messages
-    }
+    left_out = {line.split(" is left out")[0] for line in caplog.messages}
+    assert {"cat in sketch", "cat in real"} <= left_out
     assert {curve.class_name for curve in curves} == {"axe", "fish"}
     # The first of the empty images was one of the two others of each class.
     assert all((~curve.own).sum() == 1 for curve in curves)
-    assert (
-        set(tables["transfer"]["class"])
-        == set(tables["interchange"]["class"])
-        == {"axe", "fish"}
-    )
     with pytest.raises(InputError, match="the file is empty"):
-        checks.extract_transfer(
-            tmp_path / "strict", work=type(QUIET)(strict=True, progress=False)
+        faithfulness(
+            checks,
+            tmp_path / "strict",
+            work=type(QUIET)(strict=True, progress=False),
         )
     for record in checks.chosen.found_on(("cat", "real")):
         record.path.write_bytes(b"")
@@ -283,13 +259,13 @@ def test_unreadable_classes_are_absent(
         pytest.warns(UserWarning, match="the file is empty"),
         pytest.raises(InputError, match="'cat' in 'real'"),
     ):
-        checks.pixels("cat", "real")
+        checks.found_on("cat", "real")
     only = checks_of(clip, copy, ("cat",))
     with (
         pytest.warns(UserWarning, match="empty"),
         pytest.raises(InputError, match="can be read: look at"),
     ):
-        only.extract_transfer(tmp_path / "y", work=QUIET)
+        faithfulness(only, tmp_path / "y")
 
 
 def test_what_is_asked_is_what_the_circuits_were_found_by(
@@ -402,33 +378,8 @@ def test_circuits_of_features_and_their_error(
         tmp_path / "f", rankings=("signed",), **FAST
     )
     assert not np.array_equal(curve.kept[0, -1], curve.full[0])
-    table = checks.extract_transfer(tmp_path / "t", exchange=False, work=QUIET)[
-        "transfer"
-    ]
-    assert not np.allclose(table["metric"], table["full_metric"], rtol=1e-6)
-    _, maps = checks.pixels("cat", "real", n_images=1)
-    assert not np.array_equal(maps["circuit at all sites"], maps["whole model"])
     whole = replace(checks.circuit(("cat", "real")), keep_error=True)
     curve = measure_circuits(
         checks.task(("cat", "real"), *checks.images_of(("cat", "real"))), [whole]
     )
     assert np.array_equal(curve.kept[0, -1], curve.full[0])
-
-
-def test_pixels_are_shown_as_they_were(clip: Clip, folder: Path) -> None:
-    checks = checks_of(clip, folder, baseline="counterfactual")
-    shown, maps = checks.pixels("cat", "real", n_images=2)
-    path = checks.images.select("cat", "real", None, 0)[2].path
-    assert (
-        np.abs(shown[0].astype(int) - np.asarray(Image.open(path)).astype(int)).max()
-        <= 1
-    )
-    last = clip.encoder.sites[-2]
-    unit = checks.graphs["cat", "real"].kept_units[last][0]
-    assert list(maps) == [
-        "whole model",
-        f"circuit at {last}",
-        "circuit at all sites",
-        f"unit {last}/{unit}",
-    ]
-    assert all(found.shape == (2, 64, 64) and found.any() for found in maps.values())

@@ -33,10 +33,8 @@ from circuitry.data import load_image
 from circuitry.interventions import CheckSettings, FaithfulnessCurve
 from circuitry.models import load_sae
 from circuitry.questions import CausalChecks, extract
-from circuitry.questions.checks import TRANSFER_FORMAT
 from circuitry.runs.arrays import write_arrays
-from circuitry.runs.jobs import JobFolder
-from circuitry.runs.manifest import read_manifest, write_sealed
+from circuitry.runs.manifest import write_sealed
 from circuitry.training import SaeTraining, train_sae_on_images
 from circuitry.training.samples import extract_samples, image_files
 from experiments.drawn import DrawingSettings, write_toy
@@ -118,10 +116,6 @@ def faithfulness(subject: Subject, out: Path) -> object:
     )
 
 
-def transfer(subject: Subject, out: Path) -> object:
-    return checks(subject).extract_transfer(out, exchange=False, work=QUIET)
-
-
 def representations(subject: Subject, out: Path) -> object:
     settings = RepresentationSettings(
         n_images=2, sites=subject.clip.encoder.sites[-1:], n_folds=2
@@ -153,7 +147,6 @@ def drawings(subject: Subject, out: Path) -> object:
 MAKERS = (
     circuits,
     faithfulness,
-    transfer,
     representations,
     features,
     samples,
@@ -245,19 +238,6 @@ def test_a_graph_of_another_search_is_refused(
         else nullcontext()
     ):
         graphs["fish", "real"]
-
-
-def test_tables_of_transfer_are_read_as_they_were_left(
-    subject: Subject, tmp_path: Path
-) -> None:
-    transfer(subject, tmp_path)
-    folder = JobFolder.made(tmp_path, read_manifest(tmp_path, TRANSFER_FORMAT))
-    (table,) = folder.files(("fish",))
-    table.write_bytes(table.read_bytes().replace(b"1", b"2"))
-    with pytest.raises(
-        InputError, match=rf"{table.name} is damaged or was edited.*again"
-    ):
-        folder.files(("fish",))
 
 
 def test_a_folder_is_read_where_it_was_opened(

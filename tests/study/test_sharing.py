@@ -1,11 +1,17 @@
-"""What domains share is read from tables of own parts and of transfer."""
+"""What domains share is read from tables of own parts, and from circuits that are kept in each domain."""
 
 from itertools import product
 
+import numpy as np
 import pandas as pd
 import pytest
+import torch
+from torch import Tensor, nn
 
+from circuitry import AttributionGraph, Circuit, Encoder, Task, class_logit
+from circuitry.encoder import Stage
 from experiments.study import sharing
+from tests.support.work import QUIET
 
 
 def test_own_parts_are_read_across_domains() -> None:
@@ -56,23 +62,52 @@ def test_own_parts_are_read_across_domains() -> None:
     assert values["edges", "sketch"] == pytest.approx(0.2)
 
 
-def test_answers_kept_are_of_classes_that_the_model_knows() -> None:
-    cells = {  # class, circuit's domain, images' domain: right answers of the circuit and of the model
-        ("key", "real", "real"): (0.6, 0.8),
-        ("key", "sketch", "real"): (0.2, 0.8),
-        ("key", "sketch", "sketch"): (0.5, 0.2),  # the model does not know it
-        ("key", "real", "sketch"): (0.5, 0.2),
-        ("car", "real", "real"): (0.5, 0.5),
-        ("car", "sketch", "real"): (0.5, 0.5),
+def encoder() -> Encoder:
+    """Input [B,3,1,1] = units of site `u`; embedding (u0 + u1, u2): class 0 is the first axis, class 1 the second."""
+    stages = (
+        Stage("u", lambda x: x.flatten(1), 1),
+        Stage("embedding", lambda u: torch.stack([u[:, 0] + u[:, 1], u[:, 2]], 1), 1),
+    )
+    return Encoder(nn.Linear(1, 1), stages, (1, 1))
+
+
+def circuit(*units: int) -> Circuit:
+    scores = {"input": np.zeros(3), "u": np.zeros(3), "embedding": np.zeros(2)}
+    kept = {
+        "input": np.array([0]),
+        "u": np.array(units),
+        "embedding": np.array([0, 1]),
     }
-    rows = [(*cell, *right) for cell, right in cells.items()]
-    columns = ["class", "circuit_domain", "image_domain", "accuracy", "full_accuracy"]
+    return AttributionGraph(tuple(scores), scores, {}, 1, kept_units=kept).circuit(None)
+
+
+def task(*pixels: tuple[float, float, float], label: int = 0) -> Task:
+    images: Tensor = torch.tensor(pixels)[:, :, None, None]
+    return Task(encoder(), images, class_logit(torch.eye(2), label), work=QUIET)
+
+
+def test_answers_kept_are_of_classes_that_the_model_knows() -> None:
+    # A cat shows as u0 in photos and as u1 in sketches; u2 speaks for dogs. Of the sketches two of three are right.
+    tasks = {
+        ("cat", "photo"): task((4.0, 0.0, 3.0), (4.0, 0.0, 3.0)),
+        ("cat", "sketch"): task((0.0, 4.0, 3.0), (1.0, 4.0, 0.0), (0.0, 3.0, 4.0)),
+        ("dog", "photo"): task((4.0, 0.0, 3.0), label=1),  # the model does not know it
+    }
+    circuits = {
+        ("cat", "photo"): circuit(0, 2),
+        ("cat", "sketch"): circuit(1, 2),
+        ("dog", "photo"): circuit(2),
+    }
     found = {
         (what, domain): value
-        for what, _, domain, value in sharing.read_transfer(
-            pd.DataFrame(rows, columns=columns)
-        )
+        for what, _, domain, value in sharing.kept_answers(tasks, circuits)
     }
+    # The photos' circuit recognises the second sketch alone, one of the two that the model recognises.
     assert found == pytest.approx(
-        {("kept", "real"): (0.75 + 1) / 2, ("transfer", "real"): (0.25 + 1) / 2}
+        {
+            ("kept", "photo"): 1,
+            ("kept", "sketch"): 1,
+            ("transfer", "photo"): 0,
+            ("transfer", "sketch"): 1 / 2,
+        }
     )

@@ -118,7 +118,9 @@ function asGraphml(seen) {
   ], { type: "application/xml" });
 }
 
-// A circuit as circuit-tracer's page and Neuronpedia open it; circuits/tracer_graph.py writes the same, and says why it is so.
+// A circuit as circuit-tracer's page and Neuronpedia open it. Such a file describes a language model on one prompt: here sites take the place of layers, units are
+// features at the last token of a sentence that names class and domain, and the class is the token that they make likely. The pages read the probability from the label
+// of the output, leave out a feature that is at more than two thirds of the tokens, and place a token by the one before it: so the sentence has several tokens.
 function asTracer(seen, c) {
   const { index, shown, state, names, picture, lesions } = seen;
   const { className } = state, { label } = shown[c];

@@ -1,4 +1,4 @@
-// Images of the class, and one of the reader's: which units fire, and what the model says with and without the circuit.
+// Images of the class: which units fire, and what the model says with and without the circuit. And one of the reader's, explained.
 import { html, percent, useEffect, useMemo, usePromise } from "circuitry/view.js";
 import { load } from "circuitry/data.js";
 import { keyOf, siteAndUnit } from "circuitry/cut.js";
@@ -14,7 +14,7 @@ export function Images({ index, state, set, drawn, setFire, colourOf, names, own
   const there = (index.images ?? []).includes(place);
   const { value, error } = usePromise(() => (there ? Promise.all([load(`images/${place}`), load("pictures")]) : null), [place, there]);
   const [file, { pictures } = {}] = value ?? [];
-  const own = useOwn(index, state, ownFile);
+  const own = useOwn(index, ownFile);
   const rows = file ? [...file.arrays.pictures].map((number, row) => ({ row, picture: pictures[number] })) : [];
   const chosen = rows.find(one => one.picture[0] === state.image);
   const looked = state.image === null ? own : null;
@@ -33,9 +33,9 @@ export function Images({ index, state, set, drawn, setFire, colourOf, names, own
       ${!rows.some(one => one.picture[3] === domain) && html`<p class="hint">none</p>`}</div></div>`)}
       <${OwnImage} own=${own} state=${state} set=${set} setOwn=${setOwn} />
       ${chosen ? html`<${ExportedAnswers} file=${file} row=${chosen.row} index=${index} className=${state.className} />`
-        : looked?.found && html`<${Answers} answers=${looked.found.answers} ablatedTo=${looked.found.baseline} className=${state.className} />`}
-      ${fire && html`<${Fired} fire=${fire} drawn=${drawn} index=${index} state=${state} set=${set} names=${names} />`}</div>
-    ${there && html`<p class="hint">${fire ? "Units that fire on it are ringed; the stronger, the thicker." : "Click an image to see which units fire on it."}</p>`}
+        : looked?.said && html`<div class="said">${looked.said.map(sentence => html`<p>${sentence}</p>`)}</div>`}
+      ${fire && html`<${Fired} fire=${fire} of=${chosen ? ["units of the class fire", "a unit's largest activation"] : ["units have the largest effects on the answer", "the largest effect"]} drawn=${drawn} index=${index} state=${state} set=${set} names=${names} />`}</div>
+    ${there && html`<p class="hint">${fire ? "These units are ringed; the larger the share, the thicker." : "Click an image to see which units fire on it."}</p>`}
   </section>`;
 }
 
@@ -45,13 +45,13 @@ function fired(file, row) {
   return new Map([...units].map((unit, i) => [keyOf(sites[i], unit), fire[row * units.length + i] / STEPS]));
 }
 
-function Fired({ fire, drawn, index, state, set, names }) {
+function Fired({ fire, of: [what, largest], drawn, index, state, set, names }) {
   const here = new Set(drawn.nodes.map(node => node.key)), [there, others] = [true, false].map(is => [...fire].filter(([key]) => here.has(key) === is));
   const shown = [...there, ...others].slice(0, NAMED).map(([key, strength]) => {
     const { site, unit } = siteAndUnit(key);
     return { name: unitName(index, site, unit), strength };
   });
-  return html`<div class="fired"><h4>${fire.size} units of the class fire, ${there.length} of them drawn; shares are of a unit's largest activation</h4><ol>${shown.map(({ name, strength }) => html`<li><button type="button" onClick=${() => set({ selected: name, tab: "unit" })}>${name}</button> ${percent(strength)} <span class="faint">${state.labels[name] ?? names.get(name)?.name ?? ""}</span></li>`)}</ol></div>`;
+  return html`<div class="fired"><h4>${fire.size} ${what}, ${there.length} of them drawn; shares are of ${largest}</h4><ol>${shown.map(({ name, strength }) => html`<li><button type="button" onClick=${() => set({ selected: name, tab: "unit" })}>${name}</button> ${percent(strength)} <span class="faint">${state.labels[name] ?? names.get(name)?.name ?? ""}</span></li>`)}</ol></div>`;
 }
 
 function ExportedAnswers({ file, row, index, className }) {

@@ -1,21 +1,19 @@
-// An image of the reader's: what the server's model makes of it.
-import { html, useEffect, useMemo, useState, usePromise } from "circuitry/view.js";
+// An image of the reader's: why the server's model answers it as it does.
+import { html, useEffect, useMemo, usePromise } from "circuitry/view.js";
 import { isLive, isServed, look } from "circuitry/served.js";
 import { splitName } from "circuitry/names.js";
 import { keyOf } from "circuitry/cut.js";
 
-// The file's address and what was found of it, by the circuit of one of the domains.
-export function useOwn(index, state, file) {
-  const [chosen, setDomain] = useState(null);
-  const domain = state.domains.includes(chosen) ? chosen : state.domains[0];
+// The file's address, and the explanation of the answer.
+export function useOwn(index, file) {
   const address = useMemo(() => (file ? URL.createObjectURL(file) : null), [file]);
   useEffect(() => () => address && URL.revokeObjectURL(address), [address]);
-  const { value, error } = usePromise(() => (file ? look(state.className, domain, file) : null), [address, state.className, domain]);
-  const fire = useMemo(() => (value ? new Map(Object.entries(value.fire).map(([name, share]) => {
+  const { value, error } = usePromise(() => (file ? look(file) : null), [address]);
+  const fire = useMemo(() => (value ? new Map(Object.entries(value.effects).map(([name, share]) => {
     const { site, unit } = splitName(index, name);
     return [keyOf(site, unit), share];
-  })) : null), [value]);
-  return { file, address, domain, setDomain, found: value, fire, error };
+  }).filter(([key]) => key >= 0)) : null), [value]);  // units at sites of the circuits
+  return { file, address, said: value?.said, fire, error };
 }
 
 export function OwnImage({ own, state, set, setOwn }) {
@@ -25,7 +23,6 @@ export function OwnImage({ own, state, set, setOwn }) {
       ${own.file && html`<button type="button" class="pick" aria-pressed=${state.image === null} onClick=${() => set({ image: null })}><span class="thumb"><img src=${own.address} alt=${own.file.name} title=${own.file.name} width="96" height="96" /></span></button>`}
       <label class="give">${own.file ? "another" : "drop one here, or choose"} <input id="own-image" type="file" accept="image/*" onChange=${event => { const [file] = event.target.files; if (file) { set({ image: null }); setOwn(file); } }} /></label>
       ${own.file && html`<button type="button" class="small" aria-label="remove your image" onClick=${() => setOwn(null)}>×</button>`}</div>
-    ${own.file && html`<label>circuit of <select id="own-domain" value=${own.domain} onChange=${event => own.setDomain(event.target.value)}>${state.domains.map(domain => html`<option value=${domain}>${domain}</option>`)}</select></label>`}
     ${own.error && html`<p class="error" role="alert">${own.error.message}</p>`}
-    ${own.file && !own.found && !own.error && html`<p class="hint">The model looks at it.</p>`}</div>`;
+    ${own.file && !own.said && !own.error && html`<p class="hint">The model looks at it.</p>`}</div>`;
 }

@@ -37,5 +37,5 @@ async function found(answer) {
 // The exact joint effect of units on a class, by domain.
 export const measure = async (className, units, by) => found(await ask("effects", { method: "POST", body: JSON.stringify({ className, units, by }) }));
 
-// What the model makes of an image, seen by a circuit.
-export const look = async (className, domain, file) => found(await ask(`image?${new URLSearchParams({ className, domain })}`, { method: "POST", body: file }));
+// Why the model gives its answer to an image.
+export const look = async file => found(await ask("image", { method: "POST", body: file }));

@@ -7,13 +7,11 @@ from .circuit_graphs import circuit_pair as circuit_pair
 from .heatmaps import component_heatmap as component_heatmap
 from .heatmaps import patching_heatmap as patching_heatmap
 from .heatmaps import similarity_heatmap as similarity_heatmap
-from .heatmaps import transfer_beside_similarity as transfer_beside_similarity
 from .lines import attribution_against_patching as attribution_against_patching
 from .lines import cell_curves as cell_curves
 from .lines import faithfulness_curves as faithfulness_curves
 from .lines import lesion_lines as lesion_lines
 from .lines import overlap_over_depth as overlap_over_depth
 from .pictures import explanation_drawing as explanation_drawing
-from .pictures import pixel_maps as pixel_maps
 from .style import Mark as Mark
 from .style import domain_marks as domain_marks

@@ -40,7 +40,6 @@ _PERCENT = {
 def accuracy_bars(
     table: pd.DataFrame,
     *,
-    title: str = "Accuracy by domain",
     marks: Mapping[str, style.Mark] | None = None,
 ) -> go.Figure:
     """Draw the accuracy of every domain as bars: one bar for seen classes, and one for held-out classes.
@@ -71,6 +70,7 @@ def accuracy_bars(
         showgrid=False,
     )
     figure.update_yaxes(**_PERCENT)
+    title = "Accuracy by domain"
     return _finish_accuracies(figure, table, title, figure.add_hline)
 
 

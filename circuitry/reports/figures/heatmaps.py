@@ -71,58 +71,9 @@ def similarity_heatmap(
             texttemplate="%{z:.2f}<br>n = %{text:.0f}",
             selector={"type": "heatmap"},
         )
-    if _has_diagonal(matrix):
+    if np.isfinite(np.diagonal(matrix.to_numpy(dtype=float))).any():
         measure += f"; dotted: {diagonal}"
     return style.lay_out(figure, title=title, subtitle=measure)
-
-
-def transfer_beside_similarity(
-    transfer: pd.DataFrame,
-    similarity: pd.DataFrame,
-    *,
-    measure: str = "faithfulness",
-    similarity_measure: str = "edge Jaccard index",
-    similarity_diagonal: str = "two folds of a domain's images",
-    title: str = "Do circuits transfer between similar domains?",
-    marks: Mapping[str, style.Mark] | None = None,
-) -> go.Figure:
-    """Draw two heat maps side by side: how well circuits work in other domains, and how similar the circuits are.
-
-    Args:
-        transfer: From `transfer_matrix`. Rows are the domains of the circuits, columns the domains of the images.
-        similarity: Matrix of the similarity of circuits from `domain_matrix`, with the same domains.
-        measure: Name of the numbers in ``transfer``.
-        similarity_measure: Name of the numbers in ``similarity``.
-        similarity_diagonal: Meaning of the numbers on the diagonal of ``similarity``.
-
-    Example:
-        >>> names = ["real", "sketch"]
-        >>> transfer = pd.DataFrame([[1.0, 0.2], [0.4, 0.9]], index=names, columns=names)
-        >>> len(transfer_beside_similarity(transfer, transfer).data)
-        2
-    """
-    check_matrix(transfer)
-    check_matrix(similarity)
-    domains = list(transfer.index)
-    panels = (
-        (transfer, measure, "own domain's circuit"),
-        (similarity, similarity_measure, similarity_diagonal),
-    )
-    titles = []
-    for matrix, title_of, diagonal in panels:
-        if _has_diagonal(matrix):
-            title_of += f"<br>{style.faint(f'dotted: {diagonal}')}"
-        titles.append(title_of)
-    height = ROW * max(len(domains), ROWS_AT_LEAST)
-    figure, places = style.small_multiples(
-        titles, columns=2, height=height, horizontal_spacing=0.2
-    )
-    looks = style.marks_for(domains, marks)
-    for (matrix, name, _), place in zip(panels, places, strict=True):
-        # Both panels have the order of the first, so that a pair of domains has the same place in both.
-        ordered = matrix.loc[domains, domains]
-        add_cells(figure, ordered, name, looks, place, WIDTH_OF_CELLS // 2)
-    return style.lay_out(figure, title=title)
 
 
 def component_heatmap(effects: DirectEffects) -> go.Figure:
@@ -214,10 +165,6 @@ def check_matrix(matrix: pd.DataFrame) -> None:
             "The matrix needs the same domains, each once and in the same order, as rows and as columns; "
             f"it has rows {rows} and columns {columns}."
         )
-
-
-def _has_diagonal(matrix: pd.DataFrame) -> bool:
-    return bool(np.isfinite(np.diagonal(matrix.to_numpy(dtype=float))).any())
 
 
 def add_cells(

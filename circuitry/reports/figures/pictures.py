@@ -1,91 +1,20 @@
-"""Figures of images: pixel attributions beside their images, and sheets of images."""
+"""Figures of images: an explained picture, and sheets of images."""
 
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 import plotly.graph_objects as go
-from einops import reduce
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 from circuitry.data.images import open_picture
 from circuitry.interventions.explanation import Explanation
 from circuitry.reports.figures import style
-from circuitry.reports.figures.heatmaps import SIGNED
 from circuitry.runs.arguments import Count, Names
 from circuitry.runs.errors import InputError
 
-IMAGE_SIDE = 112
-"""Largest side of a drawn image in pixels."""
-MAP_SIDE = 32
-"""Largest side of a drawn map in pixels."""
 DARKEST = 0.25
 """Factor of the pixels where a map is zero."""
-
-
-def pixel_maps(
-    images: np.ndarray, maps: Mapping[str, np.ndarray], *, names: Sequence[str]
-) -> go.Figure:
-    """Draw pixel attributions beside their images.
-
-    Each image has a row, and each kind of map has a column. Every map has its own colour scale.
-
-    Args:
-        images: Images as bytes [images, height, width, 3]. They are drawn with at most 112 pixels a side.
-        maps: Pixel attributions of all images [images, height, width], by the title of their column. A map is averaged
-            over square blocks, so that it has at most 32 pixels a side. Without this average, a grid would hide the
-            picture, because the gradients of a network vary with its strides.
-        names: The name of each image.
-
-    Example:
-        >>> pictures = np.zeros((1, 64, 64, 3), np.uint8)
-        >>> drawn = pixel_maps(pictures, {"logit": np.ones((1, 64, 64))}, names=["clock"])
-        >>> [trace.type for trace in drawn.data]
-        ['image', 'heatmap']
-    """
-    fits = (
-        images.ndim == 4
-        and images.shape[3] == 3
-        and images.dtype == np.uint8
-        and len(names) == len(images)
-    )
-    if not fits or any(values.shape != images.shape[:3] for values in maps.values()):
-        shapes = ", ".join(str(list(values.shape)) for values in maps.values())
-        raise InputError(
-            "Pixel maps need images of bytes [images, height, width, 3], a name for each and maps [images, height, "
-            f"width], but images {images.dtype} {list(images.shape)}, {len(names)} names and maps {shapes} were given."
-        )
-    columns = 1 + len(maps)
-    figure, places = style.small_multiples(
-        ["image", *maps] + [""] * columns * (len(images) - 1),
-        columns=columns,
-        height=190,
-        gap=6,
-        row_titles=list(names),
-        horizontal_spacing=0.02,
-    )
-    traces: list[go.Image | go.Heatmap] = []
-    for i, image in enumerate(images):
-        small = _small(image, IMAGE_SIDE).astype(np.uint8)
-        traces.append(go.Image(z=small, hoverinfo="skip"))
-        for values in maps.values():
-            small = _small(values[i], MAP_SIDE)
-            # A few outliers would leave the rest pale.
-            top = float(np.quantile(np.abs(small), 0.995)) or 1.0
-            heat = go.Heatmap(z=small, zmin=-top, zmax=top, colorscale=SIGNED)
-            traces.append(heat.update(showscale=False, hovertemplate=_HOVER))
-    for trace, place in zip(traces, places, strict=True):
-        figure.add_trace(trace, **place)
-        height, width = np.shape(trace.z)[:2]
-        figure.update_xaxes(range=[-0.5, width - 0.5], **place)
-        figure.update_yaxes(range=[height - 0.5, -0.5], **place)
-    style.lay_out(figure, title="Pixels for the class (blue) and against it (orange)")
-    figure.update_layout(margin={"l": 10, "r": 30, "b": 10})
-    figure.update_xaxes(visible=False, constrain="domain")
-    figure.update_yaxes(visible=False, constrain="domain")
-    # Pixels are squares.
-    return figure.for_each_yaxis(lambda axis: axis.update(scaleanchor=axis.anchor))
 
 
 def spotlight(picture: np.ndarray, values: np.ndarray) -> np.ndarray:
@@ -146,22 +75,6 @@ def explanation_drawing(explanation: Explanation) -> go.Figure:
     figure.update_layout(margin={"l": 10, "r": 10, "b": 10})
     figure.update_xaxes(visible=False)
     return figure.update_yaxes(visible=False)
-
-
-_HOVER = "%{z:.2g}<extra></extra>"
-
-
-def _small(picture: np.ndarray, most: int) -> np.ndarray:
-    """Return the means over square blocks of pixels.
-
-    Blocks are as large as needed to leave at most ``most`` pixels a side. Pixels at the end that do not fill a block
-    are left out.
-    """
-    step = math.ceil(max(picture.shape[:2]) / most)
-    height = picture.shape[0] // step * step
-    width = picture.shape[1] // step * step
-    blocks = "(h a) (w b) ... -> h w ..."
-    return reduce(picture[:height, :width], blocks, np.mean, a=step, b=step)
 
 
 TILE = 64

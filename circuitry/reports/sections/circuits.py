@@ -3,7 +3,6 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import pandas as pd
 
 from circuitry.circuits.budgets import describe_budget
@@ -15,7 +14,6 @@ from circuitry.comparison.domain_apart import apart_over_depth, means_without
 from circuitry.comparison.domain_testing import THIS_MODEL
 from circuitry.interventions.scores_beside_effects import (
     AttributionCheck,
-    map_agreement,
 )
 from circuitry.reports.figures.circuit_graphs import circuit_pair
 from circuitry.reports.figures.heatmaps import similarity_heatmap
@@ -23,12 +21,10 @@ from circuitry.reports.figures.lines import (
     attribution_against_patching,
     overlap_over_depth,
 )
-from circuitry.reports.figures.pictures import pixel_maps
 from circuitry.reports.figures.style import (
     MARKS,
     Mark,
     capitalised,
-    faint,
     measure_name,
 )
 from circuitry.reports.page import Finding, Report
@@ -193,35 +189,6 @@ def add_attribution_check(
         check.across_sites(),
         "Can scores of different sites be compared, as a global budget does? Exact effect per score in the random "
         "sample (alike everywhere if so), and where the strongest fifth of its units is, by score and by exact effect.",
-    )
-
-
-def add_pixels(
-    report: Report,
-    images: np.ndarray,
-    maps: Mapping[str, np.ndarray],
-    names: Sequence[str],
-    class_name: str,
-) -> None:
-    """Add the section that shows which pixels raise the metric of the class.
-
-    Args:
-        images: Images as bytes [images, height, width, 3].
-        maps: Pixel attributions [images, height, width] by title. The first map is the whole model's.
-        names: The name of each image.
-    """
-    report.section(f"What do the circuits look at? {class_name}")
-    # Correlations of the other maps with the map of the whole model.
-    agreement = map_agreement(maps)
-    titled = {}
-    for title, values in maps.items():
-        if title in agreement:
-            title += f"<br>{faint(f'r {agreement[title]:+.2f}')}"
-        titled[title] = values
-    report.figure(
-        pixel_maps(images, titled, names=names),
-        "Pixel attributions (captum's integrated gradients from a blank image). Blue: for the class or unit; orange: "
-        "against it; each map has its own scale. r: correlation with the whole model's map.",
     )
 
 

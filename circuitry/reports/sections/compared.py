@@ -220,12 +220,9 @@ def add_matrix(
     figure = draw_matrix(comparison, title=title, marks=marks)
     if top is not None:
         figure.update_traces(zmax=top)
-    if comparison.directions is not None:
-        ends = ("Largest", "smallest")
-    elif comparison.alike:
+    ends = ("Farthest", "nearest")
+    if comparison.alike:
         ends = ("Most similar", "least similar")
-    else:
-        ends = ("Farthest", "nearest")
     over = "classes and sites that count" if comparison.left_out else "classes"
     caption = f"Means over {over}. {_ends(comparison.matrix(), *ends)} {more}"
     report.figure(figure, caption.strip())
@@ -355,18 +352,17 @@ def add_summary(report: Report, comparisons: Sequence[Comparison]) -> None:
 def add_tests(report: Report, comparison: Comparison) -> None:
     """Add the table of tests between domains: does one have a larger mean similarity with the other domains?
 
-    If there are two domains and the comparison has no ``directions``, nothing is added, because both domains have the
-    same mean.
+    If there are two domains, nothing is added, because both domains have the same mean.
 
     Example:
         >>> page = circuitry.reports.Report("Clocks and cups")
         >>> add_tests(page, circuitry.compare_domains(graphs)["node_overlap"])
     """
-    if comparison.directions is None and len(comparison.domains) < 3:
+    if len(comparison.domains) < 3:
         return
     tests = comparison.tests()
     of = "all images"
-    if comparison.has_ratios and comparison.directions is None:
+    if comparison.has_ratios:
         of = f"folds{_images(comparison, 'n_per_fold')}"
     report.table(
         _with_cells(tests, "+.3f", "difference"),

@@ -237,7 +237,7 @@ def _ratio(depths: pd.DataFrame) -> str:
     return f" ({times} times the fall of other classes)"
 
 
-def _left(row: Mapping[Hashable, Any], keep: str, gain: str, of_what: str = "") -> str:
+def _left(row: Mapping[Hashable, Any], keep: str, gain: str) -> str:
     """Return a phrase on the share of right answers that is left after a lesion, such as "keeps 0.25 [0.10, 0.40]".
 
     If the share is above 1, more answers are right after the lesion than before, and the phrase says so.
@@ -245,10 +245,9 @@ def _left(row: Mapping[Hashable, Any], keep: str, gain: str, of_what: str = "") 
     Args:
         row: Row of `_cells`.
         keep, gain: Verbs of the phrase: the first for a share up to 1, the second for a share above 1.
-        of_what: End of the phrase for a share up to 1, such as " of its right answers".
     """
     if row["value"] <= 1:
-        return f"{keep} {row['said']}{of_what}"
+        return f"{keep} {row['said']}"
     return f"{gain} some ({row['said']} times as many right answers as before)"
 
 

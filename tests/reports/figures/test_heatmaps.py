@@ -1,14 +1,11 @@
 """Heatmaps hold the numbers that they are given, and say what does not fit."""
 
 import numpy as np
-import pandas as pd
 
 from circuitry.circuits.component_effects import DirectEffects
 from circuitry.reports.figures import (
     component_heatmap,
-    pixel_maps,
     similarity_heatmap,
-    transfer_beside_similarity,
 )
 from tests.reports.figures.made import MATRIX
 
@@ -49,35 +46,3 @@ def test_component_heatmap_has_a_row_for_each_head_and_a_column_for_each_layer()
         cells.z, [[0.5, 0.3], [-0.2, np.nan], [0.1, np.nan], [1.0, np.nan]]
     )
     assert (cells.zmin, cells.zmax) == (-1, 1)
-
-
-def test_transfer_lies_beside_similarity() -> None:
-    names = ["photo", "sketch"]
-    matrix = pd.DataFrame([[1, 0.2], [0.4, 0.9]], index=names, columns=names)
-    similarity = pd.DataFrame(
-        [[0.5, 0.3], [0.3, float("nan")]], index=names, columns=names
-    ).iloc[::-1, ::-1]
-    figure = transfer_beside_similarity(
-        matrix.rename_axis(index="circuit of", columns="images of"), similarity
-    )
-    left, right = figure.data
-    assert left.z.tolist() == [[1, 0.2], [0.4, 0.9]]
-    assert right.z.tolist()[0] == [0.5, 0.3]  # in the order of the transfer matrix
-    assert (left.xaxis, right.xaxis) == ("x", "x2")
-    assert figure.layout.yaxis.title.text == "circuit of"
-    assert figure.layout.xaxis.title.text == "images of"
-    assert [shape.xref for shape in figure.layout.shapes] == ["x", "x", "x2"]
-
-
-def test_pixel_maps_stand_beside_their_images() -> None:
-    images = np.zeros((2, 224, 100, 3), np.uint8)
-    images[0, :2, :2] = 200
-    values = np.zeros((2, 224, 100))
-    values[1, 7:14, 0:7] = -3
-    figure = pixel_maps(images, {"logit": values}, names=["a", "b"])
-    kinds = [trace.type for trace in figure.data]
-    assert kinds == ["image", "heatmap", "image", "heatmap"]
-    assert np.shape(figure.data[0].z) == (112, 50, 3)
-    assert figure.data[0].z[0][0].tolist() == [200, 200, 200]
-    assert figure.data[3].z[1][0] == -3
-    assert {a.text for a in figure.layout.annotations} == {"image", "logit", "a", "b"}

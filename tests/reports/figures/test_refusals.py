@@ -40,7 +40,6 @@ CASES: list[tuple[Draw, str]] = [
     (lambda: figures.attribution_against_patching(UNITS, ["a", "c"]), "'c' here; available: a, b"),
     (lambda: figures.attribution_against_patching(UNITS.drop(columns="exact"), ["a"]), "points.*exact"),
     (lambda: figures.similarity_heatmap(MATRIX.iloc[::-1], title="", measure=""), "rows sketch, real and columns"),
-    (lambda: figures.pixel_maps(IMAGE[None], {"m": np.zeros((1, 2, 2))}, names=["a"]), r"\[1, 2, 2\]"),
     (lambda: figures.accuracy_bars(accuracy().drop(columns="held_out")), "accuracy.*held_out"),
     (lambda: figures.accuracy_bars(twice(accuracy())), "clipart"),
     (lambda: figures.accuracy_bars(accuracy()[:0]), "accuracy.*no rows"),

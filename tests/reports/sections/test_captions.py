@@ -23,7 +23,6 @@ from circuitry.reports.sections import (
     compared,
     one_circuit,
     own_parts,
-    transfers,
 )
 from tests.circuits.test_graph import small_graph
 from tests.comparison.similarities import similarities
@@ -151,7 +150,7 @@ POINTS = {
     "attributed": [0.0, 1, 2, 3],
 }
 STABLE = [("axe", "real", 4, 10, 0.8, 5, 0.5), ("cat", "real", 4, 10, 0.6, 5, 0.25)]
-PIXELS = {"whole model": np.eye(8)[None], "circuit": 0.7 * np.eye(8)[None] + 0.1}
+
 PAIR = [small_graph(domain=domain).circuit(1) for domain in ("sketch", "real")]
 CURVES = [
     checks.curve(d, k, 0.1, site=site)
@@ -169,13 +168,6 @@ TWO = pd.DataFrame(
         )
     ],
     columns=["domain", "site", "value", "low", "high"],
-)
-MOVED = pd.concat(
-    [
-        checks.transfers("all", 0.0),
-        checks.transfers("a", 0.0),
-        checks.transfers("b", 0.1),
-    ]
 )
 LESIONS, OVERLAPS = (
     table.assign(share=0.02, sites="everywhere")
@@ -217,16 +209,6 @@ SECTIONS: dict[str, Callable[[ReadBack], None]] = {
     "add_selectivity_over_depth": lambda r: causal_curves.add_selectivity_over_depth(
         r, CURVES, checks.MARKS, ["a", "b"]
     ),
-    "add_transfer": lambda r: transfers.add_transfer(
-        r, MOVED, checks.SIMILARITY, checks.MARKS, ["a", "b"]
-    ),
-    "add_interchange": lambda r: transfers.add_interchange(
-        r,
-        checks.transfers("all", 0.0).assign(
-            change=-0.5, random_change=-0.25, accuracy=0.5
-        ),
-        checks.MARKS,
-    ),
     "add_own_parts": lambda r: own_parts.add_own_parts(
         r, own_parts.own_part_tables(LESIONS, OVERLAPS), ["a", "b"]
     ),
@@ -235,9 +217,6 @@ SECTIONS: dict[str, Callable[[ReadBack], None]] = {
         AttributionCheck(pd.DataFrame(POINTS | {"exact": [0.0, 1, 3, 2]})),
         ["a"],
         "cat in real",
-    ),
-    "add_pixels": lambda r: circuits.add_pixels(
-        r, np.zeros((1, 8, 8, 3), np.uint8), PIXELS, ["real 1"], "cat"
     ),
 }
 

@@ -8,13 +8,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from circuitry.comparison.one_site_reading import (
-    OTHER_CIRCUITS,
-    OWN_CIRCUIT,
-    transfer_accuracies,
-)
+from circuitry.comparison.one_site_reading import mean_over_depth
 from circuitry.interventions import FaithfulnessCurve
-from circuitry.interventions.scores_beside_effects import map_agreement
+from circuitry.interventions.curves import areas_by_domain
 from circuitry.reports.figures import domain_marks
 from circuitry.reports.page import Report
 from circuitry.reports.sections.causal_curves import (
@@ -22,8 +18,8 @@ from circuitry.reports.sections.causal_curves import (
     faithfulness_findings,
 )
 from circuitry.reports.sections.findings import UNKNOWN
-from circuitry.reports.sections.transfers import own_circuits_lead, structure_predicts
 from tests.interventions.test_verdicts import curve_by_hand
+from tests.support.circuits import curve_of
 
 DOMAINS = ("clipart", "real", "sketch")
 MARKS = domain_marks(DOMAINS)
@@ -58,68 +54,6 @@ def curves_of(on_others: float) -> list[FaithfulnessCurve]:
         for domain, kept in (("real", 0.75), ("sketch", 0.5))
         for ranking in ("absolute", "signed")
     ]
-
-
-def transfers(sites: str, other: float) -> pd.DataFrame:
-    """Own circuits keep all, others more the nearer the domain."""
-    near = {
-        ("clipart", "real"): 0.9,
-        ("clipart", "sketch"): 0.5,
-        ("real", "sketch"): 0.1,
-    }
-    rows = [
-        {
-            "class": c,
-            "circuit_domain": a,
-            "image_domain": b,
-            "sites": sites,
-            "reason": "",
-            "n_images": 2,
-        }
-        | {
-            "metric": 1.0 if a == b else near[min(a, b), max(a, b)],
-            "full_metric": 1.0,
-            "empty_metric": 0.0,
-        }
-        | {
-            "other_metric": other,
-            "other_full_metric": 0.0,
-            "other_empty_metric": 0.0,
-            "faithfulness": 1.0,
-        }
-        | {
-            "accuracy": 1.0,
-            "full_accuracy": 0.5,
-            "other_accuracy": 0.75,
-            "other_full_accuracy": 0.25,
-        }
-        for c in ("axe", "cat")
-        for a in DOMAINS
-        for b in DOMAINS
-    ]
-    return pd.DataFrame(rows)
-
-
-SIMILARITY = pd.DataFrame(
-    [[1.0, 0.3, 0.2], [0.3, 1.0, 0.1], [0.2, 0.1, 1.0]],
-    index=list(DOMAINS),
-    columns=list(DOMAINS),
-)
-
-
-def test_means_that_reports_show() -> None:
-    accuracies = transfer_accuracies(transfers("all", 0.0))
-    assert accuracies.to_numpy().tolist() == [
-        ["of the class", 1.0, 0.5],
-        ["of other classes", 0.75, 0.25],
-    ]
-    assert (
-        len(transfer_accuracies(transfers("all", 0.0).drop(columns="other_accuracy")))
-        == 1
-    )
-    assert map_agreement({"whole": np.eye(8), "circuit": -np.eye(8)}) == pytest.approx(
-        {"circuit": -1.0}
-    )
 
 
 @pytest.mark.parametrize("others", [True, False])
@@ -203,44 +137,42 @@ def only_own(curve: FaithfulnessCurve) -> FaithfulnessCurve:
     )
 
 
-def test_own_circuits_lead_at_the_sites_where_intervals_do_not_overlap() -> None:
+def test_the_size_that_is_spoken_of() -> None:
+    curve = curve_of(np.ones((4, 2)), (0.001, 0.05, 0.2, 1.0))
+    assert curve.size == 0.05  # a tenth, by ratio, the first among equals
+    assert replace(curve, settings={"size": 0.3}).size == 0.2
+
+
+def test_areas_are_of_their_ranking() -> None:
+    table = areas_by_domain(curves_of(0.2)).set_index(["domain", "measure", "circuit"])
+    # Between a tenth and all: CPR (0.75 + 1) / 2 * 0.9; CMD 0.25 / 2 * 0.9.
+    assert table.loc[("real", "CPR", "kept"), "value"] == pytest.approx(1.75 / 2 * 0.9)
+    assert table.loc[("real", "CMD", "kept"), "value"] == pytest.approx(0.25 / 2 * 0.9)
+    assert set(
+        zip(table.index.get_level_values("measure"), table["ranking"], strict=True)
+    ) == {
+        ("CPR", "signed"),
+        ("CMD", "absolute"),
+    }
+    signed = [curve for curve in curves_of(0.2) if curve.ranking == "signed"]
+    assert set(areas_by_domain(signed)["measure"]) == {"CPR"}
+    assert areas_by_domain([]).empty
+
+
+def test_means_by_site() -> None:
     rows = [
-        *(
-            (OWN_CIRCUIT, "conv", 0.8, 0.7, 0.9),
-            (OTHER_CIRCUITS, "conv", 0.4, 0.3, 0.5),
-        ),
-        *(
-            (OWN_CIRCUIT, "head", 0.6, 0.4, 0.8),
-            (OTHER_CIRCUITS, "head", 0.5, 0.3, 0.7),
-        ),
+        (d, s, c, v)
+        for d, shift in (("a", 0), ("b", 0.2))
+        for s, c, v in (("y", "kept", shift), ("x", "kept", 1))
     ]
-    depth = pd.DataFrame(rows, columns=["domain", "site", "value", "low", "high"])
-    found = own_circuits_lead(depth, "selectivity")
-    assert found is not None
-    assert "selectivity 0.45 against 0.70, mean over 2 sites" in found.claim
-    assert "At 1 of 2 sites" in found.certainty
-    assert "+0.40 at conv and +0.10 at head" in found.certainty
-    head = own_circuits_lead(depth[depth["site"] == "head"], "selectivity")
-    assert head is not None
-    assert UNKNOWN in head.claim
-    assert own_circuits_lead(depth.assign(value=float("nan")), "selectivity") is None
-
-
-def test_structure_predicts_transfer_only_when_corrected_p_says_so() -> None:
-    names = [
-        "sites",
-        *(f"selectivity: {name}" for name in ("rho", "p", "p (Holm)")),
-        "pairs",
+    rows += [
+        ("a", "y", "random", 0.5),
+        ("a", "x", "random", 0.0),
+        ("a", "x", "complement", 9.0),
     ]
-    table = pd.DataFrame(
-        [("conv", 0.9, 0.001, 0.004, 15), ("head", 0.2, 0.5, 0.5, 15)], columns=names
+    means = mean_over_depth(
+        pd.DataFrame(rows, columns=["domain", "sites", "circuit", "value"])
     )
-    found, unclear = (
-        structure_predicts(rows, "selectivity") for rows in (table, table.iloc[1:])
-    )
-    assert found is not None
-    assert unclear is not None
-    assert "selectivity +0.90 at conv, over 15 pairs" in found.claim
-    assert "1 of 2 rows" in found.certainty
-    assert (UNKNOWN in found.claim, UNKNOWN in unclear.claim) == (False, True)
-    assert structure_predicts(table.iloc[:0], "selectivity") is None
+    assert means.index.tolist() == ["y", "x"]  # the order of the table
+    assert means["kept"].tolist() == pytest.approx([0.1, 1])
+    assert means["random"].tolist() == [0.5, 0]
