@@ -5,7 +5,6 @@ from contextlib import ExitStack
 from functools import partial
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from open_clip.modified_resnet import AttentionPool2d
@@ -15,17 +14,15 @@ from torch.nn.functional import linear, normalize
 
 from circuitry import (
     Baseline,
-    Circuit,
     Encoder,
     InputError,
+    Patch,
     Task,
     class_logit,
     load_clip,
 )
-from circuitry.circuits import Scores
-from circuitry.encoder import AnyBaseline
-from circuitry.gates import Edges
-from circuitry.interventions import edited_weights
+from circuitry.gates.patches import PatchValue
+from circuitry.models import edited_weights
 from tests.support.towers import randomise
 from tests.support.work import QUIET
 
@@ -79,16 +76,18 @@ def encoders() -> dict[str, Encoder]:
     return made | {"silu": silu_net()}
 
 
-def task(encoder: Encoder, baseline: AnyBaseline | str = "mean-unit") -> Task:
+def mean_of(encoder: Encoder) -> Baseline:
+    """Return the means by unit over all images that are not unseen."""
     metric = class_logit(torch.eye(64)[:2], 0)
-    return Task(encoder, OWN, metric, baseline=baseline, others=OTHERS, work=QUIET)
+    asked = Task(encoder, OWN, metric, baseline="mean-unit", others=OTHERS, work=QUIET)
+    assert isinstance(asked.baseline, Baseline)
+    return asked.baseline
 
 
-def part(encoder: Encoder, units: Units, edges: Edges | None = None) -> Circuit:
-    counts = encoder.count_units(encoder.sites)
-    scores = {site: np.zeros(n) for site, n in counts.items()}
-    kept = {site: np.array(of_site) for site, of_site in units.items()}
-    return Circuit(Scores(tuple(counts), scores, {}, 12), kept, edges)
+def edited(encoder: Encoder, units: Units, value: PatchValue) -> dict[str, Tensor]:
+    """Return the weights that set some units to a value."""
+    patches = [Patch(site, value, of_site) for site, of_site in units.items()]
+    return edited_weights(encoder, patches, OWN[:4])
 
 
 def run(tower: nn.Module, images: Tensor, sites: Units, change: Change) -> Tensor:
@@ -169,9 +168,7 @@ def ablated(tower: nn.Module, units: Units, means: Mapping[str, Tensor]) -> Tens
 
 def with_vectors(encoder: Encoder, means: Mapping[str, Tensor]) -> Baseline:
     """Return the baseline by its name, in which a head has a mean for each of its dimensions."""
-    baseline = task(encoder).baseline
-    assert isinstance(baseline, Baseline)
-    values = dict(baseline.values)
+    values = dict(mean_of(encoder).values)
     for site, mean in means.items():
         if encoder.kinds[site].is_vector:
             values[site] = values[site].clone()
@@ -189,8 +186,7 @@ def test_edited_weights_give_the_embeddings_of_the_ablation(
     before = {name: value.clone() for name, value in tower.state_dict().items()}
     means = means_of(tower, units)
     expected = ablated(tower, units, means)
-    asked = task(encoder, with_vectors(encoder, means))
-    changed = edited_weights(asked, part(encoder, units))
+    changed = edited(encoder, units, with_vectors(encoder, means))
     with torch.no_grad():
         given = normalize(functional_call(tower, changed, UNSEEN), dim=-1)
         whole = normalize(tower(UNSEEN), dim=-1)
@@ -206,32 +202,29 @@ def test_what_was_no_unit_of_the_part_keeps_its_weights(
     encoders: dict[str, Encoder],
 ) -> None:
     encoder = encoders["rn-tiny"]
-    changed = edited_weights(task(encoder), part(encoder, {"act2": [1, 4]}))
+    changed = edited(encoder, {"act2": [1, 4]}, mean_of(encoder))
     assert changed.keys() == {"bn2.weight", "bn2.bias"}
     for name, value in changed.items():
         differs = value != encoder.tower.state_dict()[name]
         assert set(differs.nonzero().flatten().tolist()) <= {1, 4}
 
 
-@pytest.mark.parametrize("baseline", ["zero", "mean-position", OTHERS[:1]])
-def test_units_are_removed_at_their_means_alone(
-    encoders: dict[str, Encoder], baseline: AnyBaseline | str
+@pytest.mark.parametrize(
+    "patch",
+    [
+        Patch("act2", 0.0, units=[1]),
+        Patch("act2", OTHERS[:1], units=[1]),
+        Patch("act2", Baseline("zero", {}), units=[1], positions=[0]),
+        Patch("act2", Baseline("own", {"act2": torch.zeros(4, 8, 1, 1)}), units=[1]),
+    ],
+    ids=["number", "tensor", "positions", "each image"],
+)
+def test_units_are_written_at_one_baseline_for_all_images(
+    encoders: dict[str, Encoder], patch: Patch
 ) -> None:
-    encoder = encoders["rn-tiny"]
-    asked = task(encoder, baseline)
-    with pytest.raises(
-        InputError, match="baseline 'mean-unit', but the task has"
-    ) as told:
-        edited_weights(asked, part(encoder, {"act2": [1]}))
-    assert repr(asked.baseline.name) in str(told.value)
-
-
-def test_a_circuit_of_edges_is_refused(encoders: dict[str, Encoder]) -> None:
-    encoder, units = encoders["rn-tiny"], {"act1": [1], "act2": [2]}
-    kept = {site: np.array(of_site) for site, of_site in units.items()}
-    edges = Edges(kept, {("act1", "act2"): np.ones((1, 1))})
-    with pytest.raises(InputError, match="has edges: give the circuit of its units"):
-        edited_weights(task(encoder), part(encoder, units, edges))
+    with pytest.raises(InputError, match="'act2', units 1.*give Patch") as told:
+        edited_weights(encoders["rn-tiny"], [patch], OWN)
+    assert "one baseline for all images" in str(told.value)
 
 
 @pytest.mark.parametrize("site", ["ln_pre", "proj", "input"])
@@ -241,6 +234,6 @@ def test_a_site_that_no_weights_write_is_named(
     encoder = encoders["vit-tiny"]
     units = {site: [0], f"{BLOCK}.1.mlp": [7]}
     with pytest.raises(InputError) as told:
-        edited_weights(task(encoder), part(encoder, units))
+        edited(encoder, units, mean_of(encoder))
     assert site in str(told.value)
     assert BLOCK not in str(told.value)
