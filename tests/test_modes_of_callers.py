@@ -23,6 +23,7 @@ from circuitry import (
     CausalChecks,
     Clip,
     DomainFolder,
+    Patch,
     Task,
     left_rule,
     mean_baseline,

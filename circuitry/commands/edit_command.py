@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from circuitry import comparison, data, interventions, models, questions
+from circuitry import comparison, data, models, questions
 from circuitry.circuits.circuit_settings import OwnShare
 from circuitry.data.shared_options import HeldOut
 from circuitry.models.options import ModelOptions, TextsChoice
@@ -59,8 +59,7 @@ def main(config: Config) -> None:
     )
     part = question.find(share=config.share)
     tested = question.tested(part)
-    changed = interventions.edited_weights(question.task, part)
-    clip.save(config.out, changed)
+    clip.without(part, question.task.baseline).save(config.out)
     # What the file holds is what is measured.
     edited = models.load_clip(config.model, config.out, device=config.device)
     table = question.answers(tested, clip, "before").merge(

@@ -26,7 +26,13 @@ from circuitry.bases.sae import SparseAutoencoder
 from circuitry.data.decoding import AsStored, with_decoding
 from circuitry.data.images import Decoding, reason_of
 from circuitry.data.names import in_a_sentence
-from circuitry.encoder.baselines import AnyBaseline, Baseline, as_baseline
+from circuitry.encoder.baselines import (
+    ZERO,
+    AnyBaseline,
+    Baseline,
+    as_baseline,
+    mean_baseline,
+)
 from circuitry.encoder.chain import ModelScale
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
@@ -38,7 +44,7 @@ from circuitry.encoder.tower_identity import (
 )
 from circuitry.encoder.tower_runs import check_modules
 from circuitry.encoder.transformers_towers import pooled_output
-from circuitry.gates.patches import Patch, with_patches
+from circuitry.gates.patches import Patch, mark_kept, with_patches
 from circuitry.models.edits_in_weights import (
     TOLERANCE,
     edited_weights,
@@ -75,12 +81,14 @@ N_NOISE = 4
 
 
 def _no_part(given: Any) -> str | None:
-    """Check an argument of `Clip.without`: return None for circuits of units, otherwise describe the argument."""
+    """Check an argument of `Clip.without`: return None for circuits of units or units by site, else describe it."""
     # `Circuit` is in circuits, above this room, so it cannot be imported here.
     parts = given if isinstance(given, list | tuple) else [given]
     if not parts:
         return "no circuit"
     for part in parts:
+        if isinstance(part, Mapping):
+            continue
         if not hasattr(part, "its_edges"):
             return shown(part)
         if part.edges is not None:
@@ -130,8 +138,10 @@ class Clip:
     def __repr__(self) -> str:
         height, width = self.encoder.image_size
         features = f", features at {', '.join(self.saes)}" if self.saes else ""
+        n_removed = sum(np.size(patch.units) for patch in self.removed)
+        removed = f", {n_removed} units removed" if n_removed else ""
         return (
-            f"Clip({self.name!r}: {len(self.encoder.sites)} sites{features}, {height} x {width} px, "
+            f"Clip({self.name!r}: {len(self.encoder.sites)} sites{features}{removed}, {height} x {width} px, "
             f"on {self.encoder.device})"
         )
 
@@ -266,7 +276,7 @@ class Clip:
         part: Annotated[
             Any,
             Condition(
-                "a Circuit of units, or several",
+                "a Circuit of units, units by site, or several of these",
                 _no_part,
                 "take it from own_part, find_circuit or GraphFolder(path)[class_name, domain].circuit(None)",
             ),
@@ -276,13 +286,15 @@ class Clip:
         """Return the same model after removing a part: its units are always at the baseline. Texts stay as they are.
 
         The result is a model like any other: circuits can be found in it, and it can be compared, evaluated and saved.
-        Its sites and units are those of this model. Functions that take a transformer's residual stream apart refuse
-        it; save it and load the checkpoint for these.
+        Its sites and units are those of this model, or of ``in_components()`` if the part has units of these. Functions
+        that take a transformer's residual stream apart refuse it; save it and load the checkpoint for these.
 
         Args:
-            part: The circuit of units, such as an own part, or several. It was found in this model and in its units.
-            baseline: What the units are set to, one activation for all images (default: zero, if the part was found
-                with the baseline zero). For a part that was found with means, give ``task.baseline``.
+            part: The circuit of units, such as an own part; indices of units by site, such as ``{"act2": [3, 5]}``; or
+                several of these. A circuit was found in this model and in its units.
+            baseline: What the units are set to: images whose mean activations by unit are taken, or a `Baseline` with
+                one activation for all images, such as ``task.baseline`` of the task that found the part, or ``"zero"``
+                (default: zero, if the part was found with the baseline zero).
 
         Raises:
             InputError: for a part of edges, of another model or of other units, and for a baseline that is not known
@@ -290,40 +302,57 @@ class Clip:
 
         Example:
             >>> part = circuitry.own_part(task, share=0.02)
-            >>> removed = clip.in_components().without(part, task.baseline)
+            >>> removed = clip.without(part, images)
             >>> removed.encoder(images).shape == clip.encoder(images).shape
             True
+            >>> dead = clip.without({"layer1.0.act1": [3]}, "zero")
         """
         parts = part if isinstance(part, list | tuple) else [part]
-        own = self.encoder.identity
-        units = dict[str, np.ndarray]()
-        for each in parts:
-            title = f"the circuit of {each.source.title}"
-            made = Identity(each.source.settings)
-            made.check(own, title, "this model", (*OF_TOWER, "stages", "basis"))
-            for site, of_site in each.units.items():
-                if site not in self.encoder.sites:
-                    raise InputError(
-                        f"A part is removed from the units that it was found in, but {title} has some at {site!r}, "
-                        "which is no site of this model: give clip.in_components() where that found it, and the clip "
-                        "itself where not."
-                    )
-                if len(of_site):
-                    units[site] = np.union1d(units.get(site, of_site), of_site)
+        settings = [{} if isinstance(p, Mapping) else p.source.settings for p in parts]
+        by_site = [p if isinstance(p, Mapping) else p.units for p in parts]
+        clip = self
+        if any(site not in self.encoder.sites for units in by_site for site in units):
+            clip = self.in_components()
+        encoder = clip.encoder
+        own = encoder.identity
+        for made in settings:
+            entries = (*OF_TOWER, "stages", "basis")
+            Identity(made).check(own, "the part that is removed", "this model", entries)
+        sizes = encoder.count_units({site for units in by_site for site in units})
+        chosen = dict[str, np.ndarray]()
+        for of_part in by_site:
+            for site, units in of_part.items():
+                kept = np.flatnonzero(mark_kept(units, sizes[site], site))
+                if len(kept):
+                    chosen[site] = np.union1d(chosen.get(site, kept), kept)
+        if not chosen:
+            raise InputError(
+                "A part that is removed has units, but none were given: give a circuit with units, or units by site."
+            )
+        for patch in self.removed:
+            again = np.intersect1d(chosen.get(patch.site, []), patch.units)
+            if len(again):
+                raise InputError(
+                    f"A unit is removed once, but {int(again[0])} at {patch.site!r} is not in this model any more: give "
+                    "all parts together to the whole model, or units that are left."
+                )
         if baseline is None:
-            baseline = parts[0].source.settings.get("baseline", "zero")
+            baseline = settings[0].get("baseline", ZERO.name)
+        if isinstance(baseline, Tensor):
+            baseline = mean_baseline(encoder, baseline, "unit", progress=False)
         values = as_baseline(baseline)
         if not isinstance(values, Baseline) or values.n_images is not None:
             raise InputError(
                 f"A part is removed at one activation for all images, but the baseline {values.name!r} has one for "
-                "every image: give 'zero' or mean_baseline(encoder, images)."
+                "every image: give images whose mean is taken, 'zero' or mean_baseline(encoder, images)."
             )
-        patches = [Patch(site, values, of_site) for site, of_site in units.items()]
+        values.check_made_of(encoder)
+        patches = [Patch(site, values, units) for site, units in chosen.items()]
         return replace(
-            self,
-            encoder=with_patches(self.encoder, patches),
+            clip,
+            encoder=with_patches(encoder, patches),
             removed=(*self.removed, *patches),
-            whole=self.whole or self.encoder,
+            whole=self.whole or encoder,
         )
 
     def save(
@@ -371,7 +400,8 @@ class Clip:
                 images = torch.randn(N_NOISE, 3, *size, generator=generator)
             images = images.to(self.encoder.device, self.encoder.dtype)
             changed = edited_weights(self.whole, self.removed, images)
-            distance = embedding_distance(self.encoder, changed, images)
+            encoder = self.encoder.in_type_of_weights()
+            distance = embedding_distance(encoder, changed, images)
             for name, value in changed.items():
                 state[f"{prefix}.{name}" if prefix else name] = value
         if distance > TOLERANCE:
