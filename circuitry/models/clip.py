@@ -333,8 +333,8 @@ class Clip:
             again = np.intersect1d(chosen.get(patch.site, []), patch.units)
             if len(again):
                 raise InputError(
-                    f"A unit is removed once, but {int(again[0])} at {patch.site!r} is not in this model any more: give "
-                    "all parts together to the whole model, or units that are left."
+                    f"A unit is removed once, but {int(again[0])} at {patch.site!r} is not in this model any more: "
+                    "give all parts together to the whole model, or units that are left."
                 )
         if baseline is None:
             baseline = settings[0].get("baseline", ZERO.name)

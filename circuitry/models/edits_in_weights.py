@@ -3,8 +3,8 @@
 A unit u that always has its mean m is written by other weights. There are two ways; the first that gives the same
 embeddings as the ablation is taken, site by site:
 
-- The batch norm before the units gets the weight 0 and the bias m for u. This needs act(m) = m for what comes after the
-  norm: a ReLU, or a ReLU6 for means of at most 6.
+- The norm before the units gets the weight 0 and the bias m for u. This needs act(m) = m for what comes after the norm:
+  nothing, a ReLU, or a ReLU6 for means of at most 6.
 - The linear layer or 1 x 1 convolution that reads the units reads u no more, and what m would add is added once: to its
   bias, or taken from the running mean of the batch norm after it.
 """
@@ -36,6 +36,9 @@ TOLERANCE = 3e-5
 """Largest distance between embeddings of length 1 by the edited weights and by the ablation."""
 ROUNDING = 2e-6
 """A distance between embeddings that rounding alone may give."""
+
+_KINDS = (nn.BatchNorm2d, nn.LayerNorm, nn.Conv2d, nn.Linear)
+"""Modules whose weights may be changed."""
 
 
 @checked
@@ -90,7 +93,7 @@ def edited_weights(
             change = next(right, None)
             if change is None:
                 raise InputError(
-                    f"Units of {site} cannot be written as weights of this {type(encoder.tower).__name__}: no batch "
+                    f"Units of {site} cannot be written as weights of this {type(encoder.tower).__name__}: no "
                     "norm before them and no linear layer after them does the same. Find the part at other sites "
                     "(sites=), or use the model that clip.without returns in Python."
                 )
@@ -179,7 +182,8 @@ def _candidates(
     before = [*ran[max(place - 1, 0)], *ran[place]] if place else ran[0]
     after = [*ran[place], *(ran[place + 1] if place + 1 < len(ran) else [])]
     for name, module in reversed(before):
-        if isinstance(module, nn.BatchNorm2d) and module.num_features == n_units:
+        is_norm = isinstance(module, nn.BatchNorm2d | nn.LayerNorm)
+        if is_norm and module.weight is not None and len(module.weight) == n_units:
             weight = module.weight.clone()
             bias = module.bias.clone()
             weight[units] = 0
@@ -234,7 +238,7 @@ def _modules_run(encoder: Encoder, images: Tensor) -> list[list[tuple[str, nn.Mo
 
     hooks = list[RemovableHandle]()
     for name, module in encoder.tower.named_modules():
-        if isinstance(module, nn.BatchNorm2d | nn.Conv2d | nn.Linear):
+        if isinstance(module, _KINDS):
             hooks.append(module.register_forward_hook(partial(record, name)))
     of_stages = Ran()
     x = images
