@@ -260,21 +260,23 @@ def with_patches(encoder: Encoder, patches: Sequence[Patch]) -> Encoder:
         # Blocks would be run without the patches.
         stage = replace(stage, block=None)
         if hook is not None:
+            # What is written becomes an entry of the identity of the encoder.
+            made_of = [stage.kind.made_of, hook] if stage.kind.made_of else hook
             stage = replace(
                 stage,
                 run=in_order(stage.run, hook),
                 fast=stage.fast and in_order(stage.fast, hook),
+                units=replace(stage.kind, made_of=made_of),
                 narrow=None,
             )
         stages.append(stage)
-    # The identity of the encoder has a digest of each stage of a chain that is made by hand.
     chain = Chain(
         tuple(stages),
         encoder.image_size,
         grid=encoder.chain.grid,
         scale=encoder.chain.scale,
         lower_precision=encoder.chain.lower_precision,
-        by_hand=True,
+        by_hand=encoder.chain.by_hand,
     )
     return Encoder(
         encoder.tower,
