@@ -3,8 +3,9 @@
 The label of a class is its index among all classes of the data set, even if only some classes are selected.
 """
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ from circuitry.data.file_check import FileCheck, MissingFiles
 from circuitry.data.image_sources import Source, read_source
 from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.runs.arguments import Count, Names, Seed, checked
-from circuitry.runs.errors import number_of
+from circuitry.runs.errors import InputError, number_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,11 +129,7 @@ class DomainFolder:
         self.records = tuple(records)
         check.refuse(f"The lists of images in {self.root} name")
         self.missing = check.missing.count
-        self._groups: dict[tuple[str, str], list[ImageRecord]] = {}
-        for record in self.records:
-            self._groups.setdefault((record.domain, record.class_name), []).append(
-                record
-            )
+        self._groups = _by_domain_and_class(self.records)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -178,6 +175,37 @@ class DomainFolder:
         place = self.classes.index(class_name)
         return (*self.classes[place + 1 :], *self.classes[:place])
 
+    @checked
+    def labelled(self, labels: Mapping[str, str]) -> "DomainFolder":
+        """Return the images that have a label, each in the domain that is named by its label.
+
+        Args:
+            labels: The label of each image by its path below the root, such as a column of a listing (`item_column`).
+                Images without a label are left out.
+
+        Raises:
+            InputError: if none of the images has a label.
+
+        Example:
+            >>> sizes = {record.relative: "small" for record in folder.select("clock", "real")}
+            >>> folder.labelled(sizes).domains
+            ('small',)
+        """
+        records = list[ImageRecord]()
+        for record in self.records:
+            if record.relative in labels:
+                records.append(replace(record, domain=labels[record.relative]))
+        if not records:
+            raise InputError(
+                f"None of the {len(self)} images of {self.root} has a label; the first is {self.records[0].relative}: "
+                "name images by their paths below this folder."
+            )
+        labelled = copy(self)
+        labelled.records = tuple(records)
+        labelled.domains = tuple(dict.fromkeys(record.domain for record in records))
+        labelled._groups = _by_domain_and_class(records)
+        return labelled
+
     def counts(self) -> pd.DataFrame:
         """Return the number of images per domain (rows) and class (columns)."""
         numbers = {
@@ -188,3 +216,12 @@ class DomainFolder:
             numbers, index=pd.Index(self.domains, name="domain"), dtype="int64"
         )
         return table.rename_axis(columns="class")
+
+
+def _by_domain_and_class(
+    records: Sequence[ImageRecord],
+) -> dict[tuple[str, str], list[ImageRecord]]:
+    groups = dict[tuple[str, str], list[ImageRecord]]()
+    for record in records:
+        groups.setdefault((record.domain, record.class_name), []).append(record)
+    return groups
