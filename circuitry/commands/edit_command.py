@@ -23,6 +23,7 @@ from tyro.conf import arg
 
 from circuitry import circuits, comparison, data, models, questions, training
 from circuitry.circuits.circuit_settings import OwnShare
+from circuitry.commands.evaluate_command import worst_and_mean
 from circuitry.data.shared_options import HeldOut
 from circuitry.models.options import ModelOptions, TextsChoice
 from circuitry.runs.errors import InputError
@@ -172,7 +173,9 @@ def print_removed(removed: "models.Clip", part: "Circuit") -> None:
 
 
 def in_short(table: "pd.DataFrame", column: str, value: str) -> "pd.DataFrame":
-    """Return the mean accuracies before and after: of a class and of other classes, or of a style and of all styles.
+    """Return accuracies before and after: of a class and of other classes, or of a style and of all styles.
+
+    The last rows are the worst and the mean of the groups (a class in a domain) that are not the class or style.
 
     Args:
         table: The accuracies before and after, by class and domain.
@@ -186,7 +189,9 @@ def in_short(table: "pd.DataFrame", column: str, value: str) -> "pd.DataFrame":
     if column == "class":
         own = table[is_own].set_index("domain")[columns]
         rest = table[~is_own].groupby("domain", sort=False)[columns].mean()
-        return pd.concat({value: own, "other classes": rest})
-    of_styles = table.groupby("domain", sort=False)[columns].mean()
-    in_style = table[is_own].set_index("class")[columns]
-    return pd.concat({"all classes": of_styles, value: in_style})
+        parts = {value: own, "other classes": rest}
+    else:
+        of_styles = table.groupby("domain", sort=False)[columns].mean()
+        in_style = table[is_own].set_index("class")[columns]
+        parts = {"all classes": of_styles, value: in_style}
+    return pd.concat({**parts, "other groups": worst_and_mean(table[~is_own])})
