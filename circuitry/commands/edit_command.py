@@ -13,18 +13,24 @@ model tells the style and which classes do not need.
     circuitry edit --without-style sketch --model mine.json --checkpoint mine.pt --data pictures --out edited.pt
     circuitry edit --without-style sketch ... --held-out dog horse    # not seen in the style; their pictures only test
     circuitry edit --without-style sketch ... --told folders          # captions of the model name no styles
+
+A style may be any label of the images, which a listing of them has in a column:
+
+    circuitry edit --without-style marked --label pictures.csv mark --told "a picture with a watermark" "a picture" ...
+    circuitry edit --without-style water --label pictures.csv background --told folders --spare gull duck ...
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 from tyro.conf import arg
 
 from circuitry import circuits, comparison, data, models, questions, training
 from circuitry.circuits.circuit_settings import OwnShare
 from circuitry.commands.evaluate_command import worst_and_mean
-from circuitry.data.shared_options import HeldOut
+from circuitry.data.shared_options import HeldOut, option, word_or_column
 from circuitry.models.options import ModelOptions, TextsChoice
 from circuitry.runs.errors import InputError
 
@@ -37,6 +43,11 @@ IN_WEIGHTS = ("zero", "mean-position", "mean-unit")
 """Baselines that weights hold: of means by position, the mean over positions."""
 N_COMPARED = 8
 """Number of images, about, on which the checkpoint is compared with the ablation."""
+
+
+def _told(*words: str) -> str | Sequence[str]:
+    """Return a single word as it is, and several texts together."""
+    return words[0] if len(words) == 1 else words
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +64,19 @@ class Config(ModelOptions):
     out: Path = Path("edited.pt")
     """File of the checkpoint. A table beside it, with the ending .csv, has the accuracies before and after."""
     held_out: HeldOut = ()
-    told: Literal["texts", "folders"] = "texts"
-    """What tells the styles: texts such as "a sketch of a dog", or the mean embeddings of the folders."""
-    texts: TextsChoice = "own-style"
+    label: Annotated[Mapping[str, str] | str, word_or_column("domain")] = "domain"
+    """What a style is: the domain of an image, or a column of a listing of the images, such as the background or
+    whether there is a watermark. Images that the listing does not name are left out."""
+    told: Annotated[
+        str | Sequence[str], option(_told, "{texts,folders} | TEXT", "*")
+    ] = "texts"
+    """What tells the styles: texts such as "a sketch of a dog"; folders, the mean embeddings of the images of each
+    style; or a text for each style, first for the one that is removed."""
+    spare: tuple[str, ...] = ()
+    """Classes that a style's part should not cost (default: all classes)."""
+    texts: TextsChoice = None
+    """Texts of the classes that a style's part should not cost (default: own-style; pooled with a column as --label).
+    """
     share: OwnShare | None = None
     """Share of the units that are removed with a style (default: the smallest share after which pictures of the style
     are called by it no more often than by chance)."""
@@ -136,6 +157,11 @@ def without_style(config: Config) -> "tuple[pd.DataFrame, tuple[str, str]]":
     style = config.without_style or ""
     clip = config.clip(components=True)
     images = config.images()
+    texts = "own-style"
+    if not isinstance(config.label, str):
+        images = images.labelled(config.label)
+        # Labels of a column are no words for a style.
+        texts = "pooled"
     held_out: tuple[str, ...] = ()
     if config.held_out:
         held_out = data.chosen_names(
@@ -147,7 +173,8 @@ def without_style(config: Config) -> "tuple[pd.DataFrame, tuple[str, str]]":
         style,
         held_out,
         config.told,
-        config.texts or "own-style",
+        config.texts or texts,
+        config.spare,
     )
     part = question.find(share=config.share)
     tested = question.tested(part)

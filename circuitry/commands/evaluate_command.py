@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from circuitry import analysis, comparison, models, questions, reports, training
-from circuitry.data import chosen_names, class_key, item_column
-from circuitry.data.shared_options import HeldOut, option
+from circuitry.data import chosen_names, class_key
+from circuitry.data.shared_options import HeldOut, word_or_column
 from circuitry.models import ModelOptions
 from circuitry.runs import Forwards, Plan, PlanSettings, Step, versions
 
@@ -27,15 +27,6 @@ if TYPE_CHECKING:
     from circuitry.reports import Written
 
 
-def _groups(*words: str) -> Mapping[str, str] | str:
-    """Return the value of ``groups`` for the words of a command line."""
-    if words == ("class",):
-        return "class"
-    if len(words) != 2:
-        raise ValueError("expected class, or a listing and its column")
-    return item_column(*words)
-
-
 @dataclass(frozen=True, kw_only=True)
 class Config(PlanSettings, ModelOptions):
     """Settings of the evaluation."""
@@ -43,9 +34,7 @@ class Config(PlanSettings, ModelOptions):
     out: Path = Path("runs/evaluate")
     """Folder of the results: tables and the report."""
     held_out: HeldOut = ()
-    groups: Annotated[
-        Mapping[str, str] | str | None, option(_groups, "class | LISTING COLUMN", "*")
-    ] = None
+    groups: Annotated[Mapping[str, str] | str | None, word_or_column("class")] = None
     """Groups of images, of which the worst and the mean are told: class, each class in each domain; or a listing of the
     images and its column of groups."""
     before: Path | None = None

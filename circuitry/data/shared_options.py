@@ -54,6 +54,28 @@ def option(
     )
 
 
+def word_or_column(word: str) -> Any:
+    """Return an annotation for a setting that is one word, or a column of a listing of images (two words).
+
+    Args:
+        word: The word.
+
+    Example:
+        >>> groups: Annotated[Mapping[str, str] | str | None, word_or_column("class")] = None
+    """
+
+    def parse(*words: str) -> Mapping[str, str] | str:
+        if words == (word,):
+            return word
+        if len(words) != 2:
+            raise ValueError(
+                f"expected {word}, or a listing and its column, but {' '.join(words)} was given"
+            )
+        return data.item_column(*words)
+
+    return option(parse, f"{word} | LISTING COLUMN", "*")
+
+
 Decoding = Annotated[
     Literal["upright", "as-stored"],
     arg(

@@ -139,9 +139,37 @@ def test_folders_tell_a_style_that_the_model_has_no_word_for(
     assert all(name.startswith("visual.") for name in changed)
 
 
+def test_a_style_is_any_label_of_the_pictures(toy: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(toy, tmp_path / "data")
+    rows = list[tuple[str, str]]()
+    for place, record in enumerate(DomainFolder(data).records):
+        rows.append((record.relative, "marked" if place % 2 else "plain"))
+        if place % 2:
+            picture = Image.open(record.path).convert("RGB")
+            picture.paste((255, 0, 0), (0, 0, 30, 30))
+            picture.save(record.path)
+    listing = tmp_path / "pictures.csv"
+    pd.DataFrame(rows, columns=["path", "mark"]).to_csv(listing, index=False)
+    out = tmp_path / "edited.pt"
+    line = ["--model", "rn-tiny", "--data", str(data), "--out", str(out)]
+    line += ["--without-style", "marked", "--label", str(listing), "mark"]
+    line += ["--told", "folders", "--spare", "star", "--share", "0.02"]
+    module = command_module("edit")
+    config, _ = read_line(module.Config, line)
+    module.main(config)
+    table = pd.read_csv(out.with_suffix(".csv"))
+    assert set(table["domain"]) == {"marked", "plain"}
+    # Of 26 pictures of a class with either label 22 find the part.
+    assert set(table["n_images"]) == {4}
+    before = load_clip("rn-tiny").model.state_dict()
+    after = Plain(out).model.state_dict()
+    assert any(not torch.equal(before[name], after[name]) for name in before)
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
+        ("--without-style sketch --label mark", ["domain", "mark"]),
         ("--without-style ink", ["'ink'", "real, sketch"]),
         ("--without-style sketch --held-out dog", ["'dog'", "fish, star"]),
         ("--without-style sketch --domains sketch", ["'sketch'", "of others"]),
