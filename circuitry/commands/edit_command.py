@@ -78,8 +78,8 @@ class Config(ModelOptions):
     """Texts of the classes that a style's part should not cost (default: own-style; pooled with a column as --label).
     """
     share: OwnShare | None = None
-    """Share of the units that are removed with a style (default: the smallest share after which pictures of the style
-    are called by it no more often than by chance)."""
+    """Share of the units that are removed. Default for a class: that of its parts in the folder; for a style: the
+    smallest share after which its pictures are called by it no more often than by chance."""
 
 
 def main(config: Config) -> None:
@@ -122,7 +122,10 @@ def without_class(config: Config, path: Path) -> "tuple[pd.DataFrame, tuple[str,
     for domain in domains:
         if (name, domain) in folder:
             graph = folder[name, domain]
-            parts.append(graph.circuit(None))
+            part = graph.circuit(None)
+            if config.share is not None:
+                part = graph.strongest(config.share, budget="global")
+            parts.append(part)
             used.update(graph.provenance["images"], graph.provenance["others"])
     made = folder.identity
     if made["baseline"] not in IN_WEIGHTS:

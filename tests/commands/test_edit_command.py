@@ -241,6 +241,30 @@ def without_class(toy: Path, parts: Path, out: Path, *words: str) -> pd.DataFram
     return pd.read_csv(out.with_suffix(".csv"))
 
 
+def test_a_smaller_share_of_a_class_is_the_first_units_of_its_part(
+    toy: Path, parts: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "edited.pt"
+    words = ["--domains", "real", "--share", "0.005"]
+    without_class(toy, parts, out, "fish", *words)
+    assert "6 of 1104 units removed" in capsys.readouterr().out
+    graph = GraphFolder(parts)["fish", "real"]
+    every = [(i, s, u) for s in graph.sites for u, i in enumerate(graph.ranked_by[s])]
+    first = sorted(every, key=lambda unit: -unit[0])[:6]
+    units = defaultdict[str, list[int]](list)
+    for _, site, unit in first:
+        assert unit in graph.kept_units[site]
+        units[site].append(unit)
+    read = DomainFolder(toy, domains=("real",))
+    images = [record for name in CLASSES for record in read.select(name, "real", 4)]
+    _, pixels = read_images(load_clip("rn-tiny"), images)
+    expected = load_clip("rn-tiny").without(dict(units), pixels).encoder
+    with torch.no_grad():
+        given = normalize(Plain(out).model.encode_image(pixels), dim=1)
+        wanted = normalize(expected(pixels), dim=1)
+    torch.testing.assert_close(given, wanted, rtol=0, atol=1e-5)
+
+
 @pytest.mark.parametrize("domains", [[], ["real"]], ids=["all", "one"])
 def test_the_part_of_a_class_is_removed_from_the_weights(
     toy: Path,
