@@ -20,7 +20,7 @@ A style may be any label of the images, which a listing of them has in a column:
     circuitry edit --without-style water --label pictures.csv background --told folders --spare gull duck ...
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -64,7 +64,7 @@ class Config(ModelOptions):
     out: Path = Path("edited.pt")
     """File of the checkpoint. A table beside it, with the ending .csv, has the accuracies before and after."""
     held_out: HeldOut = ()
-    label: Annotated[Mapping[str, str] | str, word_or_column("domain")] = "domain"
+    label: Annotated[Sequence[str], word_or_column("domain")] = ("domain",)
     """What a style is: the domain of an image, or a column of a listing of the images, such as the background or
     whether there is a watermark. Images that the listing does not name are left out."""
     told: Annotated[
@@ -161,8 +161,8 @@ def without_style(config: Config) -> "tuple[pd.DataFrame, tuple[str, str]]":
     clip = config.clip(components=True)
     images = config.images()
     texts = "own-style"
-    if not isinstance(config.label, str):
-        images = images.labelled(config.label)
+    if len(config.label) == 2:
+        images = images.labelled(data.item_column(*config.label))
         # Labels of a column are no words for a style.
         texts = "pooled"
     held_out: tuple[str, ...] = ()

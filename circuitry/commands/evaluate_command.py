@@ -10,13 +10,13 @@ and writes a report. If --checkpoint is the folder of a training run, every chec
     circuitry evaluate ... --checkpoint edited.pt --before mine.pt    # groups before and after an edit
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 from circuitry import analysis, comparison, models, questions, reports, training
-from circuitry.data import chosen_names, class_key
+from circuitry.data import chosen_names, class_key, item_column
 from circuitry.data.shared_options import HeldOut, word_or_column
 from circuitry.models import ModelOptions
 from circuitry.runs import Forwards, Plan, PlanSettings, Step, versions
@@ -34,8 +34,8 @@ class Config(PlanSettings, ModelOptions):
     out: Path = Path("runs/evaluate")
     """Folder of the results: tables and the report."""
     held_out: HeldOut = ()
-    groups: Annotated[Mapping[str, str] | str | None, word_or_column("class")] = None
-    """Groups of images, of which the worst and the mean are told: class, each class in each domain; or a listing of the
+    groups: Annotated[Sequence[str], word_or_column("class")] = ()
+    """Groups of images, whose worst and mean are told: class, each class in each domain; or a listing of the
     images and its column of groups."""
     before: Path | None = None
     """Another checkpoint of the model, such as before an edit. The table of groups has the answers of both (groups
@@ -75,12 +75,14 @@ def main(config: Config) -> "Written":
     report.summary([overall, *answer.findings()])
     answer.add_to(report, questions.AnswerContext(images))
     results = {"accuracy": accuracy, "accuracy_by_class": by_class}
-    if config.groups is not None or config.before is not None:
+    if config.groups or config.before is not None:
         before = None
         if config.before is not None:
             earlier = replace(config, checkpoint=config.before, pretrained=None).clip()
             before = training.zero_shot_predictions(earlier, images, held_out)
-        groups = None if isinstance(config.groups, str) else config.groups
+        groups = None
+        if len(config.groups) == 2:
+            groups = item_column(*config.groups)
         of_groups = training.group_accuracy(answers, groups, before)
         results["groups"] = of_groups
         print(of_groups.to_string(index=False))

@@ -55,23 +55,21 @@ def option(
 
 
 def word_or_column(word: str) -> Any:
-    """Return an annotation for a setting that is one word, or a column of a listing of images (two words).
+    """Return an annotation for a setting that is one word, or a listing of images and a column of it (two words).
 
     Args:
         word: The word.
 
     Example:
-        >>> groups: Annotated[Mapping[str, str] | str | None, word_or_column("class")] = None
+        >>> groups: Annotated[Sequence[str], word_or_column("class")] = ("class",)
     """
 
-    def parse(*words: str) -> Mapping[str, str] | str:
-        if words == (word,):
-            return word
-        if len(words) != 2:
+    def parse(*words: str) -> Sequence[str]:
+        if words != (word,) and len(words) != 2:
             raise ValueError(
                 f"expected {word}, or a listing and its column, but {' '.join(words)} was given"
             )
-        return data.item_column(*words)
+        return words
 
     return option(parse, f"{word} | LISTING COLUMN", "*")
 
