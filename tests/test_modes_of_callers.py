@@ -122,13 +122,16 @@ METHODS: dict[str, Callable[[World], Any]] = {
     "edited_weights": lambda w: edited_weights(
         w.in_stream.encoder,
         [Patch(w.in_stream.encoder.sites[2], mean_of(w.in_stream), units=[0, 1])],
-        w.in_stream.images,
+        w.in_stream.encoder.blank(),
     ),
     "Clip.text_weights": lambda w: w.one(Clip).text_weights(
         ["axe", "cat"], cache_dir=w.scratch
     ),
     "explain": lambda w: explain(
         w.one(Clip), w.one(Tensor)[0], ["axe", "cat"], n_units=2
+    ),
+    "Clip.without": lambda w: (
+        w.one(Clip).without({w.one(Clip).encoder.sites[1]: [0]}, w.one(Tensor)).identity
     ),
     "Clip.shown": lambda w: w.one(Clip).shown(w.task.images),
     "Counterfactual": lambda w: Counterfactual(w.one(Tensor)).run(

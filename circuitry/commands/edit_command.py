@@ -197,7 +197,7 @@ def edited(config: Config) -> "models.Clip":
 
 def print_removed(removed: "models.Clip", part: "Circuit") -> None:
     """Print how many units a model lacks. The part is one of those that were removed."""
-    units = sum(len(patch.units) for patch in removed.removed)
+    units = sum(map(len, removed.removed_units.values()))
     n_units = sum(len(scores) for scores in part.source.node_scores.values())
     print(f"{units} of {n_units} units removed")
 

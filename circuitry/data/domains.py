@@ -181,7 +181,7 @@ class DomainFolder:
 
         Args:
             labels: The label of each image by its path below the root, such as a column of a listing (`item_column`).
-                Images without a label are left out.
+                Images without a label, or with an empty one, are left out.
 
         Raises:
             InputError: if none of the images has a label.
@@ -193,8 +193,8 @@ class DomainFolder:
         """
         records = list[ImageRecord]()
         for record in self.records:
-            if record.relative in labels:
-                records.append(replace(record, domain=labels[record.relative]))
+            if label := labels.get(record.relative):
+                records.append(replace(record, domain=label))
         if not records:
             raise InputError(
                 f"None of the {len(self)} images of {self.root} has a label; the first is {self.records[0].relative}: "

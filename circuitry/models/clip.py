@@ -138,7 +138,7 @@ class Clip:
     def __repr__(self) -> str:
         height, width = self.encoder.image_size
         features = f", features at {', '.join(self.saes)}" if self.saes else ""
-        n_removed = sum(np.size(patch.units) for patch in self.removed)
+        n_removed = sum(map(len, self.removed_units.values()))
         removed = f", {n_removed} units removed" if n_removed else ""
         return (
             f"Clip({self.name!r}: {len(self.encoder.sites)} sites{features}{removed}, {height} x {width} px, "
@@ -329,11 +329,11 @@ class Clip:
             raise InputError(
                 "A part that is removed has units, but none were given: give a circuit with units, or units by site."
             )
-        for patch in self.removed:
-            again = np.intersect1d(chosen.get(patch.site, []), patch.units)
+        for site, gone in self.removed_units.items():
+            again = np.intersect1d(chosen.get(site, []), gone)
             if len(again):
                 raise InputError(
-                    f"A unit is removed once, but {int(again[0])} at {patch.site!r} is not in this model any more: "
+                    f"A unit is removed once, but {int(again[0])} at {site!r} is not in this model any more: "
                     "give all parts together to the whole model, or units that are left."
                 )
         if baseline is None:
@@ -354,6 +354,17 @@ class Clip:
             removed=(*self.removed, *patches),
             whole=self.whole or encoder,
         )
+
+    @property
+    def removed_units(self) -> dict[str, np.ndarray]:
+        """Indices of the units that `without` has removed, by site."""
+        units = dict[str, np.ndarray]()
+        for patch in self.removed:
+            places = patch.places("units")
+            assert places is not None
+            before = units.get(patch.site, np.zeros(0, np.int64))
+            units[patch.site] = np.union1d(before, places.indices)
+        return units
 
     def save(
         self,

@@ -182,8 +182,9 @@ def _candidates(
     before = [*ran[max(place - 1, 0)], *ran[place]] if place else ran[0]
     after = [*ran[place], *(ran[place + 1] if place + 1 < len(ran) else [])]
     for name, module in reversed(before):
-        is_norm = isinstance(module, nn.BatchNorm2d | nn.LayerNorm)
-        if is_norm and module.weight is not None and len(module.weight) == n_units:
+        if not isinstance(module, nn.BatchNorm2d | nn.LayerNorm):
+            continue
+        if module.bias is not None and len(module.bias) == n_units:
             weight = module.weight.clone()
             bias = module.bias.clone()
             weight[units] = 0
