@@ -23,6 +23,7 @@ from circuitry import (
     CausalChecks,
     Clip,
     DomainFolder,
+    Patch,
     Task,
     left_rule,
     mean_baseline,
@@ -34,12 +35,11 @@ from circuitry.encoder.modes import own_modes
 from circuitry.gates.fisher import normal_ranks
 from circuitry.interventions import (
     circuit_of,
-    edited_weights,
     explain,
     find_copies,
     lesion,
 )
-from circuitry.models import FolderBaseline
+from circuitry.models import FolderBaseline, edited_weights
 from experiments.representations.embeddings import embed_images, embed_texts
 from experiments.representations.representation_folder import (
     extract_representations,
@@ -120,14 +120,18 @@ METHODS: dict[str, Callable[[World], Any]] = {
     "find_copies": lambda w: find_copies(RECOGNISED, RECOGNISED, share=0.1, most=2),
     "lesion": lambda w: lesion({("a", "x"): RECOGNISED}, {("a", "x"): PART}),
     "edited_weights": lambda w: edited_weights(
-        replace(w.in_stream, baseline=mean_of(w.in_stream)),
-        circuit_of(w.in_stream, {w.in_stream.encoder.sites[2]: [0, 1]}),
+        w.in_stream.encoder,
+        [Patch(w.in_stream.encoder.sites[2], mean_of(w.in_stream), units=[0, 1])],
+        w.in_stream.encoder.blank(),
     ),
     "Clip.text_weights": lambda w: w.one(Clip).text_weights(
         ["axe", "cat"], cache_dir=w.scratch
     ),
     "explain": lambda w: explain(
         w.one(Clip), w.one(Tensor)[0], ["axe", "cat"], n_units=2
+    ),
+    "Clip.without": lambda w: (
+        w.one(Clip).without({w.one(Clip).encoder.sites[1]: [0]}, w.one(Tensor)).identity
     ),
     "Clip.shown": lambda w: w.one(Clip).shown(w.task.images),
     "Counterfactual": lambda w: Counterfactual(w.one(Tensor)).run(

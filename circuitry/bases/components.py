@@ -98,6 +98,9 @@ def in_components(encoder: Encoder, mlps: Mapping[str, Block] | None = None) -> 
         >>> channels.kinds["layer1.0.act1"].name
         'hidden channel'
     """
+    if encoder.carried and encoder.chain.stages == encoder.stages:
+        # Patches are written at its components (`with_patches`), and no coarser chain has them.
+        return encoder
     blocks = encoder.chain.blocks or conv_blocks(encoder.chain.stages)
     if not blocks:
         raise InputError(

@@ -76,7 +76,7 @@ GROWTH = 1.3
 
 @checked
 def own_part(
-    task: Task | Sequence[Task],
+    find: Task | Sequence[Task],
     *,
     spare: Sequence[Task] = (),
     share: OwnShare | None = None,
@@ -85,12 +85,14 @@ def own_part(
     """Find the units that the model needs to recognise a class, and that it does not need for other classes.
 
     Args:
-        task: Images of the class in one style, and as ``others`` images of other classes in the same style; these may
-            have any labels. Give a list of such tasks, one for each style, to find one part for several styles. Units
-            are chosen at the sites of the task; if the task has all sites of its encoder, at its `counted_sites`.
+        find: The task of what is looked for: images of the class in one style, and as ``others`` images of other
+            classes in the same style; these may have any labels. Give a list of such tasks, one for each style, to find
+            one part for several styles. Units are chosen at the sites of the task; if the task has all sites of its
+            encoder, at its `counted_sites`.
         spare: Tasks whose answers are to be spared, in place of the answers to ``others``. Their candidates may be of
-            another kind: for the part of a style, ``task`` has images of the style and the texts of styles, and
-            ``spare`` has tasks of classes. Each task has the same weight. The ``others`` of all tasks are ignored.
+            another kind. For the part of a style, a background or a watermark, ``find`` has images of it and its
+            texts among others, or a direction between two groups of images (`style_means`), and ``spare`` has tasks of
+            the classes that are to stay. Each task has the same weight. The ``others`` of all tasks are ignored.
         share: Share of the units to remove, in (0, 0.2]. Default: the smallest tried share that brings the mean
             probability of the class on these images down to chance level. If no tried share does, the largest one is
             used, and ``made_with`` contains a note.
@@ -120,7 +122,7 @@ def own_part(
         >>> of_cars = circuitry.Task(encoder, others, cars, baseline=task.baseline)
         >>> apart = circuitry.own_part(task, spare=[of_cars], share=0.02)
     """
-    tasks = prepared(task)
+    tasks = prepared(find)
     check_alike(
         tasks,
         "The styles of one own part",

@@ -5,16 +5,19 @@ and writes a report. If --checkpoint is the folder of a training run, every chec
 
     circuitry evaluate --model ViT-B-32 --pretrained openai --data DomainNet
     circuitry evaluate --model RN50 --checkpoint runs/clip --data DomainNet       # each checkpoint of a training
+    circuitry evaluate ... --groups class                       # each class in each domain is a group: worst and mean
+    circuitry evaluate ... --groups pictures.csv background     # groups by a column of a listing of the images
+    circuitry evaluate ... --checkpoint edited.pt --before mine.pt    # groups before and after an edit
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from circuitry import analysis, comparison, models, questions, reports, training
-from circuitry.data import chosen_names, class_key
-from circuitry.data.shared_options import HeldOut
+from circuitry.data import chosen_names, class_key, item_column
+from circuitry.data.shared_options import HeldOut, word_or_column
 from circuitry.models import ModelOptions
 from circuitry.runs import Forwards, Plan, PlanSettings, Step, versions
 
@@ -31,6 +34,12 @@ class Config(PlanSettings, ModelOptions):
     out: Path = Path("runs/evaluate")
     """Folder of the results: tables and the report."""
     held_out: HeldOut = ()
+    groups: Annotated[Sequence[str], word_or_column("class")] = ()
+    """Groups of images, whose worst and mean are told: class, each class in each domain; or a listing of the
+    images and its column of groups."""
+    before: Path | None = None
+    """Another checkpoint of the model, such as before an edit. The table of groups has the answers of both (groups
+    without --groups: class)."""
 
 
 def main(config: Config) -> "Written":
@@ -65,6 +74,21 @@ def main(config: Config) -> "Written":
     answer = analysis.AccuracyAnswer(last, known)
     report.summary([overall, *answer.findings()])
     answer.add_to(report, questions.AnswerContext(images))
+    results = {"accuracy": accuracy, "accuracy_by_class": by_class}
+    if config.groups or config.before is not None:
+        before = None
+        if config.before is not None:
+            earlier = replace(config, checkpoint=config.before, pretrained=None).clip()
+            before = training.zero_shot_predictions(earlier, images, held_out)
+        groups = None
+        if len(config.groups) == 2:
+            groups = item_column(*config.groups)
+        of_groups = training.group_accuracy(answers, groups, before)
+        results["groups"] = of_groups
+        print(of_groups.to_string(index=False))
+        print(worst_and_mean(of_groups).to_string())
+        report.section("Groups")
+        report.table(of_groups, "Right answers by group, the worst first.")
     if len(tables) > 1:
         report.section("Over the checkpoints")
         report.table(accuracy, "Accuracy by domain, of every kept checkpoint.")
@@ -75,12 +99,23 @@ def main(config: Config) -> "Written":
     }
     return reports.write_results(
         report,
-        {"accuracy": accuracy, "accuracy_by_class": by_class},
+        results,
         config.out,
         None,
         provenance,
         listings=reports.listings_of(images),
     )
+
+
+def worst_and_mean(groups: "pd.DataFrame") -> "pd.DataFrame":
+    """Return the accuracy of the worst group, and the mean over groups.
+
+    Args:
+        groups: The accuracies of groups, with the columns right, or before and after.
+    """
+    names = {"min": "worst group", "mean": "mean of groups"}
+    columns = [name for name in ("right", "before", "after") if name in groups]
+    return groups[columns].agg(["min", "mean"]).rename(index=names)
 
 
 def plan(config: Config) -> Plan:

@@ -3,8 +3,9 @@
 The label of a class is its index among all classes of the data set, even if only some classes are selected.
 """
 
-from collections.abc import Sequence, Set
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence, Set
+from copy import copy
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -14,7 +15,7 @@ from circuitry.data.file_check import FileCheck, MissingFiles
 from circuitry.data.image_sources import Source, read_source
 from circuitry.data.names import chosen_names, drawn_by_name
 from circuitry.runs.arguments import Count, Names, Seed, checked
-from circuitry.runs.errors import number_of
+from circuitry.runs.errors import InputError, number_of
 from circuitry.runs.notebooks import Shown
 
 
@@ -131,11 +132,7 @@ class DomainFolder(Shown):
         self.records = tuple(records)
         check.refuse(f"The lists of images in {self.root} name")
         self.missing = check.missing.count
-        self._groups: dict[tuple[str, str], list[ImageRecord]] = {}
-        for record in self.records:
-            self._groups.setdefault((record.domain, record.class_name), []).append(
-                record
-            )
+        self._groups = _by_domain_and_class(self.records)
 
     def __len__(self) -> int:
         return len(self.records)
@@ -185,6 +182,37 @@ class DomainFolder(Shown):
         """Return the `counts`."""
         return self.counts()
 
+    @checked
+    def labelled(self, labels: Mapping[str, str]) -> "DomainFolder":
+        """Return the images that have a label, each in the domain that is named by its label.
+
+        Args:
+            labels: The label of each image by its path below the root, such as a column of a listing (`item_column`).
+                Images without a label, or with an empty one, are left out.
+
+        Raises:
+            InputError: if none of the images has a label.
+
+        Example:
+            >>> sizes = {record.relative: "small" for record in folder.select("clock", "real")}
+            >>> folder.labelled(sizes).domains
+            ('small',)
+        """
+        records = list[ImageRecord]()
+        for record in self.records:
+            if label := labels.get(record.relative):
+                records.append(replace(record, domain=label))
+        if not records:
+            raise InputError(
+                f"None of the {len(self)} images of {self.root} has a label; the first is {self.records[0].relative}: "
+                "name images by their paths below this folder."
+            )
+        labelled = copy(self)
+        labelled.records = tuple(records)
+        labelled.domains = tuple(dict.fromkeys(record.domain for record in records))
+        labelled._groups = _by_domain_and_class(records)
+        return labelled
+
     def counts(self) -> pd.DataFrame:
         """Return the number of images per domain (rows) and class (columns)."""
         numbers = {
@@ -195,3 +223,12 @@ class DomainFolder(Shown):
             numbers, index=pd.Index(self.domains, name="domain"), dtype="int64"
         )
         return table.rename_axis(columns="class")
+
+
+def _by_domain_and_class(
+    records: Sequence[ImageRecord],
+) -> dict[tuple[str, str], list[ImageRecord]]:
+    groups = dict[tuple[str, str], list[ImageRecord]]()
+    for record in records:
+        groups.setdefault((record.domain, record.class_name), []).append(record)
+    return groups

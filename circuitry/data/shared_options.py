@@ -54,6 +54,26 @@ def option(
     )
 
 
+def word_or_column(word: str) -> Any:
+    """Return an annotation for a setting that is one word, or a listing of images and a column of it (two words).
+
+    Args:
+        word: The word.
+
+    Example:
+        >>> groups: Annotated[Sequence[str], word_or_column("class")] = ("class",)
+    """
+
+    def parse(*words: str) -> Sequence[str]:
+        if words != (word,) and len(words) != 2:
+            raise ValueError(
+                f"expected {word}, or a listing and its column, but {' '.join(words)} was given"
+            )
+        return words
+
+    return option(parse, f"{word} | LISTING COLUMN", "*")
+
+
 Decoding = Annotated[
     Literal["upright", "as-stored"],
     arg(

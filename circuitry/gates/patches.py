@@ -8,7 +8,7 @@ from the activation that the site had before any patch was written.
 import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Annotated, Any, Literal, Protocol, runtime_checkable
 
@@ -18,7 +18,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from circuitry.encoder.baselines import Baseline, Counterfactual, check_count
+from circuitry.encoder.chain import Chain
 from circuitry.encoder.encoder import Encoder
+from circuitry.encoder.narrowing import in_order
+from circuitry.encoder.stages import Stage
 from circuitry.runs.arguments import FINITE, checked
 from circuitry.runs.errors import InputError, name_some
 from circuitry.runs.identity import UNKNOWN
@@ -230,7 +233,67 @@ def patched(encoder: Encoder, patches: Patch | Sequence[Patch]) -> Iterator[Enco
         True
     """
     several = [patches] if isinstance(patches, Patch) else patches
-    for a, b in combinations(several, 2):
+    # Each site gets one hook for all its patches, so that each patch is computed from the unpatched activation.
+    with encoder.hooks(fwd_hooks=list(_hooks_of(encoder, several).items())):
+        yield encoder
+
+
+@checked
+def with_patches(encoder: Encoder, patches: Sequence[Patch]) -> Encoder:
+    """Return an encoder whose stages write some patches, so that they act in every run for good.
+
+    The sites and their units are those of the given encoder. The tower's modules do not write the patches, so functions
+    that take the tower apart, such as `ResidualStream`, refuse the new encoder.
+
+    Raises:
+        InputError: as for `patched`.
+
+    Example:
+        >>> dead = with_patches(encoder, [Patch("layer4.0", 0.0, units=3)])
+        >>> float(dead(images, stop="layer4.0")[:, 3].abs().max())
+        0.0
+    """
+    hooks = _hooks_of(encoder, patches)
+    stages = list[Stage]()
+    for stage in encoder.stages:
+        hook = hooks.get(stage.site)
+        # Blocks would be run without the patches.
+        stage = replace(stage, block=None)
+        if hook is not None:
+            # What is written becomes an entry of the identity of the encoder.
+            made_of = [stage.kind.made_of, hook] if stage.kind.made_of else hook
+            stage = replace(
+                stage,
+                run=in_order(stage.run, hook),
+                fast=stage.fast and in_order(stage.fast, hook),
+                units=replace(stage.kind, made_of=made_of),
+                narrow=None,
+            )
+        stages.append(stage)
+    chain = Chain(
+        tuple(stages),
+        encoder.image_size,
+        grid=encoder.chain.grid,
+        scale=encoder.chain.scale,
+        lower_precision=encoder.chain.lower_precision,
+        by_hand=encoder.chain.by_hand,
+    )
+    return Encoder(
+        encoder.tower,
+        chain.stages,
+        chain.image_size,
+        points=encoder.points,
+        chain=chain,
+    )
+
+
+def _hooks_of(encoder: Encoder, patches: Sequence[Patch]) -> "dict[str, _Hook]":
+    """Return a hook for each site, which writes all patches of the site.
+
+    Raises:
+        InputError: if a site is unknown, or if two patches write the same unit at the same position.
+    """
+    for a, b in combinations(patches, 2):
         if a.site != b.site:
             continue
         same_units = _meet(a.places("units"), b.places("units"))
@@ -242,12 +305,9 @@ def patched(encoder: Encoder, patches: Patch | Sequence[Patch]) -> Iterator[Enco
                 "separate their units or positions, or make them one."
             )
     by_site: dict[str, list[_Write]] = {}
-    for patch in several:
+    for patch in patches:
         by_site.setdefault(patch.site, []).append(_Write(encoder, patch))
-    # Each site gets one hook for all its patches, so that each patch is computed from the unpatched activation.
-    hooks = [(site, _Hook(writes)) for site, writes in by_site.items()]
-    with encoder.hooks(fwd_hooks=hooks):
-        yield encoder
+    return {site: _Hook(writes) for site, writes in by_site.items()}
 
 
 class _Write:
@@ -322,7 +382,7 @@ class _Hook:
         identities = [write.patch.identity for write in self.writes]
         return UNKNOWN if UNKNOWN in identities else digest(identities)
 
-    def __call__(self, activation: Tensor, hook: object) -> Tensor:
+    def __call__(self, activation: Tensor, hook: object = None) -> Tensor:
         patched = activation
         for write in self.writes:
             value = write.written(activation)

@@ -3,7 +3,6 @@ from .copies import find_copies as find_copies
 from .curves import FaithfulnessCurve as FaithfulnessCurve
 from .curves import curves_by_domain as curves_by_domain
 from .curves import pool_curves as pool_curves
-from .edits_in_weights import edited_weights as edited_weights
 from .explaining import explain as explain
 from .explanation import Explanation as Explanation
 from .faithfulness import faithfulness_curve as faithfulness_curve

@@ -5,6 +5,7 @@ from .classifier import probe_accuracy as probe_accuracy
 from .classifier import read_outputs as read_outputs
 from .classifier_nets import load_classifier as load_classifier
 from .clip import Clip as Clip
+from .edits_in_weights import edited_weights as edited_weights
 from .folder_baselines import FolderBaseline as FolderBaseline
 from .folder_work import FolderWork as FolderWork
 from .image_pass import activations as activations

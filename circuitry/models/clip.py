@@ -1,12 +1,13 @@
 """A model of images and texts: its image encoder, the text weights of classes, and its preprocessing."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from itertools import compress
 from pathlib import Path
-from typing import Any, ClassVar, NoReturn
+from typing import Annotated, Any, ClassVar, NoReturn
 
 import numpy as np
 import open_clip
@@ -25,6 +26,13 @@ from circuitry.bases.sae import SparseAutoencoder
 from circuitry.data.decoding import AsStored, with_decoding
 from circuitry.data.images import Decoding, reason_of
 from circuitry.data.names import in_a_sentence
+from circuitry.encoder.baselines import (
+    ZERO,
+    AnyBaseline,
+    Baseline,
+    as_baseline,
+    mean_baseline,
+)
 from circuitry.encoder.chain import ModelScale
 from circuitry.encoder.encoder import Encoder
 from circuitry.encoder.modes import own_modes
@@ -36,19 +44,27 @@ from circuitry.encoder.tower_identity import (
 )
 from circuitry.encoder.tower_runs import check_modules
 from circuitry.encoder.transformers_towers import pooled_output
+from circuitry.gates.patches import Patch, mark_kept, with_patches
+from circuitry.models.edits_in_weights import (
+    TOLERANCE,
+    edited_weights,
+    embedding_distance,
+)
 from circuitry.models.prompt_tokens import (
     absent_tokens,
     check_known_words,
     prompt_tokens,
 )
 from circuitry.models.prompts import Template, as_patterns, default_templates
-from circuitry.runs.arguments import Names, checked
+from circuitry.runs.arguments import Condition, Names, checked
 from circuitry.runs.arrays import cached_arrays
-from circuitry.runs.errors import InputError
+from circuitry.runs.errors import InputError, shown
 from circuitry.runs.files import whole_file
-from circuitry.runs.identity import Identity
+from circuitry.runs.identity import OF_TOWER, Identity
 from circuitry.runs.progress import BRIEF, Bar
 from circuitry.runs.provenance import digest, weights_digest
+
+log = logging.getLogger(__name__)
 
 TEXT_FORMAT = "circuitry text weights 1"
 PROMPTS = 256
@@ -59,6 +75,25 @@ LARGE_PICTURE = 807, 1203
 """Height and width of the largest of the noise pictures whose tensors identify the preprocessing."""
 _OF_IMAGES = ("visual.", "vision_model.", "visual_projection.")
 """Prefixes of names of modules in open_clip and transformers through which only images pass, and no texts."""
+
+N_NOISE = 4
+"""Number of noise images on which a checkpoint is compared with the model after removing a part."""
+
+
+def _no_part(given: Any) -> str | None:
+    """Check an argument of `Clip.without`: return None for circuits of units or units by site, else describe it."""
+    # `Circuit` is in circuits, above this room, so it cannot be imported here.
+    parts = given if isinstance(given, list | tuple) else [given]
+    if not parts:
+        return "no circuit"
+    for part in parts:
+        if isinstance(part, Mapping):
+            continue
+        if not hasattr(part, "its_edges"):
+            return shown(part)
+        if part.edges is not None:
+            return "a circuit of edges"
+    return None
 
 
 @checked
@@ -95,12 +130,18 @@ class Clip:
     """The model's own configuration: all settings, besides the weights, that change an embedding."""
     fitted_on: frozenset[str] = frozenset()
     """`pixel_digests` of the images that a `linear_probe` was fitted on. `read_images` refuses these images."""
+    removed: tuple[Patch, ...] = ()
+    """What `without` has set to the baseline. `save` writes it into the weights."""
+    whole: Encoder | None = None
+    """Encoder of the model before `without`; None if nothing was removed."""
 
     def __repr__(self) -> str:
         height, width = self.encoder.image_size
         features = f", features at {', '.join(self.saes)}" if self.saes else ""
+        n_removed = sum(map(len, self.removed_units.values()))
+        removed = f", {n_removed} units removed" if n_removed else ""
         return (
-            f"Clip({self.name!r}: {len(self.encoder.sites)} sites{features}, {height} x {width} px, "
+            f"Clip({self.name!r}: {len(self.encoder.sites)} sites{features}{removed}, {height} x {width} px, "
             f"on {self.encoder.device})"
         )
 
@@ -229,22 +270,128 @@ class Clip:
         """
         return replace(self, encoder=in_components(self.encoder))
 
+    @checked
+    def without(
+        self,
+        part: Annotated[
+            Any,
+            Condition(
+                "a Circuit of units, units by site, or several of these",
+                _no_part,
+                "take it from own_part, find_circuit or GraphFolder(path)[class_name, domain].circuit(None)",
+            ),
+        ],
+        baseline: AnyBaseline | None = None,
+    ) -> "Clip":
+        """Return the same model after removing a part: its units are always at the baseline. Texts stay as they are.
+
+        The result is a model like any other: circuits can be found in it, and it can be compared, evaluated and saved.
+        Its sites and units are those of this model, or of ``in_components()`` if the part has units of these. Functions
+        that take a transformer's residual stream apart refuse it; save it and load the checkpoint for these.
+
+        Args:
+            part: The circuit of units, such as an own part; indices of units by site, such as ``{"act2": [3, 5]}``; or
+                several of these. A circuit was found in this model and in its units.
+            baseline: What the units are set to: images whose mean activations by unit are taken, or a `Baseline` with
+                one activation for all images, such as ``task.baseline`` of the task that found the part, or ``"zero"``
+                (default: zero, if the part was found with the baseline zero).
+
+        Raises:
+            InputError: for a part of edges, of another model or of other units, and for a baseline that is not known
+                or that differs between images.
+
+        Example:
+            >>> part = circuitry.own_part(task, share=0.02)
+            >>> removed = clip.without(part, images)
+            >>> removed.encoder(images).shape == clip.encoder(images).shape
+            True
+            >>> dead = clip.without({"layer1.0.act1": [3]}, "zero")
+        """
+        parts = part if isinstance(part, list | tuple) else [part]
+        settings = [{} if isinstance(p, Mapping) else p.source.settings for p in parts]
+        by_site = [p if isinstance(p, Mapping) else p.units for p in parts]
+        clip = self
+        if any(site not in self.encoder.sites for units in by_site for site in units):
+            clip = self.in_components()
+        encoder = clip.encoder
+        own = encoder.identity
+        for made in settings:
+            entries = (*OF_TOWER, "stages", "basis")
+            Identity(made).check(own, "the part that is removed", "this model", entries)
+        sizes = encoder.count_units({site for units in by_site for site in units})
+        chosen = dict[str, np.ndarray]()
+        for of_part in by_site:
+            for site, units in of_part.items():
+                kept = np.flatnonzero(mark_kept(units, sizes[site], site))
+                if len(kept):
+                    chosen[site] = np.union1d(chosen.get(site, kept), kept)
+        if not chosen:
+            raise InputError(
+                "A part that is removed has units, but none were given: give a circuit with units, or units by site."
+            )
+        for site, gone in self.removed_units.items():
+            again = np.intersect1d(chosen.get(site, []), gone)
+            if len(again):
+                raise InputError(
+                    f"A unit is removed once, but {int(again[0])} at {site!r} is not in this model any more: "
+                    "give all parts together to the whole model, or units that are left."
+                )
+        if baseline is None:
+            baseline = settings[0].get("baseline", ZERO.name)
+        if isinstance(baseline, Tensor):
+            baseline = mean_baseline(encoder, baseline, "unit", progress=False)
+        values = as_baseline(baseline)
+        if not isinstance(values, Baseline) or values.n_images is not None:
+            raise InputError(
+                f"A part is removed at one activation for all images, but the baseline {values.name!r} has one for "
+                "every image: give images whose mean is taken, 'zero' or mean_baseline(encoder, images)."
+            )
+        values.check_made_of(encoder)
+        patches = [Patch(site, values, units) for site, units in chosen.items()]
+        return replace(
+            clip,
+            encoder=with_patches(encoder, patches),
+            removed=(*self.removed, *patches),
+            whole=self.whole or encoder,
+        )
+
+    @property
+    def removed_units(self) -> dict[str, np.ndarray]:
+        """Indices of the units that `without` has removed, by site."""
+        units = dict[str, np.ndarray]()
+        for patch in self.removed:
+            places = patch.places("units")
+            assert places is not None
+            before = units.get(patch.site, np.zeros(0, np.int64))
+            units[patch.site] = np.union1d(before, places.indices)
+        return units
+
     def save(
         self,
         path: str | os.PathLike[str],
-        changed: Mapping[str, Tensor] | None = None,
-    ) -> None:
+        images: Float[Tensor, "batch 3 h w"] | None = None,
+    ) -> float:
         """Write a checkpoint of the model's weights, which open_clip and `load_clip` load.
+
+        What `without` has removed is written into the weights; see `edited_weights`. Means over positions and images
+        (``mean-unit``), and zero, are written exactly. Weights cannot hold a mean for each position: then the mean over
+        positions is written, and a warning says how far the answers are off.
 
         Args:
             path: The file, which is written whole or not at all.
-            changed: New values for weights of the image tower, by their names in the tower; see `edited_weights`.
+            images: A few images on which the checkpoint is compared with the model after `without` (default: noise).
+
+        Returns:
+            The largest distance between embeddings of length 1 by the model and by the checkpoint: 0 for the same
+            answers, at most 2.
 
         Raises:
-            InputError: if the image tower is no module of the model.
+            InputError: if the image tower is no module of the model, or if units that were removed cannot be written
+                as weights.
 
         Example:
             >>> clip.save("copy.pt")
+            0.0
             >>> circuitry.load_clip("rn-tiny", checkpoint="copy.pt").name
             'rn-tiny'
         """
@@ -256,10 +403,28 @@ class Clip:
                 "those of the tower by torch.save."
             )
         state = dict(self.model.state_dict())
-        for name, value in (changed or {}).items():
-            state[f"{prefix}.{name}" if prefix else name] = value
+        distance = 0.0
+        if self.whole is not None:
+            if images is None:
+                generator = torch.Generator().manual_seed(0)
+                size = self.encoder.image_size
+                images = torch.randn(N_NOISE, 3, *size, generator=generator)
+            images = images.to(self.encoder.device, self.encoder.dtype)
+            changed = edited_weights(self.whole, self.removed, images)
+            encoder = self.encoder.in_type_of_weights()
+            distance = embedding_distance(encoder, changed, images)
+            for name, value in changed.items():
+                state[f"{prefix}.{name}" if prefix else name] = value
+        if distance > TOLERANCE:
+            log.warning(
+                "The checkpoint answers in another way than the model after removing the part: embeddings of length 1 "
+                "differ by up to %.3f, because weights hold one mean of a unit for all positions. A part that is "
+                "removed at means by unit (the baseline 'mean-unit') gives the same answers.",
+                distance,
+            )
         with whole_file(Path(path)) as temporary:
             torch.save({"state_dict": state}, temporary)
+        return distance
 
     def in_precision(self, name: str) -> "Clip":
         """Return the same model, whose image tower runs in another precision; see `Encoder.in_precision`.

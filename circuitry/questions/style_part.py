@@ -3,13 +3,15 @@
 A CLIP that has seen a style with some classes alone may answer these classes to any picture of the style. The units
 that tell the style from other styles are found as the own part of a class is (`own_part`), with two changes: what is
 lost is the style's log-odds among the styles, and what is spared are the answers to classes in all styles.
+
+A style is any label of images beside their class: `DomainFolder.labelled` puts a column of a listing in the place of
+the domains, such as the background, or whether a picture has a watermark.
 """
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import chain, groupby
-from typing import Annotated
 
 import pandas as pd
 import torch
@@ -21,13 +23,14 @@ from circuitry.circuits.circuit_settings import OwnShare
 from circuitry.circuits.graph import PIXELS, Circuit
 from circuitry.circuits.own_part_of_class import own_part
 from circuitry.data.domains import DomainFolder, ImageRecord
+from circuitry.data.names import chosen_names
 from circuitry.encoder.metrics import class_logit
 from circuitry.encoder.task import Task
 from circuitry.encoder.tensor_batches import pixel_digests
 from circuitry.models.clip import Clip
 from circuitry.models.image_pass import read_images
 from circuitry.models.prompts import Template, templates_of
-from circuitry.runs.arguments import Count, Names, checked, one_of
+from circuitry.runs.arguments import Count, Names, checked
 from circuitry.runs.errors import InputError
 from circuitry.runs.workers import Work
 
@@ -69,6 +72,8 @@ class StylePart:
     """Further images of a class in a style whose answers are spared."""
     n_mean: Count = 10
     """Further images of a class in a style, for the means to which units are ablated."""
+    spare: Names = ()
+    """Classes whose answers are spared in all styles (default: all classes)."""
 
     @classmethod
     def of_folder(
@@ -77,18 +82,22 @@ class StylePart:
         images: DomainFolder,
         style: str,
         held_out: tuple[str, ...] = (),
-        told: Annotated[str, one_of("texts", "folders")] = "texts",
+        told: str | Sequence[str] = "texts",
         texts: str | Sequence[Template] = "pooled",
+        spare: Names = (),
     ) -> "StylePart":
         """Return the question with the weights of styles and classes that texts or folders give.
 
         Args:
             told: ``"texts"``: styles are told by texts that name them (`style_texts`). ``"folders"``: by the mean
-                embeddings of some of their images (`style_means`).
+                embeddings of some of their images (`style_means`), which for two styles is the direction between them.
+                Otherwise a text for each style, first that of the style, then of the others in the order of the folder.
             texts: Class texts: ``"pooled"``, ``"own-style"`` (in the words of all styles) or templates.
+            spare: Classes whose answers are spared (default: all).
 
         Raises:
-            InputError: if folders are to tell styles, and a style has too few images.
+            InputError: if folders are to tell styles, and a style has too few images; and for another number of texts
+                than there are styles.
         """
         templates = dict.fromkeys(
             chain.from_iterable(templates_of(texts, name) for name in images.domains)
@@ -96,9 +105,21 @@ class StylePart:
         weights = clip.text_weights(
             images.classes, templates=list(templates), progress=False
         )
-        question = cls(clip, images, style, None, weights, held_out)
+        question = cls(clip, images, style, None, weights, held_out, spare=tuple(spare))
         if told == "texts":
             return question
+        if told != "folders":
+            of_styles = [told] if isinstance(told, str) else told
+            if len(of_styles) != len(images.domains):
+                raise InputError(
+                    f"A text for each of the styles {', '.join(images.domains)} tells them, first for {style}, but "
+                    f"{', '.join(map(repr, of_styles))} was given: give {len(images.domains)} texts, or texts or "
+                    "folders."
+                )
+            rows = clip.text_weights(of_styles, templates=["{}"], progress=False)
+            order = [style, *(name for name in images.domains if name != style)]
+            places = [order.index(name) for name in images.domains]
+            return replace(question, style_weights=rows[places])
         before = question.n_find + question.n_spare
         records, read = read_images(clip, question.records(before, question.n_mean))
         seen = {record.domain for record in records}
@@ -125,6 +146,7 @@ class StylePart:
                 f"Expected a direction for each of the {len(domains)} styles, but {len(given)} were given: make them "
                 "with style_texts or style_means."
             )
+        chosen_names("class", self.spare or None, self.images.classes)
         if not set(self.images.classes) - set(self.held_out):
             raise InputError(
                 f"All classes ({', '.join(self.images.classes)}) are held out of {self.style}, so no image can find "
@@ -207,6 +229,8 @@ class StylePart:
             for label, name in enumerate(self.images.classes):
                 if style == self.style and name in self.held_out:
                     continue
+                if self.spare and name not in self.spare:
+                    continue
                 records = self.images.select(name, style)[self.n_find :][: self.n_spare]
                 images = self._read(records)
                 if len(images) == 0:
@@ -239,8 +263,8 @@ class StylePart:
             )
         if not self.spared:
             raise InputError(
-                "The model recognises no class in any style, so there is no answer to spare: give class texts that "
-                "fit the model."
+                "The model recognises no class that is to be spared in any style, so there is no answer to spare: give "
+                "class texts that fit the model, or other classes."
             )
         task = self.asked(self.directions, row, images)
         return own_part(task, spare=self.spared, share=share)

@@ -8,6 +8,7 @@ from .accuracy import OWN_STYLE as OWN_STYLE
 from .accuracy import SUPERVISED as SUPERVISED
 from .accuracy import accuracy_kinds as accuracy_kinds
 from .accuracy import class_accuracy as class_accuracy
+from .accuracy import group_accuracy as group_accuracy
 from .accuracy import tidy_accuracy as tidy_accuracy
 from .accuracy import write_predictions as write_predictions
 from .clip_training import available_device as available_device

@@ -10,7 +10,8 @@ mean over images was subtracted from the scores of each class), and the harmonic
 held-out classes (Xian et al. 2017, arXiv 1703.04394).
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Annotated
 
@@ -21,7 +22,7 @@ from sklearn.metrics import f1_score
 from circuitry.comparison.table import with_columns
 from circuitry.runs.arguments import Names, checked
 from circuitry.runs.arrays import read_arrays, write_arrays
-from circuitry.runs.errors import InputError, naming_damage, unknown_name
+from circuitry.runs.errors import InputError, name_some, naming_damage, unknown_name
 from circuitry.runs.manifest import read_listing
 
 _FORMAT = "circuitry predictions 1"
@@ -333,6 +334,59 @@ def class_accuracy(predictions: PredictionTable) -> pd.DataFrame:
         .agg(["mean", "size"])
     )
     return right.set_axis(["right", "n_images"], axis=1).reset_index()
+
+
+@checked
+def group_accuracy(
+    predictions: PredictionTable,
+    groups: Mapping[str, object] | None = None,
+    before: PredictionTable | None = None,
+) -> pd.DataFrame:
+    """Return the share of images of each group that the classifier `CLASSIFIER` classifies correctly, the worst first.
+
+    Args:
+        predictions: The table of `predictions`.
+        groups: The group of each image by its path, such as a column of a listing (`item_column`). Default: the class
+            and the domain of the image.
+        before: Predictions for the same images by the model before an edit, or by any other model.
+
+    Returns:
+        Columns group, n_images and right; with ``before``, columns before and after in place of right.
+
+    Raises:
+        InputError: for a group that has no image among the predictions, and for an image that has no group.
+
+    Example:
+        >>> answers = zero_shot_predictions(clip, folder, work=circuitry.Work(progress=False))
+        >>> table = circuitry.training.group_accuracy(answers)
+        >>> table["group"][0], float(table["right"].min()), float(table["right"].mean())  # worst and mean
+    """
+    rows = predictions[predictions["classifier"] == CLASSIFIER]
+    if groups is None:
+        named = rows["class"].astype(str) + " in " + rows["domain"]
+        cells = product(rows["class"].astype(str).unique(), rows["domain"].unique())
+        expected = [" in ".join(cell) for cell in cells]
+    else:
+        named = rows["relative"].map(groups)
+        expected = list(map(str, groups.values()))
+        if named.isna().any():
+            first = rows["relative"][named.isna()].iloc[0]
+            raise InputError(
+                f"Every image is of one group, but {first} has none: add it to the listing of groups, or leave it out."
+            )
+    named = named.astype(str)
+    if empty := sorted(set(expected) - set(named)):
+        raise InputError(
+            f"A group is judged on its images, but {name_some(empty)} has none that was classified: give images of it, "
+            "or leave the group out."
+        )
+    right = (rows["rank"] == 1).groupby(named).agg(["size", "mean"])
+    table = right.set_axis(["n_images", "right"], axis=1)
+    table = table.rename_axis("group").reset_index()
+    if before is not None:
+        earlier = group_accuracy(before, groups).rename(columns={"right": "before"})
+        table = earlier.merge(table.rename(columns={"right": "after"}))
+    return table.sort_values(str(table.columns[-1]), kind="stable", ignore_index=True)
 
 
 def class_column(labels: np.ndarray, classes: Sequence[str]) -> "pd.Categorical[str]":

@@ -14,11 +14,10 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
-from circuitry import Baseline, mean_baseline
+from circuitry import Baseline, Patch, mean_baseline
 from circuitry.circuits import Circuit
 from circuitry.data import DomainFolder, ImageRecord
-from circuitry.interventions import edited_weights
-from circuitry.models import Clip
+from circuitry.models import Clip, edited_weights
 from circuitry.questions import StylePart, style_means
 from experiments.edits_that_forget import fit_leace, without_direction
 from experiments.pacs import BATCH, read_pictures
@@ -210,9 +209,15 @@ class StyleQuestion:
         if baseline is not None:
             task = replace(task, baseline=baseline)
         tower = task.encoder.tower
+        some = next(task.batches(4)).images
         of_circuits = list[Tensor]()
         for circuit in circuits:
-            changed = edited_weights(task, circuit)
+            patches = [
+                Patch(site, task.baseline, units)
+                for site, units in circuit.units.items()
+                if len(units)
+            ]
+            changed = edited_weights(task.encoder, patches, some)
             batches = [
                 functional_call(tower, changed, (batch,))
                 for batch in torch.split(images, BATCH)

@@ -1,16 +1,19 @@
 """The question of a style: which images have which role, what is refused, and the directions of styles."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor
 from torch.nn.functional import normalize
 
 from circuitry import Circuit, Clip, DomainFolder, InputError, load_clip
+from circuitry.encoder.metrics import answer_metric
 from circuitry.encoder.tensor_batches import pixel_digests
 from circuitry.models import read_images
 from circuitry.questions import StylePart, style_means, style_texts
@@ -141,7 +144,7 @@ def test_a_model_that_recognises_no_class_has_nothing_to_spare(
     clip: Clip, toy: Path
 ) -> None:
     away = -clip.text_weights(CLASSES, progress=False)
-    with pytest.raises(InputError, match="recognises no class in any style"):
+    with pytest.raises(InputError, match="no class that is to be spared"):
         question(clip, toy, class_weights=away).find(share=0.02)
 
 
@@ -199,3 +202,99 @@ def test_texts_of_styles_by_plain_arithmetic(clip: Clip) -> None:
     expected = expected / expected.norm(dim=1, keepdim=True)
     given = style_texts(clip, list(texts), ["cup", "ice_cream"])
     torch.testing.assert_close(given, expected, rtol=1e-4, atol=1e-6)
+
+
+@pytest.fixture(scope="module")
+def marked(
+    toy: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[DomainFolder, dict[str, str]]:
+    """Return pictures of which half have a red square in a corner, and a listing of these."""
+    copy = shutil.copytree(toy, tmp_path_factory.mktemp("marked") / "toy")
+    images = DomainFolder(copy)
+    labels = dict[str, str]()
+    for place, record in enumerate(images.records):
+        labels[record.relative] = "marked" if place % 2 else "plain"
+        if place % 2:
+            picture = Image.open(record.path).convert("RGB")
+            side = picture.width // 3
+            picture.paste((255, 0, 0), (0, 0, side, side))
+            picture.save(record.path)
+    return images, labels
+
+
+def test_a_label_takes_the_place_of_the_domain(
+    marked: tuple[DomainFolder, dict[str, str]],
+) -> None:
+    images, labels = marked
+    # A label may be empty, too.
+    some = labels | {images.records[1].relative: ""}
+    del some[images.records[0].relative]
+    labelled = images.labelled(some)
+    assert set(labelled.domains) == {"marked", "plain"}
+    assert len(labelled) == len(images) - 2
+    for record in labelled.records:
+        assert record.domain == labels[record.relative]
+    cells = [labelled.select(c, d) for c in CLASSES for d in labelled.domains]
+    together = [record for cell in cells for record in cell]
+    assert sorted(r.relative for r in together) == sorted(filter(some.get, some))
+    assert images.domains == STYLES
+    with pytest.raises(InputError, match="None of the 72 images"):
+        images.labelled({"no/such/file.png": "marked"})
+
+
+def test_the_part_of_a_mark_takes_the_mark_and_spares_what_is_named(
+    clip: Clip, marked: tuple[DomainFolder, dict[str, str]]
+) -> None:
+    images, labels = marked
+    labelled = images.labelled(labels)
+    spare = CLASSES[:2]
+    # There are only nine pictures of a class with a mark and nine without.
+    few = StylePart(
+        clip, labelled, "marked", n_find=3, n_spare=2, n_mean=2, spare=spare
+    )
+    records = few.records(5, 2)
+    places = [labelled.domains.index(record.domain) for record in records]
+    _, pictures = read_images(clip, records)
+    z = normalize(clip.encoder(pictures), dim=1)
+    rows = [z[[i for i, p in enumerate(places) if p == k]].mean(0) for k in range(2)]
+    # With two groups this is the direction between them.
+    between = normalize(rows[0] - rows[1], dim=0)
+    weights = torch.stack([between, -between])
+    few = replace(few, style_weights=weights)
+    torch.testing.assert_close(style_means(z, places), weights)
+    part = few.find(share=0.05)
+    recognised = {answer_metric(task.metric, "A test").label for task in few.spared}
+    assert recognised <= {CLASSES.index(name) for name in spare}
+    assert len(part.source.settings["spared"]) == len(few.spared)
+    removed = clip.without(part, few.task.baseline)
+    tested = few.tested(part)
+    _, unseen = read_images(clip, [r for r in tested if r.domain == "marked"])
+    row = weights[labelled.domains.index("marked")]
+    before = (normalize(clip.encoder(unseen), dim=1) @ row).mean()
+    after = (normalize(removed.encoder(unseen), dim=1) @ row).mean()
+    random = clip.without(part.random(0), few.task.baseline)
+    by_chance = (normalize(random.encoder(unseen), dim=1) @ row).mean()
+    assert after < by_chance
+    assert after < before - 0.05
+
+
+def test_texts_tell_labels_the_one_of_the_part_first(
+    clip: Clip, marked: tuple[DomainFolder, dict[str, str]]
+) -> None:
+    images, labels = marked
+    labelled = images.labelled(labels)
+    texts = ["a car", "a clock"]
+    model: Any = clip.model
+    with torch.no_grad():
+        rows = normalize(model.encode_text(clip.tokenizer(texts)), dim=1)
+    for style, first in (("marked", 0), ("plain", 1)):
+        asked = StylePart.of_folder(clip, labelled, style, (), texts, "pooled")
+        given = asked.directions[labelled.domains.index("marked")]
+        torch.testing.assert_close(given, rows[first], rtol=1e-4, atol=1e-6)
+    with pytest.raises(InputError, match="'a car' was given: give 2 texts"):
+        StylePart.of_folder(clip, labelled, "marked", (), ["a car"], "pooled")
+
+
+def test_a_class_that_is_not_there_is_not_spared(clip: Clip, toy: Path) -> None:
+    with pytest.raises(InputError, match="'dog'"):
+        question(clip, toy, spare=("dog",))
