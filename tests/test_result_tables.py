@@ -19,7 +19,6 @@ from circuitry.questions import (
     ComparedAnswer,
     CurvesAnswer,
     OwnPartsAnswer,
-    TransferAnswer,
 )
 from tests.circuits.test_graph import small_graph
 from tests.comparison.test_comparison import comparison
@@ -160,7 +159,6 @@ def test_answers_are_their_tables() -> None:
     pd.testing.assert_frame_equal(CurvesAnswer([real], [real]).to_pandas(), expected)
     table = pd.DataFrame({"value": [1.0]})
     assert AccuracyAnswer(table).to_pandas() is table
-    assert TransferAnswer(table, None, table).to_pandas() is table
     assert OwnPartsAnswer(table, table).to_pandas() is table
 
 

@@ -191,7 +191,7 @@ def partners_in(
         >>> len(circuitry.data.partners_in("partners", clocks))
         2
     """
-    root = Path(folder).resolve()
+    root = Path(folder).absolute()
     partners = [replace(record, path=root / record.relative) for record in records]
     missing = [partner.relative for partner in partners if not partner.path.is_file()]
     if missing:
