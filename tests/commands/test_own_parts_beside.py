@@ -50,7 +50,8 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Runs:
     model.save(folder / "base.pt")
     generator = torch.Generator().manual_seed(0)
     changed = dict[str, Tensor]()
-    for name, weight in model.model.visual.named_parameters():
+    tower: Any = model.model.visual
+    for name, weight in tower.named_parameters():
         noise = torch.randn(weight.shape, generator=generator)
         changed[name] = (
             weight.detach() + 0.1 * weight.detach().std(correction=0) * noise
