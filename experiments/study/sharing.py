@@ -46,10 +46,7 @@ from circuitry import (
 from circuitry.circuits import Measure, ReadingSettings, depth_bias
 from circuitry.comparison import KNOWN, Comparison, lesion_summary, overlap_by_styles
 from circuitry.data import Decoding, chosen_names, class_key, image_listing
-from circuitry.data.folds import Key
-from circuitry.interventions import CheckSettings, OwnPartSettings
-from circuitry.interventions.curve_reading import CURVE_NUMBERS
-from circuitry.interventions.faithfulness import measure_answers
+from circuitry.interventions import CheckSettings, OwnPartSettings, kept_embeddings
 from circuitry.models import Clip
 from circuitry.questions import OwnParts
 from circuitry.training import SaeTraining, train_sae_on_images
@@ -439,16 +436,20 @@ def kept_answers(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]) -> 
     for (name, domain), task in tasks.items():
         of_class = {key[1]: circuits[key] for key in circuits if key[0] == name}
         whole = circuits[name, domain].nothing().complement()
-        numbers, _ = measure_answers(task, [whole, *of_class.values()])
-        right, *kept = numbers[CURVE_NUMBERS.index("top")].mean(1)
+        accuracies = []
+        for embeddings in kept_embeddings(task, [whole, *of_class.values()]):
+            answers = task.metric.log_answers(embeddings)
+            is_right = task.metric.is_given(answers)
+            accuracies.append(float(is_right.double().mean()))
+        right, *kept = accuracies
         # Classes that the model hardly knows are left out: with few right answers one image moves the share far.
         if right >= KNOWN:
             for found_on, accuracy in zip(of_class, kept, strict=True):
                 what = "kept" if found_on == domain else "transfer"
                 shares.append((what, domain, accuracy / right))
     table = pd.DataFrame(shares, columns=["what", "domain", "share"])
-    for what, of_what in table.groupby("what"):
-        yield from _rows(what, of_what.groupby("domain")["share"].mean())
+    for name, of_name in table.groupby("what"):
+        yield from _rows(str(name), of_name.groupby("domain")["share"].mean())
 
 
 def _above_the_others(graphs: GraphFolder) -> "pd.Series[float]":

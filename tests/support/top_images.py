@@ -2,14 +2,12 @@
 
 from circuitry.cards.card_arrays import as_heat
 from circuitry.cards.strongest_images import (
-    ACTIVATION,
-    RANKINGS_OF_IMAGES,
     Shown,
     TopLists,
     UnitsBySite,
     watch_units,
 )
-from circuitry.cards.unit_card import TopImages
+from circuitry.cards.unit_card import ACTIVATION, RANKINGS_OF_IMAGES, TopImages
 
 
 def top_images(
