@@ -74,6 +74,8 @@ import pandas as pd
 
 # Rises when a folder of an older version would hold other numbers under the same settings.
 FORMAT = "circuitry sharing 4"
+Key = tuple[str, str]
+"""A class and a domain."""
 SHARED = {
     "overlap": "node overlap of circuits",
     "ratio": "node overlap, ratio to the ceiling",
@@ -436,10 +438,10 @@ def kept_answers(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]) -> 
     for (name, domain), task in tasks.items():
         of_class = {key[1]: circuits[key] for key in circuits if key[0] == name}
         whole = circuits[name, domain].nothing().complement()
+        class_logit: Any = task.metric
         accuracies = []
         for embeddings in kept_embeddings(task, [whole, *of_class.values()]):
-            answers = task.metric.log_answers(embeddings)
-            is_right = task.metric.is_given(answers)
+            is_right = class_logit.is_given(class_logit.log_answers(embeddings))
             accuracies.append(float(is_right.double().mean()))
         right, *kept = accuracies
         # Classes that the model hardly knows are left out: with few right answers one image moves the share far.
