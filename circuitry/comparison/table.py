@@ -22,6 +22,8 @@ NUMBERS = (
     "high",
     "fold_a",
     "fold_b",
+    "n_a",
+    "n_b",
     "attributed",
     "exact",
     "rank",
