@@ -447,8 +447,8 @@ def kept_answers(tasks: Mapping[Key, Task], circuits: Mapping[Key, Circuit]) -> 
                 what = "kept" if found_on == domain else "transfer"
                 shares.append((what, domain, accuracy / right))
     table = pd.DataFrame(shares, columns=["what", "domain", "share"])
-    for name, of_name in table.groupby("what"):
-        yield from _rows(str(name), of_name.groupby("domain")["share"].mean())
+    for measure, of_measure in table.groupby("what"):
+        yield from _rows(str(measure), of_measure.groupby("domain")["share"].mean())
 
 
 def _above_the_others(graphs: GraphFolder) -> "pd.Series[float]":
