@@ -65,7 +65,7 @@ def word_or_column(word: str) -> Any:
     """
 
     def parse(*words: str) -> Sequence[str]:
-        if words != (word,) and len(words) != 2:
+        if len(words) not in (0, 2) and words != (word,):
             raise ValueError(
                 f"expected {word}, or a listing and its column, but {' '.join(words)} was given"
             )
