@@ -114,7 +114,8 @@ def docstrings(thing: Any) -> Iterator[str]:
     """Yield the docstring of a function, or those of a class and of its own public methods."""
     yield thing.__doc__ or ""
     if isinstance(thing, type):
-        for name, member in vars(thing).items():
+        # A first copy of an object adds an attribute to its class.
+        for name, member in dict(vars(thing)).items():
             function = getattr(member, "__func__", member)
             function = getattr(function, "fget", function)
             if not name.startswith("_") and inspect.isfunction(function):

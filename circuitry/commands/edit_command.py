@@ -17,6 +17,7 @@ model tells the style and which classes do not need.
 A style may be any label of the images, which a listing of them has in a column:
 
     circuitry edit --without-style marked --label pictures.csv mark --told "a picture with a watermark" "a picture" ...
+    circuitry edit --without-style "a sketch" --label text --told "a sketch" "a photo" ...    # the model's own answers
     circuitry edit --without-style water --label pictures.csv background --told folders --spare gull duck ...
 """
 
@@ -64,9 +65,10 @@ class Config(ModelOptions):
     out: Path = Path("edited.pt")
     """File of the checkpoint. A table beside it, with the ending .csv, has the accuracies before and after."""
     held_out: HeldOut = ()
-    label: Annotated[Sequence[str], word_or_column("domain")] = ("domain",)
-    """What a style is: the domain of an image, or a column of a listing of the images, such as the background or
-    whether there is a watermark. Images that the listing does not name are left out."""
+    label: Annotated[Sequence[str], word_or_column("domain", "text")] = ("domain",)
+    """What a style is: the domain of an image; the text of --told that the model itself gives the image; or a column of
+    a listing of the images, such as the background or whether there is a watermark. Images that the listing does not
+    name are left out."""
     told: Annotated[
         str | Sequence[str], option(_told, "{texts,folders} | TEXT", "*")
     ] = "texts"
@@ -75,7 +77,7 @@ class Config(ModelOptions):
     spare: tuple[str, ...] = ()
     """Classes that a style's part should not cost (default: all classes)."""
     texts: TextsChoice = None
-    """Texts of the classes that a style's part should not cost (default: own-style; pooled with a column as --label).
+    """Texts of the classes that a style's part should not cost (default: own-style; pooled with another --label).
     """
     share: OwnShare | None = None
     """Share of the units that are removed. Default for a class: that of its parts in the folder; for a style: the
@@ -161,10 +163,22 @@ def without_style(config: Config) -> "tuple[pd.DataFrame, tuple[str, str]]":
     clip = config.clip(components=True)
     images = config.images()
     texts = "own-style"
-    if len(config.label) == 2:
-        images = images.labelled(data.item_column(*config.label))
-        # Labels of a column are no words for a style.
+    told = config.told
+    if config.label != ("domain",):
+        # Labels are no words for a style.
         texts = "pooled"
+        if len(config.label) == 2:
+            labels = data.item_column(*config.label)
+        elif isinstance(told, str):
+            raise InputError(
+                f"With --label text a picture's label is one of several texts, but --told {told} was given: give two "
+                "or more texts, such as --told 'a sketch' 'a photo'."
+            )
+        else:
+            labels = questions.labels_by_texts(clip, images, told)
+        images = images.labelled(labels)
+        if config.label == ("text",):
+            told = [style, *(text for text in images.domains if text != style)]
     held_out: tuple[str, ...] = ()
     if config.held_out:
         held_out = data.chosen_names(
@@ -175,7 +189,7 @@ def without_style(config: Config) -> "tuple[pd.DataFrame, tuple[str, str]]":
         images,
         style,
         held_out,
-        config.told,
+        told,
         config.texts or texts,
         config.spare,
     )

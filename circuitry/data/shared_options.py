@@ -54,24 +54,24 @@ def option(
     )
 
 
-def word_or_column(word: str) -> Any:
-    """Return an annotation for a setting that is one word, or a listing of images and a column of it (two words).
+def word_or_column(*known: str) -> Any:
+    """Return an annotation for a setting that is one known word, or a listing of images and a column of it.
 
     Args:
-        word: The word.
+        known: The words.
 
     Example:
         >>> groups: Annotated[Sequence[str], word_or_column("class")] = ("class",)
     """
 
     def parse(*words: str) -> Sequence[str]:
-        if words != (word,) and len(words) != 2:
+        if len(words) not in (0, 2) and words not in [(word,) for word in known]:
             raise ValueError(
-                f"expected {word}, or a listing and its column, but {' '.join(words)} was given"
+                f"expected {' or '.join(known)}, or a listing and its column, but {' '.join(words)} was given"
             )
         return words
 
-    return option(parse, f"{word} | LISTING COLUMN", "*")
+    return option(parse, f"{','.join(known)} | LISTING COLUMN", "*")
 
 
 Decoding = Annotated[

@@ -215,6 +215,11 @@ class Clip:
     def __post_init__(self) -> None:
         # The class is frozen, so object.__setattr__ is used. The encoder gets the scale of logits, because a task has
         # an encoder but no model.
+        if self.whole is not None and self.whole.tower is not self.encoder.tower:
+            raise InputError(
+                "A model and what it was before a part was removed have one tower, but two were given: call "
+                "clip.without(part)."
+            )
         if (scale := self._own_scale) is not None:
             object.__setattr__(self, "encoder", self.encoder.of_model(scale))
 

@@ -20,5 +20,6 @@ from .question_settings import ExtractionSettings as ExtractionSettings
 from .question_settings import OneClassSettings as OneClassSettings
 from .style_part import StylePart as StylePart
 from .style_part import embedded as embedded
+from .style_part import labels_by_texts as labels_by_texts
 from .style_part import style_means as style_means
 from .style_part import style_texts as style_texts

@@ -373,6 +373,31 @@ def style_means(
     return F.normalize(means - means.mean(0), dim=1)
 
 
+def labels_by_texts(clip: Clip, images: DomainFolder, texts: Names) -> dict[str, str]:
+    """Return which of some texts the model gives each image, by the image's path: labels for `DomainFolder.labelled`.
+
+    Args:
+        clip: The model.
+        images: The images; those that cannot be read get no label.
+        texts: Two or more texts.
+
+    Example:
+        >>> from circuitry.questions import labels_by_texts
+        >>> set(labels_by_texts(clip, folder, ["a car", "a cup"]).values()) <= {"a car", "a cup"}
+        True
+    """
+    rows = clip.text_weights(texts, templates=["{}"], progress=False)
+    labels = dict[str, str]()
+    for first in range(0, len(images), 8 * BATCH):
+        some = images.records[first : first + 8 * BATCH]
+        read, pixels = read_images(clip, some)
+        if read:
+            answers = (embedded(clip, pixels) @ rows.T).argmax(1).tolist()
+            for record, answer in zip(read, answers, strict=True):
+                labels[record.relative] = texts[answer]
+    return labels
+
+
 def embedded(
     clip: Clip, images: Float[Tensor, "images 3 h w"]
 ) -> Float[Tensor, "images d"]:

@@ -336,7 +336,6 @@ def class_accuracy(predictions: PredictionTable) -> pd.DataFrame:
     return right.set_axis(["right", "n_images"], axis=1).reset_index()
 
 
-@checked
 def group_accuracy(
     predictions: PredictionTable,
     groups: Mapping[str, object] | None = None,

@@ -166,9 +166,22 @@ def test_a_style_is_any_label_of_the_pictures(toy: Path, tmp_path: Path) -> None
     assert any(not torch.equal(before[name], after[name]) for name in before)
 
 
+def test_a_style_is_what_the_model_itself_calls_so(toy: Path, tmp_path: Path) -> None:
+    out = tmp_path / "edited.pt"
+    line = ["--model", "rn-tiny", "--data", str(toy), "--out", str(out)]
+    line += ["--without-style", "a sketch", "--label", "text", "--share", "0.02"]
+    line += ["--told", "a photo", "a sketch"]
+    module = command_module("edit")
+    config, _ = read_line(module.Config, line)
+    module.main(config)
+    table = pd.read_csv(out.with_suffix(".csv"))
+    assert set(table["domain"]) == {"a photo", "a sketch"}
+
+
 @pytest.mark.parametrize(
     ("words", "named"),
     [
+        ("--without-style sketch --label text", ["--told texts", "two or more"]),
         ("--without-style sketch --label mark", ["domain", "mark"]),
         ("--without-style ink", ["'ink'", "real, sketch"]),
         ("--without-style sketch --held-out dog", ["'dog'", "fish, star"]),

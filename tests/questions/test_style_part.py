@@ -16,7 +16,12 @@ from circuitry import Circuit, Clip, DomainFolder, InputError, load_clip
 from circuitry.encoder.metrics import answer_metric
 from circuitry.encoder.tensor_batches import pixel_digests
 from circuitry.models import read_images
-from circuitry.questions import StylePart, style_means, style_texts
+from circuitry.questions import (
+    StylePart,
+    labels_by_texts,
+    style_means,
+    style_texts,
+)
 from experiments.drawn import DrawingSettings, write_toy
 from tests.support.scripts import CLASSES
 
@@ -298,3 +303,19 @@ def test_texts_tell_labels_the_one_of_the_part_first(
 def test_a_class_that_is_not_there_is_not_spared(clip: Clip, toy: Path) -> None:
     with pytest.raises(InputError, match="'dog'"):
         question(clip, toy, spare=("dog",))
+
+
+def test_a_text_is_a_label_where_the_model_gives_it(clip: Clip, toy: Path) -> None:
+    images = DomainFolder(toy)
+    texts = ["a photo of a car", "a sketch of a clock"]
+    labels = labels_by_texts(clip, images, texts)
+    model: Any = clip.model
+    expected = dict[str, str]()
+    with torch.no_grad():
+        rows = normalize(model.encode_text(clip.tokenizer(texts)), dim=1)
+        for record in images.records:
+            picture = Image.open(record.path).convert("RGB")
+            z = model.encode_image(clip.preprocess(picture)[None])
+            expected[record.relative] = texts[int((z @ rows.T).argmax())]
+    assert labels == expected
+    assert set(labels.values()) == set(texts)

@@ -10,9 +10,10 @@ from PIL import Image
 
 from circuitry import DomainFolder, InputError, load_clip
 from circuitry.runs.command_line import read_line
-from circuitry.training import group_accuracy
+from circuitry.training import group_accuracy, zero_shot_predictions
 from experiments.drawn import DrawingSettings, write_toy
 from tests.support.scripts import command_module
+from tests.support.work import QUIET
 
 CLASSES, STYLES = ("fish", "star"), ("real", "sketch")
 RANKS = {"fish in real": [1, 1], "fish in sketch": [1, 3], "star in real": [2, 2]}
@@ -132,6 +133,9 @@ def test_the_command_tells_the_worst_group_before_and_after_an_edit(
     given = table.set_index("group")[["before", "after"]]
     for group, shares in expected.items():
         assert list(given.loc[group]) == pytest.approx(shares)
+    quiet = zero_shot_predictions(dead, images, work=QUIET)
+    of_model = group_accuracy(quiet, dict(rows)).set_index("group")["right"]
+    assert of_model.to_dict() == pytest.approx(given["after"].to_dict())
     assert not given["before"].equals(given["after"])
     assert given["after"].is_monotonic_increasing
     printed = capsys.readouterr().out
