@@ -62,6 +62,8 @@ RULES = {"two points": 0.02, "five points": 0.05}
 """Largest loss of mean accuracy, by the name of a rule."""
 RULE = "two points"
 AT_A_STRENGTH = "a strength"
+UNRULED = "no edit"
+"""In place of a rule, for models with no edit."""
 N_DRAWS = 5
 """Draws of random units."""
 Row = dict[str, Any]
@@ -235,7 +237,10 @@ def mark_effects(
     """
     found = question.found()
     rows = group_rows(
-        question, test, [question.answered(test.embeddings)], {"edit": WHOLE}
+        question,
+        test,
+        [question.answered(test.embeddings)],
+        {"edit": WHOLE, "rule": UNRULED},
     )
     facts = [_probed(WHOLE, choosing, test)]
     chosen = dict[str, dict[str, float]]()
