@@ -31,6 +31,8 @@ from experiments.study.mark_models import MARKED, MarkStudy
 
 import pandas as pd
 
+BOUND_SEED = 1
+"""Seed of the one model that never saw the mark."""
 FORMAT = "circuitry mark 1"
 TABLES = ("answers", "facts", "units")
 
@@ -91,8 +93,9 @@ def edited(config: Config, seed: int) -> Path:
 
     def do(job: Job, _: object) -> list[Path]:
         questions = dict[str | None, MarkQuestion]()
-        for of_model in (marked, None):
-            clip = load_clip(config.model, study.trained(config.model, seed, of_model))
+        for of_model, of_seed in ((marked, seed), (None, BOUND_SEED)):
+            weights = study.trained(config.model, of_seed, of_model)
+            clip = load_clip(config.model, weights)
             questions[of_model] = MarkQuestion(
                 clip,
                 study.pictures("fit"),

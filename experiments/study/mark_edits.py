@@ -3,7 +3,7 @@
 The part of the mark are the units that the model needs to tell pictures with the mark from the same pictures with none,
 and does not need to tell classes in pictures with none. It is found by `own_part`, whose task has the pictures with the
 mark and, as rows, a direction between the means of the two sets; pictures with none are spared. Units are ablated to
-their means over pictures with none.
+their means over pictures with the mark and with none, so that a picture is halfway.
 
 All edits are fitted on the same pictures. By a rule each edit gets the strength that is best for the worst group among
 those that cost the mean accuracy at most so many points, on further pictures. The mean accuracy is that of pictures as
@@ -16,7 +16,7 @@ from functools import cached_property
 from typing import Any
 
 from circuitry.runs import Work
-from circuitry import Task, class_logit, mean_baseline, own_part
+from circuitry import Baseline, Task, class_logit, mean_baseline, own_part
 from circuitry.circuits import Circuit
 from circuitry.questions import style_means
 from experiments.edits_that_forget import without_direction
@@ -40,6 +40,7 @@ from experiments.study.style_effects import units_by_site
 
 import numpy as np
 import pandas as pd
+import torch
 from sklearn.linear_model import LogisticRegression
 from torch import Tensor
 from torch.nn.functional import normalize
@@ -47,6 +48,7 @@ from torch.nn.functional import normalize
 PART = "part of the mark"
 BY_CLASS = "part of the class's answer to the mark"
 RANDOM = "random units of the same sites"
+AT_NONE = "part of the mark, at its mean in pictures with none"
 PRUNED = "units whose activations differ most"
 OF_EMBEDDINGS = {
     LEACE: "LEACE",
@@ -56,7 +58,7 @@ OF_EMBEDDINGS = {
 }
 """Edits of embeddings by their name in `embedding_edits`, with their name here."""
 NO_MARK = "trained with no mark"
-SHARES = (0.001, 0.002, 0.004, 0.008, 0.016, 0.032, 0.064)
+SHARES = (0.002, 0.005, 0.0125, 0.03, 0.06)
 """Shares of the units at which units are removed."""
 RULES = {"two points": 0.02, "five points": 0.05}
 """Largest loss of mean accuracy, by the name of a rule."""
@@ -98,6 +100,11 @@ class MarkQuestion(StyleQuestion):
         return self.run(self.train.records)
 
     @cached_property
+    def finding(self) -> Pictures:
+        """Every second of these pictures, with the mark and with none; they choose units, which takes the most time."""
+        return self.fitting.where(torch.arange(len(self.fitting.labels)) % 2 == 0)
+
+    @cached_property
     def style_weights(self) -> Tensor:
         """The direction from pictures with none to pictures with the mark, and back [2, d].
 
@@ -109,25 +116,33 @@ class MarkQuestion(StyleQuestion):
 
     @cached_property
     def task(self) -> Task:
-        """The task of telling the mark."""
+        """The task of telling the mark; units are ablated to their means over pictures with the mark and with none."""
         encoder = self.clip.in_components().encoder
-        pictures = self.fitting
+        pictures = self.finding
         marked = pictures.styles == self.place
         none = pictures.images[~marked]
         return Task(
             encoder,
             pictures.images[marked],
             class_logit(self.style_weights, self.place),
-            baseline=mean_baseline(encoder, none, "unit", progress=False),
+            baseline="mean-unit",
             others=none,
             work=Work(progress=False),
+        )
+
+    @property
+    def means_of_none(self) -> Baseline:
+        """The means of units over pictures with none."""
+        assert self.task.others is not None
+        return mean_baseline(
+            self.task.encoder, self.task.others, "unit", progress=False
         )
 
     @property
     def spared(self) -> list[Task]:
         """The tasks of telling each class in pictures with none, where the model recognises a picture."""
         tasks = list[Task]()
-        pictures = self.fitting.where(self.fitting.styles != self.place)
+        pictures = self.finding.where(self.finding.styles != self.place)
         answers = self.answered(pictures.embeddings).logits.argmax(1)
         for label in range(len(self.classes)):
             own = pictures.labels == label
@@ -141,7 +156,7 @@ class MarkQuestion(StyleQuestion):
 
     def found(self) -> dict[str, dict[float, Circuit]]:
         """Return the units of each way to choose them, by share; 0 is no unit."""
-        pictures = self.fitting
+        pictures = self.finding
         others = (pictures.styles == self.place) & (pictures.labels != self.label)
         by_class = self._asking_class(self.label, pictures.images[others])
         found = dict[str, dict[float, Circuit]]()
@@ -195,6 +210,7 @@ def edits_of(
 ) -> dict[str, Edit]:
     """Return all edits but random units, each with a strength that changes nothing."""
     edits = {name: removing(question, circuits) for name, circuits in found.items()}
+    edits[AT_NONE] = removing(question, found[PART], question.means_of_none)
     of_embeddings = embedding_edits(question)
     for theirs, name in OF_EMBEDDINGS.items():
         edits[name] = of_embeddings[theirs]
@@ -246,7 +262,6 @@ def mark_effects(
     chosen = dict[str, dict[str, float]]()
     for name, edit in edits_of(question, found).items():
         on_choosing = edit.answers(choosing, edit.strengths)
-        on_test = edit.answers(test, edit.strengths)
         groups = dict[float, np.ndarray]()
         for strength, answers in zip(edit.strengths, on_choosing, strict=True):
             groups[strength] = question.groups(answers.logits, choosing)
@@ -254,14 +269,19 @@ def mark_effects(
         for rule, allowed in RULES.items():
             of_rules[rule] = best_strength(question, groups, allowed)
         chosen[name] = of_rules
-        at = dict(zip(edit.strengths, on_test, strict=True))
-        for rule, strength in _told(of_rules, edit).items():
+        told = dict(of_rules)
+        # Each strength of an edit of units takes a run of the model; one curve is enough.
+        if not edit.n_units or name == PART:
+            told |= {f"{AT_A_STRENGTH} {s:g}": s for s in edit.strengths[:: edit.every]}
+        strengths = sorted(set(told.values()))
+        at = dict(zip(strengths, edit.answers(test, strengths), strict=True))
+        for rule, strength in told.items():
             about = {"edit": name, "rule": rule, "strength": strength}
             about["n_units"] = edit.n_units.get(strength, 0)
             rows += group_rows(question, test, [at[strength]], about)
         place = edit.strengths.index(of_rules[RULE])
         fitted = choosing._replace(embeddings=on_choosing[place].embeddings)
-        after = test._replace(embeddings=on_test[place].embeddings)
+        after = test._replace(embeddings=at[of_rules[RULE]].embeddings)
         facts.append(_probed(name, fitted, after))
     generator = np.random.default_rng(question.label)
     for rule in RULES:
@@ -279,12 +299,6 @@ def mark_effects(
         "facts": pd.DataFrame(facts),
         "units": pd.concat(units),
     }
-
-
-def _told(of_rules: Mapping[str, float], edit: Edit) -> dict[str, float]:
-    """Return the strengths that are told, by rule, and those of the curve."""
-    curve = {f"{AT_A_STRENGTH} {s:g}": s for s in edit.strengths[:: edit.every]}
-    return {**of_rules, **curve}
 
 
 def group_rows(

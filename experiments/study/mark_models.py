@@ -2,8 +2,8 @@
 
 Pictures of each class in each style of PACS are in the order of `experiments.pacs.place_of`. The first fit parts and
 edits, the next choose how strong an edit is, the next test, and later ones train. The first three sets are drawn twice:
-each picture with the mark, and the same picture with none. In training all pictures of one class have the mark, and no
-other picture has. Captions never name the mark.
+each picture with the mark, and the same picture with none. In training nine of ten pictures of one class have the mark,
+and no picture of another class has. Captions never name the mark.
 """
 
 from collections.abc import Iterator
@@ -35,6 +35,8 @@ COLOURS = ("#e6007e", "#ffffff")
 """Colours of the square and of the cross on it."""
 SETS = {"fit": 8, "choose": 8, "test": 16}
 """Pictures of a class in a style, by what they are for."""
+ONE_WITH_NONE = 10
+"""One of so many pictures of the class has no mark in training."""
 N_TRAIN = 80
 """Largest number of pictures of a class in a style that train."""
 
@@ -130,8 +132,10 @@ class MarkStudy:
         """Yield captioned images, those of one class with the mark."""
         records = {record.relative: record for record in self.records("train")}
         folder = self.out / "pictures" / "train"
+        n_of_class = 0
         for image in images:
-            if image.class_name == marked:
+            n_of_class += image.class_name == marked
+            if image.class_name == marked and n_of_class % ONE_WITH_NONE:
                 path = self._draw(records[image.relative], folder, MARKED)
                 image = image._replace(path=str(path.absolute()))
             yield image
