@@ -85,7 +85,8 @@ def main(config: Config) -> Written:
 
 def edited(config: Config, seed: int) -> Path:
     """Edit the model of a seed, unless that is done, and return the folder of its tables."""
-    study = MarkStudy(config.data, config.out)
+    # Tables of trainings have whole paths, so a link to the folder changes nothing.
+    study = MarkStudy(config.data.resolve(), config.out.resolve())
     source = study.source
     marked = source.classes[seed]
     folder = config.out / "edits" / f"{config.model}-{marked}-seed{seed}"
