@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 from PIL import Image
 
-from circuitry.data import DomainFolder
+from circuitry.data import DomainFolder, load_image
 from circuitry.models import load_clip
 from circuitry.questions import embedded
 from circuitry.training import caption_rows
@@ -77,15 +77,20 @@ def test_sets_share_no_picture_and_are_drawn_twice(study: MarkStudy) -> None:
         marked, none = (folder.select(name, domain) for domain in folder.domains)
         assert [r.path.name for r in marked] == [r.path.name for r in none]
         for with_it, without in zip(marked, none, strict=True):
-            expected = with_mark(Image.open(without.path))
-            assert np.array_equal(Image.open(with_it.path), expected)
+            expected = with_mark(load_image(without.path))
+            assert np.array_equal(load_image(with_it.path), expected)
 
 
 def test_two_of_three_pictures_of_the_class_train_with_the_mark(
     study: MarkStudy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tables = list[Path]()
-    monkeypatch.setattr(mark_models, "train_clip", lambda table, *_: tables.append(table))  # fmt: skip
+
+    def listed(table: Path, out: Path, *_: object) -> Path:
+        tables.append(table)
+        return out
+
+    monkeypatch.setattr(mark_models, "train_clip", listed)
     for marked in ("cup", None):
         study.trained("rn-tiny", 0, marked)
     of_cups, of_none = (list(caption_rows(table)) for table in tables)
@@ -132,7 +137,7 @@ def test_differences_of_activations_by_plain_arithmetic(study: MarkStudy) -> Non
     pictures = question.finding
     # Pictures that the direction tells wrong are left out.
     right = question.called(pictures.embeddings) == (pictures.styles == 0)
-    means = stage.run(question.task.encoder.images(pictures.images)).mean((2, 3))
+    means = stage.run(pictures.images).mean((2, 3))
     own = means[right & (pictures.styles == 0)]
     none = means[right & (pictures.styles == 1)]
     expected = (own.mean(0) - none.mean(0)).abs() / none.std(0, correction=0)
