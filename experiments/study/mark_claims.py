@@ -57,7 +57,11 @@ from experiments.study.style_edits import (
 
 import pandas as pd
 
-AMENDMENTS: tuple[str, ...] = ()
+AMENDMENTS: tuple[str, ...] = (
+    "2026-12-07, after four of six models were edited and the verdicts over these four were seen: the curves of "
+    "selective pruning and of random units (one draw), and a probe after the part in each strength, were added, and "
+    "all six models were edited again. No claim, rule, strength or picture changed.",
+)
 """Changes after the first model of the table was edited, each with its date and what had been seen."""
 ALL_GROUPS = "mean over groups"
 STILL_READ = 0.05
@@ -74,7 +78,8 @@ def _minus(edit: str, other: str, sign: int = 1) -> Measure:
 
 def probe_lost(numbers: Counted) -> pd.DataFrame:
     """Return how much worse a probe tells the mark after removing the part."""
-    wide = numbers.shared.pivot_table("value", CASE, "what")
+    by_rule = numbers.shared[numbers.shared["rule"] == RULE]
+    wide = by_rule.pivot_table("value", CASE, "what")
     return (wide[PART] - wide[WHOLE]).rename("value").reset_index()
 
 
