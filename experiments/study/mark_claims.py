@@ -58,9 +58,10 @@ from experiments.study.style_edits import (
 import pandas as pd
 
 AMENDMENTS: tuple[str, ...] = (
-    "2026-12-07, after four of six models were edited and the verdicts over these four were seen: the curves of "
-    "selective pruning and of random units (one draw), and a probe after the part in each strength, were added, and "
-    "all six models were edited again. No claim, rule, strength or picture changed.",
+    "2026-12-07, after four of six models were edited and the verdicts over these four were seen: in three of them the "
+    "smallest part had cost more than two points. So smaller parts were added, with a rule of their own, and random and "
+    "pruned units of as many sizes, and a probe after each part (`mark_further`). No claim counts them; no claim, rule, "
+    "strength or picture of a claim changed.",
 )
 """Changes after the first model of the table was edited, each with its date and what had been seen."""
 ALL_GROUPS = "mean over groups"
@@ -78,8 +79,7 @@ def _minus(edit: str, other: str, sign: int = 1) -> Measure:
 
 def probe_lost(numbers: Counted) -> pd.DataFrame:
     """Return how much worse a probe tells the mark after removing the part."""
-    by_rule = numbers.shared[numbers.shared["rule"] == RULE]
-    wide = by_rule.pivot_table("value", CASE, "what")
+    wide = numbers.shared.pivot_table("value", CASE, "what")
     return (wide[PART] - wide[WHOLE]).rename("value").reset_index()
 
 

@@ -66,10 +66,8 @@ RULE = "two points"
 AT_A_STRENGTH = "a strength"
 UNRULED = "no edit"
 """In place of a rule, for models with no edit."""
-CURVES = (PART, PRUNED)
-"""Edits of units that are counted in each strength."""
 N_DRAWS = 5
-"""Draws of random units by a rule; for a curve it is one."""
+"""Draws of random units."""
 Row = dict[str, Any]
 
 
@@ -250,8 +248,7 @@ def mark_effects(
         test: Pictures that are counted.
 
     Returns:
-        ``answers``: columns edit, rule, strength, n_units, class, mark, right. ``facts``: columns edit, what, value,
-        rule.
+        ``answers``: columns edit, rule, strength, n_units, class, mark, right. ``facts``: columns edit, what, value.
         ``units``: columns edit, site, units, of the parts by the first rule.
     """
     found = question.found()
@@ -261,7 +258,7 @@ def mark_effects(
         [question.answered(test.embeddings)],
         {"edit": WHOLE, "rule": UNRULED},
     )
-    facts = [_probed(WHOLE, choosing, test) | {"rule": RULE}]
+    facts = [_probed(WHOLE, choosing, test)]
     chosen = dict[str, dict[str, float]]()
     for name, edit in edits_of(question, found).items():
         on_choosing = edit.answers(choosing, edit.strengths)
@@ -273,8 +270,8 @@ def mark_effects(
             of_rules[rule] = best_strength(question, groups, allowed)
         chosen[name] = of_rules
         told = dict(of_rules)
-        # Each strength of an edit of units takes a run of the model; two curves are enough.
-        if not edit.n_units or name in CURVES:
+        # Each strength of an edit of units takes a run of the model; one curve is enough.
+        if not edit.n_units or name == PART:
             told |= {f"{AT_A_STRENGTH} {s:g}": s for s in edit.strengths[:: edit.every]}
         strengths = sorted(set(told.values()))
         at = dict(zip(strengths, edit.answers(test, strengths), strict=True))
@@ -282,22 +279,16 @@ def mark_effects(
             about = {"edit": name, "rule": rule, "strength": strength}
             about["n_units"] = edit.n_units.get(strength, 0)
             rows += group_rows(question, test, [at[strength]], about)
-        probed = told if name == PART else {RULE: of_rules[RULE]}
-        for rule, strength in probed.items():
-            of_strength = on_choosing[edit.strengths.index(strength)]
-            fitted = choosing._replace(embeddings=of_strength.embeddings)
-            after = test._replace(embeddings=at[strength].embeddings)
-            facts.append(_probed(name, fitted, after) | {"rule": rule})
+        place = edit.strengths.index(of_rules[RULE])
+        fitted = choosing._replace(embeddings=on_choosing[place].embeddings)
+        after = test._replace(embeddings=at[of_rules[RULE]].embeddings)
+        facts.append(_probed(name, fitted, after))
     generator = np.random.default_rng(question.label)
-    sizes = chosen[PART] | {f"{AT_A_STRENGTH} {share:g}": share for share in SHARES}
-    for rule, strength in sizes.items():
-        part = found[PART][strength]
-        # All draws of no unit are the same.
-        n_draws = N_DRAWS if rule in RULES and part.count else 1
-        drawn = [part.random(generator) for _ in range(n_draws)]
+    for rule in RULES:
+        part = found[PART][chosen[PART][rule]]
+        drawn = [part.random(generator) for _ in range(N_DRAWS)]
         cut = question.embeddings(test.images, drawn)
-        about = {"edit": RANDOM, "rule": rule, "strength": strength}
-        about["n_units"] = part.count
+        about = {"edit": RANDOM, "rule": rule, "n_units": part.count}
         rows += group_rows(question, test, list(map(question.answered, cut)), about)
     units = list[pd.DataFrame]()
     for name in found:
