@@ -2,7 +2,6 @@
 
 from circuitry.reports.figures import style
 from experiments.study.mark_edits import (
-    AT_A_STRENGTH,
     LEACE,
     MOVED,
     NO_MARK,
@@ -38,17 +37,15 @@ def over_strength(models: pd.DataFrame) -> pd.DataFrame:
     Args:
         models: Table of `mark_claims.over_groups`.
     """
-    at_a_strength = models[models["rule"].str.startswith(AT_A_STRENGTH)]
-    tables = [at_a_strength]
-    for _, whole in models[
-        (models["edit"] == WHOLE) & (models["rule"] == RULE)
-    ].iterrows():
-        of_model = at_a_strength[at_a_strength["run"] == whole["run"]]
-        edits = of_model[["edit"]].drop_duplicates()
-        numbers = whole.drop("edit").to_frame().T.astype(models.dtypes.drop("edit"))
-        tables.append(edits.merge(numbers.assign(strength=0.0), how="cross"))
-    rows = pd.concat(tables, ignore_index=True)
-    once = rows.drop_duplicates(["run", "edit", "strength"])
+    edited = models[~models["edit"].isin([WHOLE, NO_MARK])]
+    whole = models[(models["edit"] == WHOLE) & (models["rule"] == RULE)]
+    # The whole model begins the curve of each edit.
+    edits = edited[["run", "edit"]].drop_duplicates()
+    begins = edits.merge(whole.drop(columns="edit"), on="run")
+    rows = pd.concat([begins.assign(strength=0.0), edited], ignore_index=True)
+    # Random units by a rule have the size of the part in place of a strength.
+    known = rows.dropna(subset="strength")
+    once = known.drop_duplicates(["run", "edit", "strength"])
     return once.sort_values(["seed", "edit", "strength"], ignore_index=True)
 
 

@@ -58,10 +58,10 @@ from experiments.study.style_edits import (
 import pandas as pd
 
 AMENDMENTS: tuple[str, ...] = (
-    "2026-12-07, after four of six models were edited and the verdicts over these four were seen: in three of them the "
-    "smallest part had cost more than two points. So smaller parts were added, with a rule of their own, and random and "
-    "pruned units of as many sizes, and a probe after each part (`mark_further`). No claim counts them; no claim, rule, "
-    "strength or picture of a claim changed.",
+    "2026-12-07, after four of six models were edited and the verdicts over these four were seen: in three of them "
+    "the smallest part had cost more than two points. So smaller parts were added, with a rule of their own, and "
+    "random and pruned units of as many sizes, and a probe after each part (`mark_further`). No claim counts them; no "
+    "claim, rule, strength or picture of a claim changed.",
 )
 """Changes after the first model of the table was edited, each with its date and what had been seen."""
 ALL_GROUPS = "mean over groups"

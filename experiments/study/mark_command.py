@@ -3,13 +3,14 @@
 The truth is planted: what a CLIP learns of the mark is wrong. This program trains a CLIP for each seed with the mark
 on another class, finds the part of the mark, removes it, and counts right answers by class and mark. Random units,
 selective pruning, LEACE, projection, a moved mean and a head fitted again stand beside, and a model that never saw the
-mark. `experiments/study/mark_claims.py` has the claims, written before the first model was edited.
+mark. `experiments/study/mark_claims.py` has the claims, written before the first model was edited. Then
+smaller parts, added after a look, and as many random and pruned units are counted (`mark_further`).
 
     python -m experiments.study mark --data PACS            # a quarter of an hour a seed; a second call goes on
     python -m experiments.study mark --data PACS --seeds 1  # one model
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,14 +28,20 @@ from experiments.study.mark_edits import (
     group_rows,
     mark_effects,
 )
+from experiments.study.mark_further import further_effects
 from experiments.study.mark_models import MARKED, MarkStudy
+from experiments.study.style_edits import Pictures
 
 import pandas as pd
 
 BOUND_SEED = 1
 """Seed of the one model that never saw the mark."""
 FORMAT = "circuitry mark 1"
-TABLES = ("answers", "facts", "units")
+CHOOSING = "choose"
+TEST = "test"
+"""Sets of pictures that choose strengths, and that are counted."""
+SMALL = ("models", "facts", "further", "claims", "verdicts")
+"""Tables that are small enough to be committed."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,18 +62,20 @@ class Config:
 def main(config: Config) -> Written:
     """Edit all models, judge the claims, and print where the report is."""
     folders = [edited(config, seed) for seed in config.seeds]
-    tables = dict[str, pd.DataFrame]()
-    for name in TABLES:
-        rows = [pd.read_csv(folder / f"{name}.csv") for folder in folders]
-        tables[name] = pd.concat(rows, ignore_index=True)
-    models = mark_claims.over_groups(tables["answers"])
-    judgements = mark_claims.judged(models, tables["facts"])
-    tables |= {
+    later = [further(config, seed) for seed in config.seeds]
+    answers = _read([*folders, *later], "answers")
+    models = mark_claims.over_groups(answers)
+    facts = _read(folders, "facts")
+    judgements = mark_claims.judged(models, facts)
+    tables = {
         "models": models,
+        "facts": facts,
+        "further": _read(later, "facts"),
+        "units": _read(folders, "units"),
         "claims": judgements,
         "verdicts": claims.verdicts(judgements),
     }
-    marked = ", ".join(tables["answers"]["marked"].unique())
+    marked = ", ".join(models["marked"].unique())
     report = Report(
         "A mark that goes with one class",
         f"{len(folders)} models ({config.model}); the mark goes with {marked}.",
@@ -79,48 +88,90 @@ def main(config: Config) -> Written:
     report.table(tables["verdicts"], "Verdicts.")
     report.table(judgements, "All measures, in every way to count.")
     return write_results(
-        report, tables, config.out / "results", config.results, versions()
+        report,
+        tables,
+        config.out / "results",
+        config.results,
+        versions(),
+        small=SMALL,
+    )
+
+
+def _read(folders: Sequence[Path], name: str) -> pd.DataFrame:
+    """Return the table of a name of all models."""
+    return pd.concat(
+        [pd.read_csv(folder / f"{name}.csv") for folder in folders], ignore_index=True
     )
 
 
 def edited(config: Config, seed: int) -> Path:
     """Edit the model of a seed, unless that is done, and return the folder of its tables."""
-    # Tables of trainings have whole paths, so a link to the folder changes nothing.
-    study = MarkStudy(config.data.resolve(), config.out.resolve())
-    source = study.source
-    marked = source.classes[seed]
-    folder = config.out / "edits" / f"{config.model}-{marked}-seed{seed}"
-    choosing, tests = study.pictures("choose"), study.pictures("test")
 
-    def do(job: Job, _: object) -> list[Path]:
-        questions = dict[str | None, MarkQuestion]()
-        for of_model, of_seed in ((marked, seed), (None, BOUND_SEED)):
-            weights = study.trained(config.model, of_seed, of_model)
-            clip = load_clip(config.model, weights)
-            questions[of_model] = MarkQuestion(
-                clip,
-                study.pictures("fit"),
-                MARKED,
-                (),
-                marked=marked,
-                words=source.domains,
-            )
-        question, bound = questions.values()
-        test = question.run(tests.records)
-        tables = mark_effects(question, question.run(choosing.records), test)
-        never = bound.answered(bound.run(tests.records).embeddings)
+    def tables(study: MarkStudy, question: MarkQuestion) -> dict[str, pd.DataFrame]:
+        choosing, test = _run(study, question)
+        tables = mark_effects(question, choosing, test)
+        bound = _question(config, study, BOUND_SEED, None)
+        never = bound.answered(bound.run(study.pictures("test").records).embeddings)
         rows = group_rows(bound, test, [never], {"edit": NO_MARK, "rule": UNRULED})
         tables["answers"] = pd.concat([tables["answers"], pd.DataFrame(rows)])
+        return tables
+
+    return _measured(config, seed, "edits", tables)
+
+
+def further(config: Config, seed: int) -> Path:
+    """Ask the model of a seed what was added after a look, unless that is done, and return the folder of its tables."""
+
+    def tables(study: MarkStudy, question: MarkQuestion) -> dict[str, pd.DataFrame]:
+        return further_effects(question, *_run(study, question))
+
+    return _measured(config, seed, "further", tables)
+
+
+def _measured(
+    config: Config,
+    seed: int,
+    name: str,
+    tables_of: Callable[[MarkStudy, MarkQuestion], dict[str, pd.DataFrame]],
+) -> Path:
+    """Write tables of the model of a seed below the folder of a name, unless they are there; return their folder."""
+    # Tables of trainings have whole paths, so a link to the folder changes nothing.
+    study = MarkStudy(config.data.resolve(), config.out.resolve())
+    marked = study.source.classes[seed]
+    folder = config.out / name / f"{config.model}-{marked}-seed{seed}"
+
+    def do(job: Job, _: object) -> list[Path]:
+        question = _question(config, study, seed, marked)
         about = {"run": folder.name, "model": config.model, "seed": seed}
+        tables = tables_of(study, question)
         return list(_write(folder, tables, **about, marked=marked))
 
-    listings = {
-        "choose": image_listing(choosing.records),
-        "test": image_listing(tests.records),
-    }
+    listings = dict[str, list[str]]()
+    for pictures in CHOOSING, TEST:
+        listings[pictures] = image_listing(study.pictures(pictures).records)
     settings = {"model": config.model, "seed": seed, "marked": marked}
     JobFolder(folder, FORMAT, settings, [("mark",)], listings).run(do)
     return folder
+
+
+def _question(
+    config: Config, study: MarkStudy, seed: int, marked: str | None
+) -> MarkQuestion:
+    """Return the question of the model of a seed, after training it if it is missing."""
+    weights = study.trained(config.model, seed, marked)
+    return MarkQuestion(
+        load_clip(config.model, weights),
+        study.pictures("fit"),
+        MARKED,
+        (),
+        marked=study.source.classes[seed],
+        words=study.source.domains,
+    )
+
+
+def _run(study: MarkStudy, question: MarkQuestion) -> list[Pictures]:
+    """Return the pictures that choose strengths, and those that are counted."""
+    return [question.run(study.pictures(name).records) for name in (CHOOSING, TEST)]
 
 
 def _write(

@@ -154,7 +154,7 @@ class MarkQuestion(StyleQuestion):
         metric = class_logit(self.class_weights, label)
         return replace(self.task, images=images, others=None, metric=metric)
 
-    def found(self) -> dict[str, dict[float, Circuit]]:
+    def found(self, shares: Sequence[float]) -> dict[str, dict[float, Circuit]]:
         """Return the units of each way to choose them, by share; 0 is no unit."""
         pictures = self.finding
         others = (pictures.styles == self.place) & (pictures.labels != self.label)
@@ -164,12 +164,12 @@ class MarkQuestion(StyleQuestion):
             part = own_part(task, spare=self.spared, share=SHARES[-1])
             nothing = Circuit(part.source, {})
             found[name] = {0.0: nothing}
-            for share in SHARES:
+            for share in shares:
                 found[name][share] = part.source.strongest(share, budget="global")
         sites = tuple(nothing.source.node_scores)
         differing = activation_differences(replace(self.task, sites=sites))
         found[PRUNED] = {0.0: nothing}
-        for share in SHARES:
+        for share in shares:
             units = first_units(differing, share)
             found[PRUNED][share] = replace(nothing, units=units)
         return found
@@ -251,14 +251,14 @@ def mark_effects(
         ``answers``: columns edit, rule, strength, n_units, class, mark, right. ``facts``: columns edit, what, value.
         ``units``: columns edit, site, units, of the parts by the first rule.
     """
-    found = question.found()
+    found = question.found(SHARES)
     rows = group_rows(
         question,
         test,
         [question.answered(test.embeddings)],
         {"edit": WHOLE, "rule": UNRULED},
     )
-    facts = [_probed(WHOLE, choosing, test)]
+    facts = [probed(WHOLE, choosing, test)]
     chosen = dict[str, dict[str, float]]()
     for name, edit in edits_of(question, found).items():
         on_choosing = edit.answers(choosing, edit.strengths)
@@ -282,7 +282,7 @@ def mark_effects(
         place = edit.strengths.index(of_rules[RULE])
         fitted = choosing._replace(embeddings=on_choosing[place].embeddings)
         after = test._replace(embeddings=at[of_rules[RULE]].embeddings)
-        facts.append(_probed(name, fitted, after))
+        facts.append(probed(name, fitted, after))
     generator = np.random.default_rng(question.label)
     for rule in RULES:
         part = found[PART][chosen[PART][rule]]
@@ -319,7 +319,7 @@ def group_rows(
     return rows
 
 
-def _probed(edit: str, fitted: Pictures, after: Pictures) -> Row:
+def probed(edit: str, fitted: Pictures, after: Pictures) -> Row:
     """Return how often a probe of embeddings after an edit tells the mark from none.
 
     Args:

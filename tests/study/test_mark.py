@@ -11,7 +11,8 @@ from circuitry.data import DomainFolder, load_image
 from circuitry.models import load_clip
 from circuitry.questions import embedded
 from circuitry.training import caption_rows
-from experiments.study import mark_claims, mark_edits, mark_models
+from experiments.study import mark_claims, mark_edits, mark_further, mark_models
+from experiments.study.mark_charts import over_strength
 from experiments.study.mark_edits import (
     AT_NONE,
     BY_CLASS,
@@ -29,6 +30,7 @@ from experiments.study.mark_edits import (
     group_rows,
     mark_effects,
 )
+from experiments.study.mark_further import FINER, further_effects
 from experiments.study.mark_models import MARKED, PLAIN, MarkStudy, with_mark
 from experiments.study.style_edits import WHOLE
 from tests.study.made_up_styles import CLASSES, STYLES, write_drawings
@@ -48,6 +50,7 @@ def few(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(mark_models, "ONE_WITH_NONE", 3)
     monkeypatch.setattr(mark_edits, "SHARES", (0.02, 0.1))
     monkeypatch.setattr(mark_edits, "N_DRAWS", 2)
+    monkeypatch.setattr(mark_further, "SIZES", (0.01, 0.02))
 
 
 def asked(study: MarkStudy, folder: DomainFolder) -> MarkQuestion:
@@ -195,3 +198,48 @@ def test_all_edits_are_counted_and_judged(study: MarkStudy) -> None:
     rises = first.set_index("claim").loc["rises", "value"]
     expected = of_rule.loc[PART, "worst"] - of_rule.loc[WHOLE, "worst"]
     assert rises == pytest.approx(expected)
+
+
+def test_smaller_parts_are_counted_beside_as_many_other_units(study: MarkStudy) -> None:
+    question = asked(study, study.pictures("fit"))
+    choosing, test = (
+        question.run(study.pictures(name).records) for name in ("choose", "test")
+    )
+    tables = further_effects(question, choosing, test)
+    about = {"run": "a", "model": "rn-tiny", "seed": 1, "marked": "cup"}
+    models = mark_claims.over_groups(tables["answers"].assign(**about))
+    at = models[models["rule"] != FINER].set_index(["edit", "strength"])
+    whole = question.groups(question.answered(test.embeddings).logits, test)
+    assert at.loc[(PART, 0.0), "worst"] == pytest.approx(whole.min())
+    assert at.loc[(PART, 0.0), "as_trained"] == pytest.approx(
+        question.as_trained(whole)
+    )
+    for strength in (0.01, 0.02):
+        of_size = at.xs(strength, level="strength")["n_units"]
+        assert of_size.loc[PART] == of_size.loc[RANDOM] > 0
+    part = question.found((0.02,))[PART][0.02]
+    (cut,) = question.embeddings(test.images, [part])
+    after = question.groups(question.answered(cut).logits, test)
+    assert at.loc[(PART, 0.02), "worst"] == pytest.approx(after.min())
+    # The strength by the finer rule is one of those, and its rows are the same.
+    (finer,) = models[models["rule"] == FINER].to_dict("records")
+    same = at.loc[(PART, finer["strength"])]
+    assert finer["worst"] == same["worst"]
+    probes = tables["facts"].set_index("strength")["value"]
+    assert list(probes.index) == [0.0, 0.01, 0.02]
+    assert probes.between(0, 1).all()
+
+
+def test_curves_begin_at_the_whole_model_and_get_stronger() -> None:
+    numbers = {"run": "a", "marked": "cup", "seed": 1, "as_trained": 0.9}
+    rows = [
+        {"edit": WHOLE, "rule": RULE, "strength": 0.0, "worst": 0.2},
+        {"edit": PART, "rule": "a strength 0.1", "strength": 0.1, "worst": 0.4},
+        {"edit": PART, "rule": RULE, "strength": 0.02, "worst": 0.3},
+        {"edit": PART, "rule": FINER, "strength": 0.02, "worst": 0.3},
+        {"edit": NO_MARK, "rule": RULE, "strength": 0.0, "worst": 0.7},
+    ]
+    curves = over_strength(pd.DataFrame(rows).assign(**numbers))
+    assert set(curves["edit"]) == {PART}
+    assert curves["strength"].tolist() == [0.0, 0.02, 0.1]
+    assert curves["worst"].tolist() == [0.2, 0.3, 0.4]
