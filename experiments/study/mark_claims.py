@@ -67,6 +67,8 @@ AMENDMENTS: tuple[str, ...] = (
 ALL_GROUPS = "mean over groups"
 STILL_READ = 0.05
 """The mark can still be read if a probe loses less than this."""
+NOT_LEARNED = 0.5
+"""A model whose worst group is right on more than this before any edit has not learned the mark."""
 SITE = "all pictures"
 """Value of columns that these models do not differ in."""
 
@@ -196,8 +198,16 @@ def tables_of(models: pd.DataFrame, facts: pd.DataFrame) -> claims.Tables:
 
 
 def judged(models: pd.DataFrame, facts: pd.DataFrame) -> pd.DataFrame:
-    """Judge the claims in all ways to count; see `claims.judged`."""
-    return claims.judged(tables_of(models, facts), CLAIMS, ways())
+    """Judge the claims in all ways to count, of the models that have learned the mark; see `claims.judged`."""
+    facts = facts[facts["run"].isin(learned(models)["run"])]
+    return claims.judged(tables_of(learned(models), facts), CLAIMS, ways())
+
+
+def learned(models: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of the models that have learned the mark, of a table of `over_groups`."""
+    whole = models[models["edit"] == WHOLE]
+    known = whole[whole["worst"] <= NOT_LEARNED]
+    return models[models["run"].isin(known["run"])]
 
 
 def over_groups(answers: pd.DataFrame) -> pd.DataFrame:
@@ -209,7 +219,7 @@ def over_groups(answers: pd.DataFrame) -> pd.DataFrame:
     Returns:
         Columns run, model, seed, marked, edit, rule, strength, n_units, worst, as_trained (mean over pictures as in
         training), all_groups (mean over groups), others (other classes with the mark), class_alone (the marked class
-        with none).
+        with none), class_marked (the marked class with the mark).
     """
     keys = ["run", "model", "seed", "marked", "edit", "rule", "draw"]
     is_class = answers["class"] == answers["marked"]
@@ -218,6 +228,7 @@ def over_groups(answers: pd.DataFrame) -> pd.DataFrame:
         "as_trained": is_class == has_mark,
         "others": ~is_class & has_mark,
         "class_alone": is_class & ~has_mark,
+        "class_marked": is_class & has_mark,
     }
     by_draw = answers.groupby(keys, sort=False)
     numbers = by_draw.agg(

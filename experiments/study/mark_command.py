@@ -40,7 +40,7 @@ FORMAT = "circuitry mark 1"
 CHOOSING = "choose"
 TEST = "test"
 """Sets of pictures that choose strengths, and that are counted."""
-SMALL = ("models", "facts", "further", "claims", "verdicts")
+SMALL = ("models", "further", "verdicts")
 """Tables that are small enough to be committed."""
 
 

@@ -166,11 +166,23 @@ def test_numbers_over_groups_are_worked_by_hand() -> None:
     # Answers with no edit are the same by each rule, and draws are averaged.
     assert len(table) == len(RULES) + 1
     numbers = ["worst", "all_groups", "as_trained", "others", "class_alone"]
+    assert table.loc[(RANDOM, RULE), "class_marked"] == 0.875
     for rule in RULES:
         whole = table.loc[(WHOLE, rule), numbers]
         assert whole.tolist() == [0.25, 0.625, 0.875, 0.25, 0.5]
     drawn = table.loc[(RANDOM, RULE), numbers]
     assert drawn.tolist() == [0.125, 0.5, 0.75, 0.125, 0.375]
+
+
+def test_a_model_whose_worst_group_is_mostly_right_has_not_learned_the_mark() -> None:
+    rows = [
+        {"run": "a", "edit": WHOLE, "worst": 0.5},
+        {"run": "a", "edit": PART, "worst": 0.9},
+        {"run": "b", "edit": WHOLE, "worst": 0.6},
+        {"run": "b", "edit": PART, "worst": 0.1},
+    ]
+    known = mark_claims.learned(pd.DataFrame(rows))
+    assert known["run"].tolist() == ["a", "a"]
 
 
 def test_all_edits_are_counted_and_judged(study: MarkStudy) -> None:
