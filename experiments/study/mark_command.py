@@ -62,7 +62,12 @@ class Config:
 def main(config: Config) -> Written:
     """Edit all models, judge the claims, and print where the report is."""
     folders = [edited(config, seed) for seed in config.seeds]
-    later = [further(config, seed) for seed in config.seeds]
+    before = mark_claims.over_groups(_read(folders, "answers"))
+    known = set(mark_claims.learned(before)["run"])
+    later = list[Path]()
+    for seed, folder in zip(config.seeds, folders, strict=True):
+        if folder.name in known:
+            later.append(further(config, seed))
     answers = _read([*folders, *later], "answers")
     models = mark_claims.over_groups(answers)
     facts = _read(folders, "facts")
