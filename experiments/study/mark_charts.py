@@ -63,11 +63,10 @@ def worst_against_mean(models: pd.DataFrame, title: str) -> go.Figure:
     marks = style.assign_looks(DRAWN, style.MARKS, "edits")
     figure, places = style.small_multiples(
         names,
-        columns=3,
+        columns=2,
         height=300,
         gap=60,
         shared_yaxes=True,
-        shared_xaxes=True,
         horizontal_spacing=0.03,
     )
     for name, place in zip(names, places, strict=True):
@@ -116,8 +115,6 @@ def worst_against_mean(models: pd.DataFrame, title: str) -> go.Figure:
     )
     subtitle = "Each panel is a model, named by its marked class. Along each line the edit gets stronger"
     style.lay_out(figure, title=title, subtitle=subtitle, legend=True)
-    figure.update_xaxes(range=USEFUL)
-    for place in places[-3:]:
-        figure.update_xaxes(title_text="right as in training, %", **place)
+    figure.update_xaxes(range=USEFUL, title_text="right as in training, %")
     figure.update_yaxes(range=[-3, 103])
     return figure.update_yaxes(title_text="right in the worst group, %", col=1)

@@ -62,6 +62,8 @@ AMENDMENTS: tuple[str, ...] = (
     "the smallest part had cost more than two points. So smaller parts were added, with a rule of their own, and "
     "random and pruned units of as many sizes, and a probe after each part (`mark_further`). No claim counts them; no "
     "claim, rule, strength or picture of a claim changed.",
+    "2026-12-07, after five models were edited: the program had not left out models that have not learned the mark, as "
+    "the stopping rule says. Now it does.",
 )
 """Changes after the first model of the table was edited, each with its date and what had been seen."""
 ALL_GROUPS = "mean over groups"
