@@ -65,7 +65,7 @@ def worst_against_mean(models: pd.DataFrame, title: str) -> go.Figure:
         names,
         columns=2,
         height=300,
-        gap=60,
+        gap=100,
         shared_yaxes=True,
         horizontal_spacing=0.03,
     )
