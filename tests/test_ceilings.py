@@ -15,17 +15,17 @@ from tests.support.committed_tables import ROOT
 
 PACKAGE = Path(circuitry.__file__).parent
 CEILINGS = {
-    "tokens of the package": 286_120,
-    "tokens a line of code": 8.52,
-    "comprehensions in 1,000 lines": 27.85,
-    "assignments to tuples in 1,000 lines": 9.67,
-    "conditional expressions in 1,000 lines": 13.75,
-    "classes": 228,
+    "tokens of the package": 296_200,
+    "tokens a line of code": 8.53,
+    "comprehensions in 1,000 lines": 27.9,
+    "assignments to tuples in 1,000 lines": 9.85,
+    "conditional expressions in 1,000 lines": 13.91,
+    "classes": 229,
     "classes of settings": 36,
     "modules that attribute loads": 89,
     "names at the top": 39,
-    "tokens of experiments": 150_300,
-    "tokens of tests": 429_700,
+    "tokens of experiments": 158_400,
+    "tokens of tests": 439_600,
 }
 
 

@@ -30,6 +30,7 @@ QUESTIONS = (
     "edges",
     "real",
     "style",
+    "mark",
     "trust",
     "speed",
 )

@@ -11,6 +11,7 @@ PROGRAMS = {
     "real": "the study on real pictures: does its line of argument hold?",
     "style": "what holds a CLIP back in a style, and what gives it back?",
     "style-path": "how does a style keep a CLIP from answering held-out classes?",
+    "mark": "does removing the part of a mark take out what a CLIP learned of it?",
     "mixtures": "write tables of training images: which domains see which classes",
     "train-supervised": "train a classifier in place of a CLIP",
     "generalization": "what must a model have seen to recognise new classes of a domain?",

@@ -14,12 +14,14 @@ from circuitry.training import AMONG_GROUP, CLASSIFIER
 from experiments.study import (
     claim_charts,
     claims,
+    mark_claims,
     real_claims,
     style_claims,
     style_curves,
 )
 from experiments.study.domain_charts import similarity_panels
 from experiments.study.figure_registry import figure, table
+from experiments.study.mark_charts import worst_against_mean
 from experiments.study.measure_charts import apart_panels, group_panel, relation_panels
 from experiments.study.run_tables import MODEL, check_like_classes, model_names
 from experiments.study.selection import CLASS_SHARES, DOMAINNET_ROUND
@@ -324,6 +326,12 @@ def style_recovery(tables: Path, title: str) -> go.Figure:
 def style_verdicts(tables: Path, title: str) -> go.Figure:
     judgements = table(tables, "claims")
     return claim_charts.verdicts_by_way(judgements, style_claims.CLAIMS, title)
+
+
+@figure("What does it cost to bring the worst group?", "mark")
+def mark_cost(tables: Path, title: str) -> go.Figure:
+    models = mark_claims.learned(table(tables, "models"))
+    return worst_against_mean(models, title)
 
 
 @figure("How many sketch classes are needed beside ImageNet-Sketch?")

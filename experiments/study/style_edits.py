@@ -17,6 +17,7 @@ from typing import NamedTuple
 from circuitry import Baseline, Patch, mean_baseline
 from circuitry.circuits import Circuit
 from circuitry.data import DomainFolder, ImageRecord
+from circuitry.encoder import Task
 from circuitry.models import Clip, edited_weights
 from circuitry.questions import StylePart, style_means
 from experiments.edits_that_forget import fit_leace, without_direction
@@ -155,6 +156,11 @@ class StyleQuestion:
         return replace(self.by_texts, style_weights=means)
 
     @property
+    def task(self) -> Task:
+        """The task of telling the style, with the means to which units are ablated."""
+        return self.part.task
+
+    @property
     def style_weights(self) -> Tensor:
         """The direction of each style [styles, d]."""
         return self.part.directions
@@ -205,7 +211,7 @@ class StyleQuestion:
         Args:
             baseline: The means to which units are ablated (default: over pictures of all styles).
         """
-        task = self.part.task
+        task = self.task
         if baseline is not None:
             task = replace(task, baseline=baseline)
         tower = task.encoder.tower
