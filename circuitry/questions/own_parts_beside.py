@@ -132,8 +132,8 @@ def sentences_of_models(tables: Mapping[str, pd.DataFrame]) -> list[str]:
         >>> verdict |= {"by_transfer": ["the same part"], "overlap": 0.4, "chance": 0.01, "ceiling": 0.5}
         >>> tables = {"lesions": pd.DataFrame(lesions), "verdicts": pd.DataFrame(verdict)}
         >>> print(*sentences_of_models(tables))
-        cup in real: the same part. Without the part of base, tuned answers 2 of 8 images right (before 8; without as
-        many random units 8; without its own part 0). Overlap of the parts: 0.40 (chance 0.01, ceiling 0.50).
+        cup in real: the same part. After removing the part of base, tuned answers 2 of 8 images right (before 8;
+        after removing as many random units 8, its own part 0). Overlap of the parts: 0.40 (chance 0.01, ceiling 0.50).
     """
     lesions = tables["lesions"]
     own = lesions[lesions["class"] == lesions["part_class"]]
@@ -160,9 +160,9 @@ def sentences_of_models(tables: Mapping[str, pd.DataFrame]) -> list[str]:
             for name in ("overlap", "chance", "ceiling")
         }
         sentences.append(
-            f"{' in '.join(key)}: {row['by_transfer']}. Without the part of {base}, {tested} answers {right['after']} "
-            f"of {n_images} images right (before {right['before']}; without as many random units {right['random']}; "
-            f"without its own part {right['own']}). Overlap of the parts: {units['overlap']} (chance "
+            f"{' in '.join(key)}: {row['by_transfer']}. After removing the part of {base}, {tested} answers "
+            f"{right['after']} of {n_images} images right (before {right['before']}; after removing as many random "
+            f"units {right['random']}, its own part {right['own']}). Overlap of the parts: {units['overlap']} (chance "
             f"{units['chance']}, ceiling {units['ceiling']})."
         )
     untold = list[str]()
