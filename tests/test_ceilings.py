@@ -25,7 +25,7 @@ CEILINGS = {
     "modules that attribute loads": 89,
     "names at the top": 39,
     "tokens of experiments": 158_400,
-    "tokens of tests": 439_600,
+    "tokens of tests": 439_800,
 }
 
 

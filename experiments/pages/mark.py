@@ -1,5 +1,7 @@
 """Numbers of the page on a mark that goes with one class."""
 
+from typing import Any
+
 from circuitry.comparison import mean_interval
 from experiments.pages import judgements
 from experiments.pages.judgements import in_points, quoted
@@ -11,22 +13,18 @@ from experiments.study.mark_edits import (
     AT_A_STRENGTH,
     AT_NONE,
     BY_CLASS,
-    LEACE,
-    MOVED,
     NO_MARK,
     OF_EMBEDDINGS,
-    OF_MEANS,
     PART,
     PRUNED,
     RANDOM,
-    REFITTED,
     RULE,
     RULES,
     SHARES,
-    WHOLE,
 )
 from experiments.study.mark_further import FINER, SIZES
 from experiments.study.mark_models import ONE_WITH_NONE, SETS
+from experiments.study.style_edits import LEACE, MOVED, OF_MEANS, REFITTED, WHOLE
 
 import pandas as pd
 
@@ -84,7 +82,7 @@ rule_of_strength = (
 )
 
 
-def of_models(edit: str, column: str, rule: str = RULE) -> pd.Series:
+def of_models(edit: str, column: str, rule: str = RULE) -> "pd.Series[Any]":
     """Return a number of each model after an edit, by its marked class."""
     chosen = models[(models["edit"] == edit) & (models["rule"] == rule)]
     return chosen.set_index("marked")[column].loc[learned]

@@ -2,18 +2,15 @@
 
 from circuitry.reports.figures import style
 from experiments.study.mark_edits import (
-    LEACE,
-    MOVED,
     NO_MARK,
     OF_EMBEDDINGS,
     PART,
     PRUNED,
     RANDOM,
-    REFITTED,
     RULE,
     RULES,
-    WHOLE,
 )
+from experiments.study.style_edits import LEACE, MOVED, REFITTED, WHOLE
 
 import pandas as pd
 import plotly.graph_objects as go

@@ -32,6 +32,8 @@ to its means in pictures with none, in place of those of both (*rises*, second m
 **The bound** is one model of seed 1 that never saw the mark, the same for all seeds, to save time.
 """
 
+from typing import Any
+
 from circuitry.training import MEASURE
 from experiments.study import claims
 from experiments.study.claims import CASE, Choices, Claim, Counted, Measure
@@ -186,7 +188,12 @@ def tables_of(models: pd.DataFrame, facts: pd.DataFrame) -> claims.Tables:
         models: Table of `over_groups`.
         facts: Table of `mark_effects`, with the columns run, model, seed and marked.
     """
-    about = {"test_domain": SITE, "domain": SITE, "class": SITE, "epoch": 1}
+    about: dict[str, Any] = {
+        "test_domain": SITE,
+        "domain": SITE,
+        "class": SITE,
+        "epoch": 1,
+    }
     measures = list[pd.DataFrame]()
     for column, measure in (("worst", MEASURE), ("all_groups", ALL_GROUPS)):
         measures.append(models.assign(measure=measure, value=models[column]))

@@ -13,6 +13,7 @@ smaller parts, added after a look, and as many random and pruned units are count
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from circuitry.runs import Job, JobFolder, versions, whole_file
 from circuitry import load_clip
@@ -151,7 +152,7 @@ def _measured(
         tables = tables_of(study, question)
         return list(_write(folder, tables, **about, marked=marked))
 
-    listings = dict[str, list[str]]()
+    listings = dict[str, dict[str, str]]()
     for pictures in CHOOSING, TEST:
         listings[pictures] = image_listing(study.pictures(pictures).records)
     settings = {"model": config.model, "seed": seed, "marked": marked}
@@ -180,7 +181,7 @@ def _run(study: MarkStudy, question: MarkQuestion) -> list[Pictures]:
 
 
 def _write(
-    folder: Path, tables: dict[str, pd.DataFrame], **about: object
+    folder: Path, tables: dict[str, pd.DataFrame], **about: Any
 ) -> Iterator[Path]:
     """Write the tables of a model, and yield their files."""
     for name, table in tables.items():

@@ -1,6 +1,7 @@
 """A mark that goes with one class: what is drawn and trained on, how strengths are chosen, and numbers over groups."""
 
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -82,7 +83,9 @@ def test_sets_share_no_picture_and_are_drawn_twice(study: MarkStudy) -> None:
         if record.domain == PLAIN:
             marked = drawn[record.relative.replace(PLAIN, MARKED)]
             expected = with_mark(load_image(record.path))
-            assert np.array_equal(load_image(marked.path), expected)
+            assert np.array_equal(
+                np.asarray(load_image(marked.path)), np.asarray(expected)
+            )
 
 
 def test_two_of_three_pictures_of_the_class_train_with_the_mark(
@@ -158,9 +161,15 @@ def test_numbers_over_groups_are_worked_by_hand() -> None:
     rows = list[dict[str, object]]()
     for edit, rule, draw in ((WHOLE, UNRULED, 0), (RANDOM, RULE, 0), (RANDOM, RULE, 1)):
         for (name, mark), value in right.items():
-            about = {"edit": edit, "rule": rule, "draw": draw, "class": name}
-            rows.append({**about, "mark": mark, "right": value - 0.25 * draw})
-    about = {"run": "a", "model": "m", "seed": 1, "marked": "cup", "strength": 0.0}
+            of_row = {"edit": edit, "rule": rule, "draw": draw, "class": name}
+            rows.append({**of_row, "mark": mark, "right": value - 0.25 * draw})
+    about: dict[str, Any] = {
+        "run": "a",
+        "model": "m",
+        "seed": 1,
+        "marked": "cup",
+        "strength": 0.0,
+    }
     answers = pd.DataFrame(rows).assign(**about, n_units=3)
     table = mark_claims.over_groups(answers).set_index(["edit", "rule"])
     # Answers with no edit are the same by each rule, and draws are averaged.
@@ -198,7 +207,7 @@ def test_all_edits_are_counted_and_judged(study: MarkStudy) -> None:
         {"edit": NO_MARK, "rule": UNRULED},
     )
     answers = pd.concat([tables["answers"], pd.DataFrame(never)])
-    about = {"run": "a", "model": "rn-tiny", "seed": 1, "marked": "cup"}
+    about: dict[str, Any] = {"run": "a", "model": "rn-tiny", "seed": 1, "marked": "cup"}
     models = mark_claims.over_groups(answers.assign(**about))
     asked_for = {PART, AT_NONE, BY_CLASS, PRUNED, RANDOM, WHOLE, NO_MARK, *OF_EMBEDDINGS.values()}  # fmt: skip
     assert set(models["edit"]) == asked_for
@@ -218,7 +227,7 @@ def test_smaller_parts_are_counted_beside_as_many_other_units(study: MarkStudy) 
         question.run(study.pictures(name).records) for name in ("choose", "test")
     )
     tables = further_effects(question, choosing, test)
-    about = {"run": "a", "model": "rn-tiny", "seed": 1, "marked": "cup"}
+    about: dict[str, Any] = {"run": "a", "model": "rn-tiny", "seed": 1, "marked": "cup"}
     models = mark_claims.over_groups(tables["answers"].assign(**about))
     at = models[models["rule"] != FINER].set_index(["edit", "strength"])
     whole = question.groups(question.answered(test.embeddings).logits, test)
@@ -243,7 +252,12 @@ def test_smaller_parts_are_counted_beside_as_many_other_units(study: MarkStudy) 
 
 
 def test_curves_begin_at_the_whole_model_and_get_stronger() -> None:
-    numbers = {"run": "a", "marked": "cup", "seed": 1, "as_trained": 0.9}
+    numbers: dict[str, Any] = {
+        "run": "a",
+        "marked": "cup",
+        "seed": 1,
+        "as_trained": 0.9,
+    }
     rows = [
         {"edit": WHOLE, "rule": RULE, "strength": 0.0, "worst": 0.2},
         {"edit": PART, "rule": "a strength 0.1", "strength": 0.1, "worst": 0.4},
