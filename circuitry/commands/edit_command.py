@@ -48,7 +48,9 @@ N_COMPARED = 8
 
 def _told(*words: str) -> str | Sequence[str]:
     """Return a single word as it is, and several texts together."""
-    return words[0] if len(words) == 1 else words
+    if len(words) == 1:
+        return words[0]
+    return words
 
 
 @dataclass(frozen=True, kw_only=True)

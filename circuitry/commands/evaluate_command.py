@@ -114,8 +114,8 @@ def worst_and_mean(groups: "pd.DataFrame") -> "pd.DataFrame":
         groups: The accuracies of groups, with the columns right, or before and after.
     """
     names = {"min": "worst group", "mean": "mean of groups"}
-    columns = [name for name in ("right", "before", "after") if name in groups]
-    return groups[columns].agg(["min", "mean"]).rename(index=names)
+    shares = groups.filter(["right", "before", "after"])
+    return shares.agg(["min", "mean"]).rename(index=names)
 
 
 def plan(config: Config) -> Plan:

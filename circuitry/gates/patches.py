@@ -261,12 +261,12 @@ def with_patches(encoder: Encoder, patches: Sequence[Patch]) -> Encoder:
         stage = replace(stage, block=None)
         if hook is not None:
             # What is written becomes an entry of the identity of the encoder.
-            made_of = [stage.kind.made_of, hook] if stage.kind.made_of else hook
+            kind = replace(stage.kind, made_of=[stage.kind.made_of, hook])
             stage = replace(
                 stage,
                 run=in_order(stage.run, hook),
                 fast=stage.fast and in_order(stage.fast, hook),
-                units=replace(stage.kind, made_of=made_of),
+                units=kind,
                 narrow=None,
             )
         stages.append(stage)

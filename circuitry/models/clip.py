@@ -139,9 +139,10 @@ class Clip:
         height, width = self.encoder.image_size
         features = f", features at {', '.join(self.saes)}" if self.saes else ""
         n_removed = sum(map(len, self.removed_units.values()))
-        removed = f", {n_removed} units removed" if n_removed else ""
+        if n_removed:
+            features += f", {n_removed} units removed"
         return (
-            f"Clip({self.name!r}: {len(self.encoder.sites)} sites{features}{removed}, {height} x {width} px, "
+            f"Clip({self.name!r}: {len(self.encoder.sites)} sites{features}, {height} x {width} px, "
             f"on {self.encoder.device})"
         )
 
@@ -313,17 +314,24 @@ class Clip:
             >>> dead = clip.without({"layer1.0.act1": [3]}, "zero")
         """
         parts = part if isinstance(part, list | tuple) else [part]
-        settings = [{} if isinstance(p, Mapping) else p.source.settings for p in parts]
-        by_site = [p if isinstance(p, Mapping) else p.units for p in parts]
+        found_with = list[Identity]()
+        by_site = list[Mapping[str, Any]]()
+        for each in parts:
+            if isinstance(each, Mapping):
+                by_site.append(each)
+            else:
+                by_site.append(each.units)
+                found_with.append(Identity(each.source.settings))
+        sites = set[str]().union(*by_site)
         clip = self
-        if any(site not in self.encoder.sites for units in by_site for site in units):
+        if not sites <= {*self.encoder.sites}:
             clip = self.in_components()
         encoder = clip.encoder
         own = encoder.identity
-        for made in settings:
-            entries = (*OF_TOWER, "stages", "basis")
-            Identity(made).check(own, "the part that is removed", "this model", entries)
-        sizes = encoder.count_units({site for units in by_site for site in units})
+        entries = (*OF_TOWER, "stages", "basis")
+        for made in found_with:
+            made.check(own, "the part that is removed", "this model", entries)
+        sizes = encoder.count_units(sites)
         chosen = dict[str, np.ndarray]()
         for of_part in by_site:
             for site, units in of_part.items():
@@ -342,7 +350,8 @@ class Clip:
                     "give all parts together to the whole model, or units that are left."
                 )
         if baseline is None:
-            baseline = settings[0].get("baseline", ZERO.name)
+            made = next(iter(found_with), Identity())
+            baseline = made.get("baseline", ZERO.name)
         if isinstance(baseline, Tensor):
             baseline = mean_baseline(encoder, baseline, "unit", progress=False)
         values = as_baseline(baseline)

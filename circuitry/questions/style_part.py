@@ -109,16 +109,18 @@ class StylePart:
         if told == "texts":
             return question
         if told != "folders":
-            of_styles = [told] if isinstance(told, str) else told
-            if len(of_styles) != len(images.domains):
+            if isinstance(told, str):
+                told = [told]
+            if len(told) != len(images.domains):
                 raise InputError(
                     f"A text for each of the styles {', '.join(images.domains)} tells them, first for {style}, but "
-                    f"{', '.join(map(repr, of_styles))} was given: give {len(images.domains)} texts, or texts or "
+                    f"{', '.join(map(repr, told))} was given: give {len(images.domains)} texts, or texts or "
                     "folders."
                 )
-            rows = clip.text_weights(of_styles, templates=["{}"], progress=False)
-            order = [style, *(name for name in images.domains if name != style)]
-            places = [order.index(name) for name in images.domains]
+            rows = clip.text_weights(told, templates=["{}"], progress=False)
+            # The first text is of the style, wherever it stands among the domains.
+            place = images.domains.index(style)
+            places = [*range(1, place + 1), 0, *range(place + 1, len(rows))]
             return replace(question, style_weights=rows[places])
         before = question.n_find + question.n_spare
         records, read = read_images(clip, question.records(before, question.n_mean))

@@ -364,7 +364,7 @@ def group_accuracy(
     if groups is None:
         named = rows["class"].astype(str) + " in " + rows["domain"]
         cells = product(rows["class"].astype(str).unique(), rows["domain"].unique())
-        expected = [" in ".join(cell) for cell in cells]
+        expected = list(map(" in ".join, cells))
     else:
         named = rows["relative"].map(groups)
         expected = list(map(str, groups.values()))
