@@ -177,10 +177,10 @@ def test_numbers_over_groups_are_worked_by_hand() -> None:
     numbers = ["worst", "all_groups", "as_trained", "others", "class_alone"]
     assert table.loc[(RANDOM, RULE), "class_marked"] == 0.875
     for rule in RULES:
-        whole = table.loc[(WHOLE, rule), numbers]
-        assert whole.tolist() == [0.25, 0.625, 0.875, 0.25, 0.5]
-    drawn = table.loc[(RANDOM, RULE), numbers]
-    assert drawn.tolist() == [0.125, 0.5, 0.75, 0.125, 0.375]
+        whole = table[numbers].loc[(WHOLE, rule)]
+        assert list(whole) == [0.25, 0.625, 0.875, 0.25, 0.5]
+    drawn = table[numbers].loc[(RANDOM, RULE)]
+    assert list(drawn) == [0.125, 0.5, 0.75, 0.125, 0.375]
 
 
 def test_a_model_whose_worst_group_is_mostly_right_has_not_learned_the_mark() -> None:
@@ -212,12 +212,12 @@ def test_all_edits_are_counted_and_judged(study: MarkStudy) -> None:
     asked_for = {PART, AT_NONE, BY_CLASS, PRUNED, RANDOM, WHOLE, NO_MARK, *OF_EMBEDDINGS.values()}  # fmt: skip
     assert set(models["edit"]) == asked_for
     of_rule = models[models["rule"] == RULE].set_index("edit")
-    assert of_rule.loc[PART, "n_units"] == of_rule.loc[RANDOM, "n_units"]
+    assert of_rule["n_units"][PART] == of_rule["n_units"][RANDOM]
     judged = mark_claims.judged(models, tables["facts"].assign(**about))
     first = judged[judged["first"] & (judged["way"] == "as written")]
     assert first["claim"].tolist() == [claim.name for claim in mark_claims.CLAIMS]
     rises = first.set_index("claim").loc["rises", "value"]
-    expected = of_rule.loc[PART, "worst"] - of_rule.loc[WHOLE, "worst"]
+    expected = of_rule["worst"][PART] - of_rule["worst"][WHOLE]
     assert rises == pytest.approx(expected)
 
 
