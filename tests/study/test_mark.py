@@ -176,11 +176,11 @@ def test_numbers_over_groups_are_worked_by_hand() -> None:
     assert len(table) == len(RULES) + 1
     numbers = ["worst", "all_groups", "as_trained", "others", "class_alone"]
     assert table.loc[(RANDOM, RULE), "class_marked"] == 0.875
+    by_edit = table[numbers].to_dict("index")
     for rule in RULES:
-        whole = table[numbers].loc[(WHOLE, rule)]
-        assert list(whole) == [0.25, 0.625, 0.875, 0.25, 0.5]
-    drawn = table[numbers].loc[(RANDOM, RULE)]
-    assert list(drawn) == [0.125, 0.5, 0.75, 0.125, 0.375]
+        whole = by_edit[WHOLE, rule]
+        assert list(whole.values()) == [0.25, 0.625, 0.875, 0.25, 0.5]
+    assert list(by_edit[RANDOM, RULE].values()) == [0.125, 0.5, 0.75, 0.125, 0.375]
 
 
 def test_a_model_whose_worst_group_is_mostly_right_has_not_learned_the_mark() -> None:
