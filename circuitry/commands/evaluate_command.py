@@ -15,8 +15,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
-from circuitry import analysis, comparison, models, questions, reports, training
-from circuitry.data import chosen_names, class_key, item_column
+from circuitry import analysis, comparison, data, models, questions, reports, training
+from circuitry.data import chosen_names, class_key
 from circuitry.data.shared_options import HeldOut, word_or_column
 from circuitry.models import ModelOptions
 from circuitry.runs import Forwards, Plan, PlanSettings, Step, versions
@@ -82,7 +82,7 @@ def main(config: Config) -> "Written":
             before = training.zero_shot_predictions(earlier, images, held_out)
         groups = None
         if len(config.groups) == 2:
-            groups = item_column(*config.groups)
+            groups = data.item_column(*config.groups)
         of_groups = training.group_accuracy(answers, groups, before)
         results["groups"] = of_groups
         print(of_groups.to_string(index=False))
