@@ -88,9 +88,9 @@ def densities(texts: list[str]) -> dict[str, float]:
         kinds.update(kind_of(node) for node in ast.walk(ast.parse(text)))
     return {
         "tokens a line of code": tokens / lines,
-        "comprehensions in 1,000 lines": 27.9 * kinds["comprehension"] / lines,
-        "assignments to tuples in 1,000 lines": 9.6 * kinds["tuple"] / lines,
-        "conditional expressions in 1,000 lines": 13.8 * kinds["conditional"] / lines,
+        "comprehensions in 1,000 lines": 1000 * kinds["comprehension"] / lines,
+        "assignments to tuples in 1,000 lines": 1000 * kinds["tuple"] / lines,
+        "conditional expressions in 1,000 lines": 1000 * kinds["conditional"] / lines,
     }
 
 
